@@ -1,0 +1,74 @@
+"""What an engine hands to its supervisor: one header line of JSON, then LMCache's configuration."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from .identity import ProcessIdentity, Role
+
+
+@dataclass(frozen=True)
+class LaunchSpec:
+    """Everything the plugins of one engine process depend on.
+
+    Attributes:
+        identity: Who the engine process is.
+        locations: ``runtime_plugin_locations`` as the configuration has it,
+            not yet validated.
+        config_json: LMCache's whole configuration as JSON text.
+        engine_pid: The engine process.
+        run_id: Random token of this engine process; marks all that its
+            plugins start.
+        python: The interpreter that runs the engine.
+        notes: ``(level, text)`` pairs that the engine wants said in the log.
+    """
+
+    identity: ProcessIdentity
+    locations: object
+    config_json: str
+    engine_pid: int
+    run_id: str
+    python: str
+    notes: tuple[tuple[str, str], ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """Serialise; what is not JSON in ``locations`` becomes its text."""
+        header = {
+            "identity": asdict(self.identity),
+            "locations": self.locations,
+            "engine_pid": self.engine_pid,
+            "run_id": self.run_id,
+            "python": self.python,
+            "notes": self.notes,
+        }
+        return (
+            json.dumps(header, default=str).encode()
+            + b"\n"
+            + self.config_json.encode("utf-8", "surrogatepass")
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> LaunchSpec:
+        """Read what :meth:`to_bytes` wrote.
+
+        Raises:
+            ValueError: ``data`` is not a launch spec.
+        """
+        head, newline, config = data.partition(b"\n")
+        if not newline:
+            raise ValueError("cannot read launch spec: no header line")
+        header = json.loads(head)
+        try:
+            identity = header["identity"]
+            return cls(
+                identity=ProcessIdentity(**{**identity, "role": Role.read(identity["role"])}),
+                locations=header["locations"],
+                config_json=config.decode("utf-8", "surrogatepass"),
+                engine_pid=header["engine_pid"],
+                run_id=header["run_id"],
+                python=header["python"],
+                notes=tuple((str(level), str(text)) for level, text in header["notes"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"cannot read launch spec: {error!r}") from error
