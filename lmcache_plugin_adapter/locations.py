@@ -254,4 +254,7 @@ def _home(user: str, environ: Mapping[str, str]) -> str:
 
 
 def _left_out(key: str, value: object, reason: str) -> Problem:
-    return Problem("warning", f"Cannot use location {show(value)} of {key!r}: {reason}; left out")
+    if isinstance(value, str):
+        text = f"Cannot use location {show(value)} of {key!r}: {reason}; it is left out"
+        return Problem("warning", text)
+    return Problem("error", f"Cannot use {key!r}: {reason}; it is left out")
