@@ -1,0 +1,74 @@
+"""LMCache's own launcher of runtime plugins: held still while ours does the work.
+
+Imported only when an LMCache connector is about to be created.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LAUNCHERS = (
+    ("lmcache.v1.plugin.runtime_plugin_launcher", "RuntimePluginLauncher"),  # from 0.3.11
+    ("lmcache.v1.plugin.plugin_launcher", "PluginLauncher"),  # 0.3.4 to 0.3.10
+)
+_ORIGINAL = "_lmcache_plugin_adapter_original"
+_TAKEN = "_lmcache_plugin_adapter_taken"
+
+
+def hold_builtin(hold: Callable[[Any], bool]) -> bool:
+    """Have LMCache's launcher ask ``hold(launcher)`` before it starts anything.
+
+    Why: LMCache starts its launcher inside the connector's constructor, with a
+    configuration that is complete only there; emptying the locations before
+    would miss those set by ``kv_connector_extra_config`` and hide them from
+    plugins. Replacing the method reaches every caller, for they hold the class.
+    It can go when LMCache lets its launcher class be chosen.
+
+    Args:
+        hold: Called with each launcher that is told to start; true keeps it
+            from starting. Must not raise.
+
+    Returns:
+        Whether this LMCache has a launcher that we know.
+    """
+    launcher_class = find_launcher()
+    if launcher_class is None:
+        return False
+    if _ORIGINAL in vars(launcher_class):
+        return True
+    original = launcher_class.launch_plugins
+
+    def launch_plugins(self: Any, *args: object, **kwargs: object) -> object:
+        if getattr(self, _TAKEN, False) or hold(self):
+            return None
+        return original(self, *args, **kwargs)
+
+    setattr(launcher_class, _ORIGINAL, original)
+    launcher_class.launch_plugins = launch_plugins
+    return True
+
+
+def find_launcher() -> Any | None:
+    """Return LMCache's launcher class, or None where it has none that we know."""
+    for module_name, class_name in LAUNCHERS:
+        try:
+            found = getattr(importlib.import_module(module_name), class_name, None)
+        except ImportError:
+            continue
+        if callable(getattr(found, "launch_plugins", None)):
+            return found
+    return None
+
+
+def keep_held(launcher: object) -> None:
+    """Keep a launcher from ever starting its plugins: ours run them."""
+    setattr(launcher, _TAKEN, True)
+
+
+def start_builtin(launcher: Any) -> None:
+    """Let a held launcher do what LMCache wanted of it."""
+    getattr(type(launcher), _ORIGINAL)(launcher)
