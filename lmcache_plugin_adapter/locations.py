@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 KEY = "runtime_plugin_locations"
+OLDER_KEY = "plugin_locations"
 SETTINGS_KEY = "extra_config.runtime_plugins.locations"
 VARIABLES = ("LMCACHE_RUNTIME_PLUGIN_LOCATIONS", "LMCACHE_PLUGIN_LOCATIONS")
-"""LMCache's environment forms of the key, today's and the older one."""
+"""Their forms in the environment; LMCache takes the last that is set."""
 
 INSTALLED_PREFIX = "pkg:"
 """Begins a location that is an installed plugin's name, not a path."""
@@ -90,7 +91,7 @@ def _entries(
     items = [raw] if isinstance(raw, str) and raw else raw
     variable = _variable_of(items, environ)
     if variable is not None:
-        text = _unquoted(environ[variable])
+        text = unquoted(environ[variable])
         try:
             parts = [text] if _exists(text, environ) else split_variable(text)
         except LocationError as error:
@@ -120,12 +121,12 @@ def _variable_of(items: object, environ: Mapping[str, str]) -> str | None:
         return None
     for name in VARIABLES:
         text = environ.get(name)
-        if text and items[0] in (text, text.strip(), _unquoted(text)):
+        if text and items[0] in (text, text.strip(), unquoted(text)):
             return name
     return None
 
 
-def _unquoted(text: str) -> str:
+def unquoted(text: str) -> str:
     """Take quotes off as LMCache does (``_parse_quoted_string`` in its ``config_base.py``)."""
     text = text.strip()
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
