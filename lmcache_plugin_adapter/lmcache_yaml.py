@@ -8,7 +8,6 @@ import. What LMCache does stands in ``LMCacheEngineConfig.from_file`` and
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,9 +115,9 @@ class _Loader(yaml.SafeLoader):
             return super().construct_object(node, deep=deep)
         except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
             # Such as the date 2026-13-45, or !!int with no number after it.
-            raise yaml.constructor.ConstructorError(
-                None, None, f"value cannot be read ({error})", node.start_mark
-            ) from error
+            kind = node.tag.rpartition(":")[2]
+            text = f"value cannot be read as {kind} ({error})"
+            raise yaml.constructor.ConstructorError(None, None, text, node.start_mark) from error
 
     def note_lost_keys(self, root: yaml.MappingNode) -> None:
         """Note keys at top level that look as if they were meant for plugins."""
@@ -201,7 +200,11 @@ def _load(path: str, text: str, problems: list[Problem]) -> dict[Any, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{_place(mark)}" if mark else path
-        what = " ".join(filter(None, (error.context, error.problem)))
+        begin = error.context_mark
+        context = error.context
+        if context and begin and mark and begin.line != mark.line:
+            context = f"{context} that begins in line {begin.line + 1}:"
+        what = " ".join(filter(None, (context, error.problem)))
         hint = "; indent with spaces" if r"'\t'" in what else ""
         raise ConfigError(f"{place}: cannot read as YAML: {what}{hint}") from error
     except yaml.reader.ReaderError as error:
@@ -211,14 +214,15 @@ def _load(path: str, text: str, problems: list[Problem]) -> dict[Any, Any]:
         raise ConfigError(f"{path}:{place}: cannot read as YAML: {what}") from error
     except RecursionError:
         raise ConfigError(f"{path}: cannot read as YAML: nested too deeply") from None
-    if not found:  # LMCache takes null, 0 and an empty list for an empty file
+    if root is None or not found:  # LMCache takes 0 and an empty list for an empty file too
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(root, yaml.MappingNode) or not isinstance(found, dict):
         what = f"is {describe_type(found)}, accepted is a mapping (key: value)"
         raise ConfigError(f"{path}:{_place(root.start_mark)}: the file {what}")
     loader.note_lost_keys(root)
     problems.extend(
-        Problem("warning", f"{path}:{_place(mark)}: {text}") for mark, text in loader.doubtful
+        Problem("warning", f"{path}:{_place(mark)}: {text}")
+        for mark, text in sorted(loader.doubtful, key=lambda doubt: doubt[0].index)
     )
     return found
 
