@@ -205,7 +205,7 @@ SETTINGS: tuple[Setting, ...] = (
         (),
         "a location or a list of locations",
         "More locations, added to `runtime_plugin_locations`.",
-        read=lambda value, _environ: value,
+        read=lambda value, _environ: tuple(value) if isinstance(value, list) else value,
     ),
     _word(
         "data_parallel",
@@ -336,7 +336,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "plugins",
         "mapping",
-        None,
+        {},
         "a mapping from plugins to their settings",
         "Settings of single plugins, by file name without extension; where two plugins share "
         "that, by file name, or by path relative to the location. The most specific name wins. "
