@@ -30,5 +30,5 @@ while memory=$(awk '/^VmRSS:/ { print int($2 / 1024) }' "/proc/$engine/status");
     echo "${level}engine process $engine holds $memory MB"
     sleep "$interval" & # in the background, so that the trap need not wait for it
     sleeper=$!
-    wait "$sleeper"
+    wait "$sleeper" 2>/dev/null # which would say how the sleep ended
 done

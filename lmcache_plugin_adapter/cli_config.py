@@ -1,0 +1,40 @@
+"""How the commands read their configuration, and how they end when they cannot."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .lmcache_yaml import StandInConfig
+
+USAGE_STATUS = 2
+"""Exit status when the command line or the configuration cannot be used."""
+
+
+class UsageError(Exception):
+    """The command cannot be carried out as it was given; the text says why."""
+
+
+def read_config(path: str | None) -> StandInConfig:
+    """Return the configuration at ``path``, with the environment on top as LMCache has it.
+
+    Raises:
+        UsageError: No file was named, or it cannot be read or is malformed;
+            the text begins with ``FILE:LINE:COLUMN:`` where there is one.
+    """
+    from .lmcache_yaml import ConfigError, load_lmcache_yaml
+
+    if not path:
+        raise UsageError("no configuration: name one with -c FILE or in LMCACHE_CONFIG_FILE")
+    try:
+        return load_lmcache_yaml(path, os.environ)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+
+
+def fail(error: UsageError) -> int:
+    """Say on stderr why the command cannot be carried out; return its exit status."""
+    print(f"error: {error}", file=sys.stderr)
+    return USAGE_STATUS
