@@ -128,7 +128,7 @@ class Takeover:
             dp_rank=identity.dp_rank,
             dp_size=identity.dp_size,
         )
-        launcher.launch_plugins()
+        launcher.launch()
         return launcher
 
     def _config(self, parts: list[Any]) -> Any:

@@ -337,7 +337,7 @@ class StandInLauncher:
         self.launched = 0
         self.made.append(self)
 
-    def launch_plugins(self) -> None:
+    def launch(self) -> None:
         """Note a launch, or fail as told."""
         if self.fails is not None:
             raise self.fails
