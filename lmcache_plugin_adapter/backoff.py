@@ -1,0 +1,17 @@
+"""How long to wait before starting a plugin or a supervisor again: pure arithmetic."""
+
+from __future__ import annotations
+
+JITTER = 0.1
+"""Largest share added to a delay, so that a fleet does not restart in step."""
+
+
+def backoff_delay(attempt: int, initial: float, maximum: float, random: float = 0.0) -> float:
+    """Return the seconds to wait before restart number ``attempt`` (1 is the first).
+
+    Doubles from ``initial`` to ``maximum``. ``random``, a number in [0, 1),
+    adds up to :data:`JITTER` of the delay.
+    """
+    # 2.0 ** 64 seconds is past any maximum: the clamp keeps the power finite.
+    delay = min(initial * 2.0 ** min(max(attempt, 1) - 1, 64), maximum)
+    return delay * (1.0 + JITTER * random)

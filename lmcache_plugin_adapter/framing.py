@@ -1,0 +1,182 @@
+r"""Turn the bytes a plugin writes into clean lines: pure, bounded, whatever comes.
+
+Lines come out in blocks, so that a burst of ordinary lines costs a few passes
+in C over the whole chunk instead of some steps of Python for each line.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import NamedTuple
+
+    class Block(NamedTuple):
+        """Clean lines of one level, joined by newlines, without a final one."""
+
+        level: int
+        text: bytes
+        lines: int
+else:
+    from collections import namedtuple
+
+    Block = namedtuple("Block", "level text lines")
+
+INFO = 6
+"""The level of a line that carries none, in syslog's numbers (0 worst, 7 debug)."""
+
+# What a clean line may hold: TAB, printable ASCII, and UTF-8's upper half.
+_CLEAN = bytes([9, 10, *range(32, 127), *range(128, 256)])
+
+# C1 controls, line separators and bidirectional overrides begin with these.
+_SUSPECT = (b"\xc2", b"\xe2\x80", b"\xe2\x81")
+
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), 127)}
+_ESCAPES.update(
+    {
+        code: f"\\u{code:04x}"
+        for code in (
+            *range(0x80, 0xA0),
+            0x2028,
+            0x2029,
+            *range(0x202A, 0x202F),
+            *range(0x2066, 0x206A),
+        )
+    }
+)
+
+
+def sanitize(raw: bytes) -> bytes:
+    r"""Return ``raw`` as valid UTF-8 without control characters except TAB.
+
+    Control characters become ``\xNN``, bytes that are not UTF-8 likewise; C1
+    controls, line separators and bidirectional overrides become ``\uNNNN``.
+    """
+    return raw.decode("utf-8", "backslashreplace").translate(_ESCAPES).encode()
+
+
+def _is_clean(block: bytes) -> bool:
+    if block.translate(None, _CLEAN):
+        return False
+    if block.isascii():
+        return True
+    if any(mark in block for mark in _SUSPECT):
+        return False
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _fit(raw: bytes, limit: int) -> tuple[bytes, int]:
+    """Return the clean form of as much of ``raw`` as fits ``limit``, and the bytes used."""
+    used = min(len(raw), limit)
+    while True:
+        if used < len(raw):
+            # Never end inside a UTF-8 character (at most three bytes follow its first).
+            back = used
+            while back > 0 and used - back < 3 and raw[back] & 0xC0 == 0x80:
+                back -= 1
+            if raw[back] & 0xC0 == 0xC0:
+                used = back
+        text = sanitize(raw[:used])
+        if len(text) <= limit:
+            return text, used
+        used = min(used - 1, used * limit // len(text))
+
+
+class LineFramer:
+    """Cut a stream of bytes into clean lines of at most ``max_line_bytes``.
+
+    A longer line keeps its beginning and ends in a mark that counts what was
+    cut. Memory is bounded by ``max_line_bytes`` and the chunk being fed.
+    """
+
+    __slots__ = ("_cut", "_held", "_limit", "cut_bytes")
+
+    def __init__(self, max_line_bytes: int) -> None:
+        self._limit = max_line_bytes
+        self._held = b""
+        self._cut = 0
+        self.cut_bytes = 0
+        """Bytes cut from over-long lines so far."""
+
+    def feed(self, chunk: bytes) -> list[Block]:
+        """Take ``chunk`` and return the lines it completes."""
+        first = chunk.find(b"\n")
+        if first < 0:
+            self._hold(chunk)
+            return []
+        blocks: list[Block] = []
+        start = 0
+        if self._held or self._cut:
+            self._hold(chunk[:first])
+            blocks.append(self._release())
+            start = first + 1
+        last = chunk.rfind(b"\n")
+        if last >= start:
+            blocks += self._frame(chunk[start:last])
+        if last + 1 < len(chunk):
+            self._hold(chunk[last + 1 :])
+        return blocks
+
+    def flush(self) -> list[Block]:
+        """Return the unfinished last line, if there is one."""
+        return [self._release()] if self._held or self._cut else []
+
+    def abandon(self) -> None:
+        """Forget the line under way: its rest will not be fed."""
+        self._held, self._cut = b"", 0
+
+    def _hold(self, part: bytes) -> None:
+        room = self._limit - len(self._held)
+        # A few bytes more than fit, so that the cut can see a character's end.
+        self._held += part[: room + 4] if room > -4 else b""
+        over = len(part) - max(room + 4, 0)
+        if over > 0:
+            self._cut += over
+
+    def _release(self) -> Block:
+        line, cut = self._held, self._cut
+        self._held, self._cut = b"", 0
+        return self._one(line, cut)
+
+    def _frame(self, body: bytes) -> Iterator[Block]:
+        lines = body.split(b"\n")
+        if (
+            b"\n<" not in body
+            and body[:1] != b"<"
+            and _is_clean(body)
+            and len(max(lines, key=len)) <= self._limit
+        ):
+            yield Block(INFO, body, len(lines))
+            return
+        level = INFO
+        run: list[bytes] = []
+        for raw in lines:
+            block = self._one(raw, 0)
+            if run and block.level != level:
+                yield Block(level, b"\n".join(run), len(run))
+                run = []
+            level = block.level
+            run.append(block.text)
+        yield Block(level, b"\n".join(run), len(run))
+
+    def _one(self, raw: bytes, cut: int) -> Block:
+        level = INFO
+        if raw[:1] == b"<" and raw[2:3] == b">" and raw[1:2] in b"01234567":
+            level = raw[1] - 48
+            raw = raw[3:]
+        if not cut and raw[-1:] == b"\r":
+            raw = raw[:-1]
+        text, used = _fit(raw, self._limit)
+        cut += len(raw) - used
+        if cut:
+            self.cut_bytes += cut
+            text += b" [cut: %s more bytes]" % f"{cut:,}".encode()
+        return Block(level, text, 1)
+
+
+CUT_MARK_BYTES = 48
+"""Room that the mark of a cut line needs beside ``max_line_bytes``."""

@@ -1,0 +1,79 @@
+"""A plugin's own log file, rotated by size (``log: {directory: …}``)."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .sink import Writer
+
+
+class RotatedFile:
+    """Append records to ``path``; over ``max_bytes`` it becomes ``path.1``, that ``path.2``.
+
+    Written to on the writer's thread only.
+
+    Args:
+        writer: The queue that brings records here.
+        path: The file; its directory is made when it is missing.
+        max_bytes: Size at which the file is rotated.
+        files: How many files are kept, the current one included.
+    """
+
+    def __init__(self, writer: Writer, path: bytes, max_bytes: int, files: int) -> None:
+        self._writer = writer
+        self._path = path
+        self._max_bytes = max_bytes
+        self._files = files
+        self._fd = -1
+        self._size = 0
+
+    def put(self, record: bytes, lines: int) -> bool:
+        """Queue ``record`` for the file; False if it was dropped."""
+        return self._writer.put(self, record, lines)
+
+    def write(self, data: bytes) -> None:
+        """Write ``data``, rotating first where it would not fit.
+
+        Raises:
+            OSError: The file cannot be opened or takes no more.
+        """
+        if self._fd < 0:
+            self._open()
+        while data:
+            end = len(data)
+            if self._size + end > self._max_bytes:
+                end = data.rfind(b"\n", 0, max(self._max_bytes - self._size, 0)) + 1
+                if not end and self._size:
+                    self._rotate()
+                    continue
+                end = end or data.find(b"\n") + 1 or len(data)
+            written = os.write(self._fd, data[:end])
+            self._size += written
+            data = data[written:]
+
+    def close(self) -> None:
+        """Close the file; the next record opens it again."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _open(self) -> None:
+        os.makedirs(os.path.dirname(self._path), mode=0o750, exist_ok=True)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(self._path, flags, 0o640)
+        self._size = os.fstat(self._fd).st_size
+        if self._size >= self._max_bytes:
+            self._rotate()
+
+    def _rotate(self) -> None:
+        self.close()
+        for number in range(self._files - 1, 0, -1):
+            older = self._path + b".%d" % number
+            newer = self._path + b".%d" % (number - 1) if number > 1 else self._path
+            if os.path.lexists(newer):
+                os.replace(newer, older)
+        if self._files == 1:
+            os.unlink(self._path)
+        self._open()

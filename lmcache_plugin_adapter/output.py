@@ -1,0 +1,341 @@
+"""What plugins write: from their pipes, through limits, to the log, keeping the last of it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections import deque
+
+from .framing import CUT_MARK_BYTES, LineFramer, sanitize
+from .ratelimit import LineLimiter
+from .records import ERROR, WARNING, Clock, RecordFormat
+from .sink import PIPE_BUF, StreamTarget, Writer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .framing import Block
+    from .logfile import RotatedFile
+    from .loop import Loop, Timer
+
+_READ_BYTES = 1 << 18
+_FLOOD_PIPE_BYTES = 1 << 20
+_F_SETPIPE_SZ = 1031  # fcntl has the name from Python 3.10 on only where its headers had it
+
+_FLOOD_BYTES = 1 << 16
+"""A read that finds a whole pipe full is part of a flood."""
+
+_URGENT_MARKS = (b"\n<0", b"\n<1", b"\n<2", b"\n<3")
+
+_FLOOD_PAUSE = 0.05
+"""Seconds that a pipe may fill while nothing more of it may be logged: fewer, larger reads."""
+
+_CONGESTED_PAUSE = 0.5
+"""Seconds that a plugin waits for a slow log before its lines are dropped instead."""
+
+HELD_REPORT_SECONDS = 10.0
+"""How often a line says what the rate limit held back."""
+
+
+class Ring:
+    """The last lines of a plugin, within a bound of bytes."""
+
+    __slots__ = ("_blocks", "_limit", "_size")
+
+    def __init__(self, limit: int) -> None:
+        self._blocks: deque[tuple[float, int, bytes]] = deque()
+        self._limit = limit
+        self._size = 0
+
+    def add(self, now: float, level: int, text: bytes) -> None:
+        """Keep ``text``, lines joined by newlines, and let the oldest go."""
+        if len(text) > self._limit:
+            text = text[-self._limit :]
+            text = text[text.find(b"\n") + 1 :]
+        self._blocks.append((now, level, text))
+        self._size += len(text) + 1
+        while self._size > self._limit and len(self._blocks) > 1:
+            self._size -= len(self._blocks.popleft()[2]) + 1
+
+    def lines(self) -> list[tuple[float, int, str]]:
+        """Return time, level and text of each line kept, oldest first."""
+        return [
+            (when, level, line.decode("utf-8", "replace"))
+            for when, level, text in self._blocks
+            for line in text.split(b"\n")
+        ]
+
+
+class EventLog:
+    """The supervisor's own records, and the way of all records to the engine's stderr."""
+
+    def __init__(
+        self, writer: Writer, target: StreamTarget, logger: str, color: bool, threshold: int
+    ) -> None:
+        self.writer = writer
+        self.target = target
+        self.logger = logger
+        self.color = color
+        self.threshold = threshold
+        self.clock = Clock()
+        self._formats: dict[str, RecordFormat] = {}
+        self.waiting: list[Capture] = []
+        """Captures that pause until the writer has room."""
+
+    def room(self) -> None:
+        """Let the captures that wait for the writer go on."""
+        waiting, self.waiting = self.waiting, []
+        for capture in waiting:
+            capture.resume()
+
+    def say(self, level: int, name: str, text: str) -> None:
+        """Log one event, of plugin ``name`` or of the supervisor itself."""
+        if level > self.threshold:
+            return
+        record_format = self._formats.get(name)
+        if record_format is None:
+            record_format = RecordFormat(
+                printable(name), "supervisor.py", os.getpid(), self.logger, self.color
+            )
+            self._formats[name] = record_format
+        clean = sanitize(text.encode("utf-8", "surrogateescape"))
+        room = PIPE_BUF - record_format.overhead - CUT_MARK_BYTES
+        if len(clean) > room:
+            clean = LineFramer(room).feed(clean + b"\n")[0].text
+        record = record_format.frame(level, clean, self.clock.stamp())
+        self.writer.put(self.target, record, 1)
+
+
+def printable(name: str) -> str:
+    """Return a file name as it may stand in a log: control characters and odd bytes escaped."""
+    return sanitize(name.encode("utf-8", "surrogateescape")).decode()
+
+
+class PluginOutput:
+    """One plugin's lines: counted, limited, remembered and logged.
+
+    Outlives the plugin's processes, so that limits and memory go on over
+    restarts.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        loop: Loop,
+        name: str,
+        file: str,
+        max_line_bytes: int,
+        ring_bytes: int,
+        rate_limit: Sequence[float] | None,
+        files: RotatedFile | None,
+    ) -> None:
+        self._log = log
+        self._loop = loop
+        self.name = name
+        self._file = printable(file)
+        self.ring = Ring(ring_bytes)
+        self._files = files
+        self._limiter = (
+            LineLimiter(rate_limit[0], rate_limit[1], rate_limit[2], time.monotonic())
+            if rate_limit is not None and files is None
+            else None
+        )
+        self._report: Timer | None = None
+        self._report_since = 0.0
+        self.max_line_bytes = max_line_bytes
+        self.lines = 0
+        self.dropped = 0
+        self.bytes = 0
+        self._format = self._make_format(0)
+        if log.target.bounded and files is None:
+            room = PIPE_BUF - self._format.overhead - CUT_MARK_BYTES
+            self.max_line_bytes = min(max_line_bytes, room)
+
+    def _make_format(self, pid: int) -> RecordFormat:
+        color = self._log.color and self._files is None
+        return RecordFormat(printable(self.name), self._file, pid, self._log.logger, color)
+
+    def started(self, pid: int) -> None:
+        """Name ``pid`` in the records from now on."""
+        self._format = self._make_format(pid)
+
+    def add(self, blocks: Sequence[Block]) -> None:
+        """Log lines; what the limit or a blocked log does not take is counted."""
+        now = time.monotonic()
+        stamp = self._log.clock.stamp()
+        for block in blocks:
+            self.lines += block.lines
+            self.ring.add(time.time(), block.level, block.text)
+            admitted = self._admit(block, now) if block.level <= self._log.threshold else None
+            if admitted is None:
+                continue
+            record = self._format.frame(block.level, admitted.text, stamp)
+            if self._files is not None:
+                taken = self._files.put(record, admitted.lines)
+            else:
+                taken = self._log.writer.put(self._log.target, record, admitted.lines)
+            if not taken:
+                self.dropped += admitted.lines
+
+    def _admit(self, block: Block, now: float) -> Block | None:
+        """Return as much of ``block`` as the rate limit passes."""
+        if self._limiter is None:
+            return block
+        passed = self._limiter.admit(block.lines, block.level <= ERROR, now)
+        if passed == block.lines:
+            return block
+        self._note_held(now)
+        if not passed:
+            return None
+        text = b"\n".join(block.text.split(b"\n", passed)[:passed])
+        return block._replace(text=text, lines=passed)
+
+    @property
+    def holding_back(self) -> bool:
+        """Whether the limit has held lines back since it last said so."""
+        return self._limiter is not None and self._limiter.held > 0
+
+    def hold_back(self, lines: int) -> None:
+        """Count lines of a flood that were not looked at: the limit would not pass them."""
+        self.lines += lines
+        if self._limiter is not None:
+            self._limiter.held += lines
+
+    def _note_held(self, now: float) -> None:
+        if self._report is None:
+            self._report_since = now
+            self._report = self._loop.call_later(HELD_REPORT_SECONDS, self.report_held)
+
+    def report_held(self) -> None:
+        """Say how many lines were held back since the last report, if any were."""
+        if self._report is None or self._limiter is None:
+            return
+        self._report.cancel()
+        self._report = None
+        held = self._limiter.collect()
+        if not held:
+            return
+        self.dropped += held
+        seconds = time.monotonic() - self._report_since
+        self._log.say(
+            WARNING,
+            self.name,
+            f"{held:,} lines held back in {max(seconds, 0.1):.1f} s (rate_limit)",
+        )
+
+
+class Capture:
+    """The pipe of one run of a plugin; goes on until the last process that holds it is gone.
+
+    Args:
+        fd: The read end; owned from now on.
+        output: Where the lines go.
+        loop: The supervisor's loop.
+        log: For the state of the writer.
+        on_end: Called once, after the pipe is closed.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        output: PluginOutput,
+        loop: Loop,
+        log: EventLog,
+        on_end: Callable[[Capture], None],
+    ) -> None:
+        self._fd = fd
+        self._output = output
+        self._loop = loop
+        self._log = log
+        self._on_end = on_end
+        self._framer = LineFramer(output.max_line_bytes)
+        self._pause: Timer | None = None
+        self._patience: float | None = None
+        self._widened = False
+        loop.watch(fd, self._readable)
+
+    def _readable(self) -> None:
+        if self._log.writer.congested and self._wait_for_room():
+            return
+        self._read()
+
+    def _read(self) -> bool:
+        """Read once; False at the end of the file or when nothing is there."""
+        try:
+            chunk = os.read(self._fd, _FLOOD_PIPE_BYTES if self._widened else _READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self.close()
+            return False
+        self._output.bytes += len(chunk)
+        if len(chunk) >= _FLOOD_BYTES and self._output.holding_back:
+            if not any(mark in chunk for mark in _URGENT_MARKS):
+                chunk = self._skim(chunk)
+            self._slow_down()
+        self._output.add(self._framer.feed(chunk))
+        return True
+
+    def _skim(self, chunk: bytes) -> bytes:
+        """Count all but the end of a flood that the limit holds back anyway; return the end."""
+        end = chunk.rfind(b"\n", 0, -_FLOOD_BYTES // 4) + 1
+        if end:
+            self._framer.abandon()
+            self._output.hold_back(chunk.count(b"\n", 0, end))
+        return chunk[end:]
+
+    def _slow_down(self) -> None:
+        if not self._widened:
+            self._widened = True
+            try:
+                fcntl.fcntl(self._fd, _F_SETPIPE_SZ, _FLOOD_PIPE_BYTES)
+            except OSError:
+                pass  # over the user's share of pipe memory: the flood waits a little more
+        self._suspend(_FLOOD_PAUSE)
+
+    def _wait_for_room(self) -> bool:
+        """Pause for a log that takes nothing; False when patience is over."""
+        now = time.monotonic()
+        if self._patience is None or now > self._patience + 10 * _CONGESTED_PAUSE:
+            self._patience = now + _CONGESTED_PAUSE
+        if now >= self._patience:
+            return False
+        self._suspend(self._patience - now)
+        self._log.waiting.append(self)
+        return True
+
+    def _suspend(self, seconds: float) -> None:
+        if self._pause is None and self._fd >= 0:
+            self._loop.unwatch(self._fd)
+            self._pause = self._loop.call_later(seconds, self.resume)
+
+    def resume(self) -> None:
+        """Read again after a pause."""
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+            if self._fd >= 0:
+                self._loop.watch(self._fd, self._readable)
+
+    def drain(self) -> None:
+        """Read what is there now, at most a pipe full."""
+        budget = 2 * _FLOOD_PIPE_BYTES
+        before = self._output.bytes
+        while self._fd >= 0 and self._output.bytes - before < budget and self._read():
+            pass
+
+    def close(self) -> None:
+        """Log an unfinished line and close the pipe."""
+        if self._fd < 0:
+            return
+        if self._pause is not None:
+            self._pause.cancel()
+        self._output.add(self._framer.flush())
+        self._loop.unwatch(self._fd)
+        os.close(self._fd)
+        self._fd = -1
+        self._on_end(self)

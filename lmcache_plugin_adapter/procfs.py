@@ -1,0 +1,143 @@
+"""What ``/proc`` says about processes: parents, groups, sessions, environments."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from .syscalls import pidfd_open
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import NamedTuple
+
+    class Process(NamedTuple):
+        """One line of ``/proc/PID/stat``, what of it matters here."""
+
+        pid: int
+        state: str
+        parent: int
+        group: int
+        session: int
+        start: int
+else:
+    from collections import namedtuple
+
+    Process = namedtuple("Process", "pid state parent group session start")
+
+
+def read_process(pid: int) -> Process | None:
+    """Return what ``/proc`` says of ``pid``, or None if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            line = file.read(1024)
+    except OSError:
+        return None
+    # The command's name stands in parentheses and may hold anything, parentheses too.
+    rest = line[line.rfind(b")") + 2 :].split(b" ")
+    try:
+        return Process(
+            pid, rest[0].decode(), int(rest[1]), int(rest[2]), int(rest[3]), int(rest[19])
+        )
+    except (IndexError, ValueError):
+        return None
+
+
+class ProcessTable:
+    """All processes but zombies, as they were at one moment.
+
+    Args:
+        processes: Instead of reading ``/proc``, for what is pure here.
+    """
+
+    __slots__ = ("_children", "by_pid")
+
+    def __init__(self, processes: Iterable[Process] | None = None) -> None:
+        self.by_pid: dict[int, Process] = {}
+        self._children: dict[int, list[int]] = {}
+        for process in _read_all() if processes is None else processes:
+            self.by_pid[process.pid] = process
+            self._children.setdefault(process.parent, []).append(process.pid)
+
+    def with_descendants(self, roots: Iterable[int]) -> set[int]:
+        """Return those of ``roots`` that were there, and all that descends from them."""
+        found: set[int] = set()
+        pending = [pid for pid in roots if pid in self.by_pid]
+        while pending:
+            pid = pending.pop()
+            if pid not in found:
+                found.add(pid)
+                pending += self._children.get(pid, ())
+        return found
+
+    def send(self, pids: Iterable[int], number: signal.Signals) -> None:
+        """Send a signal to exactly these processes: never to another that has the pid now."""
+        for pid in pids:
+            _send(self.by_pid[pid], number)
+
+
+def _read_all() -> Iterator[Process]:
+    try:
+        entries = os.listdir("/proc")
+    except OSError:
+        return
+    for entry in entries:
+        if entry.isdigit():
+            process = read_process(int(entry))
+            if process is not None and process.state not in "ZX":
+                yield process
+
+
+def environment_of(pid: int) -> bytes:
+    """Return a process's environment as it was at exec, NUL-separated; empty if unreadable."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+            parts = []
+            while part := file.read(1 << 20):
+                parts.append(part)
+            return b"".join(parts)
+    except OSError:
+        return b""
+
+
+def variable(environment: bytes, name: bytes) -> bytes | None:
+    """Return the value of ``name`` in what :func:`environment_of` returned."""
+    mark = b"\0" + name + b"="
+    start = (b"\0" + environment).find(mark)
+    if start < 0:
+        return None
+    start += len(mark) - 1
+    end = environment.find(b"\0", start)
+    return environment[start : end if end >= 0 else len(environment)]
+
+
+def command_of(pid: int) -> bytes:
+    """Return a process's name as the kernel has it (15 bytes)."""
+    try:
+        with open(f"/proc/{pid}/comm", "rb", buffering=0) as file:
+            return file.read(64).rstrip(b"\n")
+    except OSError:
+        return b""
+
+
+def _send(process: Process, number: signal.Signals) -> None:
+    try:
+        fd = pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    except OSError:
+        fd = -1  # refused by a sandbox: compare, then signal by number
+    try:
+        now = read_process(process.pid)
+        if now is None or now.start != process.start:
+            return
+        if fd >= 0:
+            signal.pidfd_send_signal(fd, number)
+        else:
+            os.kill(process.pid, number)
+    except OSError:
+        pass
+    finally:
+        if fd >= 0:
+            os.close(fd)

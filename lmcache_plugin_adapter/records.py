@@ -1,0 +1,103 @@
+"""Write log records as LMCache does: ``[time] LMCache LEVEL: message (file:line:logger)``."""
+
+from __future__ import annotations
+
+import os
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+EMERGENCY, ALERT, CRITICAL, ERROR, WARNING, NOTICE, INFO, DEBUG = range(8)
+"""Levels in syslog's numbers, as plugins write them: ``<3>`` is an error."""
+
+_NAMES = ("CRITICAL", "CRITICAL", "CRITICAL", "ERROR", "WARNING", "INFO", "INFO", "DEBUG")
+_COLORS = (
+    *("\x1b[31;1m",) * 3,
+    "\x1b[31;20m",
+    "\x1b[33;20m",
+    *("\x1b[32;20m",) * 2,
+    "\x1b[1m",
+)
+_PLAIN = "\x1b[0m"
+_SLANTED = "\x1b[3m"
+
+LEVELS = {"error": ERROR, "warning": WARNING, "note": INFO, "info": INFO, "debug": DEBUG}
+
+_THRESHOLDS = {"CRITICAL": CRITICAL, "ERROR": ERROR, "WARNING": WARNING, "INFO": INFO}
+
+
+def threshold_from(environ: Mapping[str, str]) -> int:
+    """Return the least urgent level to log: ``LMCACHE_LOG_LEVEL`` where it is set, else all."""
+    return _THRESHOLDS.get(environ.get("LMCACHE_LOG_LEVEL", "").upper(), DEBUG)
+
+
+def wants_color(fd: int, environ: Mapping[str, str]) -> bool:
+    """Tell whether ``fd`` is a terminal that shows colours (``NO_COLOR`` and ``TERM`` count)."""
+    if environ.get("NO_COLOR") or environ.get("TERM", "dumb") == "dumb":
+        return False
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False
+
+
+class Clock:
+    """The time stamp of a record; the part down to the second is made once a second."""
+
+    __slots__ = ("_second", "_text")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def stamp(self) -> str:
+        """Return the local time as ``2026-11-22 07:06:56,699``."""
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+        return f"{self._text},{int((now - second) * 1000):03d}"
+
+
+class RecordFormat:
+    """The frame around the lines of one source.
+
+    Args:
+        name: What stands in brackets before each line.
+        file: The file that is named at the end of a record.
+        pid: The process that is named there, in the place of a line number.
+        logger: The logger that is named there.
+        color: Whether to use LMCache's colours.
+    """
+
+    __slots__ = ("_color", "_name", "_tails")
+
+    def __init__(self, name: str, file: str, pid: int, logger: str, color: bool) -> None:
+        self._color = color
+        self._name = f"[{name}] "
+        source = f"({file}:{pid}:{logger})"
+        tail = f" {_SLANTED}{source}{_PLAIN}\n" if color else f" {source}\n"
+        self._tails = tail.encode("utf-8", "backslashreplace")
+
+    def head(self, level: int, stamp: str) -> bytes:
+        """Return what stands before each line."""
+        if self._color:
+            head = f"{_COLORS[level]}[{stamp}] LMCache {_NAMES[level]}:{_PLAIN} {self._name}"
+        else:
+            head = f"[{stamp}] LMCache {_NAMES[level]}: {self._name}"
+        return head.encode("utf-8", "backslashreplace")
+
+    def frame(self, level: int, text: bytes, stamp: str) -> bytes:
+        """Return ``text``, clean lines joined by newlines, as one record a line."""
+        head = self.head(level, stamp)
+        if b"\n" in text:
+            text = text.replace(b"\n", self._tails + head)
+        return head + text + self._tails
+
+    @property
+    def overhead(self) -> int:
+        """The most bytes that the frame adds to a line."""
+        return len(self.head(CRITICAL, "0000-00-00 00:00:00,000")) + len(self._tails)

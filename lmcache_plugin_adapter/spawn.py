@@ -1,0 +1,133 @@
+"""Start a plugin's first process with everything in the state that the contract promises.
+
+A plain fork, and not a posix_spawn: the parent-death signal can only be set
+between fork and exec. The supervisor is small, so the fork is cheap.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import struct
+
+from .syscalls import set_parent_death_signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_ALL_SIGNALS = signal.valid_signals()
+
+# Python ignores these for itself; exec would hand that on.
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+
+EXEC_REPORT = struct.Struct("=ii")
+"""What a child that cannot exec writes: its pid and the error number."""
+
+EXEC_FAILED_CODE = 127
+
+
+def reset_signals() -> None:
+    """Give every signal its default action and unblock all: nothing of the engine's stays."""
+    for number in _ALL_SIGNALS:
+        try:
+            signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError):
+            continue  # SIGKILL, SIGSTOP and those the C library keeps
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+class ChildSetup:
+    """What a supervisor's children share: made once, applied in each child.
+
+    Args:
+        supervisor: The supervisor's pid, to notice its death before the
+            parent-death signal was armed.
+        handled: Signals that the supervisor has handlers for.
+        nofile: The engine's soft limit of open files, which the supervisor
+            raised for itself; None where it did not.
+    """
+
+    __slots__ = ("_handled", "_nofile", "_supervisor")
+
+    def __init__(
+        self,
+        supervisor: int,
+        handled: Sequence[signal.Signals],
+        nofile: tuple[int, int] | None,
+    ) -> None:
+        self._supervisor = supervisor
+        self._handled = (*handled, *_IGNORED_BY_PYTHON)
+        self._nofile = nofile
+
+    def fork(self) -> int:
+        """Fork with all signals blocked; returns twice, as ``os.fork`` does.
+
+        In the child, a signal sent to its group before exec must not run the
+        supervisor's handler, which would write to the supervisor's own pipe.
+
+        Raises:
+            OSError: No process could be made.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                for number in self._handled:
+                    signal.signal(number, signal.SIG_DFL)
+                set_parent_death_signal(signal.SIGKILL)
+                if os.getppid() != self._supervisor:
+                    os._exit(EXEC_FAILED_CODE)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        return pid
+
+    def restore_limits(self) -> None:
+        """Give the child the engine's limit of open files back."""
+        if self._nofile is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._nofile)
+
+
+def spawn(
+    setup: ChildSetup,
+    argv: Sequence[bytes],
+    environment: Mapping[bytes, bytes],
+    null: int,
+    output: int,
+    report: int,
+) -> int:
+    """Start ``argv`` in a session and group of its own and return its pid.
+
+    Returns before the exec: a child that cannot exec writes an
+    :data:`EXEC_REPORT` to ``report`` and exits with 127.
+
+    Args:
+        setup: See :class:`ChildSetup`.
+        argv: The program, by path, and its arguments.
+        environment: The whole environment.
+        null: A descriptor of ``/dev/null``, for stdin.
+        output: The write end of the plugin's pipe, for stdout and stderr.
+        report: A close-on-exec pipe to the supervisor.
+
+    Raises:
+        OSError: No process could be made.
+    """
+    pid = setup.fork()
+    if pid:
+        return pid
+    error = 0
+    try:
+        os.setsid()
+        os.dup2(null, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        setup.restore_limits()
+        os.execve(argv[0], list(argv), environment)
+    except OSError as problem:
+        error = problem.errno or 0
+    except BaseException:  # noqa: BLE001 - nothing of the supervisor's may run in the child
+        error = -1
+    os.write(report, EXEC_REPORT.pack(os.getpid(), error))
+    os._exit(EXEC_FAILED_CODE)
