@@ -61,11 +61,14 @@ class EnvCommand:
             option but ``-S`` is used, so looking the program up ourselves
             comes to the same. Otherwise ``env`` itself has to run.
         hint: What is probably wrong when there is no such program.
+        keeps_path: PATH stays what it is, so looking the program up tells
+            whether it exists.
     """
 
     command: tuple[bytes, ...]
     plain: bool
     hint: str = ""
+    keeps_path: bool = True
 
 
 def read_shebang(head: bytes) -> Shebang | None:
@@ -198,22 +201,24 @@ def _split_argument(argument: bytes) -> bytes | None:
 
 def _env_command(words: list[bytes]) -> EnvCommand:
     """Skip env's own options and assignments."""
-    plain = True
+    plain = keeps_path = True
     rest = iter(words)
     for word in rest:
         if word == b"--":
             continue
-        if word in (b"-", b"-i", b"--ignore-environment") or word.startswith(b"--unset="):
-            plain = False
+        if word in (b"-", b"-i", b"--ignore-environment"):
+            plain = keeps_path = False
         elif word in (b"-u", b"--unset"):
             plain = False
-            next(rest, None)
+            removed = next(rest, b"")
+            keeps_path = keeps_path and removed != b"PATH"
         elif word.startswith(b"-"):
             return EnvCommand((), False)
         elif b"=" in word:
             plain = False
+            keeps_path = keeps_path and not word.startswith(b"PATH=")
         else:
-            return EnvCommand((word, *rest), plain)
+            return EnvCommand((word, *rest), plain, keeps_path=keeps_path)
     return EnvCommand((), True, "'env -S' is given no program")
 
 

@@ -164,7 +164,7 @@ def test_carriage_return_and_byte_order_mark_change_nothing(line: bytes) -> None
         (b"-S FOO=bar python3 -u", (b"python3", b"-u"), False),
         (b"-S -i python3", (b"python3",), False),
         (b"-S -u HOME python3", (b"python3",), False),
-        (b"-S --unset=HOME python3", (b"python3",), False),
+        (b"-S --unset=HOME python3", (), False),
         (b"-S ${HOME}/bin/x", (), False),
         (b"-S --chdir=/ python3", (), False),
         (b"-vS python3", (), False),
@@ -174,6 +174,21 @@ def test_env_is_understood(argument: bytes, command: tuple[bytes, ...], plain: b
     """A plain program is looked up without env; whatever env itself must do is left to it."""
     found = read_env(argument)
     assert (found.command, found.plain) == (command, plain)
+
+
+@pytest.mark.parametrize(
+    ("argument", "keeps"),
+    [
+        (b"-S A=b python3", True),
+        (b"-S -u HOME python3", True),
+        (b"-S -u PATH python3", False),
+        (b"-S PATH=/opt/bin python3", False),
+        (b"-S -i python3", False),
+    ],
+)
+def test_a_changed_path_is_noticed(argument: bytes, keeps: bool) -> None:
+    """Then only env itself can tell whether the program exists."""
+    assert read_env(argument).keeps_path is keeps
 
 
 @pytest.mark.parametrize(
