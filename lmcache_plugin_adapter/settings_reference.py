@@ -64,7 +64,8 @@ _COMMENT = """\
 
 _INTRO = f"""\
 Settings stand in `lmcache.yaml` under `{PREFIX}`, since LMCache drops
-top-level keys that it does not know. Every key is optional; a key with nothing after it is as if absent.
+top-level keys that it does not know. Every key is optional; a key with nothing after it is as if
+absent.
 
 A mistake never stops anything. A wrong value is said in one line, with its full key, what was
 found and what is accepted; what was in force before stays in force, and so do all other settings.
