@@ -113,6 +113,22 @@ def check(
     sys.exit(cli_check.check(request))
 
 
+@app.command()
+def doctor(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document instead of lines.")
+    ] = False,
+) -> None:
+    """Say whether vLLM in this environment would run plugins with this package, and why not.
+
+    Run it where the engine runs: in its container, with its interpreter and
+    environment. Exit status: 0 it would, 1 it would not.
+    """
+    from . import cli_doctor
+
+    sys.exit(cli_doctor.doctor(as_json))
+
+
 def main() -> None:
     """Entry point of the command."""
     app(prog_name="lmcache-plugins")

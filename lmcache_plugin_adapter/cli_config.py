@@ -34,6 +34,28 @@ def read_config(path: str | None) -> StandInConfig:
         raise UsageError(str(error)) from error
 
 
+def require_work(config: StandInConfig) -> None:
+    """See that there is something for an engine to run.
+
+    Raises:
+        UsageError: The configuration names no location, or leaves the plugins to LMCache.
+    """
+    from .locations import KEY, merge_locations
+    from .settings import PREFIX, read_settings
+
+    settings, _ = read_settings(config.extra_config, os.environ)
+    if not settings.enabled:
+        raise UsageError(
+            f"{config.source}: '{PREFIX}.enabled' is false: plugins are left to LMCache's launcher"
+        )
+    locations, problems = merge_locations(
+        config.runtime_plugin_locations, settings.locations, os.environ
+    )
+    if not locations:
+        reasons = "".join(f"; {problem.text}" for problem in problems)
+        raise UsageError(f"{config.source}: no '{KEY}', so there is nothing to run{reasons}")
+
+
 def fail(error: UsageError) -> int:
     """Say on stderr why the command cannot be carried out; return its exit status."""
     print(f"error: {error}", file=sys.stderr)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from . import __version__, procfs, standin
-from .cli_config import UsageError, fail, read_config
+from .cli_config import UsageError, fail, read_config, require_work
 from .identity import ProcessIdentity, Role
 from .lifecycle import exit_text
 from .loop import Loop
@@ -88,6 +88,7 @@ def run(request: Request) -> int:
     try:
         identities = request.identities()
         config = read_config(request.config)
+        require_work(config)
     except UsageError as error:
         return fail(error)
     say(f"lmcache-plugins {__version__}: stand-in engines for '{config.source}'")
@@ -96,7 +97,11 @@ def run(request: Request) -> int:
         print(f"{problem.level}: {problem.text}", file=sys.stderr)
     engines = Engines({**os.environ, "LMCACHE_CONFIG_FILE": os.path.abspath(config.source)})
     for identity in identities:
-        engines.start(Assignment(identity, config.runtime_plugin_locations, config.to_json()))
+        engines.start(
+            Assignment(
+                identity, config.runtime_plugin_locations, config.extra_config, config.to_json()
+            )
+        )
     return engines.run(request.seconds)
 
 

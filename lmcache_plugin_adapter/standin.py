@@ -35,11 +35,13 @@ class Assignment:
     Attributes:
         identity: Who the engine process is.
         runtime_plugin_locations: As the configuration has it.
+        extra_config: As the configuration has it.
         config_json: LMCache's whole configuration as JSON text.
     """
 
     identity: ProcessIdentity
     runtime_plugin_locations: object
+    extra_config: object
     config_json: str
 
     def to_json(self) -> str:
@@ -84,9 +86,9 @@ def _run(assignment: Assignment, loop: Loop) -> int:
         dp_size=identity.dp_size,
     )
     try:
-        launcher.launch_plugins()
+        launcher.launch()
     except LaunchError as error:
-        print(f"error: cannot run the plugins of {identity.label}: {error}", file=sys.stderr)
+        print(f"error: {identity.label}: {error}", file=sys.stderr)
         return 1
     loop.run()
     launcher.stop_plugins()

@@ -223,11 +223,31 @@ def test_malformed_yaml_is_one_line_with_file_line_and_column(
 
 
 @pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "no 'runtime_plugin_locations'"),
+        ("runtime_plugin_locations: []", "no 'runtime_plugin_locations'"),
+        (
+            "runtime_plugin_locations: [x]\nextra_config: {runtime_plugins: {enabled: false}}",
+            "'extra_config.runtime_plugins.enabled' is false",
+        ),
+    ],
+)
+def test_nothing_to_run_is_said_at_once(tmp_path: Path, content: str, said: str) -> None:
+    """Stand-ins that wait for nothing would help nobody."""
+    path = tmp_path / "lmcache.yaml"
+    path.write_text(content)
+    result = command("run", "-c", path)
+    assert result.returncode == 2
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ((), "name one with -c FILE or in LMCACHE_CONFIG_FILE"),
         (("-c", "missing.yaml"), "missing.yaml"),
-        (("-c", "/"), "'/'"),
+        (("-c", "/"), "/: cannot read the file"),
         (("-c", "configs/lmcache.yaml", "--worker-id", "0"), "--role"),
         (("-c", "configs/lmcache.yaml", "--worker-count", "2"), "--role"),
         (
@@ -269,7 +289,7 @@ def test_who_the_stand_ins_are() -> None:
 def test_an_assignment_survives_the_pipe() -> None:
     """Also a configuration that no encoding can hold."""
     identity = ProcessIdentity(Role.WORKER, 1, 2, dp_rank=1, dp_size=2)
-    sent = standin.Assignment(identity, ["a", "b"], '{"x": "é\udcff"}')
+    sent = standin.Assignment(identity, ["a", "b"], {"c": None}, '{"x": "é\udcff"}')
     assert standin.Assignment.from_line(sent.to_line()) == sent
 
 

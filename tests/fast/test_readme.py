@@ -1,0 +1,159 @@
+"""What README and docs tell people to type works; what they show is what is there.
+
+A fenced ``sh`` block is run, saved as a file or passed over, as the comment
+before it says: ``<!-- test: run -->``, ``<!-- test: file NAME -->`` or
+``<!-- not tested here: WHY -->``. README's two commands that set up an
+environment are run by ``.ci/run``, to the letter.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from cli_under_test import COMMAND, ROOT, environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+SETUP = "python3 -m venv .venv && .venv/bin/pip install -q -e "
+PROGRAM = ".venv/bin/lmcache-plugins"
+
+_BLOCK = re.compile(
+    r"(?:<!-- (?P<comment>[^>]*) -->\n+)?^```(?P<language>\w+)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+_LINK = re.compile(r"\]\((?P<target>[^)#]+)(?:#[^)]*)?\)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block and what the comment before it says."""
+
+    page: str
+    language: str
+    comment: str
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    """Return the fenced blocks of a page."""
+    return [
+        Block(page.name, found["language"], found["comment"] or "", found["text"])
+        for found in _BLOCK.finditer(page.read_text())
+    ]
+
+
+ALL = [block for page in PAGES for block in blocks(page)]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what the commands are run on."""
+    for name in ("configs", "examples"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def typed(line: str, checkout: Path) -> subprocess.CompletedProcess[str]:
+    """Run one line as somebody types it, a ``run`` for two seconds."""
+    program, *arguments = shlex.split(line)
+    assert program == PROGRAM, line
+    if arguments[0] == "run":
+        arguments += ["--for", "2"]
+    result = subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=checkout,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, f"{line}: {result.stdout}{result.stderr}"
+    if arguments[0] == "run":
+        assert re.search(r"INFO: \[(?!lmcache-plugins\])\w+\]", result.stderr), result.stderr
+    return result
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_a_page(page: Path, checkout: Path) -> None:
+    """In their order, in a copy of the checkout."""
+    for block in blocks(page):
+        if block.comment.startswith("test: file "):
+            path = checkout / block.comment.removeprefix("test: file ")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(block.text)
+        elif block.comment == "test: run":
+            for line in block.text.splitlines():
+                typed(line, checkout)
+        elif block.language == "sh" and block.text.startswith(SETUP):
+            _, and_then, last = block.text.strip().rpartition(" && ")
+            assert and_then
+            if last.startswith(PROGRAM):
+                typed(last, checkout)
+        elif block.language == "sh":
+            assert block.comment.startswith("not tested here: "), block
+
+
+def test_readme_has_the_two_commands_that_ci_runs() -> None:
+    """Each in one line, under the heading by which ``.ci/run`` finds it."""
+    readme = (ROOT / "README.md").read_text()
+    ci = (ROOT / ".ci" / "run").read_text()
+    for heading, end in (
+        ("Run it", f"{PROGRAM} run -c configs/lmcache.yaml --tp 2"),
+        ("Test it", ".venv/bin/pytest"),
+    ):
+        section = readme.split(f"## {heading}\n")[1].split("\n## ")[0]
+        (command,) = [
+            found["text"].strip()
+            for found in _BLOCK.finditer(section)
+            if found["text"].startswith(SETUP)
+        ]
+        assert "\n" not in command
+        assert command.endswith(f" && {end}")
+        assert f'readme_command "{heading}"' in ci
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Relative ones, that is."""
+    for found in _LINK.finditer(page.read_text()):
+        target = found["target"]
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_readmes_output_is_what_is_printed(checkout: Path) -> None:
+    """The lines README shows come from the command above them, but for times, pids and figures."""
+    (shown,) = [b.text for b in blocks(ROOT / "README.md") if b.comment == "test: output of run"]
+    line = f"{PROGRAM} run -c configs/lmcache.yaml --tp 2"
+    result = typed(line, checkout)
+    printed = {shape(text) for text in (result.stdout + result.stderr).splitlines()}
+    for text in shown.splitlines():
+        if text not in ("...", "^C"):
+            assert shape(text) in printed, f"{text!r} is not among {sorted(printed)}"
+
+
+def shape(line: str) -> str:
+    """Return a line without what differs from run to run."""
+    return re.sub(r"\d+", "0", line)
+
+
+@pytest.mark.parametrize("block", [b for b in ALL if b.language == "yaml"], ids=lambda b: b.page)
+def test_yaml_is_read_without_complaint(block: Block, tmp_path: Path) -> None:
+    """Keys that do not exist, or values that are not accepted, would be said."""
+    from lmcache_plugin_adapter.lmcache_yaml import load_lmcache_yaml
+    from lmcache_plugin_adapter.settings import read_settings
+
+    path = tmp_path / "lmcache.yaml"
+    path.write_text(block.text)
+    config = load_lmcache_yaml(str(path), {})
+    _, problems = read_settings(config.extra_config, {})
+    assert [*config.problems, *problems] == []
