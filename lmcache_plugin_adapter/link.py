@@ -1,0 +1,172 @@
+"""The engine's side of its supervisor: start one, talk to it, see it end.
+
+Everything here is constant work for the engine, whatever its size and its
+number of plugins, and nothing here waits for the supervisor.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+
+from .procfs import read_process
+from .syscalls import pidfd_open
+
+BOOTSTRAP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bootstrap.py")
+
+
+class LaunchError(Exception):
+    """No supervisor could be started; the text says why."""
+
+
+class Link:
+    """A supervisor and the engine's connection to it.
+
+    The connection is never closed by hand: it closes when the last thread that
+    holds this object lets go of it, so no waiter ever sees its number reused.
+    """
+
+    def __init__(self, connection: socket.socket, helper: subprocess.Popen[bytes]) -> None:
+        self.connection = connection
+        self.pid = 0
+        """The supervisor, once it has said so."""
+        self.pidfd = -1
+        self.grace = 0.0
+        """The longest grace period of its plugins, once it has said so."""
+        self.orderly = False
+        """Whether it was told to stop by a signal: then no other is started."""
+        self._helper = helper
+        self._data = b""
+
+    def __del__(self) -> None:
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+        self.connection.close()
+
+    def reap_helper(self) -> None:
+        """Wait for the short-lived process that put the supervisor outside our tree."""
+        self._helper.wait()
+
+    def receive(self) -> bool:
+        """Wait for messages of the supervisor; False when it is gone."""
+        try:
+            data = self.connection.recv(1024)
+        except OSError:
+            data = b""
+        if not data:
+            return False
+        *lines, self._data = (self._data + data).split(b"\n")
+        for line in lines:
+            kind, value = line[:1], line[1:]
+            if kind == b"H":
+                self.pid = int(value)
+                try:
+                    self.pidfd = pidfd_open(self.pid)
+                except OSError:
+                    pass  # it is waited for by the connection's end alone
+            elif kind == b"G":
+                self.grace = float(value)
+            elif kind == b"Q":
+                self.orderly = True
+        return True
+
+    def ask_to_stop(self) -> None:
+        """Ask the supervisor to stop its plugins and end; returns at once."""
+        try:
+            self.connection.send(b"S", socket.MSG_DONTWAIT)
+        except OSError:
+            pass  # it is gone
+
+
+def start_supervisor(spec: bytes, run_id: str, label: str, python: str, previous: int = 0) -> Link:
+    """Start a supervisor for this process.
+
+    Args:
+        spec: A launch spec, as :meth:`.spec.LaunchSpec.to_bytes` makes it.
+        run_id: The token of this run.
+        label: The identity for people.
+        python: The interpreter to run it.
+        previous: The supervisor that it replaces, or 0.
+
+    Raises:
+        LaunchError: Nothing could be started.
+    """
+    passed: list[int] = []
+    ours = None
+    try:
+        ours, theirs = socket.socketpair()
+        # Above the standard descriptors, which an engine may have closed.
+        passed.append(_above_standard(theirs.fileno()))
+        theirs.close()
+        passed.append(_own_pidfd())
+        passed.append(_sealed_file(spec))
+        me = read_process(os.getpid())
+        command = [
+            python,
+            *("-I", "-S", "-W", "ignore"),
+            BOOTSTRAP,
+            *map(str, passed),
+            str(os.getpid()),
+            str(me.start if me is not None else 0),
+            str(previous),
+            run_id,
+            label,
+        ]
+        helper = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[fd for fd in passed if fd >= 0],
+            start_new_session=True,
+        )
+        connection = socket.socket(fileno=_above_standard(ours.fileno()))
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise LaunchError(f"cannot start the supervisor with '{python}': {error}") from error
+    finally:
+        if ours is not None:
+            ours.close()
+        for fd in passed:
+            if fd >= 0:
+                os.close(fd)
+    return Link(connection, helper)
+
+
+def supervisor_python() -> str:
+    """Return the interpreter that runs this engine.
+
+    Raises:
+        LaunchError: It is not known, as in a program that embeds Python.
+    """
+    if not sys.executable:
+        raise LaunchError("cannot start the supervisor: sys.executable is empty")
+    return sys.executable
+
+
+def _above_standard(fd: int) -> int:
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def _own_pidfd() -> int:
+    try:
+        fd = pidfd_open(os.getpid())
+    except OSError:
+        return -1  # the supervisor reads /proc instead, and says so
+    try:
+        return _above_standard(fd)
+    finally:
+        os.close(fd)
+
+
+def _sealed_file(data: bytes) -> int:
+    """Return a descriptor of an anonymous file in memory that holds ``data``."""
+    fd = os.memfd_create("lmcache-plugins-spec", os.MFD_CLOEXEC)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        return _above_standard(fd)
+    finally:
+        os.close(fd)

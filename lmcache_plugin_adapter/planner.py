@@ -1,0 +1,127 @@
+"""The planner: a short-lived child of the supervisor that decides what runs, and how.
+
+It reads the engine's configuration, settings and locations and reports to the
+supervisor in plain values. What it needs of memory goes with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from .environment import config_text, plugin_environment, plugin_path, write_config_file
+from .locations import merge_locations
+from .plan import make_plan
+from .planning import write_message
+from .records import INFO, LEVELS
+from .runtime_dir import remove_stale
+from .settings import read_settings
+from .spec import LaunchSpec
+from .sweep import end_strays
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from .plan import PlannedPlugin
+    from .problem import Problem
+
+
+def run_planner(
+    fd: int, data: bytes, config_file: str | None, root: str | None, skip: frozenset[str]
+) -> None:
+    """Plan what ``data``, a launch spec, asks for, and report to ``fd``.
+
+    Args:
+        fd: The pipe to the supervisor (see :mod:`.planning`).
+        data: The launch spec.
+        config_file: Where to write the configuration for plugins; None: nowhere.
+        root: The runtime directory, to be cleared of what the dead left; None: none.
+        skip: Locations that do not answer.
+    """
+
+    def say(level: str, text: str) -> None:
+        write_message(fd, ("log", (LEVELS[level], text)))
+
+    spec = LaunchSpec.from_bytes(data)
+    retry = bool(skip)
+    if not retry:
+        for level, text in spec.notes:
+            say(level, text)
+    problems: list[Problem] = []
+    text = config_text(spec)
+    if config_file is not None:
+        config_file, problems = write_config_file(*os.path.split(config_file), text)
+    environment, found = plugin_environment(spec, os.environ, config_file)
+    problems += found
+    settings, found = read_settings(_extra_config(text))
+    problems += found
+    locations, found = merge_locations(spec.locations, settings.locations, os.environ)
+    problems += found
+    plan = make_plan(
+        spec.identity,
+        locations,
+        settings,
+        python=spec.python,
+        path=plugin_path(spec.python, os.environ.get("PATH")),
+        progress=lambda location: write_message(fd, ("location", location)),
+        skip=skip,
+    )
+    if not retry:
+        problems += plan.problems
+    for problem in problems if not retry else []:
+        if problem.level != "note":
+            say(problem.level, problem.text)
+    variables = {
+        os.fsencode(name): None if value is None else os.fsencode(value)
+        for name, value in environment.items()
+    }
+    entries = [encode_plugin(plugin) for plugin in plan.plugins] if settings.enabled else []
+    if not settings.enabled:
+        say("note", "Plugins are switched off (extra_config.runtime_plugins.enabled: false)")
+    write_message(fd, ("plan", {"environment": variables, "plugins": entries}))
+    # The plugins are on their way: now there is time to clear up after the dead.
+    killed = end_strays()
+    if killed:
+        write_message(fd, ("log", (INFO, f"Ended {killed} processes of plugins of dead engines")))
+    if root is not None:
+        remove_stale(root)
+
+
+def encode_plugin(plugin: PlannedPlugin) -> dict[str, Any]:
+    """Return a planned plugin in the plain values that the supervisor keeps."""
+    settings = plugin.settings
+    log = settings.log
+    rate = settings.rate_limit
+    backoff = settings.backoff
+    file_name = os.path.basename(plugin.path)
+    return {
+        "names": tuple(dict.fromkeys((plugin.name, file_name, plugin.path))),
+        "path": plugin.path,
+        "key": plugin.key,
+        "signature": plugin.signature,
+        "argv": plugin.argv,
+        "environment": _encode(settings.env),
+        "refused": plugin.refused,
+        "restart": settings.restart,
+        "backoff": (backoff.initial, backoff.max, backoff.reset_after),
+        "stop_grace": settings.stop_grace,
+        "max_line_bytes": settings.max_line_bytes,
+        "ring_bytes": settings.ring_bytes,
+        "rate_limit": None if rate is None else (rate.lines, rate.per, rate.burst),
+        "log": None if log is None else (log.directory, log.max_bytes, log.files),
+        "leftovers": settings.leftovers,
+    }
+
+
+def _encode(variables: Mapping[str, str]) -> dict[bytes, bytes]:
+    return {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
+
+
+def _extra_config(text: str) -> object:
+    try:
+        config = json.loads(text)
+    except ValueError:
+        return None
+    return config.get("extra_config") if isinstance(config, dict) else None

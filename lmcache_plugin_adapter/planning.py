@@ -1,0 +1,175 @@
+"""Have plugins found in a child process, so that a hung file system holds nobody."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import signal
+import struct
+
+from .records import ERROR, WARNING
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .loop import Loop, Timer
+    from .output import EventLog
+    from .spawn import ChildSetup
+
+HUNG_SECONDS = 2.0
+"""A location that does not answer for so long is set aside; the others go on without it."""
+
+_LENGTH = struct.Struct("=I")
+
+
+def write_message(fd: int, message: tuple[str, Any]) -> None:
+    """Send one message; both ends are the same interpreter, so ``marshal`` is exact."""
+    data = marshal.dumps(message)
+    data = _LENGTH.pack(len(data)) + data
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+class Planning:
+    """Run the planner and hand over what it finds.
+
+    Args:
+        loop: The supervisor's loop.
+        setup: How to fork.
+        log: Where messages of the planner go.
+        plan: What the child runs: ``plan(write_fd, skip)``.
+        adopt: Called with each complete result.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        setup: ChildSetup,
+        log: EventLog,
+        plan: Callable[[int, frozenset[str]], None],
+        adopt: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._loop = loop
+        self._setup = setup
+        self._log = log
+        self._plan = plan
+        self._adopt = adopt
+        self._runs: dict[int, _Run] = {}
+        self.own_name = "lmcache-plugins"
+
+    def start(self, skip: frozenset[str] = frozenset()) -> None:
+        """Look for plugins everywhere but in the locations of ``skip``.
+
+        Raises:
+            OSError: No process could be made.
+        """
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            pid = self._setup.fork()
+        except OSError:
+            os.close(read_end)
+            os.close(write_end)
+            raise
+        if pid == 0:
+            try:
+                self._plan(write_end, skip)
+            finally:
+                os._exit(0)
+        os.close(write_end)
+        os.set_blocking(read_end, False)
+        self._runs[pid] = _Run(self, pid, read_end, skip)
+
+    def owns(self, pid: int) -> bool:
+        """Whether ``pid`` is a planner; forgets it, as it has ended."""
+        return self._runs.pop(pid, None) is not None
+
+    @property
+    def pids(self) -> set[int]:
+        """The planners that run."""
+        return set(self._runs)
+
+    def cancel(self) -> None:
+        """End all planners."""
+        for pid, run in self._runs.items():
+            run.close()
+            os.kill(pid, signal.SIGKILL)
+
+
+class _Run:
+    """One planner and the pipe it reports on."""
+
+    def __init__(self, planning: Planning, pid: int, fd: int, skip: frozenset[str]) -> None:
+        self._planning = planning
+        self._pid = pid
+        self._fd = fd
+        self._skip = skip
+        self._data = b""
+        self._location: str | None = None
+        self._done = False
+        self._patience: Timer | None = None
+        planning._loop.watch(fd, self._readable)
+        self._expect()
+
+    def close(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+        if self._fd >= 0:
+            self._planning._loop.unwatch(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _expect(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+        self._patience = self._planning._loop.call_later(HUNG_SECONDS, self._hung)
+
+    def _hung(self) -> None:
+        log, name = self._planning._log, self._planning.own_name
+        if self._location is None:
+            log.say(WARNING, name, "Looking for plugins takes long: some path does not answer")
+            return
+        log.say(
+            WARNING,
+            name,
+            f"Location '{self._location}' does not answer: its plugins start when it does, "
+            "the others go on",
+        )
+        self._planning.start(self._skip | {self._location})
+
+    def _readable(self) -> None:
+        try:
+            part = os.read(self._fd, 1 << 16)
+        except BlockingIOError:
+            return
+        if not part:
+            if not self._done:
+                self._planning._log.say(
+                    ERROR, self._planning.own_name, "Cannot look for plugins: the search was ended"
+                )
+            self.close()
+            return
+        self._data += part
+        while len(self._data) >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(self._data)
+            end = _LENGTH.size + size
+            if len(self._data) < end:
+                break
+            message = marshal.loads(self._data[_LENGTH.size : end])  # noqa: S302 - our own child
+            self._data = self._data[end:]
+            self._take(message)
+
+    def _take(self, message: tuple[str, Any]) -> None:
+        kind, content = message
+        if kind == "location":
+            self._location = content
+            self._expect()
+        elif kind == "log":
+            level, text = content
+            self._planning._log.say(level, self._planning.own_name, text)
+        elif kind == "plan":
+            self._done = True
+            if self._patience is not None:
+                self._patience.cancel()
+            self._planning._adopt(content)

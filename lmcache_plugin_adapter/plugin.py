@@ -1,0 +1,445 @@
+"""One plugin under supervision: its state, its processes, its output, its timers."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+
+from .backoff import backoff_delay
+from .lifecycle import Event, State, after_exit, exit_text, transition
+from .logfile import RotatedFile
+from .output import Capture, PluginOutput
+from .procfs import ProcessTable, environment_of, variable
+from .records import ERROR, INFO, WARNING
+from .spawn import spawn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from .loop import Loop, Timer
+    from .output import EventLog
+    from .sink import Writer
+    from .spawn import ChildSetup
+
+_KILL_SECONDS = 1.0
+"""How long SIGKILL may take before a process is reported as stuck in the kernel."""
+
+_LOOK_AGAIN = 0.01
+"""Seconds between two looks while processes are being killed."""
+
+_LAST_LINES = 3
+_LAST_BYTES = 600
+
+_EXEC_HINTS = {
+    errno.ENOEXEC: "exec format error; add a first line such as '#!/bin/sh', "
+    "or build it for this machine",
+    errno.E2BIG: "its environment or arguments are too long for the kernel (see 'ulimit -s')",
+}
+
+
+class Shared:
+    """What all plugins of one supervisor share.
+
+    Attributes:
+        environment: The environment of every plugin, without what is its own.
+        on_settled: Called when a plugin has nothing running any more.
+    """
+
+    def __init__(
+        self, loop: Loop, log: EventLog, setup: ChildSetup, run_id: bytes, files: Writer
+    ) -> None:
+        self.loop = loop
+        self.log = log
+        self.setup = setup
+        self.run_id = run_id
+        self.files = files
+        self.environment: dict[bytes, bytes] = {}
+        self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self.report_r, self.report_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.by_pid: dict[int, Plugin] = {}
+        self.stopping = False
+
+
+class Plugin:
+    """A plugin's life from plan to end, over all its restarts.
+
+    Args:
+        shared: See :class:`Shared`.
+        name: Its name, unique among the plugins of this supervisor.
+        entry: What the planner decided (see ``planner.encode_plugin``).
+    """
+
+    def __init__(self, shared: Shared, name: str, entry: Mapping[str, Any]) -> None:
+        self._shared = shared
+        self.entry = entry
+        self.name = name
+        self.refused: str | None = entry["refused"]
+        self.state = State.REFUSED if self.refused else State.STARTING
+        self.pid = 0
+        self.started_at = 0.0
+        self.restarts = 0
+        self.last_exit: int | None = None
+        self.next_start = 0.0
+        self._attempt = 0
+        self._after: Event = Event.CLEARED
+        self._start_again = False
+        self._timer: Timer | None = None
+        self._killing_since = 0.0
+        self._asked: set[int] = set()
+        self._lines_before = 0
+        self._captures: list[Capture] = []
+        files = None
+        if entry["log"] is not None:
+            directory, max_bytes, count = entry["log"]
+            path = os.fsencode(directory) + b"/" + entry["log_name"] + b".log"
+            files = RotatedFile(shared.files, path, max_bytes, count)
+        self.output = PluginOutput(
+            shared.log,
+            shared.loop,
+            self.name,
+            os.path.basename(entry["path"]),
+            entry["max_line_bytes"],
+            entry["ring_bytes"],
+            entry["rate_limit"],
+            files,
+        )
+
+    # --- requests ---------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the plugin, or start it again once it has stopped."""
+        if self.state is State.STOPPING:
+            self._start_again = True
+            return
+        was = self.state
+        self.state = transition(self.state, Event.START)
+        if self.state is State.STARTING and (was is not self.state or not self.pid):
+            self._cancel_timer()
+            self._attempt = 0
+            self._spawn()
+
+    def stop(self) -> None:
+        """Ask the plugin to end: SIGTERM now, SIGKILL to all of it after its grace period."""
+        self._start_again = False
+        was = self.state
+        self.state = transition(was, Event.STOP)
+        if self.state is not State.STOPPING or was is State.STOPPING:
+            self._cancel_timer()
+            return
+        if was is State.RUNNING:
+            # SIGCONT, so that one that is stopped can act on it.
+            _signal_run(self.pid, signal.SIGTERM, signal.SIGCONT)
+        else:  # its first process is gone; what it left was asked, and goes on ending
+            self._shared.loop.call_soon(self._look)
+        self._start_grace()
+
+    # --- events -----------------------------------------------------------
+
+    def exec_failed(self, number: int) -> None:
+        """Take note that the child could not exec; ``number`` is the error's."""
+        self.state = transition(self.state, Event.CANNOT_RUN)
+        reason = _EXEC_HINTS.get(number) or (
+            os.strerror(number) if number > 0 else "an error before its start"
+        )
+        self._say(ERROR, f"Cannot run {self._command()}: {reason}; not tried again until reload")
+
+    def exited(self, status: int, table: ProcessTable | None) -> None:
+        """Take note that the first process has ended and look at what it left.
+
+        Args:
+            status: As ``waitpid`` returned it.
+            table: The processes after its end; None leaves the look for later.
+        """
+        code = os.waitstatus_to_exitcode(status)
+        uptime = time.monotonic() - self.started_at
+        self.last_exit = code
+        for capture in list(self._captures):
+            capture.drain()
+        was = self.state
+        self.state = transition(was, Event.EXITED)
+        if was is State.STOPPING:
+            self._say(INFO, f"Stopped: {_lower(exit_text(code))} after {_span(uptime)}")
+            if table is not None:
+                self.look(table)
+            return
+        if self.state is State.FAILED:
+            self._end_run()
+            return
+        self._after = after_exit(code, self.entry["restart"])
+        remains: set[int] = set()
+        if table is not None and self.entry["leftovers"] != "keep":
+            remains = self.remains(table)
+        self._say_exit(code, uptime, len(remains))
+        if table is not None and remains:
+            self._ask(table, remains)
+            self._start_grace()
+        else:
+            self.cleared()
+
+    def look(self, table: ProcessTable) -> None:
+        """See whether anything of a plugin that is being ended is left."""
+        if self.state not in (State.CLEARING, State.STOPPING):
+            return
+        if self.pid in self._shared.by_pid and not self._killing_since:
+            return
+        remains = self.remains(table)
+        if self._killing_since:
+            self._kill(table, remains)
+        elif not remains:
+            self.cleared()
+        elif self.state is State.STOPPING:
+            # Its group was asked when the stop began; what left the group was not.
+            self._ask(table, {p for p in remains if table.by_pid[p].group != self.pid})
+
+    def remains(self, table: ProcessTable) -> set[int]:
+        """Return the processes of this run: group, session, marked orphans and descendants."""
+        if not self.pid:
+            return set()
+        me = os.getpid()
+        first = self._shared.by_pid
+        roots = {self.pid} if self.pid in first else set()
+        for pid in table.with_descendants([me]):
+            process = table.by_pid[pid]
+            if pid == me or pid in first:
+                continue
+            if self.pid in (process.group, process.session) or (
+                process.parent == me and self._is_marked(pid)
+            ):
+                roots.add(pid)
+        return table.with_descendants(roots)
+
+    # --- inside -----------------------------------------------------------
+
+    def _spawn(self) -> None:
+        shared = self._shared
+        self._timer = None
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            os.set_blocking(read_end, False)
+            environment = {
+                **shared.environment,
+                b"LMCACHE_RUNTIME_PLUGIN_NAME": os.fsencode(self.name),
+                **self.entry["environment"],
+            }
+            pid = spawn(
+                shared.setup,
+                self.entry["argv"],
+                environment,
+                shared.null,
+                write_end,
+                shared.report_w,
+            )
+        except OSError as error:
+            os.close(read_end)
+            self.state = transition(self.state, Event.SPAWN_FAILED)
+            self._back_off(f"Cannot start: {_lower(error.strerror or str(error))}")
+            return
+        finally:
+            os.close(write_end)
+        shared.by_pid[pid] = self
+        self.pid = pid
+        self.started_at = time.monotonic()
+        self.state = transition(self.state, Event.SPAWNED)
+        self._lines_before = self.output.lines
+        self.output.started(pid)
+        self._captures.append(
+            Capture(read_end, self.output, shared.loop, shared.log, self._captures.remove)
+        )
+        self._say(INFO, f"Started, pid {pid}: {self._command()}")
+
+    def _say_exit(self, code: int, uptime: float, remains: int) -> None:
+        text = f"{exit_text(code)} after {_span(uptime)}"
+        if remains:
+            text += (
+                f"; it left {_count(remains)} behind, which end now "
+                "(use 'exec' or 'wait' instead of a background process, or leftovers: keep)"
+            )
+        if self._after is Event.GIVE_UP:
+            text += "; not restarted: it asked for that by its exit code"
+        elif self._after is Event.DONE:
+            text += f"; not restarted (restart: {self.entry['restart']})"
+        else:
+            if uptime >= self.entry["backoff"][2]:
+                self._attempt = 0
+            text += f"; starting again in {_span(self._next_delay())} (restart {self.restarts + 1})"
+        failed = after_exit(code, "on-failure") is not Event.DONE
+        if failed:
+            text += self._last_output()
+        self._say(WARNING if failed else INFO, text)
+
+    def _last_output(self) -> str:
+        count = min(self.output.lines - self._lines_before, _LAST_LINES)
+        if not count:
+            return "; it printed nothing"
+        lines = [text for _, _, text in self.output.ring.lines()[-count:]]
+        return ("; last output: " + " | ".join(lines))[:_LAST_BYTES]
+
+    def _next_delay(self) -> float:
+        """Choose the delay before the next start."""
+        initial, maximum, _ = self.entry["backoff"]
+        self._attempt += 1
+        delay = backoff_delay(self._attempt, initial, maximum, os.urandom(1)[0] / 256)
+        self.next_start = time.monotonic() + delay
+        return delay
+
+    def _back_off(self, cause: str) -> None:
+        delay = self._next_delay()
+        self._say(WARNING, f"{cause}; trying again in {_span(delay)} (attempt {self._attempt + 1})")
+        self._wait_to_start()
+
+    def _wait_to_start(self) -> None:
+        self._cancel_timer()
+        delay = max(self.next_start - time.monotonic(), 0.0)
+        self._timer = self._shared.loop.call_later(delay, self._backoff_elapsed)
+
+    def _backoff_elapsed(self) -> None:
+        self.state = transition(self.state, Event.BACKOFF_ELAPSED)
+        if self.state is State.STARTING:
+            self.restarts += 1
+            self._spawn()
+
+    def _start_grace(self) -> None:
+        self._cancel_timer()
+        self._killing_since = 0.0
+        self._timer = self._shared.loop.call_later(self.entry["stop_grace"], self._grace_elapsed)
+
+    def _grace_elapsed(self) -> None:
+        self._timer = None
+        self.state = transition(self.state, Event.GRACE_ELAPSED)
+        if self.state not in (State.CLEARING, State.STOPPING):
+            return
+        table = ProcessTable()
+        remains = self.remains(table)
+        self._say(
+            WARNING,
+            f"Did not end within {self.entry['stop_grace']:g} s of SIGTERM (stop_grace): "
+            f"killing {_count(len(remains))}",
+        )
+        self._killing_since = time.monotonic()
+        if self.pid in self._shared.by_pid:
+            _signal_run(self.pid, signal.SIGKILL)
+        self._kill(table, remains)
+
+    def _kill(self, table: ProcessTable, remains: set[int]) -> None:
+        """Kill all, and look again until nothing is left: what forks meanwhile is found too."""
+        if not remains and self.pid not in self._shared.by_pid:
+            self.cleared()
+            return
+        table.send(remains, signal.SIGKILL)
+        if time.monotonic() - self._killing_since > _KILL_SECONDS:
+            stuck = ", ".join(map(str, sorted(remains)))
+            self._say(ERROR, f"Still there after SIGKILL, stuck in the kernel: pid {stuck}")
+            self._shared.by_pid.pop(self.pid, None)
+            self.cleared()
+            return
+        self._cancel_timer()
+        self._timer = self._shared.loop.call_later(_LOOK_AGAIN, self._look)
+
+    def _look(self) -> None:
+        self.look(ProcessTable())
+
+    def _ask(self, table: ProcessTable, pids: set[int]) -> None:
+        """Send SIGTERM to processes that have not had it yet."""
+        pids = pids - self._asked
+        self._asked |= pids
+        table.send(pids, signal.SIGTERM)
+        table.send(pids, signal.SIGCONT)
+
+    def cleared(self) -> None:
+        """Take note that nothing is left of this run."""
+        self._end_run()
+        if self.state is State.STOPPING:
+            self.state = transition(self.state, Event.CLEARED)
+            if self._start_again:
+                self._start_again = False
+                self.start()
+            return
+        self.state = transition(self.state, self._after)
+        if self.state is State.BACKING_OFF:
+            self._wait_to_start()
+
+    def _end_run(self) -> None:
+        self._cancel_timer()
+        self._killing_since = 0.0
+        self._asked.clear()
+        if self.entry["leftovers"] != "keep" or self.state is State.STOPPING:
+            for capture in list(self._captures):
+                capture.drain()
+                capture.close()
+
+    def status(self, now: float) -> dict[str, Any]:
+        """Return what the control socket tells of this plugin at monotonic time ``now``."""
+        running = self.pid in self._shared.by_pid
+        return {
+            "name": self.name,
+            "path": os.fsencode(self.entry["path"]).decode("utf-8", "backslashreplace"),
+            "command": self._command().encode("utf-8", "backslashreplace").decode(),
+            "state": self.state.value,
+            "reason": self.refused,
+            "pid": self.pid if running else None,
+            "uptime": round(now - self.started_at, 3) if running else None,
+            "restarts": self.restarts,
+            "last_exit": self.last_exit,
+            "next_start_in": round(max(self.next_start - now, 0.0), 3)
+            if self.state is State.BACKING_OFF
+            else None,
+            "lines": self.output.lines,
+            "lines_dropped": self.output.dropped,
+            "bytes": self.output.bytes,
+        }
+
+    def flush(self) -> None:
+        """At the end of the supervisor: log what is still in the pipes and what was held back."""
+        for capture in list(self._captures):
+            capture.drain()
+            capture.close()
+        self.output.report_held()
+
+    def _is_marked(self, pid: int) -> bool:
+        environment = environment_of(pid)
+        return variable(
+            environment, b"LMCACHE_RUNTIME_PLUGIN_RUN_ID"
+        ) == self._shared.run_id and variable(
+            environment, b"LMCACHE_RUNTIME_PLUGIN_NAME"
+        ) == os.fsencode(self.name)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _command(self) -> str:
+        return " ".join(os.fsdecode(word) for word in self.entry["argv"])
+
+    def _say(self, level: int, text: str) -> None:
+        self._shared.log.say(level, self.name, text)
+
+
+def _signal_run(pid: int, *numbers: signal.Signals) -> None:
+    """Signal the group of a first process, and the process itself where it has left its group."""
+    for number in numbers:
+        try:
+            os.killpg(pid, number)
+        except OSError:
+            pass  # no such group yet, or any more
+        try:
+            if os.getpgid(pid) != pid:
+                os.kill(pid, number)
+        except OSError:
+            pass
+
+
+def _count(processes: int) -> str:
+    return "1 process" if processes == 1 else f"{processes} processes"
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]

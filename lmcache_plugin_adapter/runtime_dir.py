@@ -1,0 +1,126 @@
+"""The private place of a user's supervisors: control sockets and configuration files.
+
+One directory per supervisor, held by a lock on the directory itself, so that
+what a killed supervisor left is told from what is in use.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+
+from .sweep import engine_is_gone
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DIRECTORY_VARIABLE = "LMCACHE_PLUGINS_RUNTIME_DIR"
+
+CONTROL_SOCKET = "control.sock"
+CONFIG_FILE = "config.json"
+
+
+def candidates(environ: Mapping[str, str]) -> list[str]:
+    """Return where the runtime directory may be, in the order of preference."""
+    chosen = environ.get(DIRECTORY_VARIABLE)
+    name = f"lmcache-plugins-{os.getuid()}"
+    return ([chosen] if chosen else []) + [
+        f"/run/{name}",
+        f"/dev/shm/{name}",  # noqa: S108 - owner and mode are checked
+        f"/tmp/{name}",  # noqa: S108 - likewise
+    ]
+
+
+def why_unusable(path: str) -> str | None:
+    """Say why ``path`` is not a private directory of this user; None when it is."""
+    try:
+        found = os.lstat(path)
+    except OSError as error:
+        return error.strerror or str(error)
+    if not stat.S_ISDIR(found.st_mode):
+        return "it is not a directory"
+    if found.st_uid != os.getuid():
+        return f"it belongs to user {found.st_uid}"
+    if found.st_mode & 0o077:
+        return f"others may enter it: chmod 700 '{path}'"
+    if not os.access(path, os.W_OK | os.X_OK):
+        return "it is not writable"
+    return None
+
+
+def open_root(environ: Mapping[str, str]) -> tuple[str | None, list[str]]:
+    """Return the first usable runtime directory, made if missing, and why others were not."""
+    reasons = []
+    for path in candidates(environ):
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            reasons.append(f"'{path}': {error.strerror}")
+            continue
+        reason = why_unusable(path)
+        if reason is None:
+            return path, reasons
+        reasons.append(f"'{path}': {reason}")
+    return None, reasons
+
+
+class InstanceDir:
+    """The directory of one supervisor.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+
+    def __init__(self, root: str, run_id: str, role: str) -> None:
+        self.path = f"{root}/{run_id}.{role}"
+        try:
+            os.mkdir(self.path, 0o700)
+        except FileExistsError:
+            pass  # of the supervisor before us, of the same engine
+        self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
+
+    def file(self, name: str) -> str:
+        """Return the path of a file in it."""
+        return f"{self.path}/{name}"
+
+    def remove(self) -> None:
+        """Remove the directory and what is in it."""
+        _remove(self.path)
+        os.close(self._fd)
+
+
+def remove_stale(root: str) -> int:
+    """Remove what supervisors left that were killed together with their engines."""
+    removed = 0
+    for name in os.listdir(root):
+        run_id = name.rpartition(".")[0]
+        path = f"{root}/{name}"
+        if not engine_is_gone(run_id):
+            continue
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(path)
+            removed += 1
+        except OSError:
+            pass  # its supervisor still lives: the grace period
+        finally:
+            os.close(fd)
+    return removed
+
+
+def _remove(path: str) -> None:
+    try:
+        for name in os.listdir(path):
+            os.unlink(f"{path}/{name}")
+        os.rmdir(path)
+    except OSError:
+        pass  # removed meanwhile, or read-only: nothing to be done

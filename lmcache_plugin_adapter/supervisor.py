@@ -1,0 +1,406 @@
+"""The supervisor: one small process beside an engine process that keeps its plugins.
+
+It is no descendant of the engine, sleeps when nothing happens, and ends when
+the engine ends, asks for it, or it is told to by a signal: always in order,
+with the grace period the plugins were promised.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import time
+from functools import partial
+
+from . import __version__
+from .control import ControlServer
+from .deathwatch import watch_engine
+from .lifecycle import State
+from .loop import Loop
+from .output import EventLog
+from .planning import Planning
+from .plugin import Plugin, Shared
+from .procfs import ProcessTable
+from .records import ERROR, INFO, WARNING, threshold_from, wants_color
+from .runtime_dir import CONFIG_FILE, CONTROL_SOCKET, InstanceDir, open_root
+from .sink import StreamTarget, Writer
+from .spawn import EXEC_REPORT, ChildSetup, reset_signals
+from .sweep import end_run
+from .syscalls import become_subreaper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from .loop import Timer
+
+NAME = "lmcache-plugins"
+"""What stands in brackets before the supervisor's own records."""
+
+_FLUSH_SECONDS = 1.0
+"""How long the end waits for the log to take what is queued."""
+
+_KILL_SECONDS = 1.0
+_LOOK_AGAIN = 0.005
+_MANY_FILES = 65536
+
+
+class Launch:
+    """How the supervisor was called, by :mod:`.bootstrap`.
+
+    Attributes:
+        link: One end of a socket pair; the engine holds the other.
+        pidfd: The engine's pidfd, or -1.
+        spec: A descriptor with the launch spec.
+        engine: The engine's pid.
+        engine_start: Its start time, in clock ticks since boot.
+        run_id: The token of the run.
+        label: The identity for people, such as ``worker 0``.
+        previous: The supervisor that this one replaces, or 0.
+    """
+
+    def __init__(
+        self,
+        link: int,
+        pidfd: int,
+        spec: int,
+        engine: int,
+        engine_start: int,
+        run_id: str,
+        label: str,
+        previous: int,
+    ) -> None:
+        self.link = link
+        self.pidfd = pidfd
+        self.spec = spec
+        self.engine = engine
+        self.engine_start = engine_start
+        self.run_id = run_id
+        self.label = label
+        self.previous = previous
+
+
+class Supervisor:
+    """See the module."""
+
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
+        self._started = time.monotonic()
+        self._plugins: dict[str, Plugin] = {}
+        self._stopping = False
+        self._stop_deadline = 0.0
+        self._strays_asked = False
+        self._end_timer: Timer | None = None
+        self._last_words: str | None = None
+        reset_signals()
+        self._loop = Loop(self._on_error)
+        self._writer = Writer(lambda: self._loop.wake(self._log.room))
+        files = Writer(lambda: None)
+        logger = f"lmcache_plugin_adapter.{launch.label.replace(' ', '.')}"
+        self._log = EventLog(
+            self._writer,
+            StreamTarget(2),
+            logger,
+            wants_color(2, os.environ),
+            threshold_from(os.environ),
+        )
+        self._link = socket.socket(fileno=launch.link)
+        self._link.setblocking(False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self._loop.on_signal(number, partial(self._told_to_stop, number))
+        self._loop.on_signal(signal.SIGCHLD, self._reap)
+        setup = ChildSetup(os.getpid(), self._loop.signals, _raise_file_limit())
+        self._shared = Shared(self._loop, self._log, setup, launch.run_id.encode(), files)
+        self._control = ControlServer(self._loop, {"status": lambda _request: self.status()})
+        self._instance: InstanceDir | None = None
+        self._planning = Planning(self._loop, setup, self._log, self._plan, self._adopt)
+
+    def run(self) -> None:
+        """Keep the plugins until the end; returns when nothing of them is left."""
+        launch = self._launch
+        watch_engine(
+            self._loop,
+            launch.pidfd,
+            launch.engine,
+            launch.engine_start,
+            self._engine_ended,
+            self._say,
+        )
+        self._loop.watch(self._link.fileno(), self._on_link)
+        self._loop.watch(self._shared.report_r, self._read_exec_reports)
+        self._tell_engine(f"H{os.getpid()}\n")
+        if not become_subreaper():
+            self._say(WARNING, "Cannot become a subreaper: daemons of plugins may be left behind")
+        if launch.previous:
+            self._take_over()
+        self._open_instance()
+        try:
+            self._planning.start()
+        except OSError as error:
+            self._say(ERROR, f"Cannot look for plugins: {error.strerror}; none is started")
+        self._loop.run()
+        self._finish()
+
+    # --- what plugins there are ----------------------------------------------
+
+    def _plan(self, fd: int, skip: frozenset[str]) -> None:
+        from .planner import run_planner
+
+        size = os.fstat(self._launch.spec).st_size
+        spec = os.pread(self._launch.spec, size, 0)
+        root = config = None
+        if self._instance is not None:
+            root = os.path.dirname(self._instance.path)
+            config = self._instance.file(CONFIG_FILE)
+        run_planner(fd, spec, config, root, skip)
+
+    def _adopt(self, plan: Mapping[str, Any]) -> None:
+        if self._stopping:
+            return
+        environment = {
+            name: value for name, value in os.environb.items() if name not in plan["environment"]
+        }
+        environment.update(
+            (name, value) for name, value in plan["environment"].items() if value is not None
+        )
+        self._shared.environment = environment
+        known = {plugin.entry["key"] for plugin in self._plugins.values()}
+        for entry in plan["plugins"]:
+            if entry["key"] in known:
+                continue
+            free = (name for name in entry["names"] if name not in self._plugins)
+            name = next(free, f"{entry['names'][-1]} ({len(self._plugins)})")
+            plugin = Plugin(self._shared, name, entry)
+            self._plugins[name] = plugin
+            if plugin.refused:
+                self._log.say(ERROR, name, f"Refused: {plugin.refused}")
+        for plugin in list(self._plugins.values()):
+            if plugin.state is State.STARTING:
+                plugin.start()
+        grace = max((p.entry["stop_grace"] for p in self._plugins.values()), default=0.0)
+        self._tell_engine(f"G{grace}\n")
+        if not self._plugins:
+            self._say(INFO, f"No plugin is meant for this {self._launch.label}")
+
+    # --- the end ---------------------------------------------------------------
+
+    def _engine_ended(self) -> None:
+        self._stop(f"its engine (pid {self._launch.engine}) ended")
+
+    def _told_to_stop(self, number: signal.Signals) -> None:
+        # The engine's side must know before the connection ends: no respawn.
+        self._tell_engine("Q\n")
+        self._last_words = "Plugins start again when their engine is started again"
+        self._stop(f"the supervisor got {number.name}")
+
+    def _stop(self, reason: str) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        running = [p for p in self._plugins.values() if not p.state.settled]
+        if running:
+            count = "1 plugin" if len(running) == 1 else f"{len(running)} plugins"
+            self._say(INFO, f"Stopping {count}: {reason}")
+        self._planning.cancel()
+        grace = 0.0
+        for plugin in running:
+            grace = max(grace, plugin.entry["stop_grace"])
+            plugin.stop()
+        self._stop_deadline = time.monotonic() + grace
+        self._loop.call_soon(self._look_for_end)
+
+    def _look_for_end(self) -> None:
+        """While stopping: end the loop once no descendant is left, and chase those that are."""
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+            self._end_timer = None
+        if self._reap_children():
+            for plugin in self._plugins.values():
+                if plugin.state in (State.STOPPING, State.CLEARING):
+                    plugin.cleared()
+            self._loop.stop()
+            return
+        late = time.monotonic() - self._stop_deadline
+        if self._strays_asked and self._shared.by_pid and late < 0:
+            return  # the next SIGCHLD or the end of a grace period brings us back
+        table = ProcessTable()
+        for plugin in self._plugins.values():
+            plugin.look(table)
+        me, first = os.getpid(), self._shared.by_pid
+        strays = table.with_descendants([me]) - {me}
+        if late > _KILL_SECONDS:
+            self._say(ERROR, f"Left behind, stuck in the kernel: pid {sorted(strays)}")
+            self._loop.stop()
+            return
+        if late >= 0:
+            table.send(strays, signal.SIGKILL)
+        elif not self._strays_asked:
+            self._strays_asked = True
+            # A plugin's group has been asked with it.
+            asked = {pid for pid in strays if table.by_pid[pid].group in first}
+            table.send(strays - asked, signal.SIGTERM)
+            table.send(strays - asked, signal.SIGCONT)
+        self._end_timer = self._loop.call_later(_LOOK_AGAIN, self._look_for_end)
+
+    def _finish(self) -> None:
+        for plugin in self._plugins.values():
+            plugin.flush()
+        self._report_losses()
+        if self._last_words is not None:
+            self._say(INFO, self._last_words)
+        self._control.close()
+        if self._instance is not None:
+            self._instance.remove()
+        self._writer.drain(_FLUSH_SECONDS)
+        self._shared.files.drain(_FLUSH_SECONDS)
+
+    # --- what happens --------------------------------------------------------
+
+    def _reap(self) -> None:
+        self._reap_children()
+        if self._stopping:
+            self._loop.call_soon(self._look_for_end)
+
+    def _reap_children(self) -> bool:
+        """Reap what has ended; True when no child is left, which means no descendant either."""
+        self._read_exec_reports()
+        ended: list[tuple[Plugin, int]] = []
+        orphans = False
+        childless = False
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                childless = True
+                break
+            if not pid:
+                break
+            plugin = self._shared.by_pid.pop(pid, None)
+            if plugin is not None:
+                ended.append((plugin, status))
+            elif not self._planning.owns(pid):
+                orphans = True
+        if self._stopping:
+            for plugin, status in ended:
+                plugin.exited(status, None)
+        elif ended or (orphans and self._ending_some()):
+            table = ProcessTable()
+            for plugin, status in ended:
+                plugin.exited(status, table)
+            for plugin in self._plugins.values():
+                plugin.look(table)
+        return childless
+
+    def _ending_some(self) -> bool:
+        return any(p.state in (State.CLEARING, State.STOPPING) for p in self._plugins.values())
+
+    def _read_exec_reports(self) -> None:
+        try:
+            data = os.read(self._shared.report_r, EXEC_REPORT.size * 128)
+        except BlockingIOError:
+            return
+        for pid, number in EXEC_REPORT.iter_unpack(data):
+            plugin = self._shared.by_pid.get(pid)
+            if plugin is not None:
+                plugin.exec_failed(number)
+
+    def _on_link(self) -> None:
+        try:
+            data, fds, _, _ = socket.recv_fds(self._link, 64, 4)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, fds = b"", []
+        for fd in fds:
+            self._control.adopt(socket.socket(fileno=fd))
+        if b"S" in data:
+            self._stop("the engine closes")
+        elif not data:
+            # Closed on exec: the engine became another program, or it is gone.
+            self._loop.unwatch(self._link.fileno())
+            self._stop("its engine ended or became another program")
+
+    def _tell_engine(self, message: str) -> None:
+        try:
+            self._link.send(message.encode())
+        except OSError:
+            pass  # the engine is gone: its pidfd says so
+
+    def _take_over(self) -> None:
+        launch = self._launch
+        ended = end_run(launch.run_id)
+        left = f"; ended {ended} processes it left" if ended else ""
+        self._say(
+            WARNING,
+            f"Supervisor {launch.previous} of {launch.label} was killed{left}; "
+            "its plugins start again",
+        )
+
+    def _open_instance(self) -> None:
+        root, reasons = open_root(os.environ)
+        problem = "; ".join(reasons)
+        if root is not None:
+            try:
+                role = self._launch.label.replace(" ", "-")
+                self._instance = InstanceDir(root, self._launch.run_id, role)
+                self._control.listen(self._instance.path, CONTROL_SOCKET)
+            except OSError as error:
+                problem = f"'{root}': {error.strerror}"
+            else:
+                return
+        self._say(
+            WARNING,
+            "No usable runtime directory, so no control socket and no "
+            f"LMCACHE_RUNTIME_PLUGIN_CONFIG_FILE; plugins run all the same ({problem})",
+        )
+
+    def _on_error(self, error: BaseException) -> None:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = "?"
+        if trace is not None:
+            code = trace.tb_frame.f_code
+            where = f"{os.path.basename(code.co_filename)}:{trace.tb_lineno} ({code.co_name})"
+        self._say(ERROR, f"Internal error, supervision goes on: {error!r} at {where}")
+
+    def _say(self, level: int, text: str) -> None:
+        self._log.say(level, NAME, text)
+
+    def _report_losses(self) -> None:
+        for writer in (self._writer, self._shared.files):
+            dropped, failed, reason = writer.collect_losses()
+            if dropped:
+                self._say(WARNING, f"{dropped:,} lines dropped: the log did not take them in time")
+            if failed:
+                self._say(WARNING, f"{failed:,} lines lost: cannot write the log: {reason}")
+
+    def status(self) -> dict[str, Any]:
+        """Return what runs, as the control socket tells it."""
+        now = time.monotonic()
+        return {
+            "version": __version__,
+            "supervisor_pid": os.getpid(),
+            "engine_pid": self._launch.engine,
+            "identity": self._launch.label,
+            "run_id": self._launch.run_id,
+            "uptime": round(now - self._started, 3),
+            "stopping": self._stopping,
+            "plugins": [plugin.status(now) for plugin in self._plugins.values()],
+        }
+
+
+def _raise_file_limit() -> tuple[int, int] | None:
+    """Allow this process as many open files as it may have; return the limits to give back."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return None
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):
+        return None
+    return soft, hard

@@ -1,0 +1,109 @@
+"""Find and end what a dead supervisor left: processes marked with the token of a run.
+
+A supervisor that is SIGKILLed takes the plugins' first processes with it
+(parent-death signal). What those had started lives on, marked by the run's
+token in its environment. Processes that cleared their environment, or belong
+to another user, cannot be found: the stated limit.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from .procfs import ProcessTable, command_of, environment_of, read_process, variable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RUN_ID_VARIABLE = b"LMCACHE_RUNTIME_PLUGIN_RUN_ID"
+
+SUPERVISOR_NAME = b"lmcache-plugins"
+"""What the kernel shows as a supervisor's name (15 bytes at most)."""
+
+SWEEP_SECONDS = 1.0
+"""How long a sweep may take."""
+
+_PAUSE = 0.005
+
+
+def new_run_id() -> str:
+    """Return a token for a run: PID namespace, engine's pid and start time, and chance."""
+    me = read_process(os.getpid())
+    start = me.start if me is not None else 0
+    return f"{_pid_namespace()}.{os.getpid()}.{start}.{os.urandom(8).hex()}"
+
+
+def engine_is_gone(run_id: str) -> bool:
+    """Tell whether the engine that made ``run_id`` has ended, as far as can be known from here."""
+    parts = run_id.split(".")
+    if len(parts) != 4 or parts[0] != _pid_namespace() or not parts[1].isdigit():
+        return False
+    engine = read_process(int(parts[1]))
+    return engine is None or engine.state in "ZX" or str(engine.start) != parts[2]
+
+
+def end_run(run_id: str) -> int:
+    """Kill every process marked with ``run_id`` and return how many there were."""
+    return _kill_until_none(lambda table: _marked(table, run_id.encode()))
+
+
+def end_strays() -> int:
+    """Kill what runs of dead engines left, where no supervisor looks after it any more."""
+    return _kill_until_none(_strays)
+
+
+def _kill_until_none(find: Callable[[ProcessTable], set[int]]) -> int:
+    deadline = time.monotonic() + SWEEP_SECONDS
+    killed: set[int] = set()
+    while True:
+        table = ProcessTable()
+        found = find(table)
+        if not found or time.monotonic() > deadline:
+            return len(killed)
+        killed |= found
+        table.send(found, signal.SIGKILL)
+        time.sleep(_PAUSE)
+
+
+def _marked(table: ProcessTable, run_id: bytes) -> set[int]:
+    me = os.getpid()
+    return {
+        pid
+        for pid in table.by_pid
+        if pid != me and variable(environment_of(pid), RUN_ID_VARIABLE) == run_id
+    }
+
+
+def _strays(table: ProcessTable) -> set[int]:
+    found = set()
+    gone: dict[bytes, bool] = {}
+    for pid in table.by_pid:
+        run_id = variable(environment_of(pid), RUN_ID_VARIABLE)
+        if run_id is None:
+            continue
+        if run_id not in gone:
+            gone[run_id] = engine_is_gone(run_id.decode("ascii", "replace"))
+        if gone[run_id] and not _is_supervised(table, pid):
+            found.add(pid)
+    return found
+
+
+def _is_supervised(table: ProcessTable, pid: int) -> bool:
+    """Whether an ancestor is a supervisor: all that lives under one descends from it."""
+    seen = set()
+    while pid in table.by_pid and pid not in seen:
+        seen.add(pid)
+        pid = table.by_pid[pid].parent
+        if command_of(pid) == SUPERVISOR_NAME:
+            return True
+    return False
+
+
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid").strip("pid:[]")
+    except OSError:
+        return "0"
