@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmcache_plugin_adapter.problem import Problem
 from lmcache_plugin_adapter.settings import (
     PREFIX,
     Backoff,
@@ -19,6 +19,9 @@ from lmcache_plugin_adapter.settings import (
     read_settings,
 )
 from lmcache_plugin_adapter.settings_table import EXEC_STRING_LIMIT, PLUGIN_KEY, SETTINGS
+
+if TYPE_CHECKING:
+    from lmcache_plugin_adapter.problem import Problem
 
 DEFAULTS = read_settings(None, {})[0]
 
@@ -241,7 +244,10 @@ def test_a_wrong_value_is_named_in_full_and_changes_nothing(
 @pytest.mark.parametrize(
     ("section", "text"),
     [
-        ({"restrat": "never"}, f"Unknown setting '{PREFIX}.restrat' has no effect: did you mean 'r"),
+        (
+            {"restrat": "never"},
+            f"Unknown setting '{PREFIX}.restrat' has no effect: did you mean 'r",
+        ),
         ({"max_lines_per_second": 5}, f"'{PREFIX}.max_lines_per_second'"),
         ({"metrics": False}, "known are enabled, locations"),
         ({"backoff": {"maximum": 5}}, "known are initial, max, reset_after"),
@@ -351,7 +357,7 @@ LEAVES = st.one_of(
     st.floats(),
     st.text(),
     st.sampled_from(["off", "stderr", "never", "all", "/logs", "~", "$X/y", 5, 300, 4096, 0.5]),
-    st.just(datetime.date(2026, 1, 1)),
+    st.just(dt.date(2026, 1, 1)),
 )
 ANYTHING = st.recursive(
     LEAVES,
