@@ -77,7 +77,7 @@ class Interpreters:
         tail = [os.fsencode(argument) for argument in arguments]
         argv = (*words, *tail)
         if any(b"\0" in word for word in argv):
-            return Command((), "cannot run: an argument holds a NUL character")
+            return Command((), "its arguments hold a NUL character, which no program can be given")
         return Command(argv, None, tuple(choice.warnings), tuple(choice.hints))
 
     def _words(self, choice: _Choice) -> list[bytes]:
@@ -96,7 +96,7 @@ class Interpreters:
             choice.hints.append(
                 Problem(
                     "warning",
-                    "has the exec bit but is neither a compiled program nor starts with '#!': "
+                    "it has the exec bit but is neither a compiled program nor starts with '#!': "
                     "starting it will probably fail; write its interpreter into the first line, "
                     "as '#!/usr/bin/env python3'",
                 )
@@ -293,8 +293,8 @@ def _read_head(script: bytes) -> bytes:
 
 def _cannot_read(error: OSError) -> str:
     if isinstance(error, PermissionError):
-        return "cannot be read by the engine's user: chmod a+r"
-    return f"cannot be read: {_reason(error)}"
+        return "it cannot be read by the engine's user: chmod a+r"
+    return f"it cannot be read: {_reason(error)}"
 
 
 def _reason(error: OSError) -> str:

@@ -54,12 +54,14 @@ class PluginName:
         role: Where it runs: one role, or ``all`` of them.
         worker_id: The only worker it runs on, or None for every one.
         description: What follows role and id, possibly empty.
+        extension: With its dot, possibly empty.
     """
 
     stem: str
     role: RoleWord
     worker_id: int | None
     description: str
+    extension: str = ""
 
     @property
     def never_runs(self) -> bool:
@@ -132,7 +134,9 @@ def parse_name(
     if role is None:
         return _without_role(stem, extension, words)
     worker_id = _worker_id(words[1]) if len(words) > 1 else None
-    return PluginName(stem, role, worker_id, "_".join(words[1 if worker_id is None else 2 :]))
+    return PluginName(
+        stem, role, worker_id, "_".join(words[1 if worker_id is None else 2 :]), extension
+    )
 
 
 def runs_on(name: PluginName, identity: ProcessIdentity) -> bool:
@@ -174,10 +178,9 @@ def name_warning(name: PluginName, fleet: Iterable[ProcessIdentity]) -> str | No
     if name.worker_id is None:
         return None
     if name.never_runs:
-        rest = f"_{name.description}" if name.description else ""
-        return (
-            f"a scheduler has no worker id, so it never runs: name it {quoted('scheduler' + rest)}"
-        )
+        words = ("scheduler", name.description) if name.description else ("scheduler",)
+        right = "_".join(words) + name.extension
+        return f"a scheduler has no worker id, so it never runs: name it {quoted(right)}"
     counts = [identity.worker_count for identity in fleet]
     if name.role == Role.SERVER.value or not counts or name.worker_id < max(counts):
         return None

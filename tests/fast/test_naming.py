@@ -198,8 +198,8 @@ def test_files_that_lmcache_would_run_are_known(file_name: str, runs: bool) -> N
 @pytest.mark.parametrize(
     ("file_name", "words"),
     [
-        ("scheduler_0_x.py", "name it 'scheduler_x'"),
-        ("scheduler_2.py", "name it 'scheduler'"),
+        ("scheduler_0_x.py", "name it 'scheduler_x.py'"),
+        ("scheduler_2.py", "name it 'scheduler.py'"),
         ("worker_3_x.py", "ids go from 0 to 2"),
         ("all_3.py", "ids go from 0 to 2"),
     ],

@@ -1,0 +1,332 @@
+"""Find the files that locations hold, without opening or waiting for any of them.
+
+A location is a file or a directory, searched recursively. Links are followed,
+each directory of a location is searched once, and what cannot be looked at is
+said in one line while the rest goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from .naming import NotAPlugin, PluginName, parse_name
+from .problem import Problem, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Set
+
+MAX_ENTRIES = 100_000
+"""A location with more directory entries is not searched to its end: it is probably
+not meant (``/``, a home directory, a data store)."""
+
+_SIGN_OF_LIFE = 256
+"""So many entries are looked at between two calls of ``progress``."""
+
+_INSTALLED = "pkg:"
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFCHR: "a character device",
+}
+
+EntryKind = Literal["file", "special", "broken", "directory"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One entry of a location.
+
+    Attributes:
+        path: Absolute, as reached: links in it are kept.
+        location: The location that it was found in, as configured.
+        relative: The path below its location; the file name where the
+            location is the file.
+        kind: A regular ``file``; a ``special`` file (FIFO, socket, device);
+            a ``broken`` entry that cannot be looked at; or a ``directory``
+            that is not searched.
+        name: What its name says.
+        trouble: Why it is not a file that can run, empty for a file.
+        facts: What ``stat`` says of a file (the end of any link).
+        linked: A link leads to it, itself or a directory of its path below
+            the location.
+        is_location: The location is this very file.
+    """
+
+    path: str
+    location: str
+    relative: str
+    kind: EntryKind
+    name: PluginName | NotAPlugin
+    trouble: str = ""
+    facts: os.stat_result | None = None
+    linked: bool = False
+    is_location: bool = False
+
+    @property
+    def file_name(self) -> str:
+        """The last part of the path."""
+        return os.path.basename(self.path)
+
+    @property
+    def executable(self) -> bool:
+        """Whether anyone may execute it."""
+        return self.facts is not None and bool(self.facts.st_mode & 0o111)
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What makes it the same file as another, whatever their paths: device and inode."""
+        return (0, 0) if self.facts is None else (self.facts.st_dev, self.facts.st_ino)
+
+    @property
+    def signature(self) -> tuple[int, int, int, int]:
+        """What changes when the file does: device, inode, time of change in ns, size in bytes."""
+        facts = self.facts
+        if facts is None:
+            return (0, 0, 0, 0)
+        return (facts.st_dev, facts.st_ino, facts.st_mtime_ns, facts.st_size)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What all locations hold.
+
+    Attributes:
+        entries: By path, each path once.
+        problems: Locations and directories that could not be searched.
+        complete: Every location was searched to its end.
+    """
+
+    entries: tuple[Found, ...]
+    problems: tuple[Problem, ...]
+    complete: bool
+
+
+def scan(
+    locations: Iterable[str],
+    progress: Callable[[str], None] | None = None,
+    skip: Set[str] = frozenset(),
+) -> Scan:
+    """Search the locations.
+
+    Args:
+        locations: Paths; a relative one is relative to the working directory.
+        progress: Called with a location before it is touched, and again
+            while its search goes on: no call for a while means that the
+            last one hangs.
+        skip: Locations not to touch.
+
+    Returns:
+        Everything found, the same for the same files. Never raises, save what
+        ``progress`` does.
+    """
+    entries: dict[str, Found] = {}
+    problems: list[Problem] = []
+    complete = True
+    for location in dict.fromkeys(locations):
+        if location in skip:
+            complete = False
+            continue
+        search = _Search(location, progress or _ignore)
+        search.run()
+        problems += search.problems
+        complete = complete and search.complete
+        for found in search.entries:
+            # A location below another one may say yes to what the other skips.
+            known = entries.get(found.path)
+            if known is None or _prefers(found, known):
+                entries[found.path] = found
+    ordered = sorted(entries.values(), key=_order)
+    return Scan(tuple(ordered), tuple(dict.fromkeys(problems)), complete)
+
+
+def _order(found: Found) -> bytes:
+    return os.fsencode(found.path)
+
+
+def _prefers(found: Found, known: Found) -> bool:
+    return isinstance(found.name, PluginName) and not isinstance(known.name, PluginName)
+
+
+def _may_be_plugin(found: Found) -> bool:
+    name = found.name
+    return isinstance(name, PluginName) or name.kind in ("near-miss", "no-role")
+
+
+def _ignore(location: str) -> None:
+    """Stand in for a caller who does not follow the progress."""
+
+
+@dataclass
+class _Search:
+    """The search of one location."""
+
+    location: str
+    progress: Callable[[str], None]
+    entries: list[Found] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    complete: bool = True
+    seen: int = 0
+    visited: set[tuple[int, int]] = field(default_factory=set)
+
+    def run(self) -> None:
+        self.progress(self.location)
+        try:
+            top = _absolute(self.location)
+            facts = os.stat(top)
+        except (OSError, ValueError) as error:
+            self._unusable(error)
+            return
+        if stat.S_ISDIR(facts.st_mode):
+            self._directories(top, facts)
+            if self.complete and not any(map(_may_be_plugin, self.entries)):
+                self._say("warning", "holds no plugins")
+        elif stat.S_ISREG(facts.st_mode):
+            self._file(top, os.path.basename(top), facts, linked=False, is_location=True)
+        else:
+            kind = _KINDS.get(stat.S_IFMT(facts.st_mode), "no file")
+            self._say("warning", f"is {kind}, neither a file nor a directory: it is ignored")
+
+    def _unusable(self, error: OSError | ValueError) -> None:
+        self.complete = False
+        if self.location.startswith(_INSTALLED) and isinstance(error, FileNotFoundError):
+            self._say(
+                "warning",
+                "does not exist as a file, and plugins of installed packages are not supported "
+                "by this version: name the plugin's file or directory",
+            )
+        elif isinstance(error, FileNotFoundError):
+            self._say("warning", "does not exist: no plugins from there")
+        else:
+            self._say("warning", f"cannot be read: {reason(error)}: no plugins from there")
+
+    def _directories(self, top: str, facts: os.stat_result) -> None:
+        """Search breadth first, links last, so that a file's real path is preferred."""
+        self.visited.add((facts.st_dev, facts.st_ino))
+        waiting = [("", False)]
+        links: list[str] = []
+        while waiting and self.complete:
+            below: list[tuple[str, bool]] = []
+            for relative, linked in waiting:
+                inside, linked_inside = self._directory(top, relative, linked)
+                below += [(name, linked) for name in inside]
+                links += linked_inside
+            waiting = below
+            if not waiting and links:
+                waiting, links = [(name, True) for name in sorted(links)], []
+
+    def _directory(self, top: str, relative: str, linked: bool) -> tuple[list[str], list[str]]:
+        """Take note of the files of one directory; return its directories and links to others."""
+        directory = os.path.join(top, relative) if relative else top
+        try:
+            with os.scandir(directory) as listing:
+                found = sorted(listing, key=lambda entry: os.fsencode(entry.name))
+        except OSError as error:
+            if not relative:
+                self._unusable(error)
+            elif not isinstance(error, FileNotFoundError):
+                text = f"Cannot read directory {quoted(directory)}: {reason(error)}"
+                self.problems.append(Problem("warning", f"{text}; no plugins from there"))
+            return [], []
+        inside: list[str] = []
+        links: list[str] = []
+        for entry in found:
+            self.seen += 1
+            if self.seen % _SIGN_OF_LIFE == 0:
+                self.progress(self.location)
+            if self.seen > MAX_ENTRIES:
+                self.complete = False
+                self._say(
+                    "warning",
+                    f"holds more than {MAX_ENTRIES:,} entries: the rest is not searched; "
+                    "name the plugins' own directory",
+                )
+                break
+            below = os.path.join(relative, entry.name)
+            is_link = entry.is_symlink()
+            if self._entry(entry, below, linked or is_link):
+                (links if is_link else inside).append(below)
+        return inside, links
+
+    def _entry(self, entry: os.DirEntry[str], relative: str, linked: bool) -> bool:
+        """Take note of one entry; return whether it is a directory to search."""
+        try:
+            facts = entry.stat()
+        except OSError as error:
+            self._broken(entry, relative, error, linked)
+            return False
+        if stat.S_ISREG(facts.st_mode):
+            self._file(entry.path, relative, facts, linked=linked)
+            return False
+        if not stat.S_ISDIR(facts.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(facts.st_mode), "no regular file")
+            self._other(entry, relative, "special", f"it is {kind}", linked)
+            return False
+        if entry.name[0] in "._":
+            if entry.name != "__pycache__" and not entry.name.startswith(".."):
+                trouble = f"its name starts with {quoted(entry.name[0])}: it is not searched"
+                self._other(entry, relative, "directory", trouble, linked)
+            return False
+        key = (facts.st_dev, facts.st_ino)
+        known = key in self.visited
+        self.visited.add(key)
+        return not known
+
+    def _file(
+        self,
+        path: str,
+        relative: str,
+        facts: os.stat_result,
+        *,
+        linked: bool,
+        is_location: bool = False,
+    ) -> None:
+        executable = bool(facts.st_mode & 0o111)
+        name = parse_name(os.path.basename(path), executable=executable, is_location=is_location)
+        self.entries.append(
+            Found(path, self.location, relative, "file", name, "", facts, linked, is_location)
+        )
+
+    def _other(
+        self, entry: os.DirEntry[str], relative: str, kind: EntryKind, trouble: str, linked: bool
+    ) -> None:
+        name = parse_name(entry.name)
+        self.entries.append(
+            Found(entry.path, self.location, relative, kind, name, trouble, None, linked)
+        )
+
+    def _broken(self, entry: os.DirEntry[str], relative: str, error: OSError, linked: bool) -> None:
+        """Take note of a link that leads nowhere; what went away meanwhile was never there."""
+        trouble = f"it cannot be looked at: {reason(error)}"
+        if entry.is_symlink():
+            try:
+                target = quoted(os.readlink(entry.path))
+            except OSError:
+                return
+            if isinstance(error, FileNotFoundError):
+                trouble = f"it is a link to {target}, which does not exist"
+            elif error.errno == errno.ELOOP:
+                trouble = f"it is a link to {target}, which leads back to itself"
+        elif isinstance(error, FileNotFoundError):
+            return
+        self._other(entry, relative, "broken", trouble, linked)
+
+    def _say(self, level: Literal["warning", "note"], text: str) -> None:
+        self.problems.append(Problem(level, f"Location {quoted(self.location)} {text}"))
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Return the error's reason in words, in lower case."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text[:1].lower() + text[1:]
+
+
+def _absolute(location: str) -> str:
+    """Complete a relative path without resolving ``..`` behind the kernel's back."""
+    path = os.path.join(os.getcwd(), location) if not location.startswith("/") else location
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return "/" + "/".join(parts)
