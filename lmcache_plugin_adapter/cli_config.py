@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from .identity import ProcessIdentity, Role
+
 if TYPE_CHECKING:
     from .lmcache_yaml import StandInConfig
 
@@ -54,6 +56,12 @@ def require_work(config: StandInConfig) -> None:
     if not locations:
         reasons = "".join(f"; {problem.text}" for problem in problems)
         raise UsageError(f"{config.source}: no '{KEY}', so there is nothing to run{reasons}")
+
+
+def engine_processes(world_size: int, dp_rank: int = 0, dp_size: int = 1) -> list[ProcessIdentity]:
+    """Return the processes of one replica that run plugins: the scheduler and the workers."""
+    roles = [(Role.SCHEDULER, -1), *((Role.WORKER, rank) for rank in range(world_size))]
+    return [ProcessIdentity(role, rank, world_size, dp_rank, dp_size) for role, rank in roles]
 
 
 def fail(error: UsageError) -> int:

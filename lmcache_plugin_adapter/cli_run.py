@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from . import __version__, procfs, standin
-from .cli_config import UsageError, fail, read_config, require_work
+from .cli_config import UsageError, engine_processes, fail, read_config, require_work
 from .identity import ProcessIdentity, Role
 from .lifecycle import exit_text
 from .loop import Loop
@@ -75,12 +75,6 @@ class Request:
                 "(--tp, --pp or --worker-count make more)"
             )
         return [ProcessIdentity(self.role, rank, count)]
-
-
-def engine_processes(world_size: int, dp_rank: int = 0, dp_size: int = 1) -> list[ProcessIdentity]:
-    """Return the processes of one replica that run plugins: the scheduler and the workers."""
-    roles = [(Role.SCHEDULER, -1), *((Role.WORKER, rank) for rank in range(world_size))]
-    return [ProcessIdentity(role, rank, world_size, dp_rank, dp_size) for role, rank in roles]
 
 
 def run(request: Request) -> int:

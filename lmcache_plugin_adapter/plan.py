@@ -180,7 +180,7 @@ class Planner:
         # Each process sees the same directory: one speaks for its workers.
         if identity.worker_id <= 0:
             problems += self._name_warnings(identity)
-            problems += self._unknown_settings()
+            problems += self.unknown_settings()
         return Plan(
             tuple(self._planned(found) for found in enabled),
             tuple(dict.fromkeys(problems)),
@@ -269,7 +269,7 @@ class Planner:
             return not_a_plugin(name)
         return None
 
-    def _unknown_settings(self) -> list[Problem]:
+    def unknown_settings(self) -> list[Problem]:
         """Warn about settings for plugins that are not there."""
         if not self._scan.complete:
             return []
