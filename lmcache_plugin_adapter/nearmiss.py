@@ -31,7 +31,7 @@ def near_miss(word: str, choices: Iterable[str]) -> str | None:
         if choice == word:
             return choice
         target = _fold(choice)
-        if abs(len(target) - len(folded)) >= best_slips:
+        if _too_far(folded, target, best_slips) or _too_far(target, folded, best_slips):
             continue
         slips = slips_between(folded, target)
         if slips < best_slips and (slips == 0 or _plausible(folded, target)):
@@ -61,6 +61,13 @@ def slips_between(left: str, right: str) -> int:
             current.append(cost)
         before, previous = previous, current
     return previous[-1]
+
+
+def _too_far(word: str, other: str, slips: int) -> bool:
+    """Rule out cheaply what takes ``slips`` or more: one slip brings in one letter at most."""
+    if len(word) - len(other) >= slips:
+        return True
+    return sum(letter not in other for letter in word) >= slips
 
 
 def _plausible(word: str, target: str) -> bool:

@@ -66,3 +66,20 @@ def test_slips_are_counted_alike_in_both_directions(left: str, right: str) -> No
     assert count == slips_between(right, left)
     assert abs(len(left) - len(right)) <= count <= max(len(left), len(right))
     assert (count == 0) == (left == right)
+
+
+@given(st.text(alphabet="abcde", min_size=5, max_size=12), st.data())
+def test_every_word_within_the_allowed_slips_is_recognised(word: str, data: st.DataObject) -> None:
+    """The shortcut that rules words out cheaply rules out none that is near."""
+    other = data.draw(st.text(alphabet="abcde", min_size=5, max_size=12))
+    allowed = 1 if len(word) <= 7 else 2
+    assert (near_miss(word, [other]) == other) == (slips_between(word, other) <= allowed)
+
+
+@given(st.text(alphabet="abcde", min_size=8, max_size=12), st.integers(0, 11), st.integers(0, 11))
+def test_two_slips_in_a_long_word_are_recognised(word: str, first: int, second: int) -> None:
+    """Leave a letter out, and put another one in."""
+    first, second = first % len(word), second % len(word)
+    slipped = word[:first] + word[first + 1 :]
+    slipped = slipped[:second] + "z" + slipped[second:]
+    assert near_miss(slipped, [word]) == word
