@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 lmcache_config = pytest.importorskip("lmcache.v1.config")
+if not hasattr(lmcache_config.LMCacheEngineConfig, "runtime_plugin_locations"):
+    pytest.skip("LMCache before 0.3.11 knows only the older name", allow_module_level=True)
 
 RUNTIME, OLDER, EXTRA = (
     "LMCACHE_RUNTIME_PLUGIN_LOCATIONS",
