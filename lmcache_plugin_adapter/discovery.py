@@ -11,13 +11,13 @@ import errno
 import os
 import stat
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from .naming import NotAPlugin, PluginName, parse_name
 from .problem import Problem, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Set
+    from collections.abc import Callable, Iterable, Iterator, Set
 
 MAX_ENTRIES = 100_000
 """A location with more directory entries is not searched to its end: it is probably
@@ -161,6 +161,14 @@ def _ignore(location: str) -> None:
     """Stand in for a caller who does not follow the progress."""
 
 
+class _Directory(NamedTuple):
+    """A directory to search."""
+
+    relative: str
+    key: tuple[int, int]
+    linked: bool
+
+
 @dataclass
 class _Search:
     """The search of one location."""
@@ -171,7 +179,6 @@ class _Search:
     problems: list[Problem] = field(default_factory=list)
     complete: bool = True
     seen: int = 0
-    visited: set[tuple[int, int]] = field(default_factory=set)
 
     def run(self) -> None:
         self.progress(self.location)
@@ -206,21 +213,25 @@ class _Search:
 
     def _directories(self, top: str, facts: os.stat_result) -> None:
         """Search breadth first, links last, so that a file's real path is preferred."""
-        self.visited.add((facts.st_dev, facts.st_ino))
-        waiting = [("", False)]
-        links: list[str] = []
+        waiting = [_Directory("", (facts.st_dev, facts.st_ino), linked=False)]
+        links: list[_Directory] = []
+        visited: set[tuple[int, int]] = set()
         while waiting and self.complete:
-            below: list[tuple[str, bool]] = []
-            for relative, linked in waiting:
-                inside, linked_inside = self._directory(top, relative, linked)
-                below += [(name, linked) for name in inside]
-                links += linked_inside
+            below: list[_Directory] = []
+            for directory in waiting:
+                if directory.key in visited:
+                    continue
+                visited.add(directory.key)
+                for inside, is_link in self._directory(top, directory.relative, directory.linked):
+                    (links if is_link else below).append(inside)
             waiting = below
-            if not waiting and links:
-                waiting, links = [(name, True) for name in sorted(links)], []
+            if not waiting:
+                waiting, links = sorted(links, key=lambda link: os.fsencode(link.relative)), []
 
-    def _directory(self, top: str, relative: str, linked: bool) -> tuple[list[str], list[str]]:
-        """Take note of the files of one directory; return its directories and links to others."""
+    def _directory(
+        self, top: str, relative: str, linked: bool
+    ) -> Iterator[tuple[_Directory, bool]]:
+        """Take note of the files of one directory; yield its directories and links to others."""
         directory = os.path.join(top, relative) if relative else top
         try:
             with os.scandir(directory) as listing:
@@ -231,9 +242,7 @@ class _Search:
             elif not isinstance(error, FileNotFoundError):
                 text = f"Cannot read directory {quoted(directory)}: {reason(error)}"
                 self.problems.append(Problem("warning", f"{text}; no plugins from there"))
-            return [], []
-        inside: list[str] = []
-        links: list[str] = []
+            return
         for entry in found:
             self.seen += 1
             if self.seen % _SIGN_OF_LIFE == 0:
@@ -248,33 +257,32 @@ class _Search:
                 break
             below = os.path.join(relative, entry.name)
             is_link = entry.is_symlink()
-            if self._entry(entry, below, linked or is_link):
-                (links if is_link else inside).append(below)
-        return inside, links
+            key = self._entry(entry, below, linked or is_link)
+            if key is not None:
+                yield _Directory(below, key, linked=linked or is_link), is_link
 
-    def _entry(self, entry: os.DirEntry[str], relative: str, linked: bool) -> bool:
-        """Take note of one entry; return whether it is a directory to search."""
+    def _entry(
+        self, entry: os.DirEntry[str], relative: str, linked: bool
+    ) -> tuple[int, int] | None:
+        """Take note of one entry; of a directory to search, return device and inode."""
         try:
             facts = entry.stat()
         except OSError as error:
             self._broken(entry, relative, error, linked)
-            return False
+            return None
         if stat.S_ISREG(facts.st_mode):
             self._file(entry.path, relative, facts, linked=linked)
-            return False
+            return None
         if not stat.S_ISDIR(facts.st_mode):
             kind = _KINDS.get(stat.S_IFMT(facts.st_mode), "no regular file")
             self._other(entry, relative, "special", f"it is {kind}", linked)
-            return False
+            return None
         if entry.name[0] in "._":
             if entry.name != "__pycache__" and not entry.name.startswith(".."):
                 trouble = f"its name starts with {quoted(entry.name[0])}: it is not searched"
                 self._other(entry, relative, "directory", trouble, linked)
-            return False
-        key = (facts.st_dev, facts.st_ino)
-        known = key in self.visited
-        self.visited.add(key)
-        return not known
+            return None
+        return (facts.st_dev, facts.st_ino)
 
     def _file(
         self,
