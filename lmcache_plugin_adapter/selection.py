@@ -55,22 +55,25 @@ def select(entries: Iterable[Found], identity: ProcessIdentity) -> tuple[Found, 
     taken, then the first in order.
 
     Args:
-        entries: What the locations hold, by path.
+        entries: What the locations hold, in any order.
         identity: The process.
 
     Returns:
         The chosen ones, by path.
     """
     chosen: dict[object, Found] = {}
-    for found in entries:
-        if not is_wanted(found, identity):
-            continue
+    wanted = [found for found in entries if is_wanted(found, identity)]
+    for found in sorted(wanted, key=_path):
         # Some network file systems have no inode numbers.
         same = found.key if found.key[1] else found.path
         known = chosen.get(same)
         if known is None or (known.linked and not found.linked):
             chosen[same] = found
-    return tuple(sorted(chosen.values(), key=lambda found: os.fsencode(found.path)))
+    return tuple(sorted(chosen.values(), key=_path))
+
+
+def _path(found: Found) -> bytes:
+    return os.fsencode(found.path)
 
 
 def without_filter(identity: ProcessIdentity) -> ProcessIdentity:
