@@ -258,9 +258,9 @@ SETTINGS: tuple[Setting, ...] = (
         3_072,
         128,
         65_536,
-        "Longer lines of output are cut, with a mark. Where the engine's log is not a regular file, "
-        "they are cut so that a whole record has at most 4,096 bytes: only such a record stays in "
-        "one piece on a pipe.",
+        "Longer lines of output are cut, with a mark. Where the engine's log is not a regular "
+        "file, they are cut so that a whole record has at most 4,096 bytes: only such a record "
+        "stays in one piece on a pipe.",
     ),
     _count(
         "ring_bytes",
