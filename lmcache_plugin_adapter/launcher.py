@@ -85,6 +85,9 @@ class RuntimePluginLauncher:
         )
         self._link: Link | None = None
         self._stopping = False
+        self._watcher: threading.Thread | None = None
+        # Held until a stop: a lock may be released anywhere, signal handlers included.
+        self._pause = threading.Lock()
         self._owner = 0
         self._spec = b""
         self._run_id = ""
@@ -142,17 +145,21 @@ class RuntimePluginLauncher:
             raise LaunchError(f"cannot launch runtime plugins: {error!r}") from error
         self._owner = os.getpid()
         self._stopping = False
+        self._pause = threading.Lock()
+        self._pause.acquire()
         self._link = link
+        self._watcher = threading.Thread(
+            target=self._watch, args=(link,), name="lmcache-plugins", daemon=True
+        )
         try:
-            threading.Thread(
-                target=self._watch, args=(link,), name="lmcache-plugins", daemon=True
-            ).start()
+            self._watcher.start()
         except RuntimeError as error:  # the limit of threads is reached
             logger.warning(
                 "Cannot watch the supervisor of runtime plugins (%s): "
                 "should it be killed, it is not started again",
                 error,
             )
+            self._watcher = None
         if os.getpid() == 1:
             atexit.unregister(_leave_pid1)  # registered once, whatever the number of roles
             atexit.register(_leave_pid1)
@@ -168,9 +175,20 @@ class RuntimePluginLauncher:
         if link is None or self._owner != os.getpid():
             return  # never launched, or the copy of an engine that forked
         self._forget()
+        try:
+            self._pause.release()
+        except RuntimeError:
+            pass  # released by an earlier stop
         link.ask_to_stop()
         if wait:
-            _wait_for_end(link, link.grace + _SLACK_SECONDS)
+            deadline = time.monotonic() + link.grace + _SLACK_SECONDS
+            _wait_for_end(link, deadline)
+            # Where it was killed meanwhile, another one is clearing up.
+            while self._watcher is not None and self._watcher.is_alive():
+                _wait_for_end(self._link or link, deadline)
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(0.001)
 
     def status(self) -> dict[str, Any] | None:
         """Return what the supervisor says of its plugins; None if none answers.
@@ -222,27 +240,27 @@ class RuntimePluginLauncher:
                 pass
             if link.orderly:
                 self._forget()
-            if self._gave_up():
+            if link.finished or self._owner != os.getpid():
                 return
+            # It was killed. Another one ends what it left, and goes on unless we stop.
             if time.monotonic() - started > _RESPAWN_RESET_AFTER:
                 attempt = 0
             previous = link.pid
             while True:
                 attempt += 1
-                time.sleep(backoff_delay(attempt, _RESPAWN_INITIAL, _RESPAWN_MAX))
-                if self._gave_up():
-                    return
+                if not self._stopping:
+                    delay = backoff_delay(attempt, _RESPAWN_INITIAL, _RESPAWN_MAX)
+                    self._pause.acquire(timeout=delay)
                 try:
                     link = self._start(previous or 1)
                     break
                 except LaunchError as error:
                     logger.warning("Cannot restart the supervisor of runtime plugins: %s", error)
+                    if self._stopping:
+                        return
             self._link = link
-            if self._gave_up():
+            if self._stopping:
                 link.ask_to_stop()
-
-    def _gave_up(self) -> bool:
-        return self._stopping or self._owner != os.getpid()
 
     def _forget(self) -> None:
         self._stopping = True
@@ -259,7 +277,7 @@ def _leave_pid1() -> None:
         link = launcher._link
         if link is None:
             continue
-        _wait_for_end(link, deadline - time.monotonic())
+        _wait_for_end(link, deadline)
         if link.pid:
             try:
                 os.waitpid(link.pid, os.WNOHANG)
@@ -267,9 +285,8 @@ def _leave_pid1() -> None:
                 pass  # it was given to another process, or reaped
 
 
-def _wait_for_end(link: Link, seconds: float) -> None:
+def _wait_for_end(link: Link, deadline: float) -> None:
     """Wait until the supervisor has ended; safe in signal handlers and in several threads."""
-    deadline = time.monotonic() + seconds
     poll = select.poll()
     # The connection's end may be read by the watching thread at the same time:
     # hang-up is a state that all see. The pidfd tells when the process is gone.

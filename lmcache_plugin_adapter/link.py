@@ -38,6 +38,8 @@ class Link:
         """The longest grace period of its plugins, once it has said so."""
         self.orderly = False
         """Whether it was told to stop by a signal: then no other is started."""
+        self.finished = False
+        """Whether it said that nothing is left; else it was killed."""
         self._helper = helper
         self._data = b""
 
@@ -71,6 +73,8 @@ class Link:
                 self.grace = float(value)
             elif kind == b"Q":
                 self.orderly = True
+            elif kind == b"B":
+                self.finished = True
         return True
 
     def ask_to_stop(self) -> None:

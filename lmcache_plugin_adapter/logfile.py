@@ -39,7 +39,8 @@ class RotatedFile:
         Raises:
             OSError: The file cannot be opened or takes no more.
         """
-        if self._fd < 0:
+        if self._fd < 0 or self._was_moved():
+            self.close()
             self._open()
         while data:
             end = len(data)
@@ -66,6 +67,13 @@ class RotatedFile:
         self._size = os.fstat(self._fd).st_size
         if self._size >= self._max_bytes:
             self._rotate()
+
+    def _was_moved(self) -> bool:
+        """Whether somebody else, such as logrotate, has rotated the file."""
+        try:
+            return not os.path.samestat(os.stat(self._path), os.fstat(self._fd))
+        except OSError:
+            return True
 
     def _rotate(self) -> None:
         self.close()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .logfile import RotatedFile
     from .loop import Loop, Timer
 
-_READ_BYTES = 1 << 18
+_READ_BYTES = 1 << 16
 _FLOOD_PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031  # fcntl has the name from Python 3.10 on only where its headers had it
 

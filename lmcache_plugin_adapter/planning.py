@@ -24,7 +24,7 @@ HUNG_SECONDS = 2.0
 _LENGTH = struct.Struct("=I")
 
 
-def write_message(fd: int, message: tuple[str, Any]) -> None:
+def write_message(fd: int, message: Any) -> None:
     """Send one message; both ends are the same interpreter, so ``marshal`` is exact."""
     data = marshal.dumps(message)
     data = _LENGTH.pack(len(data)) + data
@@ -73,13 +73,18 @@ class Planning:
             os.close(write_end)
             raise
         if pid == 0:
-            try:
-                self._plan(write_end, skip)
-            finally:
-                os._exit(0)
+            self._run_child(write_end, skip)
         os.close(write_end)
         os.set_blocking(read_end, False)
         self._runs[pid] = _Run(self, pid, read_end, skip)
+
+    def _run_child(self, fd: int, skip: frozenset[str]) -> None:
+        try:
+            self._plan(fd, skip)
+        except BaseException as error:  # noqa: BLE001 - a child never returns to the loop
+            write_message(fd, ("log", (ERROR, f"Cannot look for plugins: {error!r}")))
+            os._exit(1)
+        os._exit(0)
 
     def owns(self, pid: int) -> bool:
         """Whether ``pid`` is a planner; forgets it, as it has ended."""
@@ -145,9 +150,8 @@ class _Run:
             return
         if not part:
             if not self._done:
-                self._planning._log.say(
-                    ERROR, self._planning.own_name, "Cannot look for plugins: the search was ended"
-                )
+                text = "The search for plugins ended before it was complete"
+                self._planning._log.say(ERROR, self._planning.own_name, text)
             self.close()
             return
         self._data += part

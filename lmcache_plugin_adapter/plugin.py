@@ -44,24 +44,36 @@ _EXEC_HINTS = {
 class Shared:
     """What all plugins of one supervisor share.
 
-    Attributes:
-        environment: The environment of every plugin, without what is its own.
-        on_settled: Called when a plugin has nothing running any more.
+    Args:
+        loop: The supervisor's loop.
+        log: The way to the engine's log.
+        setup: How children are made.
+        files: The writer of the plugins' own log files.
+        run_id: The token that marks all that plugins start.
+        label: Role and rank, as part of a file's name.
     """
 
     def __init__(
-        self, loop: Loop, log: EventLog, setup: ChildSetup, run_id: bytes, files: Writer
+        self,
+        loop: Loop,
+        log: EventLog,
+        setup: ChildSetup,
+        files: Writer,
+        run_id: bytes,
+        label: str,
     ) -> None:
         self.loop = loop
         self.log = log
         self.setup = setup
-        self.run_id = run_id
         self.files = files
+        self.run_id = run_id
+        self.label = label
         self.environment: dict[bytes, bytes] = {}
+        """Of every plugin, without what is its own."""
         self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self.report_r, self.report_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.by_pid: dict[int, Plugin] = {}
-        self.stopping = False
+        """The first processes that have not been reaped."""
 
 
 class Plugin:
@@ -95,7 +107,8 @@ class Plugin:
         files = None
         if entry["log"] is not None:
             directory, max_bytes, count = entry["log"]
-            path = os.fsencode(directory) + b"/" + entry["log_name"] + b".log"
+            file = f"{name}.{shared.label}.log".replace("/", "_")
+            path = os.fsencode(os.path.join(directory, file))
             files = RotatedFile(shared.files, path, max_bytes, count)
         self.output = PluginOutput(
             shared.log,
@@ -255,7 +268,7 @@ class Plugin:
         text = f"{exit_text(code)} after {_span(uptime)}"
         if remains:
             text += (
-                f"; it left {_count(remains)} behind, which end now "
+                f"; it left {count_processes(remains)} behind, which end now "
                 "(use 'exec' or 'wait' instead of a background process, or leftovers: keep)"
             )
         if self._after is Event.GIVE_UP:
@@ -317,7 +330,7 @@ class Plugin:
         self._say(
             WARNING,
             f"Did not end within {self.entry['stop_grace']:g} s of SIGTERM (stop_grace): "
-            f"killing {_count(len(remains))}",
+            f"killing {count_processes(len(remains))}",
         )
         self._killing_since = time.monotonic()
         if self.pid in self._shared.by_pid:
@@ -433,7 +446,8 @@ def _signal_run(pid: int, *numbers: signal.Signals) -> None:
             pass
 
 
-def _count(processes: int) -> str:
+def count_processes(processes: int) -> str:
+    """Say a number of processes."""
     return "1 process" if processes == 1 else f"{processes} processes"
 
 

@@ -31,7 +31,7 @@ PIPE_BUF = 4096
 """The most that a write to a pipe keeps in one piece (Linux)."""
 
 QUEUE_BYTES = 1 << 20
-"""The most that waits for a writer; then records are dropped and counted."""
+"""When so much waits for a writer, records are dropped and counted."""
 
 _LOW_WATER = QUEUE_BYTES // 4
 
@@ -107,7 +107,7 @@ class Writer:
 
     def put(self, target: Target, data: bytes, lines: int) -> bool:
         """Queue ``data`` (``lines`` whole records) for ``target``; False if it was dropped."""
-        if self._pending + len(data) > QUEUE_BYTES and self._pending:
+        if self._pending >= QUEUE_BYTES:
             self._full = True
             self.dropped += lines
             return False

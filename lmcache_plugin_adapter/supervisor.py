@@ -21,7 +21,7 @@ from .lifecycle import State
 from .loop import Loop
 from .output import EventLog
 from .planning import Planning
-from .plugin import Plugin, Shared
+from .plugin import Plugin, Shared, count_processes
 from .procfs import ProcessTable
 from .records import ERROR, INFO, WARNING, threshold_from, wants_color
 from .runtime_dir import CONFIG_FILE, CONTROL_SOCKET, InstanceDir, open_root
@@ -113,7 +113,8 @@ class Supervisor:
             self._loop.on_signal(number, partial(self._told_to_stop, number))
         self._loop.on_signal(signal.SIGCHLD, self._reap)
         setup = ChildSetup(os.getpid(), self._loop.signals, _raise_file_limit())
-        self._shared = Shared(self._loop, self._log, setup, launch.run_id.encode(), files)
+        role = launch.label.replace(" ", "-")
+        self._shared = Shared(self._loop, self._log, setup, files, launch.run_id.encode(), role)
         self._control = ControlServer(self._loop, {"status": lambda _request: self.status()})
         self._instance: InstanceDir | None = None
         self._planning = Planning(self._loop, setup, self._log, self._plan, self._adopt)
@@ -256,6 +257,7 @@ class Supervisor:
             self._instance.remove()
         self._writer.drain(_FLUSH_SECONDS)
         self._shared.files.drain(_FLUSH_SECONDS)
+        self._tell_engine("B\n")
 
     # --- what happens --------------------------------------------------------
 
@@ -332,11 +334,11 @@ class Supervisor:
     def _take_over(self) -> None:
         launch = self._launch
         ended = end_run(launch.run_id)
-        left = f"; ended {ended} processes it left" if ended else ""
+        left = f"; ended {count_processes(ended)} it left" if ended else ""
         self._say(
             WARNING,
             f"Supervisor {launch.previous} of {launch.label} was killed{left}; "
-            "its plugins start again",
+            "this one takes its place",
         )
 
     def _open_instance(self) -> None:
@@ -344,8 +346,7 @@ class Supervisor:
         problem = "; ".join(reasons)
         if root is not None:
             try:
-                role = self._launch.label.replace(" ", "-")
-                self._instance = InstanceDir(root, self._launch.run_id, role)
+                self._instance = InstanceDir(root, self._launch.run_id, self._shared.label)
                 self._control.listen(self._instance.path, CONTROL_SOCKET)
             except OSError as error:
                 problem = f"'{root}': {error.strerror}"

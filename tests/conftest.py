@@ -1,0 +1,70 @@
+"""Fixtures: real engines in a directory of their own, which must leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Engine, marked, survivors, wait_until
+
+
+@pytest.fixture
+def plugins(tmp_path: Path) -> Path:
+    """A directory for plugins."""
+    directory = tmp_path / "plugins"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def plugin(plugins: Path) -> Callable[..., Path]:
+    """Write a plugin: ``plugin("worker_x.sh", "echo hello")``."""
+
+    def write(name: str, text: str | bytes, mode: int = 0o755) -> Path:
+        path = plugins / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        path.chmod(stat.S_IMODE(mode))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def engine(tmp_path: Path, plugins: Path) -> Iterator[Callable[..., Engine]]:
+    """Start engines; afterwards they end, and nothing of theirs may be left."""
+    started: list[Engine] = []
+
+    def start(
+        settings: dict[str, Any] | None = None,
+        locations: object = None,
+        extra_config: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Engine:
+        config = {
+            "runtime_plugin_locations": [str(plugins)] if locations is None else locations,
+            "extra_config": {**(extra_config or {}), "runtime_plugins": settings or {}},
+        }
+        options.setdefault("worker_id", len(started))
+        one = Engine(tmp_path, config, **options)
+        started.append(one)
+        return one
+
+    yield start
+    try:
+        for one in started:
+            one.close()
+        wait_until(lambda: not marked(str(tmp_path)), 8, "no process left")
+    except AssertionError:
+        left = list(survivors(tmp_path))
+        for line in left:
+            os.kill(int(line.split()[0]), signal.SIGKILL)
+        logs = "\n".join(one.log() for one in started)
+        pytest.fail(f"left behind: {left}\n{logs}")
+    run = tmp_path / "run"
+    assert not run.exists() or os.listdir(run) == []

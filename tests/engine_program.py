@@ -1,0 +1,51 @@
+"""An engine for tests: launches plugins, then runs what it is told until its stdin ends."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+
+from lmcache_plugin_adapter import RuntimePluginLauncher
+
+
+class Config:
+    """The least that a configuration is."""
+
+    def __init__(self, values):
+        self.values = values
+        self.runtime_plugin_locations = values.get("runtime_plugin_locations")
+        self.extra_config = values.get("extra_config")
+
+    def to_json(self):
+        """Return all values."""
+        return json.dumps(self.values)
+
+
+def main():
+    """Serve until stdin ends."""
+    spec = json.loads(sys.argv[1])
+    scope = {"config": Config(spec["config"]), "RuntimePluginLauncher": RuntimePluginLauncher}
+    exec(spec["prelude"], scope)
+    launcher = RuntimePluginLauncher(
+        scope["config"], spec["role"], spec["worker_count"], spec["worker_id"]
+    )
+    scope["launcher"] = launcher
+    if spec["launch"]:
+        launcher.launch_plugins()
+    for line in sys.stdin:
+        source = json.loads(line)
+        try:
+            try:
+                value = eval(source, scope)
+            except SyntaxError:
+                exec(source, scope)
+                value = None
+            answer = {"value": value}
+        except Exception:
+            answer = {"error": traceback.format_exc()}
+        print(json.dumps(answer, default=str), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Real engine processes, real plugins and what /proc says of them, for the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+MARK = "LMCACHE_PLUGIN_ADAPTER_TEST"
+"""Set in every engine of a test, so that all that descends from it can be found."""
+
+ENGINE_PROGRAM = Path(__file__).with_name("engine_program.py")
+
+
+def wait_until(condition: Callable[[], T], seconds: float = 10.0, what: str = "") -> T:
+    """Return the first true value of ``condition``; fail when the deadline has passed."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what or condition}")
+        time.sleep(0.005)
+
+
+def state_of(pid: int) -> str | None:
+    """Return a process's state letter, or None if there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    return text[text.rfind(b")") + 2 :][:1].decode()
+
+
+def alive(pid: int) -> bool:
+    """Whether ``pid`` runs; a zombie does not."""
+    return state_of(pid) not in (None, "Z", "X")
+
+
+def gone(pid: int) -> bool:
+    """Whether ``pid`` has ended."""
+    return not alive(pid)
+
+
+def marked(value: str) -> dict[int, str]:
+    """Return pid and command line of each process that carries ``MARK=value``."""
+    wanted = f"{MARK}={value}".encode()
+    found = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or not alive(int(entry)):
+            continue
+        try:
+            environment = Path(f"/proc/{entry}/environ").read_bytes().split(b"\0")
+            command = Path(f"/proc/{entry}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if wanted in environment and command:
+            found[int(entry)] = command.replace(b"\0", b" ").decode(errors="replace")
+    return found
+
+
+class Engine:
+    """A real process that launches plugins as an engine does, and its log.
+
+    Args:
+        directory: For its files.
+        config: ``runtime_plugin_locations`` and ``extra_config``.
+        role: As for the launcher.
+        worker_count: As for the launcher.
+        worker_id: As for the launcher.
+        env: Variables on top of the test's own.
+        prelude: Python that runs before the launch.
+        launch: Whether to launch at once.
+        stderr: Where its stderr goes; None: a file, which :meth:`log` reads.
+        python: The interpreter.
+        options: For ``subprocess.Popen``.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        config: dict[str, Any],
+        *,
+        role: str | None = "worker",
+        worker_count: int = 1,
+        worker_id: int = 0,
+        env: dict[str, str | None] | None = None,
+        prelude: str = "",
+        launch: bool = True,
+        stderr: int | None = None,
+        python: str = sys.executable,
+        **options: Any,
+    ) -> None:
+        self.log_path = directory / f"engine-{role}-{worker_id}.log"
+        environment = {**os.environ, MARK: str(directory)}
+        environment["LMCACHE_PLUGINS_RUNTIME_DIR"] = str(directory / "run")
+        for name, value in (env or {}).items():
+            environment.pop(name, None)
+            if value is not None:
+                environment[name] = value
+        spec = {
+            "config": config,
+            "role": role,
+            "worker_count": worker_count,
+            "worker_id": worker_id,
+            "prelude": prelude,
+            "launch": launch,
+        }
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [python, str(ENGINE_PROGRAM), json.dumps(spec)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log if stderr is None else stderr,
+                env=environment,
+                **{"cwd": directory, **options},
+            )
+        self.pid = self.process.pid
+
+    def do(self, python: str) -> Any:
+        """Run Python in the engine (``launcher`` is its launcher) and return the result."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(python).encode() + b"\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise AssertionError(f"the engine ended: {self.process.wait()}\n{self.log()}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise AssertionError(answer["error"])
+        return answer["value"]
+
+    def log(self) -> str:
+        """Return all that was logged."""
+        return self.log_path.read_bytes().decode(errors="surrogateescape")
+
+    def records(self, name: str = "") -> list[tuple[str, str, str]]:
+        """Return level, plugin and text of each record, of one plugin if a name is given."""
+        found = [
+            match.groups()
+            for line in self.log().splitlines()
+            if (match := RECORD.fullmatch(line)) is not None
+        ]
+        return [record[:3] for record in found if not name or record[1] == name]
+
+    def texts(self, name: str) -> list[str]:
+        """Return the texts that a plugin wrote (not what the supervisor says of it)."""
+        return [
+            match[3]
+            for line in self.log().splitlines()
+            if (match := RECORD.fullmatch(line)) is not None
+            and match[2] == name
+            and match[4] != "supervisor.py"
+        ]
+
+    def wait_log(self, pattern: str, seconds: float = 10.0) -> re.Match[str]:
+        """Wait until the log matches ``pattern``."""
+        return self.wait_for(
+            lambda: re.search(pattern, self.log(), re.MULTILINE), seconds, f"log: {pattern}"
+        )
+
+    def status(self, name: str = "all_x") -> dict[str, Any]:
+        """Return what the supervisor says of one plugin; empty as long as there is none."""
+        status = self.do("launcher.status()") or {"plugins": ()}
+        return next((plugin for plugin in status["plugins"] if plugin["name"] == name), {})
+
+    def supervisor(self) -> int:
+        """Return the supervisor's pid."""
+        found = re.findall(r"\(supervisor\.py:(\d+):", self.log())
+        return int(found[-1])
+
+    def plugin_pid(self, name: str) -> int:
+        """Return the pid that a plugin was last started with."""
+        self.wait_log(rf"\[{re.escape(name)}\] Started, pid \d+")
+        return int(re.findall(rf"\[{re.escape(name)}\] Started, pid (\d+)", self.log())[-1])
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Signal the engine and wait for its end."""
+        self.process.send_signal(number)
+        self.process.wait(20)
+
+    def wait_for(self, condition: Callable[[], T], seconds: float = 10.0, what: str = "") -> T:
+        """Do what :func:`wait_until` does; a failure shows the log."""
+        try:
+            return wait_until(condition, seconds, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log()}") from None
+
+    def close(self) -> int:
+        """Let the engine return from its main function and wait for it."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        status = self.process.wait(20)
+        self.process.stdout.close()
+        return status
+
+
+RECORD = re.compile(
+    r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\] LMCache ([A-Z]+): \[(.*?)\] (.*) "
+    r"\(([^()]*):\d+:lmcache_plugin_adapter\.[\w.]+\)",
+)
+
+
+def survivors(directory: Path) -> Iterator[str]:
+    """Describe each process of a test that still runs."""
+    for pid, command in marked(str(directory)).items():
+        yield f"{pid} {state_of(pid)} {command}"
