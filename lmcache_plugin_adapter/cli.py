@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated, Optional
 
@@ -131,4 +132,7 @@ def doctor(
 
 def main() -> None:
     """Entry point of the command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files may hold what the terminal's encoding lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="lmcache-plugins")

@@ -7,7 +7,8 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .cli_config import UsageError, engine_processes, fail, read_config
+from .cli_config import UsageError, engine_processes, read_config
+from .cli_output import fail, say
 from .discovery import scan
 from .environment import plugin_path
 from .locations import merge_locations
@@ -93,11 +94,11 @@ def check(request: Request) -> int:
     if request.as_json:
         from .cli_check_json import to_json
 
-        sys.stdout.write(to_json(report, request.strict))
+        say(to_json(report, request.strict))
     else:
-        from .cli_check_table import show
+        from .cli_check_table import to_table
 
-        show(report)
+        say(to_table(report))
     return report.status(request.strict)
 
 

@@ -35,7 +35,7 @@ def to_json(report: Report, strict: bool) -> str:
         },
         "exit_status": report.status(strict),
     }
-    return json.dumps(document, indent=2) + "\n"
+    return json.dumps(document, indent=2)
 
 
 def _file(file: CheckedFile) -> dict[str, Any]:

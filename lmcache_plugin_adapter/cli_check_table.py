@@ -27,26 +27,23 @@ MOST_NOTES = 100
 _UNLIMITED = 100_000
 
 
-def show(report: Report) -> None:
-    """Print the report to stdout."""
+def to_table(report: Report) -> str:
+    """Return the report as stdout can show it."""
     console = make_console()
-    console.print(_heading(report))
-    console.print()
-    for location in report.locations:
-        running = [f for f in report.files if f.location == location and f.status == "runs"]
-        if running:
-            console.print(_table(location, running))
+    with console.capture() as capture:
+        console.print(_heading(report))
+        for location in report.locations:
+            running = [f for f in report.files if f.location == location and f.status == "runs"]
+            if running:
+                console.print()
+                console.print(_table(location, running))
+        lines = _lines(report)
+        if lines:
             console.print()
-    lines = _lines(report)
-    if lines:
-        grid = Table.grid(padding=(0, 1))
-        grid.add_column()
-        grid.add_column(overflow="fold")
-        for level, text in lines:
-            grid.add_row(Text(level, STYLES[level]), Text(text))
-        console.print(grid)
+            console.print(_grid(lines))
         console.print()
-    console.print(_summary(report))
+        console.print(_summary(report))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
 def _table(location: str, files: list[CheckedFile]) -> Table:
@@ -57,6 +54,15 @@ def _table(location: str, files: list[CheckedFile]) -> Table:
     for file in files:
         table.add_row(_visible(file.relative), in_words(file.runs_on), _command(file))
     return table
+
+
+def _grid(lines: list[tuple[str, str]]) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(min_width=max(map(len, LEVELS)))
+    grid.add_column(overflow="fold")
+    for level, text in lines:
+        grid.add_row(Text(level, STYLES[level]), Text(text))
+    return grid
 
 
 def make_console() -> Console:

@@ -1,18 +1,14 @@
-"""How the commands read their configuration, and how they end when they cannot."""
+"""What the commands work on: a configuration, and the processes of an engine."""
 
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from .identity import ProcessIdentity, Role
 
 if TYPE_CHECKING:
     from .lmcache_yaml import StandInConfig
-
-USAGE_STATUS = 2
-"""Exit status when the command line or the configuration cannot be used."""
 
 
 class UsageError(Exception):
@@ -62,9 +58,3 @@ def engine_processes(world_size: int, dp_rank: int = 0, dp_size: int = 1) -> lis
     """Return the processes of one replica that run plugins: the scheduler and the workers."""
     roles = [(Role.SCHEDULER, -1), *((Role.WORKER, rank) for rank in range(world_size))]
     return [ProcessIdentity(role, rank, world_size, dp_rank, dp_size) for role, rank in roles]
-
-
-def fail(error: UsageError) -> int:
-    """Say on stderr why the command cannot be carried out; return its exit status."""
-    print(f"error: {error}", file=sys.stderr)
-    return USAGE_STATUS

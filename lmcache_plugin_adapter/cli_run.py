@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from . import __version__, procfs, standin
-from .cli_config import UsageError, engine_processes, fail, read_config, require_work
+from .cli_config import UsageError, engine_processes, read_config, require_work
+from .cli_output import complain, fail, listed, say
 from .identity import ProcessIdentity, Role
 from .lifecycle import exit_text
 from .loop import Loop
@@ -88,7 +89,7 @@ def run(request: Request) -> int:
     say(f"lmcache-plugins {__version__}: stand-in engines for '{config.source}'")
     say(f"Running {listed([who.label for who in identities])}; Ctrl-C stops them.")
     for problem in config.problems:
-        print(f"{problem.level}: {problem.text}", file=sys.stderr)
+        complain(problem.level, problem.text)
     engines = Engines({**os.environ, "LMCACHE_CONFIG_FILE": os.path.abspath(config.source)})
     for identity in identities:
         engines.start(
@@ -152,7 +153,7 @@ class Engines:
         _, left = self._children()
         if left:
             names = listed([_describe(pid) for pid in sorted(left)])
-            print(f"error: cannot end {names}: see 'ps' for what they wait for", file=sys.stderr)
+            complain("error", f"cannot end {names}: see 'ps' for what they wait for")
         else:
             say(f"Stopped after {time.monotonic() - began:.1f} s; no process is left.")
         return 1 if left or self._failed else 0
@@ -212,25 +213,10 @@ class Engines:
         if self._hurrying or (self._stopping and code == 0):
             return
         self._failed = True
-        print(
-            f"error: stand-in engine of {label} ended by itself: {exit_text(code)}; "
-            "its plugins are stopped",
-            file=sys.stderr,
+        complain(
+            "error",
+            f"stand-in engine of {label} ended by itself: {exit_text(code)}; its plugins stop too",
         )
-
-
-def say(text: str) -> None:
-    """Print to stdout, which may be a pipe that nobody reads any more."""
-    try:
-        print(text, flush=True)
-    except OSError:
-        # Python flushes once more at exit, and must not fail there again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def listed(words: list[str]) -> str:
-    """Return ``a``, ``a and b``, ``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _describe(pid: int) -> str:

@@ -13,6 +13,7 @@ from cli_under_test import ROOT, Running, command, until
 
 from lmcache_plugin_adapter import cli_run, standin
 from lmcache_plugin_adapter.cli_config import UsageError
+from lmcache_plugin_adapter.cli_output import listed
 from lmcache_plugin_adapter.identity import ProcessIdentity, Role
 
 if TYPE_CHECKING:
@@ -295,9 +296,9 @@ def test_an_assignment_survives_the_pipe() -> None:
 
 def test_listed() -> None:
     """Words as people list them."""
-    assert cli_run.listed(["a"]) == "a"
-    assert cli_run.listed(["a", "b"]) == "a and b"
-    assert cli_run.listed(["a", "b", "c"]) == "a, b and c"
+    assert listed(["a"]) == "a"
+    assert listed(["a", "b"]) == "a and b"
+    assert listed(["a", "b", "c"]) == "a, b and c"
 
 
 def test_no_module_is_named_like_one_of_the_standard_library() -> None:

@@ -58,19 +58,21 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
 
 def test_the_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
-    """Installed with what it asks for and nothing of this environment, away from the checkout."""
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True, timeout=60)
-    programs = tmp_path / "venv" / "bin"
-    install = [programs / "python", "-m", "pip", "install", "--quiet", wheel]
-    subprocess.run(install, check=True, timeout=100)
-    env = environment(CLI_UNDER_TEST="wheel")
+    """With what it asks for and nothing of this environment, away from the checkout."""
+    empty = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", empty], check=True, timeout=60)
+    (packages,) = empty.glob("lib/python*/site-packages")
+    install = ["-m", "pip", "install", "--quiet", "--no-compile", "--target", str(packages)]
+    subprocess.run([sys.executable, *install, wheel], check=True, timeout=100)
+    assert os.access(packages / "bin" / "lmcache-plugins", os.X_OK)
+    env = environment(LMCACHE_CONFIG_FILE="lmcache.yaml")
     del env["PYTHONPATH"]
     (tmp_path / "all_x.sh").write_text("echo hello\n")
     (tmp_path / "lmcache.yaml").write_text("runtime_plugin_locations: [all_x.sh]\n")
     for arguments in (["--version"], ["check"], ["run", "--for", "1"]):
         result = subprocess.run(
-            [programs / "lmcache-plugins", *arguments],
-            env={**env, "LMCACHE_CONFIG_FILE": "lmcache.yaml"},
+            [empty / "bin" / "python", "-m", "lmcache_plugin_adapter", *arguments],
+            env=env,
             cwd=tmp_path,
             capture_output=True,
             text=True,
