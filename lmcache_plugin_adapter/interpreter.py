@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from .problem import Problem, quoted
 from .shebang import HEAD_BYTES, Shebang, read_env, read_shebang
 
+_SHELLS = frozenset({b"sh", b"bash", b"dash", b"ksh", b"zsh"})
 _ELF = b"\x7fELF"
 _PYTHON = re.compile(rb"python(\d+(\.\d+)?)?")
 
@@ -74,6 +75,7 @@ class Interpreters:
             return Command((), str(error), tuple(choice.warnings), tuple(choice.hints))
         except OSError as error:
             return Command((), _cannot_read(error))
+        choice.hint_at_line_ends(words)
         tail = [os.fsencode(argument) for argument in arguments]
         argv = (*words, *tail)
         if any(b"\0" in word for word in argv):
@@ -235,6 +237,14 @@ class _Choice:
     @property
     def mode(self) -> int:
         return os.stat(self.script).st_mode
+
+    def hint_at_line_ends(self, words: list[bytes]) -> None:
+        """A shell takes the carriage return of a Windows line end for part of a word."""
+        if b"\r\n" in self.head and os.path.basename(words[0]) in _SHELLS:
+            name = quoted(os.fsdecode(os.path.basename(words[0])))
+            text = f"its lines end as on Windows (CRLF), which {name} does not understand"
+            mend = f"sed -i 's/\\r$//' {quoted(os.fsdecode(self.script))}"
+            self.hints.append(Problem("warning", f"{text}: {mend}"))
 
 
 def find_program(name: bytes, path: bytes) -> bytes | None:

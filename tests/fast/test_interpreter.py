@@ -246,6 +246,17 @@ def test_an_interpreter_without_a_path_is_looked_up(make) -> None:
     assert "#!/usr/bin/env bash" in command.hints[0].text
 
 
+def test_windows_line_ends_in_a_shell_script_get_a_hint(make) -> None:
+    """Its shebang is tolerated, but bash fails at the first line; Python does not."""
+    path = make("worker_x.sh", "#!/bin/bash\r\ncd /\r\n")
+    [hint] = decide(path).hints
+    assert "CRLF" in hint.text
+    subprocess.run(hint.text.rpartition(": ")[2], shell=True, check=True)
+    assert Path(path).read_bytes() == b"#!/bin/bash\ncd /\n"
+    assert decide(path).hints == ()
+    assert decide(make("worker_x.py", "import os\r\n")).hints == ()
+
+
 def test_names_and_arguments_of_any_bytes_arrive(tmp_path: Path) -> None:
     """A name need not be UTF-8, nor stay on one line."""
     raw = os.fsencode(tmp_path) + b"/worker_\xff\n'x.sh"

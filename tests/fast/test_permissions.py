@@ -6,12 +6,14 @@ import os
 import shlex
 import stat
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 
-from lmcache_plugin_adapter.permissions import Finding, PermissionRules
+import lmcache_plugin_adapter
+from lmcache_plugin_adapter.permissions import Finding, PermissionRules, RealFiles
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -296,6 +298,47 @@ def test_a_name_with_control_characters_stays_on_one_line(tmp_path: Path) -> Non
     assert finding.text.isprintable()
     subprocess.run(["bash", "-c", finding.mend], check=True)
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
+
+
+def test_read_only_mounts_are_recognised(tmp_path: Path) -> None:
+    """As /proc/self/mounts lists them; the test's own directory is writable."""
+    assert not RealFiles().is_read_only(str(tmp_path))
+    assert not RealFiles().is_read_only(str(tmp_path / "missing"))
+    with open("/proc/self/mounts") as mounts:
+        rows = [line.split() for line in mounts]
+    read_only = [row[1] for row in rows if "ro" in row[3].split(",") and os.path.isdir(row[1])]
+    mounted_once = [path for path in read_only if [row[1] for row in rows].count(path) == 1]
+    if not mounted_once:
+        pytest.skip("nothing is mounted read-only here")
+    assert RealFiles().is_read_only(mounted_once[0])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
+def test_a_real_read_only_mount_with_open_modes_is_accepted(tmp_path: Path) -> None:
+    """A ConfigMap's directory is 0777, on a file system that is mounted read-only."""
+    script = f"""
+set -e
+mount -t tmpfs -o mode=0777 none {tmp_path}
+echo pass > {tmp_path}/worker_x.py
+chmod 0666 {tmp_path}/worker_x.py
+{sys.executable} -c "$JUDGE" {tmp_path}
+mount -o remount,ro {tmp_path}
+{sys.executable} -c "$JUDGE" {tmp_path}
+"""
+    judge_it = (
+        "import sys; from lmcache_plugin_adapter.permissions import PermissionRules as Rules; "
+        "print(len([f for f in Rules().judge(sys.argv[1] + '/worker_x.py') if f.refuse]))"
+    )
+    top = os.path.dirname(os.path.dirname(lmcache_plugin_adapter.__file__))
+    run = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script],
+        env=os.environ | {"JUDGE": judge_it, "PYTHONPATH": top},
+        capture_output=True,
+        check=False,
+    )
+    if run.returncode and any(word in run.stderr for word in (b"unshare:", b"mount:")):
+        pytest.skip(f"no mount here: {run.stderr.decode()}")
+    assert run.stdout.split() == [b"2", b"0"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

@@ -21,7 +21,7 @@ from lmcache_plugin_adapter.selection import is_wanted, select, unique_names
 from lmcache_plugin_adapter.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SCHEDULER = ProcessIdentity(Role.SCHEDULER, -1, 2)
 WORKER_0 = ProcessIdentity(Role.WORKER, 0, 2)
@@ -32,11 +32,13 @@ PATH = os.environ["PATH"]
 
 
 @pytest.fixture
-def top(tmp_path: Path) -> Path:
-    """A safe directory for plugins."""
+def top(tmp_path: Path) -> Iterator[Path]:
+    """A safe directory for plugins, whatever umask the tests are run with."""
+    before = os.umask(0o022)
     directory = tmp_path / "plugins"
-    directory.mkdir(mode=0o755)
-    return directory
+    directory.mkdir()
+    yield directory
+    os.umask(before)
 
 
 @pytest.fixture
