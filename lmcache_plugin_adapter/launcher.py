@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from . import pid1
 from .backoff import backoff_delay
 from .identity import ProcessIdentity, Role
 from .link import LaunchError, Link, start_supervisor, supervisor_python
@@ -26,9 +27,6 @@ logger = logging.getLogger(__name__)
 
 _SLACK_SECONDS = 2.0
 """What a stop may take beyond the longest grace period before the caller goes on."""
-
-_PID1_SECONDS = 2.0
-"""How long the exit of a pid 1 waits: all ends with it, plugins too."""
 
 _RESPAWN_INITIAL = 0.1
 _RESPAWN_MAX = 30.0
@@ -161,8 +159,9 @@ class RuntimePluginLauncher:
             )
             self._watcher = None
         if os.getpid() == 1:
-            atexit.unregister(_leave_pid1)  # registered once, whatever the number of roles
-            atexit.register(_leave_pid1)
+            pid1.wait_at_exit()
+            atexit.unregister(_stop_all)
+            atexit.register(_stop_all)  # runs first: exit handlers run in reverse
 
     def stop_plugins(self, wait: bool = True) -> None:
         """Stop the plugins: SIGTERM, their grace period, SIGKILL. Never raises; idempotent.
@@ -267,22 +266,10 @@ class RuntimePluginLauncher:
         _active.pop((self._owner, self.identity.label, self.identity.worker_id), None)
 
 
-def _leave_pid1() -> None:
-    """As pid 1: give the supervisors a little time, and reap them, as nobody else will."""
-    deadline = time.monotonic() + _PID1_SECONDS
-    launchers = list(_active.values())
-    for launcher in launchers:
+def _stop_all() -> None:
+    """As PID 1, whose end is not seen but shared: ask for the stop before it."""
+    for launcher in list(_active.values()):
         launcher.stop_plugins(wait=False)
-    for launcher in launchers:
-        link = launcher._link
-        if link is None:
-            continue
-        _wait_for_end(link, deadline)
-        if link.pid:
-            try:
-                os.waitpid(link.pid, os.WNOHANG)
-            except ChildProcessError:
-                pass  # it was given to another process, or reaped
 
 
 def _wait_for_end(link: Link, deadline: float) -> None:

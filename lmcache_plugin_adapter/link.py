@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 
 from .procfs import read_process
 from .syscalls import pidfd_open
@@ -106,7 +107,7 @@ def start_supervisor(spec: bytes, run_id: str, label: str, python: str, previous
         passed.append(_above_standard(theirs.fileno()))
         theirs.close()
         passed.append(_own_pidfd())
-        passed.append(_sealed_file(spec))
+        passed.append(_anonymous_file(spec))
         me = read_process(os.getpid())
         command = [
             python,
@@ -164,9 +165,13 @@ def _own_pidfd() -> int:
         os.close(fd)
 
 
-def _sealed_file(data: bytes) -> int:
-    """Return a descriptor of an anonymous file in memory that holds ``data``."""
-    fd = os.memfd_create("lmcache-plugins-spec", os.MFD_CLOEXEC)
+def _anonymous_file(data: bytes) -> int:
+    """Return a descriptor of an anonymous file that holds ``data``, in memory where possible."""
+    try:
+        fd = os.memfd_create("lmcache-plugins-spec", os.MFD_CLOEXEC)
+    except (OSError, AttributeError):  # a sandbox, or a Python built for older kernels
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
     try:
         view = memoryview(data)
         while view:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from .environment import config_text, plugin_environment, plugin_path, write_config_file
 from .locations import merge_locations
+from .pid1 import ADVICE, server_is_pid1
 from .plan import make_plan
 from .planning import write_message
-from .records import INFO, LEVELS
+from .plugin import count_processes
+from .records import LEVELS
 from .runtime_dir import remove_stale
 from .settings import read_settings
 from .spec import LaunchSpec
@@ -49,6 +51,8 @@ def run_planner(
     if not retry:
         for level, text in spec.notes:
             say(level, text)
+        if server_is_pid1():
+            say("warning", f"Plugins may end without warning: {ADVICE}")
     problems: list[Problem] = []
     text = config_text(spec)
     if config_file is not None:
@@ -84,7 +88,7 @@ def run_planner(
     # The plugins are on their way: now there is time to clear up after the dead.
     killed = end_strays()
     if killed:
-        write_message(fd, ("log", (INFO, f"Ended {killed} processes of plugins of dead engines")))
+        say("note", f"Ended {count_processes(killed)} that dead engines left")
     if root is not None:
         remove_stale(root)
 
@@ -102,6 +106,7 @@ def encode_plugin(plugin: PlannedPlugin) -> dict[str, Any]:
         "key": plugin.key,
         "signature": plugin.signature,
         "argv": plugin.argv,
+        "own_args": len(settings.args) if plugin.argv else 0,
         "environment": _encode(settings.env),
         "refused": plugin.refused,
         "restart": settings.restart,

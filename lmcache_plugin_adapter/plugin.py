@@ -426,7 +426,10 @@ class Plugin:
             self._timer = None
 
     def _command(self) -> str:
-        return " ".join(os.fsdecode(word) for word in self.entry["argv"])
+        """Return interpreter and file; not the arguments of the settings, which may be secret."""
+        argv = self.entry["argv"]
+        own = argv[: len(argv) - self.entry["own_args"]]
+        return " ".join(os.fsdecode(word) for word in own)
 
     def _say(self, level: int, text: str) -> None:
         self._shared.log.say(level, self.name, text)

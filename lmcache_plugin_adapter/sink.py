@@ -86,8 +86,8 @@ class Writer:
     """A bounded queue and the thread that empties it.
 
     Args:
-        name: What the records are for, in the report of dropped ones.
-        on_room: Called (on the writer's thread) when a full queue has room again.
+        on_room: Called (on the writer's thread) when a full queue has room
+            again, and when a target takes records again after it refused some.
     """
 
     def __init__(self, on_room: Callable[[], None]) -> None:
@@ -100,7 +100,7 @@ class Writer:
         self._wake_r, self._wake_w = os.pipe2(os.O_CLOEXEC)
         self._started = False
         self.dropped = 0
-        """Lines that a full queue did not take, since :meth:`collect_dropped`."""
+        """Lines that a full queue did not take, since :meth:`collect_losses`."""
         self.failed = 0
         """Lines that a target refused (disk full, reader gone), likewise."""
         self.last_error = ""
@@ -152,12 +152,14 @@ class Writer:
                         break
                     self._busy = True
                     target, data, lines = self._take()
+                recovered = self.failed > 0
                 try:
                     target.write(data)
                 except OSError as error:
+                    recovered = False
                     self.failed += lines
                     self.last_error = errno.errorcode.get(error.errno or 0, str(error))
-                if self._full and self._pending < _LOW_WATER:
+                if recovered or (self._full and self._pending < _LOW_WATER):
                     self._full = False
                     self._on_room()
 

@@ -97,8 +97,8 @@ class Supervisor:
         self._last_words: str | None = None
         reset_signals()
         self._loop = Loop(self._on_error)
-        self._writer = Writer(lambda: self._loop.wake(self._log.room))
-        files = Writer(lambda: None)
+        self._writer = Writer(self._on_room)
+        files = Writer(self._on_room)
         logger = f"lmcache_plugin_adapter.{launch.label.replace(' ', '.')}"
         self._log = EventLog(
             self._writer,
@@ -232,7 +232,7 @@ class Supervisor:
             plugin.look(table)
         me, first = os.getpid(), self._shared.by_pid
         strays = table.with_descendants([me]) - {me}
-        if late > _KILL_SECONDS:
+        if strays and late > _KILL_SECONDS:
             self._say(ERROR, f"Left behind, stuck in the kernel: pid {sorted(strays)}")
             self._loop.stop()
             return
@@ -311,7 +311,7 @@ class Supervisor:
 
     def _on_link(self) -> None:
         try:
-            data, fds, _, _ = socket.recv_fds(self._link, 64, 4)
+            data, fds, _, _ = socket.recv_fds(self._link, 64, 4, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return
         except OSError:
@@ -357,6 +357,14 @@ class Supervisor:
             "No usable runtime directory, so no control socket and no "
             f"LMCACHE_RUNTIME_PLUGIN_CONFIG_FILE; plugins run all the same ({problem})",
         )
+
+    def _on_room(self) -> None:
+        """On a writer's thread: it has room again, or can write again."""
+        self._loop.wake(self._go_on)
+
+    def _go_on(self) -> None:
+        self._log.room()
+        self._report_losses()
 
     def _on_error(self, error: BaseException) -> None:
         trace = error.__traceback__

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,6 +84,7 @@ class Engine:
         launch: Whether to launch at once.
         stderr: Where its stderr goes; None: a file, which :meth:`log` reads.
         python: The interpreter.
+        prefix: Words before the interpreter, such as ``unshare``.
         options: For ``subprocess.Popen``.
     """
 
@@ -100,6 +101,7 @@ class Engine:
         launch: bool = True,
         stderr: int | None = None,
         python: str = sys.executable,
+        prefix: Sequence[str] = (),
         **options: Any,
     ) -> None:
         self.log_path = directory / f"engine-{role}-{worker_id}.log"
@@ -119,7 +121,7 @@ class Engine:
         }
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [python, str(ENGINE_PROGRAM), json.dumps(spec)],
+                [*prefix, python, str(ENGINE_PROGRAM), json.dumps(spec)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log if stderr is None else stderr,

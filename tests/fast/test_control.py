@@ -1,0 +1,182 @@
+"""The control socket answers its own user, in bounded time and memory, whatever it is sent."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from harness import wait_until
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lmcache_plugin_adapter.runtime_dir import (
+    candidates,
+    open_root,
+    remove_stale,
+    why_unusable,
+)
+from lmcache_plugin_adapter.sweep import engine_is_gone, new_run_id
+
+
+@pytest.fixture
+def path(plugin, engine, tmp_path) -> str:
+    """The control socket of an engine with one plugin."""
+    plugin("all_x.sh", "echo up; exec sleep 60")
+    engine().wait_log(r"\] up ")
+    (instance,) = (tmp_path / "run").iterdir()
+    return str(instance / "control.sock")
+
+
+def connect(path: str) -> socket.socket:
+    """Return a connection to a control socket, whatever its path's length."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(5)
+    directory = os.open(os.path.dirname(path), os.O_PATH)
+    try:
+        connection.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+    finally:
+        os.close(directory)
+    return connection
+
+
+def ask(path: str, request: bytes) -> dict:
+    """Send one request and return the answer."""
+    with connect(path) as connection:
+        connection.sendall(request)
+        data = b""
+        while not data.endswith(b"\n"):
+            part = connection.recv(65536)
+            if not part:
+                raise ConnectionError
+            data += part
+        return json.loads(data)
+
+
+def test_status(path) -> None:
+    """Status tells what runs."""
+    answer = ask(path, b'{"op": "status"}\n')
+    assert answer["ok"] is True
+    assert answer["protocol"] == 1
+    (plugin,) = answer["plugins"]
+    assert (plugin["name"], plugin["state"]) == ("all_x", "running")
+
+
+def test_unknown_op_and_garbage_are_errors(path) -> None:
+    """What is no request is answered with what is wrong; the supervisor goes on."""
+    assert ask(path, b'{"op": "dance"}\n')["error"] == "unknown op 'dance': known are status"
+    for garbage in (b"\n", b"[]\n", b"{}\n", b"\xff\n", b"[" * 50_000 + b"\n", b'{"op": []}\n'):
+        answer = ask(path, garbage)
+        assert answer["ok"] is False
+        assert answer["error"]
+    assert ask(path, b'{"op": "status"}\n')["ok"]
+
+
+def test_endless_request_is_cut_off(path) -> None:
+    """A request over the limit ends the connection."""
+    with pytest.raises((ConnectionError, BrokenPipeError)):
+        ask(path, b"x" * 1_000_000)
+    assert ask(path, b'{"op": "status"}\n')["ok"]
+
+
+def test_many_and_silent_clients(path) -> None:
+    """Clients that say nothing hold nobody up; too many are turned away."""
+    silent = [connect(path) for _ in range(31)]
+    assert ask(path, b'{"op": "status"}\n')["ok"]
+    for connection in silent:
+        connection.close()
+    wait_until(lambda: ask(path, b'{"op": "status"}\n')["ok"])
+
+
+def test_several_requests_on_one_connection(path) -> None:
+    """A connection may be used again."""
+    with connect(path) as connection:
+        for _ in range(3):
+            connection.sendall(b'{"op": "status"}\n')
+            assert b"all_x" in connection.recv(65536)
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.binary(max_size=200).map(lambda raw: raw.replace(b"\n", b" ") + b"\n"))
+def test_any_line_is_answered(path, line) -> None:
+    """Whatever line comes, one line of JSON goes back."""
+    assert ask(path, line)["protocol"] == 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become another user")
+def test_other_users_are_not_let_in(path) -> None:
+    """Another user cannot connect, even if the directories let them through."""
+    for directory in (os.path.dirname(path), os.path.dirname(os.path.dirname(path))):
+        os.chmod(directory, 0o755)
+    os.chmod(path, 0o666)
+    program = (
+        "import os, socket, sys\nos.setuid(12345)\ns = socket.socket(socket.AF_UNIX)\n"
+        "s.connect('control.sock')\ns.sendall(b'{\"op\": \"status\"}\\n')\nprint(s.recv(100))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=os.path.dirname(path),
+        capture_output=True,
+        check=False,
+        timeout=10,
+    )
+    assert b"all_x" not in done.stdout
+
+
+def test_candidates_begin_with_the_chosen_directory() -> None:
+    """The variable comes first, then /run, /dev/shm and /tmp."""
+    uid = os.getuid()
+    assert candidates({"LMCACHE_PLUGINS_RUNTIME_DIR": "/x"}) == [
+        "/x",
+        f"/run/lmcache-plugins-{uid}",
+        f"/dev/shm/lmcache-plugins-{uid}",
+        f"/tmp/lmcache-plugins-{uid}",
+    ]
+
+
+def test_directory_that_others_may_enter_is_not_used(tmp_path) -> None:
+    """Mode, kind and links are checked; the reason names the mend."""
+    (tmp_path / "open").mkdir(mode=0o755)
+    (tmp_path / "open").chmod(0o755)
+    (tmp_path / "private").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "private")
+    (tmp_path / "file").touch()
+    assert "chmod 700" in (why_unusable(str(tmp_path / "open")) or "")
+    assert why_unusable(str(tmp_path / "private")) is None
+    assert why_unusable(str(tmp_path / "link")) == "it is not a directory"
+    assert why_unusable(str(tmp_path / "file")) == "it is not a directory"
+    assert why_unusable(str(tmp_path / "none"))
+
+
+def test_unusable_choice_falls_through(tmp_path) -> None:
+    """The next candidate is taken, and why the first was not is known."""
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    root, reasons = open_root({"LMCACHE_PLUGINS_RUNTIME_DIR": str(tmp_path / "open")})
+    assert root != str(tmp_path / "open")
+    assert "chmod 700" in reasons[0]
+
+
+def test_only_what_the_dead_left_is_removed(tmp_path) -> None:
+    """Directories of engines that live stay, and so do names that are not ours."""
+    mine = f"{new_run_id()}.worker-0"
+    namespace = mine.partition(".")[0]
+    dead = f"{namespace}.{2**22 - 3}.1.0123456789abcdef.worker-0"
+    foreign = f"1{namespace}.{2**22 - 3}.1.0123456789abcdef.worker-0"
+    for name in (mine, dead, foreign, "something"):
+        (tmp_path / name).mkdir()
+    assert remove_stale(str(tmp_path)) == 1
+    assert sorted(os.listdir(tmp_path)) == sorted([mine, foreign, "something"])
+
+
+def test_run_ids() -> None:
+    """A token tells whether its engine is gone; what is no token tells nothing."""
+    assert not engine_is_gone(new_run_id())
+    assert new_run_id() != new_run_id()
+    for odd in ("", "a.b.c.d", "1.2", "....", "4026531836.x.1.2"):
+        assert not engine_is_gone(odd)

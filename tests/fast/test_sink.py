@@ -1,0 +1,178 @@
+"""The writer: whole records, bounded, on a thread of its own that alone may block."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+from harness import wait_until
+
+from lmcache_plugin_adapter.logfile import RotatedFile
+from lmcache_plugin_adapter.sink import PIPE_BUF, QUEUE_BYTES, StreamTarget, Writer, write_all
+
+
+@pytest.fixture
+def pipe():
+    """A pipe."""
+    read_end, write_end = os.pipe()
+    yield read_end, write_end
+    os.close(read_end)
+    os.close(write_end)
+
+
+def written(target, data: bytes, monkeypatch) -> list[bytes]:
+    """Return the writes that ``data`` becomes."""
+    writes: list[bytes] = []
+    monkeypatch.setattr(
+        "lmcache_plugin_adapter.sink.write_all", lambda _fd, part: writes.append(part)
+    )
+    target.write(data)
+    return writes
+
+
+def test_writes_to_a_pipe_end_at_a_record_and_stay_whole(pipe, monkeypatch) -> None:
+    """Each write is at most PIPE_BUF bytes, ends at a record's end, and nothing is lost."""
+    data = b"".join(b"%d %s\n" % (n, b"x" * (n % 300)) for n in range(500))
+    writes = written(StreamTarget(pipe[1]), data, monkeypatch)
+    assert b"".join(writes) == data
+    assert all(len(part) <= PIPE_BUF and part.endswith(b"\n") for part in writes)
+    assert len(writes) < len(data) / PIPE_BUF * 1.2
+
+
+def test_record_over_pipe_buf_goes_alone(pipe, monkeypatch) -> None:
+    """It cannot be kept whole, but it takes no other with it."""
+    data = b"a\n" + b"x" * 5000 + b"\n" + b"b\n"
+    assert b"x" * 5000 + b"\n" in written(StreamTarget(pipe[1]), data, monkeypatch)
+
+
+def test_regular_file_is_written_in_one_piece(tmp_path, monkeypatch) -> None:
+    """Where nothing can mix, larger batches are cheaper."""
+    with (tmp_path / "log").open("wb") as file:
+        assert len(written(StreamTarget(file.fileno()), b"line\n" * 10_000, monkeypatch)) == 1
+
+
+def test_non_blocking_descriptor_is_waited_for(pipe) -> None:
+    """The flag is the engine's: it is obeyed by waiting, not changed."""
+    read_end, write_end = pipe
+    os.set_blocking(write_end, False)
+    writer = Writer(lambda: None)
+    writer.put(StreamTarget(write_end), b"x" * 200_000 + b"\n", 1)
+    received = 0
+    while received < 200_001:
+        received += len(os.read(read_end, 65536))
+    assert os.get_blocking(write_end) is False
+
+
+def test_full_queue_drops_and_counts_then_goes_on(pipe) -> None:
+    """Nobody reads: what is over the bound is counted; once somebody does, it is told."""
+    read_end, write_end = pipe
+    room: list[bool] = []
+    writer = Writer(lambda: room.append(True))
+    target = StreamTarget(write_end)
+    record = b"x" * 999 + b"\n"
+    taken = sum(writer.put(target, record * 100, 100) for _ in range(100))
+    assert writer.congested
+    assert 10 <= taken <= QUEUE_BYTES // 100_000 + 6
+    assert writer.collect_losses()[0] == (100 - taken) * 100
+    received = 0
+    while received < taken * 100_000:
+        received += len(os.read(read_end, 1 << 16))
+    wait_until(lambda: room)
+    writer.drain(2)
+    assert not writer.congested
+    assert writer.put(target, record, 1)
+
+
+def test_closed_reader_is_counted_not_raised(capfd) -> None:
+    """EPIPE: dropped, counted, with its reason."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    writer = Writer(lambda: None)
+    with ours:
+        writer.put(StreamTarget(ours.fileno()), b"record\n", 1)
+        wait_until(lambda: writer.failed)
+        assert writer.collect_losses() == (0, 1, "EPIPE")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_full_disk_is_counted_and_recovered_from(tmp_path) -> None:
+    """ENOSPC: dropped and counted; other targets go on, and recovery is told."""
+    told: list[bool] = []
+    writer = Writer(lambda: told.append(True))
+    fd = os.open("/dev/full", os.O_WRONLY)
+    try:
+        writer.put(StreamTarget(fd), b"record\n", 1)
+        wait_until(lambda: writer.failed)
+        with (tmp_path / "log").open("wb") as file:
+            writer.put(StreamTarget(file.fileno()), b"record\n", 1)
+            wait_until(lambda: told)
+        assert (tmp_path / "log").read_bytes() == b"record\n"
+        assert writer.collect_losses() == (0, 1, "ENOSPC")
+    finally:
+        os.close(fd)
+
+
+def test_write_all_finishes_short_writes(pipe) -> None:
+    """A partial write is continued where it ended."""
+    read_end, write_end = pipe
+    os.set_blocking(write_end, True)
+    write_all(write_end, b"abc")
+    assert os.read(read_end, 10) == b"abc"
+
+
+def rotated(tmp_path, max_bytes: int, files: int) -> RotatedFile:
+    """Return a rotated file that is written to directly."""
+    path = os.fsencode(tmp_path / "logs" / "x.log")
+    return RotatedFile(Writer(lambda: None), path, max_bytes, files)
+
+
+def test_rotation_by_size(tmp_path) -> None:
+    """No file grows over its bound, records stay whole, the oldest go."""
+    file = rotated(tmp_path, 100, 3)
+    for number in range(50):
+        file.write(b"record %02d\n" % number)
+    file.close()
+    logs = {path.name: path.read_bytes() for path in (tmp_path / "logs").iterdir()}
+    assert sorted(logs) == ["x.log", "x.log.1", "x.log.2"]
+    kept = logs["x.log.2"] + logs["x.log.1"] + logs["x.log"]
+    assert kept.endswith(b"record 49\n")
+    assert all(len(data) <= 100 and data.endswith(b"\n") for data in logs.values())
+
+
+def test_batch_larger_than_the_file_is_split(tmp_path) -> None:
+    """A batch goes over several files, and one record larger than a file stands alone."""
+    file = rotated(tmp_path, 100, 10)
+    file.write(b"a" * 30 + b"\n" + b"b" * 500 + b"\n" + b"c\n" * 40)
+    file.close()
+    sizes = sorted(path.stat().st_size for path in (tmp_path / "logs").iterdir())
+    assert sum(sizes) == 31 + 501 + 80
+    assert sizes[-1] == 501
+
+
+def test_one_file_only(tmp_path) -> None:
+    """``files: 1`` begins anew at the bound."""
+    file = rotated(tmp_path, 20, 1)
+    for number in range(5):
+        file.write(b"record %d\n" % number)
+    file.close()
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["x.log"]
+
+
+def test_file_moved_by_logrotate_is_opened_anew(tmp_path) -> None:
+    """Somebody else's rotation is followed."""
+    file = rotated(tmp_path, 1000, 3)
+    file.write(b"one\n")
+    (tmp_path / "logs" / "x.log").rename(tmp_path / "logs" / "old")
+    file.write(b"two\n")
+    file.close()
+    assert (tmp_path / "logs" / "x.log").read_bytes() == b"two\n"
+
+
+def test_link_in_the_place_of_the_log_is_not_followed(tmp_path) -> None:
+    """A log file is never written through a link."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "x.log").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic links"):
+        rotated(tmp_path, 1000, 3).write(b"one\n")
+    assert not (tmp_path / "victim").exists()
