@@ -1,0 +1,112 @@
+"""Identities from vLLM's real ``ParallelConfig``, as its executors and engines leave it."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from lmcache_plugin_adapter.identity import ProcessIdentity, Role
+from lmcache_plugin_adapter.vllm_identity import local_replica_index, read_identity
+
+
+def parallel_config(**fields: Any) -> Any:
+    """Make a configuration; it reaches a worker pickled."""
+    from vllm.config import ParallelConfig
+
+    return pickle.loads(pickle.dumps(ParallelConfig(**fields)))
+
+
+def dense_replica(index: int, local: int, **fields: Any) -> Any:
+    """Do what vLLM's engine core does to a replica of a dense model."""
+    config = parallel_config(**fields)
+    config.data_parallel_rank_local = local
+    config.data_parallel_index = index
+    if hasattr(config, "reconfigure_for_independent_dp_rank"):
+        config.reconfigure_for_independent_dp_rank()
+    else:
+        config.data_parallel_size = config.data_parallel_size_local = 1
+        config.data_parallel_rank = 0
+    return pickle.loads(pickle.dumps(config))
+
+
+def test_one_gpu() -> None:
+    """The default configuration."""
+    config = parallel_config()
+    assert read_identity(config, "worker") == ProcessIdentity(Role.WORKER, 0, 1)
+    assert local_replica_index(config, {}) == 0
+
+
+@pytest.mark.parametrize("backend", ["mp", "ray"])
+@pytest.mark.parametrize("rank", range(4))
+def test_tensor_and_pipeline_parallel(backend: str, rank: int) -> None:
+    """The worker sets the rank."""
+    config = parallel_config(
+        tensor_parallel_size=2, pipeline_parallel_size=2, distributed_executor_backend=backend
+    )
+    config.rank = rank
+    assert read_identity(config, "worker") == ProcessIdentity(Role.WORKER, rank, 4)
+    assert read_identity(config, "scheduler") == ProcessIdentity(Role.SCHEDULER, -1, 4)
+
+
+def test_prefill_context_parallel() -> None:
+    """A factor of the replica's size."""
+    config = parallel_config(tensor_parallel_size=2, prefill_context_parallel_size=2)
+    config.rank = 3
+    assert read_identity(config, "worker") == ProcessIdentity(Role.WORKER, 3, config.world_size)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_moe_replicas(index: int) -> None:
+    """Their numbers stay."""
+    config = parallel_config(data_parallel_size=3, is_moe_model=True)
+    config.data_parallel_rank = config.data_parallel_index = index
+    config.data_parallel_rank_local = index
+    who = read_identity(config, "worker")
+    assert (who.dp_rank, who.dp_size, local_replica_index(config, {})) == (index, 3, index)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_dense_replicas(index: int) -> None:
+    """Told apart although vLLM tells each that it is alone."""
+    config = dense_replica(index, index, data_parallel_size=3)
+    assert (config.data_parallel_size, config.data_parallel_rank) == (1, 0)
+    who = read_identity(config, "scheduler")
+    known = 3 if hasattr(config, "elastic_ep_max_dp_size") else index + 1
+    assert (who.dp_rank, who.dp_size, local_replica_index(config, {})) == (index, known, index)
+
+
+def test_external_load_balancer() -> None:
+    """Each server is the first replica of its own."""
+    config = dense_replica(2, 0, data_parallel_size=3)
+    assert read_identity(config, "worker").dp_rank == 2
+    assert local_replica_index(config, {}) == 0
+
+
+@pytest.mark.parametrize("rank", range(4))
+def test_external_launcher(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two replicas of two workers, started by torchrun on two nodes."""
+    monkeypatch.setenv("RANK", str(rank))
+    config = parallel_config(
+        tensor_parallel_size=2,
+        data_parallel_size=2,
+        distributed_executor_backend="external_launcher",
+    )
+    config.rank = rank
+    assert config.data_parallel_rank_local is None
+    assert read_identity(config, "worker") == ProcessIdentity(
+        Role.WORKER, rank % 2, 2, dp_rank=rank // 2, dp_size=2
+    )
+    assert local_replica_index(config, {"LOCAL_RANK": str(rank % 2)}) == 0
+    assert local_replica_index(config, {"LOCAL_RANK": str(rank)}) == rank // 2
+
+
+def test_multi_node() -> None:
+    """Ranks go on over the nodes of one replica."""
+    config = parallel_config(
+        tensor_parallel_size=4, nnodes=2, node_rank=1, distributed_executor_backend="mp"
+    )
+    config.rank = 3
+    assert read_identity(config, "worker") == ProcessIdentity(Role.WORKER, 3, 4)
+    assert local_replica_index(config, {}) == 0
