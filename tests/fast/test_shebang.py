@@ -110,9 +110,7 @@ ARGUMENTS = st.lists(
 ).map(b"".join)
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(b"", 0, b" " + b"x" * 400, b"\n")
 @example(b"", 200, b"", b"\n")
 @example(b"", 300, b"", b"\n")
@@ -224,7 +222,7 @@ SPLIT = st.lists(
 
 
 @pytest.mark.skipif(shutil.which("env") is None, reason="needs env")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @example(b"a\\_\\_b")
 @example(b"\\c 'a")
 @given(SPLIT)
