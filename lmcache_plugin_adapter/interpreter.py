@@ -74,7 +74,7 @@ class Interpreters:
         except CannotRunError as error:
             return Command((), str(error), tuple(choice.warnings), tuple(choice.hints))
         except OSError as error:
-            return Command((), _cannot_read(error))
+            return Command((), _cannot_read(path, error))
         choice.hint_at_line_ends(words)
         tail = [os.fsencode(argument) for argument in arguments]
         argv = (*words, *tail)
@@ -301,9 +301,9 @@ def _read_head(script: bytes) -> bytes:
         os.close(fd)
 
 
-def _cannot_read(error: OSError) -> str:
+def _cannot_read(path: str, error: OSError) -> str:
     if isinstance(error, PermissionError):
-        return "it cannot be read by the engine's user: chmod a+r"
+        return f"it cannot be read by the engine's user: chmod a+r {quoted(path)}"
     return f"it cannot be read: {_reason(error)}"
 
 
