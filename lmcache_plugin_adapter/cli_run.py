@@ -15,10 +15,10 @@ from . import __version__, procfs, standin
 from .cli_config import UsageError, engine_processes, read_config, require_work
 from .cli_output import complain, fail, listed, say
 from .identity import ProcessIdentity, Role
-from .lifecycle import exit_text
 from .loop import Loop
 from .standin import Assignment
 from .syscalls import become_subreaper
+from .wording import exit_text
 
 HURRY_EVERY = 0.1
 """Seconds between two looks for plugins to kill, once a second Ctrl-C asked for haste."""

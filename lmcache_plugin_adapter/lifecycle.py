@@ -140,24 +140,6 @@ def after_exit(code: int, restart: str) -> Event:
     return Event.DONE
 
 
-def signal_name(number: int) -> str:
-    """Return a signal's name, such as ``SIGKILL``, or ``signal 77``."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def exit_text(code: int) -> str:
-    """Say how a process ended; ``code`` as in :func:`after_exit`."""
-    if code >= 0:
-        return f"Exited with code {code}"
-    text = f"Killed by {signal_name(-code)}"
-    if -code == signal.SIGKILL:
-        text += " (out of memory? the kernel log tells)"
-    return text
-
-
 def diagram() -> str:
     """Return the states and moves as a Mermaid state diagram, for the documentation."""
     lines = ["stateDiagram-v2", "    [*] --> starting", "    [*] --> refused"]

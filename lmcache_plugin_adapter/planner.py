@@ -15,12 +15,12 @@ from .locations import merge_locations
 from .pid1 import ADVICE, server_is_pid1
 from .plan import make_plan
 from .planning import write_message
-from .plugin import count_processes
 from .records import LEVELS
 from .runtime_dir import remove_stale
 from .settings import read_settings
 from .spec import LaunchSpec
 from .sweep import end_strays
+from .wording import count_processes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,22 +8,22 @@ import signal
 import time
 
 from .backoff import backoff_delay
-from .lifecycle import Event, State, after_exit, exit_text, transition
+from .lifecycle import Event, State, after_exit, transition
 from .logfile import RotatedFile
 from .output import Capture, PluginOutput
-from .procfs import ProcessTable, environment_of, variable
+from .procfs import ProcessTable, signal_group
 from .records import ERROR, INFO, WARNING
+from .remains import NAME_VARIABLE, remains_of
 from .spawn import spawn
+from .wording import count_processes, exit_text, span, uncapitalized
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from .loop import Loop, Timer
-    from .output import EventLog
-    from .sink import Writer
-    from .spawn import ChildSetup
+    from .loop import Timer
+    from .shared import Shared
 
 _KILL_SECONDS = 1.0
 """How long SIGKILL may take before a process is reported as stuck in the kernel."""
@@ -39,41 +39,6 @@ _EXEC_HINTS = {
     "or build it for this machine",
     errno.E2BIG: "its environment or arguments are too long for the kernel (see 'ulimit -s')",
 }
-
-
-class Shared:
-    """What all plugins of one supervisor share.
-
-    Args:
-        loop: The supervisor's loop.
-        log: The way to the engine's log.
-        setup: How children are made.
-        files: The writer of the plugins' own log files.
-        run_id: The token that marks all that plugins start.
-        label: Role and rank, as part of a file's name.
-    """
-
-    def __init__(
-        self,
-        loop: Loop,
-        log: EventLog,
-        setup: ChildSetup,
-        files: Writer,
-        run_id: bytes,
-        label: str,
-    ) -> None:
-        self.loop = loop
-        self.log = log
-        self.setup = setup
-        self.files = files
-        self.run_id = run_id
-        self.label = label
-        self.environment: dict[bytes, bytes] = {}
-        """Of every plugin, without what is its own."""
-        self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        self.report_r, self.report_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self.by_pid: dict[int, Plugin] = {}
-        """The first processes that have not been reaped."""
 
 
 class Plugin:
@@ -145,7 +110,7 @@ class Plugin:
             return
         if was is State.RUNNING:
             # SIGCONT, so that one that is stopped can act on it.
-            _signal_run(self.pid, signal.SIGTERM, signal.SIGCONT)
+            signal_group(self.pid, signal.SIGTERM, signal.SIGCONT)
         else:  # its first process is gone; what it left was asked, and goes on ending
             self._shared.loop.call_soon(self._look)
         self._start_grace()
@@ -175,7 +140,7 @@ class Plugin:
         was = self.state
         self.state = transition(was, Event.EXITED)
         if was is State.STOPPING:
-            self._say(INFO, f"Stopped: {_lower(exit_text(code))} after {_span(uptime)}")
+            self._say(INFO, f"Stopped: {uncapitalized(exit_text(code))} after {span(uptime)}")
             if table is not None:
                 self.look(table)
             return
@@ -209,21 +174,11 @@ class Plugin:
             self._ask(table, {p for p in remains if table.by_pid[p].group != self.pid})
 
     def remains(self, table: ProcessTable) -> set[int]:
-        """Return the processes of this run: group, session, marked orphans and descendants."""
+        """Return the processes that this run has, or left; see :func:`.remains.remains_of`."""
         if not self.pid:
             return set()
-        me = os.getpid()
-        first = self._shared.by_pid
-        roots = {self.pid} if self.pid in first else set()
-        for pid in table.with_descendants([me]):
-            process = table.by_pid[pid]
-            if pid == me or pid in first:
-                continue
-            if self.pid in (process.group, process.session) or (
-                process.parent == me and self._is_marked(pid)
-            ):
-                roots.add(pid)
-        return table.with_descendants(roots)
+        shared = self._shared
+        return remains_of(table, self.pid, self.name, shared.run_id, shared.by_pid)
 
     # --- inside -----------------------------------------------------------
 
@@ -235,7 +190,7 @@ class Plugin:
             os.set_blocking(read_end, False)
             environment = {
                 **shared.environment,
-                b"LMCACHE_RUNTIME_PLUGIN_NAME": os.fsencode(self.name),
+                NAME_VARIABLE: os.fsencode(self.name),
                 **self.entry["environment"],
             }
             pid = spawn(
@@ -249,7 +204,7 @@ class Plugin:
         except OSError as error:
             os.close(read_end)
             self.state = transition(self.state, Event.SPAWN_FAILED)
-            self._back_off(f"Cannot start: {_lower(error.strerror or str(error))}")
+            self._back_off(f"Cannot start: {uncapitalized(error.strerror or str(error))}")
             return
         finally:
             os.close(write_end)
@@ -265,7 +220,7 @@ class Plugin:
         self._say(INFO, f"Started, pid {pid}: {self._command()}")
 
     def _say_exit(self, code: int, uptime: float, remains: int) -> None:
-        text = f"{exit_text(code)} after {_span(uptime)}"
+        text = f"{exit_text(code)} after {span(uptime)}"
         if remains:
             text += (
                 f"; it left {count_processes(remains)} behind, which end now "
@@ -278,7 +233,7 @@ class Plugin:
         else:
             if uptime >= self.entry["backoff"][2]:
                 self._attempt = 0
-            text += f"; starting again in {_span(self._next_delay())} (restart {self.restarts + 1})"
+            text += f"; starting again in {span(self._next_delay())} (restart {self.restarts + 1})"
         failed = after_exit(code, "on-failure") is not Event.DONE
         if failed:
             text += self._last_output()
@@ -301,7 +256,7 @@ class Plugin:
 
     def _back_off(self, cause: str) -> None:
         delay = self._next_delay()
-        self._say(WARNING, f"{cause}; trying again in {_span(delay)} (attempt {self._attempt + 1})")
+        self._say(WARNING, f"{cause}; trying again in {span(delay)} (attempt {self._attempt + 1})")
         self._wait_to_start()
 
     def _wait_to_start(self) -> None:
@@ -334,7 +289,7 @@ class Plugin:
         )
         self._killing_since = time.monotonic()
         if self.pid in self._shared.by_pid:
-            _signal_run(self.pid, signal.SIGKILL)
+            signal_group(self.pid, signal.SIGKILL)
         self._kill(table, remains)
 
     def _kill(self, table: ProcessTable, remains: set[int]) -> None:
@@ -412,14 +367,6 @@ class Plugin:
             capture.close()
         self.output.report_held()
 
-    def _is_marked(self, pid: int) -> bool:
-        environment = environment_of(pid)
-        return variable(
-            environment, b"LMCACHE_RUNTIME_PLUGIN_RUN_ID"
-        ) == self._shared.run_id and variable(
-            environment, b"LMCACHE_RUNTIME_PLUGIN_NAME"
-        ) == os.fsencode(self.name)
-
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -433,30 +380,3 @@ class Plugin:
 
     def _say(self, level: int, text: str) -> None:
         self._shared.log.say(level, self.name, text)
-
-
-def _signal_run(pid: int, *numbers: signal.Signals) -> None:
-    """Signal the group of a first process, and the process itself where it has left its group."""
-    for number in numbers:
-        try:
-            os.killpg(pid, number)
-        except OSError:
-            pass  # no such group yet, or any more
-        try:
-            if os.getpgid(pid) != pid:
-                os.kill(pid, number)
-        except OSError:
-            pass
-
-
-def count_processes(processes: int) -> str:
-    """Say a number of processes."""
-    return "1 process" if processes == 1 else f"{processes} processes"
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]

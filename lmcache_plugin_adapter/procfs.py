@@ -141,3 +141,17 @@ def _send(process: Process, number: signal.Signals) -> None:
     finally:
         if fd >= 0:
             os.close(fd)
+
+
+def signal_group(leader: int, *numbers: signal.Signals) -> None:
+    """Signal a group, and its leader where that has left it; the leader must not be reaped yet."""
+    for number in numbers:
+        try:
+            os.killpg(leader, number)
+        except OSError:
+            pass  # no such group yet, or any more
+        try:
+            if os.getpgid(leader) != leader:
+                os.kill(leader, number)
+        except OSError:
+            pass

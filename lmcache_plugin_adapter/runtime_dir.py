@@ -10,8 +10,6 @@ import fcntl
 import os
 import stat
 
-from .sweep import engine_is_gone
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +18,10 @@ DIRECTORY_VARIABLE = "LMCACHE_PLUGINS_RUNTIME_DIR"
 
 CONTROL_SOCKET = "control.sock"
 CONFIG_FILE = "config.json"
+
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DOTS = 4
+"""In the name of an instance: the run's token has three, the role follows after one."""
 
 
 def candidates(environ: Mapping[str, str]) -> list[str]:
@@ -77,12 +79,7 @@ class InstanceDir:
 
     def __init__(self, root: str, run_id: str, role: str) -> None:
         self.path = f"{root}/{run_id}.{role}"
-        try:
-            os.mkdir(self.path, 0o700)
-        except FileExistsError:
-            pass  # of the supervisor before us, of the same engine
-        self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        fcntl.flock(self._fd, fcntl.LOCK_SH)
+        self._fd = _lock(self.path)
 
     def file(self, name: str) -> str:
         """Return the path of a file in it."""
@@ -98,12 +95,11 @@ def remove_stale(root: str) -> int:
     """Remove what supervisors left that were killed together with their engines."""
     removed = 0
     for name in os.listdir(root):
-        run_id = name.rpartition(".")[0]
+        if name.count(".") != _DOTS:
+            continue  # none of ours
         path = f"{root}/{name}"
-        if not engine_is_gone(run_id):
-            continue
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(path, _OPEN)
         except OSError:
             continue
         try:
@@ -111,10 +107,27 @@ def remove_stale(root: str) -> int:
             _remove(path)
             removed += 1
         except OSError:
-            pass  # its supervisor still lives: the grace period
+            pass  # its supervisor lives
         finally:
             os.close(fd)
     return removed
+
+
+def _lock(path: str) -> int:
+    """Make ``path`` and hold it; somebody who takes it for stale may remove it in between."""
+    while True:
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass  # of the supervisor before us, of the same engine
+        try:
+            fd = os.open(path, _OPEN)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        if os.fstat(fd).st_nlink:
+            return fd
+        os.close(fd)
 
 
 def _remove(path: str) -> None:

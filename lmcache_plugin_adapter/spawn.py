@@ -27,6 +27,8 @@ EXEC_REPORT = struct.Struct("=ii")
 
 EXEC_FAILED_CODE = 127
 
+_MANY_FILES = 65536
+
 
 def reset_signals() -> None:
     """Give every signal its default action and unblock all: nothing of the engine's stays."""
@@ -36,6 +38,19 @@ def reset_signals() -> None:
         except (OSError, ValueError):
             continue  # SIGKILL, SIGSTOP and those the C library keeps
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def raise_file_limit() -> tuple[int, int] | None:
+    """Allow this process as many open files as it may have; return the limits to give back."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return None
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):
+        return None
+    return soft, hard
 
 
 class ChildSetup:

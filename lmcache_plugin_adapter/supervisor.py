@@ -8,7 +8,6 @@ with the grace period the plugins were promised.
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import socket
 import time
@@ -21,20 +20,23 @@ from .lifecycle import State
 from .loop import Loop
 from .output import EventLog
 from .planning import Planning
-from .plugin import Plugin, Shared, count_processes
+from .plugin import Plugin
 from .procfs import ProcessTable
 from .records import ERROR, INFO, WARNING, threshold_from, wants_color
 from .runtime_dir import CONFIG_FILE, CONTROL_SOCKET, InstanceDir, open_root
+from .shared import Shared
 from .sink import StreamTarget, Writer
-from .spawn import EXEC_REPORT, ChildSetup, reset_signals
+from .spawn import EXEC_REPORT, ChildSetup, raise_file_limit, reset_signals
 from .sweep import end_run
 from .syscalls import become_subreaper
+from .wording import count_processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from .bootstrap import Launch
     from .loop import Timer
 
 NAME = "lmcache-plugins"
@@ -45,42 +47,6 @@ _FLUSH_SECONDS = 1.0
 
 _KILL_SECONDS = 1.0
 _LOOK_AGAIN = 0.005
-_MANY_FILES = 65536
-
-
-class Launch:
-    """How the supervisor was called, by :mod:`.bootstrap`.
-
-    Attributes:
-        link: One end of a socket pair; the engine holds the other.
-        pidfd: The engine's pidfd, or -1.
-        spec: A descriptor with the launch spec.
-        engine: The engine's pid.
-        engine_start: Its start time, in clock ticks since boot.
-        run_id: The token of the run.
-        label: The identity for people, such as ``worker 0``.
-        previous: The supervisor that this one replaces, or 0.
-    """
-
-    def __init__(
-        self,
-        link: int,
-        pidfd: int,
-        spec: int,
-        engine: int,
-        engine_start: int,
-        run_id: str,
-        label: str,
-        previous: int,
-    ) -> None:
-        self.link = link
-        self.pidfd = pidfd
-        self.spec = spec
-        self.engine = engine
-        self.engine_start = engine_start
-        self.run_id = run_id
-        self.label = label
-        self.previous = previous
 
 
 class Supervisor:
@@ -112,7 +78,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.on_signal(number, partial(self._told_to_stop, number))
         self._loop.on_signal(signal.SIGCHLD, self._reap)
-        setup = ChildSetup(os.getpid(), self._loop.signals, _raise_file_limit())
+        setup = ChildSetup(os.getpid(), self._loop.signals, raise_file_limit())
         role = launch.label.replace(" ", "-")
         self._shared = Shared(self._loop, self._log, setup, files, launch.run_id.encode(), role)
         self._control = ControlServer(self._loop, {"status": lambda _request: self.status()})
@@ -400,16 +366,3 @@ class Supervisor:
             "stopping": self._stopping,
             "plugins": [plugin.status(now) for plugin in self._plugins.values()],
         }
-
-
-def _raise_file_limit() -> tuple[int, int] | None:
-    """Allow this process as many open files as it may have; return the limits to give back."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return None
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError):
-        return None
-    return soft, hard

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lmcache_plugin_adapter.runtime_dir import (
+    InstanceDir,
     candidates,
     open_root,
     remove_stale,
@@ -162,16 +163,17 @@ def test_unusable_choice_falls_through(tmp_path) -> None:
     assert "chmod 700" in reasons[0]
 
 
-def test_only_what_the_dead_left_is_removed(tmp_path) -> None:
-    """Directories of engines that live stay, and so do names that are not ours."""
-    mine = f"{new_run_id()}.worker-0"
-    namespace = mine.partition(".")[0]
-    dead = f"{namespace}.{2**22 - 3}.1.0123456789abcdef.worker-0"
-    foreign = f"1{namespace}.{2**22 - 3}.1.0123456789abcdef.worker-0"
-    for name in (mine, dead, foreign, "something"):
-        (tmp_path / name).mkdir()
+def test_only_what_nobody_holds_is_removed(tmp_path) -> None:
+    """Directories that a supervisor holds stay, and so do names that are not ours."""
+    held = InstanceDir(str(tmp_path), new_run_id(), "worker-0")
+    left = tmp_path / f"{new_run_id()}.worker-0"
+    left.mkdir()
+    (left / "config.json").touch()
+    (tmp_path / "something").mkdir()
     assert remove_stale(str(tmp_path)) == 1
-    assert sorted(os.listdir(tmp_path)) == sorted([mine, foreign, "something"])
+    assert sorted(os.listdir(tmp_path)) == sorted([os.path.basename(held.path), "something"])
+    held.remove()
+    assert os.listdir(tmp_path) == ["something"]
 
 
 def test_run_ids() -> None:

@@ -13,9 +13,9 @@ from lmcache_plugin_adapter.lifecycle import (
     State,
     after_exit,
     diagram,
-    exit_text,
     transition,
 )
+from lmcache_plugin_adapter.wording import exit_text
 
 # One row a state, one column an event, in the order of the enums; "." stays, "!" cannot happen.
 TABLE = """

@@ -1,0 +1,51 @@
+"""What belongs to one run of a plugin, besides its first process."""
+
+from __future__ import annotations
+
+import os
+
+from .procfs import environment_of, variable
+from .sweep import RUN_ID_VARIABLE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from .procfs import ProcessTable
+
+NAME_VARIABLE = b"LMCACHE_RUNTIME_PLUGIN_NAME"
+
+
+def remains_of(
+    table: ProcessTable, first: int, name: str, run_id: bytes, first_processes: Container[int]
+) -> set[int]:
+    """Return what lives of a run: its group, its session, its orphans, and their descendants.
+
+    All are descendants of this supervisor, a subreaper, so that no stranger
+    that got a number again is among them.
+
+    Args:
+        table: The processes there are.
+        first: The pid of the run's first process, ended or not.
+        name: The plugin.
+        run_id: The token that marks what plugins start.
+        first_processes: Those of all plugins that have not been reaped.
+    """
+    me = os.getpid()
+    roots = {first} if first in first_processes else set()
+    for pid in table.with_descendants([me]):
+        process = table.by_pid[pid]
+        if pid == me or pid in first_processes:
+            continue
+        if first in (process.group, process.session) or (
+            process.parent == me and _is_marked(pid, name, run_id)
+        ):
+            roots.add(pid)
+    return table.with_descendants(roots)
+
+
+def _is_marked(pid: int, name: str, run_id: bytes) -> bool:
+    environment = environment_of(pid)
+    return variable(environment, RUN_ID_VARIABLE) == run_id and variable(
+        environment, NAME_VARIABLE
+    ) == os.fsencode(name)

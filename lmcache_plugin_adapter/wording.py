@@ -1,0 +1,38 @@
+"""How the supervisor says numbers, times and ends of processes: one place, one grammar."""
+
+from __future__ import annotations
+
+import signal
+
+
+def count_processes(count: int) -> str:
+    """Say a number of processes."""
+    return "1 process" if count == 1 else f"{count} processes"
+
+
+def span(seconds: float) -> str:
+    """Say a length of time."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def uncapitalized(text: str) -> str:
+    """Return a sentence as it continues another."""
+    return text[:1].lower() + text[1:]
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's name, such as ``SIGKILL``, or ``signal 77``."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def exit_text(code: int) -> str:
+    """Say how a process ended: its exit code, or minus the signal's number."""
+    if code >= 0:
+        return f"Exited with code {code}"
+    text = f"Killed by {signal_name(-code)}"
+    if -code == signal.SIGKILL:
+        text += " (out of memory? the kernel log tells)"
+    return text
