@@ -150,3 +150,14 @@ def diagram() -> str:
         for (source, event), target in _MOVES.items()
     ]
     return "\n".join(lines)
+
+
+def describe() -> str:
+    """Return diagram and states as Markdown, as they stand in the documentation."""
+    rows = [f"| `{state.value}` | {state.meaning} |" for state in State]
+    table = ["| state | meaning |", "|---|---|", *rows]
+    return "\n".join(["```mermaid", diagram(), "```", "", *table])
+
+
+if __name__ == "__main__":
+    print(describe())  # noqa: T201 - `python -m lmcache_plugin_adapter.lifecycle` for the page

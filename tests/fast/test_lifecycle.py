@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from lmcache_plugin_adapter.lifecycle import (
     LifecycleError,
     State,
     after_exit,
+    describe,
     diagram,
     transition,
 )
@@ -99,3 +101,11 @@ def test_diagram_draws_every_state_and_move() -> None:
 def test_every_state_says_what_it_means() -> None:
     """No state lacks its line for people."""
     assert all(state.meaning for state in State)
+
+
+def test_documentation_shows_the_table() -> None:
+    """The diagram and the states in the architecture page are the ones of the code."""
+    page = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
+    _, _, rest = page.partition("<!-- state diagram -->\n")
+    shown, _, _ = rest.partition("<!-- end of state diagram -->")
+    assert shown.strip() == describe()
