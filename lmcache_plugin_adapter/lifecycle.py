@@ -160,4 +160,4 @@ def describe() -> str:
 
 
 if __name__ == "__main__":
-    print(describe())  # noqa: T201 - `python -m lmcache_plugin_adapter.lifecycle` for the page
+    print(describe())  # `python -m lmcache_plugin_adapter.lifecycle`, for the page

@@ -184,8 +184,7 @@ class PermissionRules:
         """Judge the plugin's own file."""
         found = self._writable(place.path, place.facts, "")
         if place.facts.st_uid not in self._trusted:
-            refuse = self._uid == 0 and not self._facts.is_read_only(place.path)
-            found += (self._foreign(place.path, place.facts, "", refuse=refuse),)
+            found += (self._foreign(place.path, place.facts, "", refuse=self._uid == 0),)
         return found
 
     def _writable(self, path: str, facts: os.stat_result, kind: str) -> tuple[Finding, ...]:

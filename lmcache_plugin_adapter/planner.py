@@ -23,7 +23,7 @@ from .sweep import end_strays
 from .wording import count_processes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from .plan import PlannedPlugin
@@ -46,23 +46,26 @@ def run_planner(
     def say(level: str, text: str) -> None:
         write_message(fd, ("log", (LEVELS[level], text)))
 
+    def report(problems: Iterable[Problem]) -> None:
+        for problem in problems:
+            if problem.level != "note":
+                say(problem.level, problem.text)
+
     spec = LaunchSpec.from_bytes(data)
-    retry = bool(skip)
-    if not retry:
-        for level, text in spec.notes:
-            say(level, text)
-        if server_is_pid1():
-            say("warning", f"Plugins may end without warning: {ADVICE}")
-    problems: list[Problem] = []
+    for level, text in spec.notes:
+        say(level, text)
+    if server_is_pid1():
+        say("warning", f"Plugins may end without warning: {ADVICE}")
     text = config_text(spec)
     if config_file is not None:
         config_file, problems = write_config_file(*os.path.split(config_file), text)
-    environment, found = plugin_environment(spec, os.environ, config_file)
-    problems += found
-    settings, found = read_settings(_extra_config(text))
-    problems += found
-    locations, found = merge_locations(spec.locations, settings.locations, os.environ)
-    problems += found
+        report(problems)
+    environment, problems = plugin_environment(spec, os.environ, config_file)
+    report(problems)
+    settings, problems = read_settings(_extra_config(text))
+    report(problems)
+    locations, problems = merge_locations(spec.locations, settings.locations, os.environ)
+    report(problems)
     plan = make_plan(
         spec.identity,
         locations,
@@ -72,11 +75,7 @@ def run_planner(
         progress=lambda location: write_message(fd, ("location", location)),
         skip=skip,
     )
-    if not retry:
-        problems += plan.problems
-    for problem in problems if not retry else []:
-        if problem.level != "note":
-            say(problem.level, problem.text)
+    report(plan.problems)
     variables = {
         os.fsencode(name): None if value is None else os.fsencode(value)
         for name, value in environment.items()

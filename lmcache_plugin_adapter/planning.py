@@ -57,6 +57,7 @@ class Planning:
         self._plan = plan
         self._adopt = adopt
         self._runs: dict[int, _Run] = {}
+        self._said: set[tuple[int, str]] = set()
         self.own_name = "lmcache-plugins"
 
     def start(self, skip: frozenset[str] = frozenset()) -> None:
@@ -85,6 +86,12 @@ class Planning:
             write_message(fd, ("log", (ERROR, f"Cannot look for plugins: {error!r}")))
             os._exit(1)
         os._exit(0)
+
+    def say_once(self, level: int, text: str) -> None:
+        """Log what a planner says; one that starts over says much of it again."""
+        if (level, text) not in self._said:
+            self._said.add((level, text))
+            self._log.say(level, self.own_name, text)
 
     def owns(self, pid: int) -> bool:
         """Whether ``pid`` is a planner; forgets it, as it has ended."""
@@ -170,8 +177,7 @@ class _Run:
             self._location = content
             self._expect()
         elif kind == "log":
-            level, text = content
-            self._planning._log.say(level, self._planning.own_name, text)
+            self._planning.say_once(*content)
         elif kind == "plan":
             self._done = True
             if self._patience is not None:

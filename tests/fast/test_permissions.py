@@ -167,10 +167,10 @@ def test_an_engine_of_root_refuses_a_strangers_file() -> None:
     assert judge(tree(plain(uid=STRANGER)), uid=ROOT) == [(True, PLUGIN, f"chown -h root {PLUGIN}")]
 
 
-def test_a_strangers_file_that_is_mounted_read_only_is_a_warning_for_root() -> None:
-    """``-v ./plugins:/etc/plugins:ro``: whoever mounted it decided, and no chown could work."""
+def test_an_engine_of_root_refuses_a_strangers_file_on_a_read_only_mount_too() -> None:
+    """Read-only here says nothing of where it is mounted from: its owner may change it there."""
     files = tree(plain(uid=STRANGER), read_only=("/etc/plugins",))
-    assert judge(files, uid=ROOT) == [(False, PLUGIN, f"chown -h root {PLUGIN}")]
+    assert judge(files, uid=ROOT) == [(True, PLUGIN, f"chown -h root {PLUGIN}")]
 
 
 def linked() -> MadeUp:
