@@ -110,10 +110,15 @@ class Running:
 
     def until_logged(self, text: str, times: int = 1) -> None:
         """Wait until ``text`` stands in the log so many times."""
-        deadline = time.monotonic() + 20
-        while self.log.count(text) < times:
-            assert self.process.poll() is None, f"ended without {text!r}:\n{self.log}"
-            assert time.monotonic() < deadline, f"no {times} x {text!r} in:\n{self.log}"
+        self.until_logs(lambda log: log.count(text) >= times, f"{times} x {text!r}")
+
+    def until_logs(self, condition: Callable[[str], object], what: str) -> None:
+        """Wait until the log is as it should be; fail when the command ends before."""
+        deadline = time.monotonic() + 30
+        while not condition(self.log):
+            ended = self.process.poll() is not None and not condition(self.log)
+            assert not ended, f"ended without {what}:\n{self.log}"
+            assert time.monotonic() < deadline, f"no {what} in:\n{self.log}"
             time.sleep(0.01)
 
     def processes(self) -> dict[int, str]:
@@ -126,6 +131,11 @@ class Running:
                     line = Path(f"/proc/{entry}/cmdline").read_bytes()
                     found[int(entry)] = line.replace(b"\0", b" ").decode(errors="replace")
         return {pid: line for pid, line in found.items() if state_of(pid) != "Z"}
+
+    def stop(self) -> int:
+        """Send what Ctrl-C sends to a terminal's foreground group; return the exit status."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.wait()
 
     def wait(self, seconds: float = 30) -> int:
         """Wait for its end; return the exit status."""

@@ -107,7 +107,7 @@ MISTAKES = [
 def test_a_mistake_is_said_at_its_level(
     engine: Path, name: str, text: str, mode: int, level: str, said: str
 ) -> None:
-    """Errors make the exit status 1, warnings with ``--strict``, notes never."""
+    """One line that names the file; the others run. An error makes the exit status 1."""
     plugin(engine, "all_good.sh")
     plugin(engine, name, text, mode)
     output = check(engine, "--tp", "2", status=int(level == "error"))
@@ -115,7 +115,16 @@ def test_a_mistake_is_said_at_its_level(
     assert line.startswith(f"{level:<7} 'plugins/{name}': ")
     assert said in line
     assert re.search(r"^all_good\.sh +scheduler, workers 0-1", output, re.MULTILINE)
-    check(engine, "--tp", "2", "--strict", status=int(level != "note"))
+
+
+def test_strict_takes_warnings_for_errors(engine: Path) -> None:
+    """And leaves notes alone."""
+    plugin(engine, "all_good.sh")
+    plugin(engine, "utils.py")
+    check(engine, "--strict")
+    plugin(engine, "woker_x.py")
+    check(engine)
+    check(engine, "--strict", status=1)
 
 
 def test_a_directory_of_every_mistake(engine: Path) -> None:
@@ -141,7 +150,7 @@ def test_a_directory_of_every_mistake(engine: Path) -> None:
         "all_good.sh": [],
         "all_link.sh": ["note"],
         "worker_\\xff\n\x1b[31m'.sh": [],
-        "worker_crlf.sh": [],
+        "worker_crlf.sh": ["warning"],
         "worker_off.sh": ["note"],
         "worker_fifo.sh": ["note"],
         "worker_broken.sh": ["error"],

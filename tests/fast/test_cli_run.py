@@ -125,16 +125,17 @@ def test_run_ends_when_every_stand_in_has_failed(tmp_path: Path) -> None:
 def test_one_role_alone(tmp_path: Path) -> None:
     """``--role`` stands in for one process of an engine of any size."""
     config = configuration(tmp_path, TELLS)
-    options = ("--role", "worker", "--worker-id", "3", "--worker-count", "8", "--for", "1")
+    options = ("--role", "worker", "--worker-id", "3", "--worker-count", "8")
     with Running(tmp_path, "-c", config, *options) as running:
-        assert running.wait() == 0
-        assert "I am WORKER 3 of 8" in running.log
+        running.until_logged("I am WORKER 3 of 8")
+        assert running.stop() == 0
         assert "SCHEDULER" not in running.log
 
 
 def test_for_ends_by_itself(tmp_path: Path) -> None:
     """``--for`` is what tests and scripts use in the place of Ctrl-C."""
-    with Running(tmp_path, "-c", configuration(tmp_path, TELLS), "--for", "1.5") as running:
+    with Running(tmp_path, "-c", configuration(tmp_path, TELLS), "--for", "4") as running:
+        running.until_logged("I am", times=2)
         assert running.wait() == 0
         assert running.log.count("goodbye") == 2
 
@@ -164,8 +165,9 @@ def test_a_reader_of_stdout_that_went_away_changes_nothing(tmp_path: Path) -> No
     """``run | head -1`` must not end in a traceback, nor leave plugins behind."""
     config = configuration(tmp_path, TELLS)
     closing = ("sh", "-c", 'set -o pipefail; "$@" | :', "sh")
-    with Running(tmp_path, "-c", config, "--for", "1", prefix=("bash", *closing[1:])) as running:
-        assert running.wait() == 0
+    with Running(tmp_path, "-c", config, prefix=("bash", *closing[1:])) as running:
+        running.until_logged("I am", times=2)
+        assert running.stop() == 0
         assert running.log.count("goodbye") == 2
         assert "Traceback" not in running.log
         assert "Broken" not in running.log
@@ -174,17 +176,17 @@ def test_a_reader_of_stdout_that_went_away_changes_nothing(tmp_path: Path) -> No
 def test_plugins_see_the_configuration_that_run_was_given(tmp_path: Path) -> None:
     """A real engine has it in this variable, which a plugin may use."""
     config = configuration(tmp_path, '#!/bin/sh\necho "file $LMCACHE_CONFIG_FILE"\n')
-    with Running(tmp_path, "-c", "lmcache.yaml", "--for", "1", cwd=tmp_path) as running:
-        assert running.wait() == 0
-        assert f"file {config}" in running.log
+    with Running(tmp_path, "-c", "lmcache.yaml", cwd=tmp_path) as running:
+        running.until_logged(f"file {config}")
+        assert running.stop() == 0
 
 
 def test_the_configuration_may_come_from_the_environment(tmp_path: Path) -> None:
     """As LMCache finds it."""
     config = configuration(tmp_path, TELLS)
-    with Running(tmp_path, "--for", "1", env={"LMCACHE_CONFIG_FILE": str(config)}) as running:
-        assert running.wait() == 0
-        assert "I am WORKER 0 of 1" in running.log
+    with Running(tmp_path, env={"LMCACHE_CONFIG_FILE": str(config)}) as running:
+        running.until_logged("I am WORKER 0 of 1")
+        assert running.stop() == 0
 
 
 def test_a_module_in_the_working_directory_is_not_imported(tmp_path: Path) -> None:
@@ -194,12 +196,11 @@ def test_a_module_in_the_working_directory_is_not_imported(tmp_path: Path) -> No
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported by mistake')\n")
     # As the installed command does it: without the working directory in front of the path.
     start = "import sys; del sys.path[0]; from lmcache_plugin_adapter.cli import main; main()"
-    arguments = ("-c", str(config), "--for", "1")
     with Running(
-        tmp_path, *arguments, cwd=tmp_path, program=(sys.executable, "-c", start)
+        tmp_path, "-c", config, cwd=tmp_path, program=(sys.executable, "-c", start)
     ) as running:
-        assert running.wait() == 0
-        assert "I am WORKER 0 of 1" in running.log
+        running.until_logged("I am WORKER 0 of 1")
+        assert running.stop() == 0
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,9 @@ def test_environment_and_levels(tmp_path: Path) -> None:
     config.write_text(
         json.dumps({"runtime_plugin_locations": [str(tmp_path)], "extra_config": {"a": 1}})
     )
-    with Running(tmp_path, "-c", config, "--tp", "2", "--for", "2") as running:
-        assert running.wait() == 0
+    with Running(tmp_path, "-c", config, "--tp", "2") as running:
+        running.until_logged("level none")
+        assert running.stop() == 0
         log = running.log
     for mark, level in levels:
         assert f"LMCache {level}: [worker_0_x] level {mark} (" in log

@@ -82,7 +82,8 @@ def start() -> Iterator[object]:
     yield start
     for plugin in started:
         for pid in plugin.session():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         plugin.process.wait(10)
         plugin.process.stdout.close()
 

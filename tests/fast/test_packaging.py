@@ -12,7 +12,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_under_test import ROOT, command, environment
+from cli_under_test import ROOT, Running, command, environment
 
 import lmcache_plugin_adapter
 
@@ -65,21 +65,16 @@ def test_the_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) ->
     install = ["-m", "pip", "install", "--quiet", "--no-compile", "--target", str(packages)]
     subprocess.run([sys.executable, *install, wheel], check=True, timeout=100)
     assert os.access(packages / "bin" / "lmcache-plugins", os.X_OK)
-    env = environment(LMCACHE_CONFIG_FILE="lmcache.yaml")
-    del env["PYTHONPATH"]
     (tmp_path / "all_x.sh").write_text("echo hello\n")
     (tmp_path / "lmcache.yaml").write_text("runtime_plugin_locations: [all_x.sh]\n")
-    for arguments in (["--version"], ["check"], ["run", "--for", "1"]):
-        result = subprocess.run(
-            [empty / "bin" / "python", "-m", "lmcache_plugin_adapter", *arguments],
-            env=env,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-    assert result.stderr.count("[all_x] hello") == 2
+    program = (str(empty / "bin" / "python"), "-m", "lmcache_plugin_adapter")
+    env = {"LMCACHE_CONFIG_FILE": "lmcache.yaml", "PYTHONPATH": ""}
+    subprocess.run(
+        [*program, "check", "--strict"], env=environment(**env), cwd=tmp_path, check=True
+    )
+    with Running(tmp_path, cwd=tmp_path, env=env, program=program) as running:
+        running.until_logged("[all_x] hello", times=2)
+        assert running.stop() == 0
 
 
 def test_the_version_is_said() -> None:
