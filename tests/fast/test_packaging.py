@@ -25,6 +25,10 @@ TOOLS_MAY_IMPORT = {"rich", "typer", "yaml"}
 HOST = {"lmcache", "vllm"}
 
 
+# One worker runs both tests of the wheel, so that it is built once.
+wheel_group = pytest.mark.xdist_group("wheel")
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel as people and CI do. Needs a package index, for the build backend."""
@@ -35,6 +39,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@wheel_group
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     """With the marker for type checkers, without tests."""
     with zipfile.ZipFile(wheel) as archive:
@@ -57,6 +62,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert b"lmcache-plugins=lmcache_plugin_adapter.cli:main" in entry_points.replace(b" ", b"")
 
 
+@wheel_group
 def test_the_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     """With what it asks for and nothing of this environment, away from the checkout."""
     empty = tmp_path / "venv"
