@@ -54,6 +54,9 @@ class RuntimePluginLauncher:
             plugins see -1.
         dp_rank: Index of the data-parallel replica.
         dp_size: Number of data-parallel replicas.
+        engine_pid: What plugins are told is their engine, where this process
+            only stands for it; None: this process. They live as long as this
+            process does.
 
     Raises:
         ValueError: ``role`` names no role.
@@ -68,6 +71,7 @@ class RuntimePluginLauncher:
         *,
         dp_rank: int = 0,
         dp_size: int = 1,
+        engine_pid: int | None = None,
     ) -> None:
         self.config = config
         self.role = role
@@ -81,6 +85,7 @@ class RuntimePluginLauncher:
             dp_rank=dp_rank,
             dp_size=dp_size,
         )
+        self._engine_pid = engine_pid
         self._link: Link | None = None
         self._stopping = False
         self._watcher: threading.Thread | None = None
@@ -130,7 +135,7 @@ class RuntimePluginLauncher:
                 identity=self.identity,
                 locations=locations,
                 config_json=config_json,
-                engine_pid=os.getpid(),
+                engine_pid=self._engine_pid or os.getpid(),
                 run_id=self._run_id,
                 python=self._python,
                 notes=notes,
@@ -189,24 +194,30 @@ class RuntimePluginLauncher:
                     return
                 time.sleep(0.001)
 
-    def status(self) -> dict[str, Any] | None:
+    def status(self, timeout: float = _STATUS_SECONDS) -> dict[str, Any] | None:
         """Return what the supervisor says of its plugins; None if none answers.
 
         The shape is that of ``lmcache-plugins status --json`` for one
         supervisor.
+
+        Args:
+            timeout: Seconds to wait for the whole answer.
         """
         link = self._link
         if link is None or self._owner != os.getpid():
             return None
+        deadline = time.monotonic() + timeout
         ours, theirs = socket.socketpair()
         with ours:
             try:
                 with theirs:
-                    socket.send_fds(link.connection, [b"C"], [theirs.fileno()])
-                ours.settimeout(_STATUS_SECONDS)
+                    # A supervisor that is stopped takes nothing: its queue may be full.
+                    end = theirs.fileno()
+                    socket.send_fds(link.connection, [b"C"], [end], socket.MSG_DONTWAIT)
                 ours.sendall(b'{"op": "status"}\n')
                 data = b""
                 while not data.endswith(b"\n"):
+                    ours.settimeout(max(deadline - time.monotonic(), 0.001))
                     part = ours.recv(1 << 16)
                     if not part:
                         return None
