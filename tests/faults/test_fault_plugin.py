@@ -1,0 +1,279 @@
+"""Whatever a plugin does, it harms neither the engine nor the other plugins, and ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from harness import alive, gone, state_of
+from world import GRACE, POLITE, World
+
+
+@pytest.mark.fault("G2", "stop: ignores SIGTERM, is killed after its grace period")
+def test_deaf(world: World) -> None:
+    """Not before, and not much later."""
+    world.python("all_x.py", "deaf(); note('up'); stay()")
+    engine, pids = world.up()
+    since = time.monotonic()
+    engine.do("launcher.stop_plugins()")
+    taken = world.expect_gone(pids, GRACE + 1, since)
+    assert taken >= GRACE - 0.05, "killed before its grace period was over"
+
+
+@pytest.mark.fault("G2", "stop: double-forked daemons in sessions of their own")
+def test_daemon(world: World) -> None:
+    """They are found and ended."""
+    world.python(
+        "all_x.py",
+        "if not os.fork():\n    os.setsid()\n    if os.fork(): os._exit(0)\n"
+        "    deaf(); note('up'); stay()\n" + POLITE,
+    )
+    engine, pids = world.up(2)
+    since = time.monotonic()
+    engine.do("launcher.stop_plugins()")
+    world.expect_gone(pids, GRACE + 1, since)
+
+
+@pytest.mark.fault("G2", "stop: a chain that forks and exits without end")
+def test_fork_chain(world: World) -> None:
+    """Each process lives for a millisecond: by the time it is seen, it is another."""
+    world.python(
+        "all_x.py",
+        "deaf(); note('up')\n"
+        "if os.fork(): stay()\n"
+        "os.setsid()\n"
+        "end = time.monotonic() + 30\n"
+        "while time.monotonic() < end:\n"
+        "    if os.fork(): os._exit(0)\n"
+        "    time.sleep(0.001)\n",
+    )
+    engine, pids = world.up()
+    since = time.monotonic()
+    engine.do("launcher.stop_plugins()")
+    world.expect_gone(pids, GRACE + 1, since)
+    world.expect_nothing(1.5)
+
+
+@pytest.mark.fault("G2", "SIGKILL of the engine: a fork storm of 300 processes")
+def test_fork_storm(world: World) -> None:
+    """All of it is ended."""
+    world.python(
+        "all_x.py",
+        "deaf(); note('up')\n"
+        "for n in range(300):\n"
+        "    if not os.fork():\n"
+        "        if n % 3 == 0: os.setsid()\n"
+        "        time.sleep(60); os._exit(0)\n"
+        "note('stormed'); stay()",
+    )
+    engine, _ = world.up()
+    world.wait_noted("stormed")
+    pids = world.processes()
+    since = time.monotonic()
+    engine.kill()
+    world.expect_gone(pids, GRACE + 1, since)
+
+
+@pytest.mark.fault("G2", "stop: changes its process group")
+def test_group(world: World) -> None:
+    """The first process has left its group."""
+    world.python(
+        "all_x.py",
+        "child = os.fork()\n"
+        "if not child: os.setpgid(0, 0); deaf(); note('up'); stay()\n"
+        "while os.getpgid(child) != child: time.sleep(0.01)\n"
+        "polite(); note('up'); stay()",
+    )
+    engine, pids = world.up(2)
+    since = time.monotonic()
+    engine.do("launcher.stop_plugins()")
+    world.expect_gone(pids, GRACE + 1, since)
+
+
+@pytest.mark.fault("G3", "stop: stopped itself with SIGSTOP, can still say goodbye")
+def test_stops_itself(world: World) -> None:
+    """It is continued."""
+    world.python("all_x.py", "polite(); note('up'); os.kill(os.getpid(), signal.SIGSTOP); stay()")
+    engine, pids = world.up()
+    world.wait(lambda: state_of(pids[0]) == "T", 5, "stopped")
+    since = time.monotonic()
+    engine.do("launcher.stop_plugins()")
+    world.expect_gone(pids, GRACE + 1, since)
+    assert world.noted("term") == pids, "it could not act on SIGTERM"
+
+
+@pytest.mark.fault("G6", "crash loop: slowed down, and each end is said")
+def test_crash_loop(world: World) -> None:
+    """Restarts back off; the engine is told of each."""
+    world.python("all_x.py", "note('up'); sys.exit(3)")
+    engine = world.engine()
+    begun = time.monotonic()
+    world.wait_noted("up", 4)
+    time.sleep(max(0.0, 2 - (time.monotonic() - begun)))
+    assert len(world.noted("up")) < 25, "no backoff"
+    assert "code 3" in engine.log()
+    assert "starting again" in engine.log()
+
+
+@pytest.mark.fault("G6", "exits at once with 0: said, not restarted")
+def test_exits(world: World) -> None:
+    """A plugin may be done."""
+    world.python("all_x.py", "note('up')")
+    engine = world.engine()
+    world.wait_noted("up")
+    world.wait(lambda: "code 0" in engine.log(), 5, "a line with its exit code")
+    time.sleep(0.5)
+    assert len(world.noted("up")) == 1
+
+
+@pytest.mark.fault("G6", "killed by a signal: named")
+def test_killed(world: World) -> None:
+    """People read names, not numbers."""
+    world.python("all_x.py", "note('up'); os.kill(os.getpid(), signal.SIGUSR2)")
+    engine = world.engine()
+    world.wait_noted("up")
+    world.wait(lambda: "SIGUSR2" in engine.log(), 5, "SIGUSR2 named in the log")
+
+
+@pytest.mark.fault("G6", "a crash is told with its last lines")
+def test_last_lines(world: World) -> None:
+    """In the same record."""
+    world.python("all_x.py", "raise ValueError('the reason')")
+    engine = world.engine()
+    world.wait(
+        lambda: any(
+            "xited with code 1" in line and "ValueError: the reason" in line
+            for line in engine.log().splitlines()
+        ),
+        5,
+        "a record with exit code and last output",
+    )
+
+
+@pytest.mark.fault("G2 G8", "leaves a process behind when it ends: ended before the restart")
+def test_leftover(world: World) -> None:
+    """What was left does not run beside the next."""
+    world.python(
+        "all_x.py", "if not os.fork():\n    deaf(); note('left'); stay()\ntime.sleep(0.2)\n"
+    )
+    world.engine()
+    (left,) = world.wait_noted("left")
+    world.expect_gone([left], GRACE + 1, time.monotonic(), "leftovers")
+
+
+@pytest.mark.fault("G8", "dies between fork and exec: no zombie, started again")
+@pytest.mark.ours_only("LMCache's launcher does not start anything again")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_dies_before_exec(world: World) -> None:
+    """A child that is killed in the moment before its program."""
+    (world.directory / "shim.c").write_text(
+        "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <signal.h>\n#include <stdlib.h>\n"
+        "#include <string.h>\n#include <unistd.h>\n#include <fcntl.h>\n"
+        "int execve(const char *path, char *const argv[], char *const envp[]) {\n"
+        '    const char *once = getenv("DIES_ONCE");\n'
+        '    if (once && argv[1] && strstr(argv[1], "all_x")'
+        " && open(once, O_CREAT | O_EXCL, 0600) >= 0)\n"
+        "        kill(getpid(), SIGKILL);\n"
+        "    return ((int (*)(const char *, char *const[], char *const[]))"
+        'dlsym(RTLD_NEXT, "execve"))(path, argv, envp);\n}\n'
+    )
+    command = ["cc", "-shared", "-fPIC", "-o", "shim.so", "shim.c", "-ldl"]
+    subprocess.run(command, cwd=world.directory, check=True)
+    world.python("all_x.py")
+    once = world.directory / "once"
+    engine, _ = world.up(
+        env={"LD_PRELOAD": str(world.directory / "shim.so"), "DIES_ONCE": str(once)}
+    )
+    assert once.exists()
+    assert "Killed by SIGKILL" in engine.log()
+
+
+@pytest.mark.fault("G6", "cannot be executed: said with what to do, not tried again")
+@pytest.mark.ours_only("LMCache's launcher runs .py and .sh only")
+def test_cannot_exec(world: World) -> None:
+    """The kernel's refusal is final."""
+    world.file("all_x", b"\x7fNOT-AN-ELF\n")
+    engine = world.engine(settings={"restart": "always"})
+    world.wait(lambda: "Cannot run" in engine.log(), 5, "a line that says so")
+    time.sleep(0.4)
+    assert engine.log().count("Started") == 1
+
+
+@pytest.mark.fault("G3 G5", "what it writes during its grace period is logged")
+def test_last_words(world: World) -> None:
+    """To the last line."""
+    world.python(
+        "all_x.py",
+        "def last(*_):\n    time.sleep(0.2); print('last words', flush=True); os._exit(0)\n"
+        "signal.signal(signal.SIGTERM, last); note('up'); stay()",
+    )
+    engine, pids = world.up()
+    engine.do("launcher.stop_plugins()")
+    world.wait(lambda: "last words" in engine.log(), 3, "its last words in the log")
+
+
+@pytest.mark.fault("G6", "its file is replaced while it runs: the next start runs the new one")
+@pytest.mark.ours_only("LMCache's launcher does not start anything again")
+def test_replaced(world: World) -> None:
+    """As a deployment does it, by a rename."""
+    path = world.python("all_x.py", "polite(); note('up'); stay()")
+    engine, pids = world.up()
+    world.python(".new", "polite(); note('new'); stay()").rename(path)
+    os.kill(pids[0], signal.SIGKILL)
+    world.wait_noted("new")
+    assert alive(engine.pid)
+
+
+@pytest.mark.fault("G6", "its file is deleted while it runs: it runs on; a restart says why not")
+@pytest.mark.ours_only("LMCache's launcher does not start anything again")
+def test_deleted(world: World) -> None:
+    """The interpreter's complaint is in the log."""
+    path = world.python("all_x.py")
+    engine, pids = world.up()
+    path.unlink()
+    time.sleep(0.2)
+    assert alive(pids[0])
+    os.kill(pids[0], signal.SIGKILL)
+    world.wait(lambda: "No such file" in engine.log(), 5, "a line that names the missing file")
+
+
+@pytest.mark.fault("G2", "100 plugins end in the same moment: all are reaped, all is said")
+def test_all_end(world: World) -> None:
+    """The supervisor does not drown."""
+    for number in range(100):
+        name = f"all_{chr(97 + number // 26)}{chr(97 + number % 26)}.sh"
+        world.file(name, f'echo "up $$" >> "$NOTES"; read _ < {world.directory}/gate; exit 0')
+    gate = world.directory / "gate"
+    os.mkfifo(gate)
+    engine = world.engine(settings={"stop_grace": 5})
+    pids = world.wait_noted("up", 100, 20)
+    world.wait(lambda: len(world.processes()) == 100, 10, "100 plugins wait")
+    since = time.monotonic()
+    writer = os.open(gate, os.O_WRONLY)
+    time.sleep(0.2)
+    os.close(writer)
+    world.expect_gone(pids, 3, since)
+    world.wait(lambda: engine.log().count("code 0") == 100, 3, "100 lines of their ends")
+    world.measured(f"all said after {time.monotonic() - since:.2f} s")
+    # No zombie of theirs, whoever their parent is.
+    assert all(state_of(pid) is None for pid in pids), "zombies are left"
+
+
+@pytest.mark.fault("G8", "ends while its child runs on in another session: no zombie, no orphan")
+def test_orphan(world: World) -> None:
+    """The orphan is adopted, asked and reaped."""
+    world.python(
+        "all_x.py",
+        "if not os.fork():\n    os.setsid(); polite(); note('left'); stay()\n"
+        "time.sleep(0.2); sys.exit(0)",
+    )
+    world.engine()
+    (left,) = world.wait_noted("left")
+    world.expect_gone([left], GRACE + 1, time.monotonic(), "orphans")
+    assert world.noted("term") == [left]
+    world.wait(lambda: gone(left) and not Path(f"/proc/{left}").exists(), 2, "reaped")
