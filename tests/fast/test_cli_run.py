@@ -86,6 +86,8 @@ def test_a_second_ctrl_c_does_not_wait_for_the_grace_period(tmp_path: Path) -> N
         running.process.send_signal(signal.SIGINT)
         assert running.wait(10) == 0
         assert not running.processes()
+        # The supervisors were left to end in order: they have said what became of the plugins.
+        assert running.log.count("[all_x] Stopped: killed by SIGKILL") == 2
 
 
 def test_sigkill_of_run_takes_everything_along_after_a_warning(tmp_path: Path) -> None:
