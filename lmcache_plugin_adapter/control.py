@@ -13,18 +13,21 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from .loop import Loop
 
-    Handler = Callable[[Mapping[str, Any]], dict[str, Any]]
+    Handler = Callable[[Mapping[str, Any], "Client"], "dict[str, Any] | None"]
 
 PROTOCOL = 1
 """Version of the requests and answers; told in each answer."""
 
 _REQUEST_BYTES = 1 << 16
 _CLIENTS = 32
+_CLIENT_BYTES = 1 << 20
+"""What may wait for a client that reads slowly, before it misses lines of output."""
+
 _PEER = struct.Struct("3i")
 
 
@@ -33,14 +36,15 @@ class ControlServer:
 
     Args:
         loop: The supervisor's loop.
-        handlers: What to call for each operation.
+        handlers: What to call for each operation, with the request and the
+            client; returns the answer, or None where it comes later.
     """
 
     def __init__(self, loop: Loop, handlers: Mapping[str, Handler]) -> None:
         self._loop = loop
         self._handlers = handlers
         self._listener: socket.socket | None = None
-        self._clients: set[_Client] = set()
+        self._clients: set[Client] = set()
 
     def listen(self, directory: str, name: str) -> None:
         """Listen at ``name`` in ``directory``.
@@ -71,7 +75,7 @@ class ControlServer:
             connection.close()
             return
         connection.setblocking(False)
-        self._clients.add(_Client(self._loop, connection, self._answer, self._clients.discard))
+        self._clients.add(Client(self._loop, connection, self._answer, self._clients.discard))
 
     def close(self) -> None:
         """Stop listening and drop all clients."""
@@ -96,7 +100,7 @@ class ControlServer:
             return
         self.adopt(connection)
 
-    def _answer(self, line: bytes) -> bytes:
+    def _answer(self, line: bytes, client: Client) -> None:
         import json  # only who is asked pays for it
 
         try:
@@ -104,37 +108,79 @@ class ControlServer:
             handler = self._handlers.get(request["op"])
             if handler is None:
                 known = ", ".join(sorted(self._handlers))
-                error = f"unknown op {request['op']!r}: known are {known}"
-                answer: dict[str, Any] = {"ok": False, "protocol": PROTOCOL, "error": error}
-            else:
-                answer = {"ok": True, "protocol": PROTOCOL, **handler(request)}
+                client.fail(f"unknown op {request['op']!r}: known are {known}")
+                return
+            answer = handler(request, client)
         except (ValueError, KeyError, TypeError, RecursionError) as problem:
-            answer = {"ok": False, "protocol": PROTOCOL, "error": str(problem)}
-        return json.dumps(answer).encode() + b"\n"
+            client.fail(str(problem))
+            return
+        if answer is not None:
+            client.send(answer)
 
 
-class _Client:
-    """One connection: bounded in, buffered out, never waited for."""
+class Client:
+    """One connection: bounded in, bounded out, never waited for."""
 
     def __init__(
         self,
         loop: Loop,
         connection: socket.socket,
-        answer: Callable[[bytes], bytes],
-        forget: Callable[[_Client], None],
+        answer: Callable[[bytes, Client], None],
+        forget: Callable[[Client], None],
     ) -> None:
         self._loop = loop
         self._connection = connection
         self._answer = answer
-        self._forget = forget
         self._in = b""
         self._out = b""
+        self._skipped = 0
+        self._ending = False
+        self._open = True
+        self.on_close: list[Callable[[], None]] = [lambda: forget(self)]
+        """Called once when the connection has ended."""
         loop.watch(connection.fileno(), self._ready)
 
+    def send(self, answer: Mapping[str, Any]) -> None:
+        """Answer a request."""
+        self._send({"ok": True, "protocol": PROTOCOL, **answer})
+
+    def fail(self, error: str) -> None:
+        """Answer that a request cannot be done."""
+        self._send({"ok": False, "protocol": PROTOCOL, "error": error})
+
+    def send_lines(self, lines: Iterable[tuple[float, str, int, str]]) -> None:
+        """Send lines of output (time, plugin, level, text); one who does not read misses some."""
+        for when, name, level, text in lines:
+            if len(self._out) > _CLIENT_BYTES:
+                self._skipped += 1
+                continue
+            line: dict[str, Any] = {"time": when, "name": name, "level": level, "text": text}
+            if self._skipped:
+                line["skipped"], self._skipped = self._skipped, 0
+            self._send(line)
+
+    def finish(self) -> None:
+        """End the connection once all is sent."""
+        self._ending = True
+        self._flush()
+
     def close(self) -> None:
+        """End the connection."""
+        if not self._open:
+            return
+        self._open = False
         self._loop.unwatch(self._connection.fileno())
         self._connection.close()
-        self._forget(self)
+        for callback in self.on_close:
+            callback()
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        if not self._open:
+            return
+        import json
+
+        self._out += json.dumps(message).encode() + b"\n"
+        self._flush()
 
     def _ready(self) -> None:
         if self._out:
@@ -150,20 +196,23 @@ class _Client:
         if not part or len(self._in) > _REQUEST_BYTES:
             self.close()
             return
-        line, newline, rest = self._in.partition(b"\n")
-        if newline:
-            self._in = rest
-            self._out = self._answer(line)
-            self._flush()
+        while b"\n" in self._in and self._open:
+            line, _, self._in = self._in.partition(b"\n")
+            self._answer(line, self)
 
     def _flush(self) -> None:
+        if not self._open:
+            return
         try:
-            sent = self._connection.send(self._out)
+            sent = self._connection.send(self._out) if self._out else 0
         except BlockingIOError:
             sent = 0
         except OSError:
             self.close()
             return
         self._out = self._out[sent:]
+        if self._ending and not self._out:
+            self.close()
+            return
         events = select.EPOLLOUT if self._out else select.EPOLLIN
         self._loop.watch(self._connection.fileno(), self._ready, events)

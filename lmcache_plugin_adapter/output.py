@@ -145,6 +145,8 @@ class PluginOutput:
         self._report: Timer | None = None
         self._report_since = 0.0
         self.max_line_bytes = max_line_bytes
+        self.followers: list[Callable[[float, Block], None]] = []
+        """Told of each block of lines and its time, whatever the rate limit does."""
         self.lines = 0
         self.dropped = 0
         self.bytes = 0
@@ -164,10 +166,13 @@ class PluginOutput:
     def add(self, blocks: Sequence[Block]) -> None:
         """Log lines; what the limit or a blocked log does not take is counted."""
         now = time.monotonic()
+        wall = time.time()
         stamp = self._log.clock.stamp()
         for block in blocks:
             self.lines += block.lines
-            self.ring.add(time.time(), block.level, block.text)
+            self.ring.add(wall, block.level, block.text)
+            for follower in self.followers:
+                follower(wall, block)
             admitted = self._admit(block, now) if block.level <= self._log.threshold else None
             if admitted is None:
                 continue

@@ -83,7 +83,9 @@ def run_planner(
     entries = [encode_plugin(plugin) for plugin in plan.plugins] if settings.enabled else []
     if not settings.enabled:
         say("note", "Plugins are switched off (extra_config.runtime_plugins.enabled: false)")
-    write_message(fd, ("plan", {"environment": variables, "plugins": entries}))
+    skipped = [os.path.abspath(location) for location in skip]
+    message = {"environment": variables, "plugins": entries, "skipped": skipped}
+    write_message(fd, ("plan", message))
     # The plugins are on their way: now there is time to clear up after the dead.
     killed = end_strays()
     if killed:

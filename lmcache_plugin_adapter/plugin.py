@@ -94,7 +94,7 @@ class Plugin:
             self._start_again = True
             return
         was = self.state
-        self.state = transition(self.state, Event.START)
+        self._move(Event.START)
         if self.state is State.STARTING and (was is not self.state or not self.pid):
             self._cancel_timer()
             self._attempt = 0
@@ -104,8 +104,10 @@ class Plugin:
         """Ask the plugin to end: SIGTERM now, SIGKILL to all of it after its grace period."""
         self._start_again = False
         was = self.state
-        self.state = transition(was, Event.STOP)
-        if self.state is not State.STOPPING or was is State.STOPPING:
+        self._move(Event.STOP)
+        if was is State.STOPPING:
+            return
+        if self.state is not State.STOPPING:
             self._cancel_timer()
             return
         if was is State.RUNNING:
@@ -119,7 +121,7 @@ class Plugin:
 
     def exec_failed(self, number: int) -> None:
         """Take note that the child could not exec; ``number`` is the error's."""
-        self.state = transition(self.state, Event.CANNOT_RUN)
+        self._move(Event.CANNOT_RUN)
         reason = _EXEC_HINTS.get(number) or (
             os.strerror(number) if number > 0 else "an error before its start"
         )
@@ -138,7 +140,7 @@ class Plugin:
         for capture in list(self._captures):
             capture.drain()
         was = self.state
-        self.state = transition(was, Event.EXITED)
+        self._move(Event.EXITED)
         if was is State.STOPPING:
             self._say(INFO, f"Stopped: {uncapitalized(exit_text(code))} after {span(uptime)}")
             if table is not None:
@@ -182,6 +184,11 @@ class Plugin:
 
     # --- inside -----------------------------------------------------------
 
+    def _move(self, event: Event) -> None:
+        was, self.state = self.state, transition(self.state, event)
+        if self.state is not was:
+            self._shared.changed(self)
+
     def _spawn(self) -> None:
         shared = self._shared
         self._timer = None
@@ -203,7 +210,7 @@ class Plugin:
             )
         except OSError as error:
             os.close(read_end)
-            self.state = transition(self.state, Event.SPAWN_FAILED)
+            self._move(Event.SPAWN_FAILED)
             self._back_off(f"Cannot start: {uncapitalized(error.strerror or str(error))}")
             return
         finally:
@@ -211,7 +218,7 @@ class Plugin:
         shared.by_pid[pid] = self
         self.pid = pid
         self.started_at = time.monotonic()
-        self.state = transition(self.state, Event.SPAWNED)
+        self._move(Event.SPAWNED)
         self._lines_before = self.output.lines
         self.output.started(pid)
         self._captures.append(
@@ -265,7 +272,7 @@ class Plugin:
         self._timer = self._shared.loop.call_later(delay, self._backoff_elapsed)
 
     def _backoff_elapsed(self) -> None:
-        self.state = transition(self.state, Event.BACKOFF_ELAPSED)
+        self._move(Event.BACKOFF_ELAPSED)
         if self.state is State.STARTING:
             self.restarts += 1
             self._spawn()
@@ -277,7 +284,7 @@ class Plugin:
 
     def _grace_elapsed(self) -> None:
         self._timer = None
-        self.state = transition(self.state, Event.GRACE_ELAPSED)
+        self._move(Event.GRACE_ELAPSED)
         if self.state not in (State.CLEARING, State.STOPPING):
             return
         table = ProcessTable()
@@ -321,12 +328,12 @@ class Plugin:
         """Take note that nothing is left of this run."""
         self._end_run()
         if self.state is State.STOPPING:
-            self.state = transition(self.state, Event.CLEARED)
+            self._move(Event.CLEARED)
             if self._start_again:
                 self._start_again = False
                 self.start()
             return
-        self.state = transition(self.state, self._after)
+        self._move(self._after)
         if self.state is State.BACKING_OFF:
             self._wait_to_start()
 

@@ -6,6 +6,8 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .loop import Loop
     from .output import EventLog
     from .plugin import Plugin
@@ -44,5 +46,7 @@ class Shared:
         """Of every plugin, without what is its own."""
         self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self.report_r, self.report_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.changed: Callable[[Plugin], None] = lambda _plugin: None
+        """Called when a plugin has changed its state."""
         self.by_pid: dict[int, Plugin] = {}
         """The first processes that have not been reaped."""

@@ -14,13 +14,14 @@ import time
 from functools import partial
 
 from . import __version__
+from .catalog import Catalog
 from .control import ControlServer
 from .deathwatch import watch_engine
 from .lifecycle import State
 from .loop import Loop
+from .operations import Operations
 from .output import EventLog
 from .planning import Planning
-from .plugin import Plugin
 from .procfs import ProcessTable
 from .records import ERROR, INFO, WARNING, threshold_from, wants_color
 from .runtime_dir import CONFIG_FILE, CONTROL_SOCKET, InstanceDir, open_root
@@ -33,11 +34,12 @@ from .wording import count_processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from .bootstrap import Launch
     from .loop import Timer
+    from .plugin import Plugin
 
 NAME = "lmcache-plugins"
 """What stands in brackets before the supervisor's own records."""
@@ -55,7 +57,7 @@ class Supervisor:
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
         self._started = time.monotonic()
-        self._plugins: dict[str, Plugin] = {}
+        self._reloads: list[Callable[[dict[str, Any]], None]] = []
         self._stopping = False
         self._stop_deadline = 0.0
         self._strays_asked = False
@@ -81,7 +83,10 @@ class Supervisor:
         setup = ChildSetup(os.getpid(), self._loop.signals, raise_file_limit())
         role = launch.label.replace(" ", "-")
         self._shared = Shared(self._loop, self._log, setup, files, launch.run_id.encode(), role)
-        self._control = ControlServer(self._loop, {"status": lambda _request: self.status()})
+        self._shared.changed = self._changed
+        self._plugins = Catalog(self._shared)
+        self._operations = Operations(self._plugins, self.status, self._reload)
+        self._control = ControlServer(self._loop, self._operations.handlers)
         self._instance: InstanceDir | None = None
         self._planning = Planning(self._loop, setup, self._log, self._plan, self._adopt)
 
@@ -127,30 +132,27 @@ class Supervisor:
     def _adopt(self, plan: Mapping[str, Any]) -> None:
         if self._stopping:
             return
-        environment = {
-            name: value for name, value in os.environb.items() if name not in plan["environment"]
-        }
-        environment.update(
-            (name, value) for name, value in plan["environment"].items() if value is not None
-        )
-        self._shared.environment = environment
-        known = {plugin.entry["key"] for plugin in self._plugins.values()}
-        for entry in plan["plugins"]:
-            if entry["key"] in known:
-                continue
-            free = (name for name in entry["names"] if name not in self._plugins)
-            name = next(free, f"{entry['names'][-1]} ({len(self._plugins)})")
-            plugin = Plugin(self._shared, name, entry)
-            self._plugins[name] = plugin
-            if plugin.refused:
-                self._log.say(ERROR, name, f"Refused: {plugin.refused}")
-        for plugin in list(self._plugins.values()):
-            if plugin.state is State.STARTING:
-                plugin.start()
-        grace = max((p.entry["stop_grace"] for p in self._plugins.values()), default=0.0)
-        self._tell_engine(f"G{grace}\n")
-        if not self._plugins:
+        reloads, self._reloads = self._reloads, []
+        if reloads:
+            done = self._plugins.reload(plan)
+            counts = ", ".join(f"{len(names)} {what}" for what, names in done.items())
+            self._say(INFO, f"Reloaded: {counts}")
+            for answer in reloads:
+                answer(done)
+        else:
+            self._plugins.adopt(plan)
+        self._tell_engine(f"G{self._plugins.longest_grace}\n")
+        if not len(self._plugins):
             self._say(INFO, f"No plugin is meant for this {self._launch.label}")
+
+    def _reload(self, answer: Callable[[dict[str, Any]], None]) -> None:
+        self._reloads.append(answer)
+        self._planning.start()
+
+    def _changed(self, plugin: Plugin) -> None:
+        if plugin.state.settled:
+            self._loop.call_soon(partial(self._plugins.settled, plugin))
+        self._loop.call_soon(self._operations.changed)
 
     # --- the end ---------------------------------------------------------------
 
@@ -167,16 +169,15 @@ class Supervisor:
         if self._stopping:
             return
         self._stopping = True
-        running = [p for p in self._plugins.values() if not p.state.settled]
+        running = [p for p in self._plugins if not p.state.settled]
         if running:
             count = "1 plugin" if len(running) == 1 else f"{len(running)} plugins"
             self._say(INFO, f"Stopping {count}: {reason}")
         self._planning.cancel()
-        grace = 0.0
         for plugin in running:
-            grace = max(grace, plugin.entry["stop_grace"])
             plugin.stop()
-        self._stop_deadline = time.monotonic() + grace
+        # Of all, as what a plugin was allowed to leave has a grace period, too.
+        self._stop_deadline = time.monotonic() + self._plugins.longest_grace
         self._loop.call_soon(self._look_for_end)
 
     def _look_for_end(self) -> None:
@@ -185,7 +186,7 @@ class Supervisor:
             self._end_timer.cancel()
             self._end_timer = None
         if self._reap_children():
-            for plugin in self._plugins.values():
+            for plugin in self._plugins:
                 if plugin.state in (State.STOPPING, State.CLEARING):
                     plugin.cleared()
             self._loop.stop()
@@ -194,7 +195,7 @@ class Supervisor:
         if self._strays_asked and self._shared.by_pid and late < 0:
             return  # the next SIGCHLD or the end of a grace period brings us back
         table = ProcessTable()
-        for plugin in self._plugins.values():
+        for plugin in self._plugins:
             plugin.look(table)
         me, first = os.getpid(), self._shared.by_pid
         strays = table.with_descendants([me]) - {me}
@@ -213,7 +214,7 @@ class Supervisor:
         self._end_timer = self._loop.call_later(_LOOK_AGAIN, self._look_for_end)
 
     def _finish(self) -> None:
-        for plugin in self._plugins.values():
+        for plugin in self._plugins:
             plugin.flush()
         self._report_losses()
         if self._last_words is not None:
@@ -258,12 +259,12 @@ class Supervisor:
             table = ProcessTable()
             for plugin, status in ended:
                 plugin.exited(status, table)
-            for plugin in self._plugins.values():
+            for plugin in self._plugins:
                 plugin.look(table)
         return childless
 
     def _ending_some(self) -> bool:
-        return any(p.state in (State.CLEARING, State.STOPPING) for p in self._plugins.values())
+        return any(p.state in (State.CLEARING, State.STOPPING) for p in self._plugins)
 
     def _read_exec_reports(self) -> None:
         try:
@@ -364,5 +365,5 @@ class Supervisor:
             "run_id": self._launch.run_id,
             "uptime": round(now - self._started, 3),
             "stopping": self._stopping,
-            "plugins": [plugin.status(now) for plugin in self._plugins.values()],
+            "plugins": [plugin.status(now) for plugin in self._plugins],
         }

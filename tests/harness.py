@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -178,6 +179,17 @@ class Engine:
         status = self.do("launcher.status()") or {"plugins": ()}
         return next((plugin for plugin in status["plugins"] if plugin["name"] == name), {})
 
+    @property
+    def control(self) -> str:
+        """The path of its control socket."""
+        run = self.log_path.parent / "run"
+        found = wait_until(lambda: list(run.glob(f"*.{self.pid}.*/control.sock")))
+        return str(found[0])
+
+    def ask(self, op: str, **request: Any) -> dict[str, Any]:
+        """Ask its supervisor something."""
+        return ask(self.control, json.dumps({"op": op, **request}).encode() + b"\n")
+
     def supervisor(self) -> int:
         """Return the supervisor's pid."""
         found = re.findall(r"\(supervisor\.py:(\d+):", self.log())
@@ -215,6 +227,32 @@ RECORD = re.compile(
     r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\] LMCache ([A-Z]+): \[(.*?)\] (.*) "
     r"\(([^()]*):\d+:lmcache_plugin_adapter\.[\w.]+\)",
 )
+
+
+def connect(path: str) -> socket.socket:
+    """Return a connection to a control socket, whatever its path's length."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(10)
+    directory = os.open(os.path.dirname(path), os.O_PATH)
+    try:
+        connection.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+    finally:
+        os.close(directory)
+    return connection
+
+
+def ask(path: str, request: bytes) -> dict[str, Any]:
+    """Send one request to a control socket and return the answer."""
+    with connect(path) as connection:
+        connection.sendall(request)
+        data = b""
+        while not data.endswith(b"\n"):
+            part = connection.recv(65536)
+            if not part:
+                raise ConnectionError
+            data += part
+        answer: dict[str, Any] = json.loads(data)
+        return answer
 
 
 def survivors(directory: Path) -> Iterator[str]:

@@ -1,0 +1,139 @@
+"""The plugins that a supervisor keeps: taken from plans, and brought in line with later ones."""
+
+from __future__ import annotations
+
+import os
+
+from .lifecycle import State
+from .plugin import Plugin
+from .records import ERROR
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    from .shared import Shared
+
+    Entry = Mapping[str, Any]
+
+
+class Catalog:
+    """All plugins by name, in the order of the plan.
+
+    Args:
+        shared: What they share.
+    """
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._plugins: dict[str, Plugin] = {}
+        self._successors: dict[Plugin, Entry | None] = {}
+
+    def __iter__(self) -> Iterator[Plugin]:
+        return iter(list(self._plugins.values()))
+
+    def __len__(self) -> int:
+        return len(self._plugins)
+
+    def get(self, name: str) -> Plugin | None:
+        """Return the plugin of a name: its own, its file's name, or its path."""
+        found = self._plugins.get(name)
+        if found is not None:
+            return found
+        hits = [plugin for plugin in self if name in plugin.entry["names"]]
+        return hits[0] if len(hits) == 1 else None
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all plugins."""
+        return list(self._plugins)
+
+    @property
+    def longest_grace(self) -> float:
+        """The longest grace period of any plugin, in seconds."""
+        return max((plugin.entry["stop_grace"] for plugin in self), default=0.0)
+
+    def adopt(self, plan: Mapping[str, Any]) -> None:
+        """Add the plugins of ``plan`` that are not known yet, and start them."""
+        self._take_environment(plan)
+        known = {plugin.entry["key"] for plugin in self}
+        self._start([self._add(e) for e in plan["plugins"] if e["key"] not in known])
+
+    def reload(self, plan: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Bring the plugins in line with ``plan``; only what differs is touched.
+
+        Returns:
+            The names of the plugins that were ``started``, ``restarted``,
+            ``stopped`` and left ``unchanged``.
+        """
+        self._take_environment(plan)
+        by_path = {plugin.entry["path"]: plugin for plugin in self}
+        done: dict[str, list[str]] = {
+            key: [] for key in ("started", "restarted", "stopped", "unchanged")
+        }
+        new = []
+        for entry in plan["plugins"]:
+            plugin = by_path.pop(entry["path"], None)
+            if plugin is None:
+                new.append(entry)
+            elif entry != plugin.entry or plugin.state is State.FAILED:
+                done["restarted"].append(plugin.name)
+                self._replace(plugin, entry)
+            else:
+                self._successors.pop(plugin, None)
+                done["unchanged"].append(plugin.name)
+        for path, plugin in by_path.items():
+            if _below(path, plan["skipped"]):
+                done["unchanged"].append(plugin.name)
+            else:
+                done["stopped"].append(plugin.name)
+                self._replace(plugin, None)
+        added = [self._add(entry) for entry in new]
+        self._start(added)
+        done["started"] = [plugin.name for plugin in added]
+        return done
+
+    def settled(self, plugin: Plugin) -> None:
+        """Take note that nothing runs of ``plugin``: its successor may start now."""
+        if plugin not in self._successors:
+            return
+        entry = self._successors.pop(plugin)
+        plugin.flush()
+        del self._plugins[plugin.name]
+        if entry is not None:
+            self._start([self._add(entry, plugin.name)])
+
+    # --- inside -------------------------------------------------------------
+
+    def _take_environment(self, plan: Mapping[str, Any]) -> None:
+        differs: dict[bytes, bytes | None] = plan["environment"]
+        kept = {name: value for name, value in os.environb.items() if name not in differs}
+        kept.update((name, value) for name, value in differs.items() if value is not None)
+        self._shared.environment = kept
+
+    def _add(self, entry: Entry, name: str | None = None) -> Plugin:
+        if name is None:
+            free = (name for name in entry["names"] if name not in self._plugins)
+            name = next(free, f"{entry['names'][-1]} ({len(self._plugins)})")
+        plugin = Plugin(self._shared, name, entry)
+        self._plugins[name] = plugin
+        if plugin.refused:
+            self._shared.log.say(ERROR, name, f"Refused: {plugin.refused}")
+        return plugin
+
+    def _start(self, plugins: Sequence[Plugin]) -> None:
+        for plugin in plugins:
+            if plugin.state is State.STARTING:
+                plugin.start()
+
+    def _replace(self, plugin: Plugin, entry: Entry | None) -> None:
+        """End ``plugin`` and let ``entry`` follow it, once nothing is left of it."""
+        self._successors[plugin] = entry
+        plugin.stop()
+        if plugin.state.settled:
+            self.settled(plugin)
+
+
+def _below(path: str, locations: Sequence[str]) -> bool:
+    return any(path == location or path.startswith(f"{location}/") for location in locations)

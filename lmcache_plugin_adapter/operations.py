@@ -1,0 +1,156 @@
+"""What can be asked of a supervisor through its socket."""
+
+from __future__ import annotations
+
+from .lifecycle import State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from .catalog import Catalog
+    from .control import Client
+    from .framing import Block
+    from .plugin import Plugin
+
+    Request = Mapping[str, Any]
+
+_LOG_LINES = 100
+"""Lines that ``logs`` shows where no number is asked for."""
+
+
+class OperationError(ValueError):
+    """A request that cannot be done; the text says why."""
+
+
+class Operations:
+    """Do what clients ask; answer at once, or when it is done.
+
+    Args:
+        catalog: The plugins.
+        describe: Returns what is said of the supervisor itself.
+        reload: Looks for plugins anew and calls back with what was done.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        describe: Callable[[], dict[str, Any]],
+        reload: Callable[[Callable[[dict[str, Any]], None]], None],
+    ) -> None:
+        self._catalog = catalog
+        self._describe = describe
+        self._reload = reload
+        self._waiting: list[tuple[Callable[[], bool], Callable[[], None]]] = []
+        self.handlers = {
+            "status": self._status,
+            "start": self._start,
+            "stop": self._stop,
+            "restart": self._restart,
+            "reload": self._reload_plugins,
+            "logs": self._logs,
+        }
+
+    def changed(self) -> None:
+        """A plugin changed its state: answer those who waited for it."""
+        waiting, self._waiting = self._waiting, []
+        for is_done, answer in waiting:
+            if is_done():
+                answer()
+            else:
+                self._waiting.append((is_done, answer))
+
+    # --- operations -----------------------------------------------------------
+
+    def _status(self, _request: Request, _client: Client) -> dict[str, Any]:
+        return self._describe()
+
+    def _start(self, request: Request, client: Client) -> dict[str, Any] | None:
+        plugins = self._select(request)
+        for plugin in plugins:
+            plugin.start()
+        return self._answer(request, client, plugins, _is_up_or_settled)
+
+    def _stop(self, request: Request, client: Client) -> dict[str, Any] | None:
+        plugins = self._select(request)
+        for plugin in plugins:
+            plugin.stop()
+        return self._answer(request, client, plugins, lambda plugin: plugin.state.settled)
+
+    def _restart(self, request: Request, client: Client) -> dict[str, Any] | None:
+        plugins = self._select(request)
+        for plugin in plugins:
+            plugin.stop()
+            plugin.start()
+        return self._answer(request, client, plugins, _is_up_or_settled)
+
+    def _reload_plugins(self, _request: Request, client: Client) -> None:
+        self._reload(client.send)
+
+    def _logs(self, request: Request, client: Client) -> None:
+        plugins = self._select(request)
+        count = request.get("lines", _LOG_LINES)
+        if not isinstance(count, int) or count < 0:
+            raise OperationError(f"'lines' is {count!r}, not a whole number from 0")
+        kept = [
+            (when, plugin.name, level, text)
+            for plugin in plugins
+            for when, level, text in plugin.output.ring.lines()
+        ]
+        kept.sort(key=lambda line: line[0])
+        client.send({"names": [plugin.name for plugin in plugins]})
+        if count:
+            client.send_lines(kept[-count:])
+        if not request.get("follow"):
+            client.finish()
+            return
+        for plugin in plugins:
+            self._follow(plugin, client)
+
+    def _follow(self, plugin: Plugin, client: Client) -> None:
+        def told(now: float, block: Block) -> None:
+            text = block.text.decode("utf-8", "replace")
+            client.send_lines([(now, plugin.name, block.level, line) for line in text.split("\n")])
+
+        plugin.output.followers.append(told)
+        client.on_close.append(lambda: plugin.output.followers.remove(told))
+
+    # --- inside ---------------------------------------------------------------
+
+    def _select(self, request: Request) -> list[Plugin]:
+        names = request.get("names")
+        if request.get("all") is True:
+            return list(self._catalog)
+        if not isinstance(names, list) or not names:
+            raise OperationError("no plugin is named; name some, or ask for all")
+        return [self._find(name) for name in names]
+
+    def _find(self, name: object) -> Plugin:
+        plugin = self._catalog.get(name) if isinstance(name, str) else None
+        if plugin is not None:
+            return plugin
+        from .nearmiss import near_miss  # only a mistake pays for it
+
+        meant = near_miss(str(name), self._catalog.names)
+        hint = f"; did you mean {meant!r}?" if meant else ""
+        raise OperationError(f"unknown plugin {name!r}{hint}")
+
+    def _answer(
+        self,
+        request: Request,
+        client: Client,
+        plugins: list[Plugin],
+        is_done: Callable[[Plugin], bool],
+    ) -> dict[str, Any] | None:
+        def states() -> dict[str, Any]:
+            return {"plugins": [{"name": p.name, "state": p.state.value} for p in plugins]}
+
+        if not request.get("wait") or all(map(is_done, plugins)):
+            return states()
+        self._waiting.append((lambda: all(map(is_done, plugins)), lambda: client.send(states())))
+        return None
+
+
+def _is_up_or_settled(plugin: Plugin) -> bool:
+    return plugin.state.settled or plugin.state in (State.RUNNING, State.BACKING_OFF)

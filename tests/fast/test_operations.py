@@ -1,0 +1,214 @@
+"""Start, stop, restart, reload and logs, as asked for through the control socket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+
+import pytest
+from harness import alive, connect, gone, wait_until
+
+UP = "trap 'echo goodbye; exit' TERM; echo up; while :; do sleep 30 & wait $!; done"
+
+
+@pytest.fixture
+def one(plugin, engine):
+    """An engine with two plugins that are up."""
+    plugin("all_a.sh", UP)
+    plugin("all_b.sh", UP)
+    started = engine()
+    started.wait_for(lambda: started.log().count("] up ") == 2)
+    return started
+
+
+def states(one) -> dict[str, str]:
+    """Return each plugin's state by name."""
+    return {plugin["name"]: plugin["state"] for plugin in one.ask("status")["plugins"]}
+
+
+def test_stop_and_start_one(one) -> None:
+    """One plugin stops and starts; the other never notices."""
+    first, other = one.plugin_pid("all_a"), one.plugin_pid("all_b")
+    answer = one.ask("stop", names=["all_a"], wait=True)
+    assert answer["plugins"] == [{"name": "all_a", "state": "stopped"}]
+    assert gone(first)
+    assert alive(other)
+    assert states(one) == {"all_a": "stopped", "all_b": "running"}
+    assert one.ask("stop", names=["all_a"], wait=True)["ok"]
+    assert one.ask("start", names=["all_a"], wait=True)["plugins"][0]["state"] == "running"
+    assert alive(one.plugin_pid("all_a"))
+    assert one.plugin_pid("all_b") == other
+
+
+def test_stop_all_and_start_all(one) -> None:
+    """All of them, waited for: the pre-stop hook of a container."""
+    pids = [one.plugin_pid("all_a"), one.plugin_pid("all_b")]
+    assert one.ask("stop", all=True, wait=True)["ok"]
+    assert all(gone(pid) for pid in pids)
+    assert one.ask("start", all=True, wait=True)["ok"]
+    assert set(states(one).values()) == {"running"}
+
+
+def test_restart(one) -> None:
+    """A restart warns, waits for the end, and starts again at once."""
+    first = one.plugin_pid("all_a")
+    assert one.ask("restart", names=["all_a.sh"], wait=True)["plugins"][0]["state"] == "running"
+    assert gone(first)
+    assert one.texts("all_a") == ["up", "goodbye"] or one.wait_log(r"goodbye")
+    assert one.plugin_pid("all_a") != first
+
+
+def test_stopped_twice_is_still_killed(plugin, engine) -> None:
+    """A second stop does not cancel the grace period of the first."""
+    plugin("all_x.sh", "trap '' TERM; echo up; while :; do sleep 0.1; done")
+    one = engine({"stop_grace": 0.5})
+    one.wait_log(r"\] up ")
+    pid = one.plugin_pid("all_x")
+    for _ in range(3):
+        one.ask("stop", names=["all_x"])
+    wait_until(lambda: gone(pid), 3)
+
+
+def test_stop_of_one_that_waits_for_its_restart(plugin, engine) -> None:
+    """In backoff, a stop means no restart."""
+    plugin("all_x.sh", "exit 1")
+    one = engine({"backoff": {"initial": 0.3, "max": 0.3}})
+    one.wait_log("starting again")
+    one.wait_for(lambda: one.status()["state"] == "backing-off")
+    assert one.ask("stop", names=["all_x"])["plugins"][0]["state"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        ({"names": ["all_aa"]}, "unknown plugin 'all_aa'; did you mean 'all_a'?"),
+        ({"names": ["zzz"]}, "unknown plugin 'zzz'"),
+        ({"names": [3]}, "unknown plugin 3"),
+        ({"names": []}, "no plugin is named; name some, or ask for all"),
+        ({}, "no plugin is named; name some, or ask for all"),
+    ],
+)
+def test_wrong_names(one, request_, error) -> None:
+    """A wrong request changes nothing and says what is meant."""
+    for op in ("start", "stop", "restart", "logs"):
+        assert one.ask(op, **request_)["error"] == error
+    assert set(states(one).values()) == {"running"}
+
+
+def test_reload_touches_only_what_changed(one, plugin, plugins) -> None:
+    """New files start, changed ones restart, removed ones stop, the others run on."""
+    plugin("all_c.sh", UP)
+    kept = one.plugin_pid("all_a")
+    assert one.ask("reload") == {
+        "ok": True,
+        "protocol": 1,
+        "started": ["all_c"],
+        "restarted": [],
+        "stopped": [],
+        "unchanged": ["all_a", "all_b"],
+    }
+    changed = one.plugin_pid("all_b")
+    plugin("all_b.sh.new", UP + "\n").rename(plugins / "all_b.sh")
+    os.unlink(plugins / "all_c.sh")
+    answer = one.ask("reload")
+    assert (answer["restarted"], answer["stopped"]) == (["all_b"], ["all_c"])
+    one.wait_for(lambda: states(one) == {"all_a": "running", "all_b": "running"})
+    assert gone(changed)
+    assert one.plugin_pid("all_a") == kept
+    one.wait_log(r"Reloaded: 0 started, 1 restarted, 1 stopped, 1 unchanged")
+
+
+def test_reload_mends_a_refusal_and_a_failure(plugin, engine) -> None:
+    """What was refused, or could not run, is tried anew."""
+    refused = plugin("all_x.sh", UP, mode=0o777)
+    plugin("all_y", b"\x7fNOT-AN-ELF\n")
+    one = engine()
+    one.wait_for(lambda: states(one) == {"all_x": "refused", "all_y": "failed"})
+    refused.chmod(0o755)
+    plugin("all_y", "#!/bin/sh\n" + UP)
+    assert one.ask("reload")["restarted"] == ["all_x", "all_y"]
+    one.wait_for(lambda: states(one) == {"all_x": "running", "all_y": "running"})
+
+
+def test_reload_under_load_loses_no_line(plugin, engine) -> None:
+    """A plugin that prints all the while loses nothing by the reload of another."""
+    plugin("all_x.sh", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo $i; done; exec sleep 60")
+    changing = plugin("all_y.sh", UP)
+    one = engine({"rate_limit": "off"})
+    one.wait_log(r"\[all_x\] 100 ")
+    for number in range(5):
+        changing.write_text(UP + "\n" * number)
+        one.ask("reload")
+    one.wait_log(r"\[all_x\] 20000 ")
+    assert one.texts("all_x") == [str(number) for number in range(1, 20_001)]
+
+
+def test_logs_of_the_ring(one) -> None:
+    """The last lines with time, level and name; then the connection ends."""
+    with connect(one.control) as connection:
+        connection.sendall(b'{"op": "logs", "all": true, "lines": 1}\n')
+        received = b""
+        while part := connection.recv(65536):
+            received += part
+    head, line = map(json.loads, received.splitlines())
+    assert head["names"] == ["all_a", "all_b"]
+    assert line["text"] == "up"
+    assert line["level"] == 6
+    assert abs(line["time"] - time.time()) < 60
+
+
+def test_logs_followed(one) -> None:
+    """New lines come as they are printed, until the client goes."""
+    with connect(one.control) as connection:
+        connection.sendall(b'{"op": "logs", "names": ["all_a"], "lines": 0, "follow": true}\n')
+        assert b"names" in connection.recv(4096)
+        one.ask("restart", names=["all_a"])
+        received = b""
+        while received.count(b'"text"') < 2:
+            received += connection.recv(65536)
+    assert [json.loads(line)["text"] for line in received.splitlines()] == ["goodbye", "up"]
+    one.ask("restart", names=["all_a"], wait=True)
+    assert one.ask("status")["ok"]
+
+
+def test_follower_that_does_not_read_misses_lines_but_holds_nobody(
+    plugin, engine, tmp_path
+) -> None:
+    """Its share of memory is bounded, and what it missed is counted."""
+    plugin(
+        "all_x.sh",
+        f"echo up; until [ -e {tmp_path}/go ]; do sleep 0.05; done; seq 100000\n"
+        f"until [ -e {tmp_path}/more ]; do sleep 0.05; done; echo more; exec sleep 60",
+    )
+    one = engine({"rate_limit": "off"})
+    one.wait_log(r"\] up ")
+    with connect(one.control) as connection:
+        connection.sendall(b'{"op": "logs", "all": true, "follow": true}\n')
+        (tmp_path / "go").touch()
+        one.wait_log(r"\] 100000 ", 30)
+        received = b""
+        connection.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            while part := connection.recv(1 << 20):
+                received += part
+        (tmp_path / "more").touch()
+        connection.settimeout(10)
+        while b'"more"' not in received or not received.endswith(b"\n"):
+            received += connection.recv(1 << 20)
+    lines = [json.loads(line) for line in received.splitlines()[1:]]
+    assert lines[-1]["text"] == "more"
+    assert len(lines) + lines[-1]["skipped"] == 100_002
+
+
+def test_engine_that_ends_under_a_follower(plugin, engine) -> None:
+    """A client that is connected, and does not read, delays no end and leaves no trace."""
+    plugin("all_x.sh", "echo up; seq 100000; exec sleep 60")
+    one = engine({"rate_limit": "off"})
+    one.wait_log(r"\] up ")
+    with connect(one.control) as connection:
+        connection.sendall(b'{"op": "logs", "all": true, "follow": true}\n')
+        one.wait_log(r"\] 50000 ")
+        one.close()
+        wait_until(lambda: not os.listdir(one.log_path.parent / "run"))
