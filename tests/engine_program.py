@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import sys
 import traceback
 
@@ -27,6 +28,10 @@ class Config:
 
 def main():
     """Serve until stdin ends."""
+    # Whoever runs the tests may ignore these (nohup, a shell's background).
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     spec = json.loads(sys.argv[1])
     launcher_class = importlib.import_module(LAUNCHER).RuntimePluginLauncher
     scope = {"config": Config(spec["config"]), "RuntimePluginLauncher": launcher_class}

@@ -161,9 +161,9 @@ def test_engine_and_supervisor_killed_together(plugin, engine) -> None:
     os.kill(one.supervisor(), signal.SIGKILL)
     os.kill(one.pid, signal.SIGKILL)
     one.process.wait(5)
-    assert alive(left)
     run = Path(one.log_path.parent / "run")
     assert os.listdir(run)
+    # Any supervisor of this user sweeps it; here one is sure to come.
     other = engine(role="scheduler")
     other.wait_log(r"Started")
     wait_until(lambda: gone(left), 3)
