@@ -242,10 +242,10 @@ class RuntimePluginLauncher:
         """On a thread that sleeps in one read: start another supervisor if this one is killed."""
         # The engine's signals are for its own threads.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        attempt = 0
+        attempt = previous = 0
         while True:
             started = time.monotonic()
-            link.reap_helper()
+            code = link.reap_helper()
             while link.receive():
                 pass
             if link.orderly:
@@ -255,19 +255,29 @@ class RuntimePluginLauncher:
             # It was killed. Another one ends what it left, and goes on unless we stop.
             if time.monotonic() - started > _RESPAWN_RESET_AFTER:
                 attempt = 0
-            previous = link.pid
+            previous = link.pid or previous
+            problem = None
+            if not link.pid:
+                problem = f"it ended before it was ready ('{self._python}' exited with code {code})"
             while True:
                 attempt += 1
+                delay = backoff_delay(attempt, _RESPAWN_INITIAL, _RESPAWN_MAX)
+                if problem is not None:
+                    if self._stopping:
+                        return  # nothing was started by it
+                    logger.warning(
+                        "Supervisor of runtime plugins of %s failed: %s; trying again in %.1f s",
+                        self.identity.label,
+                        problem,
+                        delay,
+                    )
                 if not self._stopping:
-                    delay = backoff_delay(attempt, _RESPAWN_INITIAL, _RESPAWN_MAX)
                     self._pause.acquire(timeout=delay)
                 try:
                     link = self._start(previous or 1)
                     break
                 except LaunchError as error:
-                    logger.warning("Cannot restart the supervisor of runtime plugins: %s", error)
-                    if self._stopping:
-                        return
+                    problem = str(error)
             self._link = link
             if self._stopping:
                 link.ask_to_stop()

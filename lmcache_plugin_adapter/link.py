@@ -49,9 +49,13 @@ class Link:
             os.close(self.pidfd)
         self.connection.close()
 
-    def reap_helper(self) -> None:
-        """Wait for the short-lived process that put the supervisor outside our tree."""
-        self._helper.wait()
+    def reap_helper(self) -> int:
+        """Wait for the short-lived process that put the supervisor outside our tree.
+
+        Returns:
+            Its exit code, or minus the number of the signal that ended it.
+        """
+        return self._helper.wait()
 
     def receive(self) -> bool:
         """Wait for messages of the supervisor; False when it is gone."""

@@ -302,10 +302,11 @@ class Supervisor:
         launch = self._launch
         ended = end_run(launch.run_id)
         left = f"; ended {count_processes(ended)} it left" if ended else ""
+        # 1 stands for one that was gone before it could say its pid.
+        name = f"Supervisor {launch.previous}" if launch.previous > 1 else "The supervisor"
         self._say(
             WARNING,
-            f"Supervisor {launch.previous} of {launch.label} was killed{left}; "
-            "this one takes its place",
+            f"{name} of {launch.label} was killed{left}; this one takes its place",
         )
 
     def _open_instance(self) -> None:

@@ -1,0 +1,246 @@
+"""Whatever becomes of the supervisor, plugins end with it, come back, and the engine goes on."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+
+import pytest
+from harness import alive, gone, state_of
+from world import GRACE, FaultEngine, World
+
+pytestmark = pytest.mark.ours_only("LMCache's launcher has no supervisor")
+
+
+def supervisor_of(world: World, engine: FaultEngine) -> int:
+    """Return the process that is neither engine nor plugin."""
+    known = {engine.pid, *world.processes()}
+    (pid,) = [pid for pid in world.everything() if pid not in known]
+    return pid
+
+
+FAMILY = """
+if not os.fork():
+    os.setsid(); deaf(); note('child'); stay()
+polite(); note('up'); stay()
+"""
+
+
+@pytest.mark.fault("G2 G4", "{}: plugins die at once, what they left is swept, all come back")
+@pytest.mark.parametrize(
+    "case",
+    [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT],
+    ids=["SIGKILL", "SIGSEGV", "abort"],
+)
+def test_killed(world: World, case: signal.Signals) -> None:
+    """The engine never notices."""
+    world.python("all_x.py", FAMILY)
+    engine, (first,) = world.up()
+    (child,) = world.wait_noted("child")
+    supervisor = supervisor_of(world, engine)
+    since = time.monotonic()
+    os.kill(supervisor, case)
+    world.expect_gone([first], 0.2, since)
+    world.expect_gone([child], 1, since, "what it left")
+    world.wait_noted("up", 2)
+    world.measured(f"back after {time.monotonic() - since:.2f} s")
+    assert engine.do("1 + 1") == 2
+    assert engine.status()["state"] == "running"
+    assert f"Supervisor {supervisor} of worker 0 was killed" in engine.log()
+
+
+@pytest.mark.fault("G2", "killed five times in a row: later each time, never two copies")
+def test_killed_often(world: World) -> None:
+    """Backoff, and it comes back each time."""
+    world.python("all_x.py")
+    engine, _ = world.up()
+    waits = []
+    for number in range(5):
+        since = time.monotonic()
+        os.kill(supervisor_of(world, engine), signal.SIGKILL)
+        world.wait_noted("up", number + 2)
+        waits.append(time.monotonic() - since)
+        assert len(world.processes()) == 1
+    assert waits[-1] > 1.0, f"no backoff: {waits}"
+    world.measured("back after " + ", ".join(f"{wait:.1f}" for wait in waits) + " s")
+
+
+@pytest.mark.fault("G3", "{}: an orderly stop with grace, no other is started, one line says so")
+@pytest.mark.parametrize(
+    "case",
+    [signal.SIGTERM, signal.SIGINT, signal.SIGHUP],
+    ids=["SIGTERM", "SIGINT", "SIGHUP"],
+)
+def test_told(world: World, case: signal.Signals) -> None:
+    """As systemd stops a whole unit."""
+    world.python("all_x.py")
+    engine, pids = world.up()
+    supervisor = supervisor_of(world, engine)
+    since = time.monotonic()
+    os.kill(supervisor, case)
+    world.expect_gone([*pids, supervisor], GRACE + 1, since)
+    assert world.noted("term") == pids
+    time.sleep(0.5)
+    assert not world.processes()
+    assert "Plugins start again when their engine is started again" in engine.log()
+    engine.do("launcher.launch_plugins()")
+    world.wait_noted("up", 2)
+
+
+@pytest.mark.fault("G2", "SIGSTOP: nothing until SIGCONT, then what is due")
+def test_stopped(world: World) -> None:
+    """Nobody else acts in its place."""
+    world.python("all_x.py")
+    engine, pids = world.up()
+    supervisor = supervisor_of(world, engine)
+    os.kill(supervisor, signal.SIGSTOP)
+    world.wait(lambda: state_of(supervisor) == "T", 3, "stopped")
+    assert engine.do("1 + 1") == 2
+    engine.kill()
+    time.sleep(0.5)
+    assert alive(pids[0])
+    since = time.monotonic()
+    os.kill(supervisor, signal.SIGCONT)
+    world.expect_gone(pids, GRACE + 1, since)
+    assert world.noted("term") == pids
+
+
+@pytest.mark.fault("G4", "SIGSTOP, and the engine stops its plugins: it waits for a bounded time")
+def test_stopped_while_stopping(world: World) -> None:
+    """The grace period and two seconds."""
+    world.python("all_x.py")
+    engine, pids = world.up()
+    supervisor = supervisor_of(world, engine)
+    os.kill(supervisor, signal.SIGSTOP)
+    since = time.monotonic()
+    engine.do("launcher.stop_plugins()")
+    assert time.monotonic() - since < GRACE + 2 + 1
+    os.kill(supervisor, signal.SIGCONT)
+    world.expect_gone(pids, GRACE + 1, time.monotonic())
+
+
+@pytest.mark.fault("G2", "killed together with its engine: the next of this user sweeps")
+def test_killed_together(world: World) -> None:
+    """Even what left its session."""
+    world.python("all_x.py", FAMILY)
+    engine, (first,) = world.up()
+    (child,) = world.wait_noted("child")
+    supervisor = supervisor_of(world, engine)
+    os.kill(engine.pid, signal.SIGSTOP)
+    since = time.monotonic()
+    os.kill(supervisor, signal.SIGKILL)
+    os.kill(engine.pid, signal.SIGKILL)
+    world.expect_gone([first], 0.2, since)
+    assert alive(child)
+    world.engine()
+    world.wait(lambda: gone(child), 3, "swept")
+    world.wait(lambda: len(os.listdir(world.directory / "run")) == 1, 3, "its files removed")
+
+
+@pytest.mark.fault("G2", "killed while it stops its plugins: another sees to the end")
+def test_killed_while_stopping(world: World) -> None:
+    """A stop holds."""
+    world.python("all_x.py", "deaf(); note('up')\nif not os.fork(): os.setsid(); stay()\nstay()")
+    engine, _ = world.up(settings={"stop_grace": 5})
+    supervisor = supervisor_of(world, engine)
+    pids = world.processes()
+    engine.do("launcher.stop_plugins(wait=False)")
+    since = time.monotonic()
+    os.kill(supervisor, signal.SIGKILL)
+    world.expect_gone(pids, 1, since)
+    time.sleep(0.5)
+    assert not world.processes()
+
+
+@pytest.mark.fault("G2", "killed just as its engine ends: nothing of the plugin is left alive")
+def test_killed_at_the_end(world: World) -> None:
+    """First processes die with it, whoever is gone first."""
+    world.python("all_x.py")
+    engine, pids = world.up()
+    supervisor = supervisor_of(world, engine)
+    since = time.monotonic()
+    engine.process.kill()
+    os.kill(supervisor, signal.SIGKILL)
+    world.expect_gone(pids, 0.2, since)
+    world.up()  # the next removes the files
+    world.wait(lambda: len(os.listdir(world.directory / "run")) == 1, 3, "its files removed")
+
+
+@pytest.mark.fault("G9", "cannot start, {}: the engine serves on, one line says why")
+@pytest.mark.parametrize(
+    "case", ["/none/python", "/dev/null", ""], ids=["no such interpreter", "not executable", "none"]
+)
+def test_no_interpreter(world: World, case: str) -> None:
+    """Launching returns False."""
+    world.python("all_x.py")
+    engine = world.engine(launch=False)
+    engine.do(f"import sys; sys.executable = {case!r}")
+    assert engine.do("launcher.launch_plugins()") is False
+    assert engine.log().count("Cannot launch runtime plugins") == 1
+    assert engine.do("1 + 1") == 2
+    engine.do(f"sys.executable = {sys.executable!r}")
+    assert engine.do("launcher.launch_plugins()") is True, "it can be tried again"
+    world.wait_noted("up")
+
+
+@pytest.mark.fault("G9", "cannot start, no memory: the engine serves on, one line says why")
+def test_no_memory(world: World) -> None:
+    """An address space that has no room for anything more."""
+    world.python("all_x.py")
+    engine = world.engine(launch=False)
+    engine.do(
+        "import resource\n"
+        "def tight():\n"
+        "    used = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, (used, -1))\n"
+        "    try:\n        return launcher.launch_plugins()\n"
+        "    finally:\n        resource.setrlimit(resource.RLIMIT_AS, (-1, -1))\n"
+    )
+    answer = engine.do("tight()")
+    world.measured(f"launch returned {answer}")
+    assert engine.do("1 + 1") == 2
+    if answer is False:
+        assert "Cannot launch runtime plugins" in engine.log()
+
+
+@pytest.mark.fault("G9", "starts and dies at once, again and again: backoff, and it is said")
+def test_dies_in_a_loop(world: World) -> None:
+    """As with an interpreter that is broken."""
+    world.python("all_x.py")
+    count = world.directory / "count"
+    broken = world.directory / "python"
+    broken.write_text(f"#!/bin/sh\necho x >> {count}\nexit 3\n")
+    broken.chmod(0o755)
+    engine = world.engine(launch=False)
+    engine.do(f"import sys; sys.executable = {str(broken)!r}; launcher.launch_plugins()")
+    time.sleep(2.5)
+    starts = len(count.read_text().split())
+    assert 2 <= starts <= 7, f"{starts} starts in 2.5 s"
+    assert engine.do("1 + 1") == 2
+    world.measured(f"{starts} starts in 2.5 s")
+    assert re.search(
+        r"Supervisor of runtime plugins of worker 0 failed: it ended before it was ready "
+        r"\('.*/python' exited with code 3\); trying again in 0.1 s",
+        engine.log(),
+    ), "nothing said"
+    since = time.monotonic()
+    engine.do("launcher.stop_plugins()")
+    assert time.monotonic() - since < 3
+
+
+@pytest.mark.fault("G4", "an error inside it: said, supervision goes on")
+def test_internal_error(world: World) -> None:
+    """One plugin's trouble does not end the others'."""
+    world.python("all_x.py")
+    engine, pids = world.up()
+    # A control request that cannot be answered is the nearest to an error from outside.
+    engine.do(
+        "import socket\nours, theirs = socket.socketpair()\n"
+        "socket.send_fds(launcher._link.connection, [b'C'], [0, 1, theirs.fileno()])"
+    )
+    time.sleep(0.3)
+    assert alive(pids[0])
+    assert engine.status()["state"] == "running"
