@@ -37,6 +37,14 @@ PipelineParallel = Annotated[
     int, typer.Option("--pp", min=1, help="Pipeline parallel size, as given to vLLM.")
 ]
 
+ServerOption = Annotated[
+    bool,
+    typer.Option(
+        "--server",
+        help="For LMCache's multiprocess server; FILE is then what --server-module is given.",
+    ),
+]
+
 
 def _print_version(asked: bool) -> None:
     if asked:
@@ -77,16 +85,18 @@ def run(
         Optional[float],  # noqa: UP045
         typer.Option("--for", metavar="SECONDS", min=0, help="Stop after this time."),
     ] = None,
+    server: ServerOption = False,
 ) -> None:
     """Run the plugins a configuration names, without vLLM or a GPU, until Ctrl-C.
 
     Stand-in engines take vLLM's place, one process each: the scheduler and
-    TP x PP workers. What the plugins print goes to stderr, as in an engine.
+    TP x PP workers; with --server, LMCache's multiprocess server. What the
+    plugins print goes to stderr, as in an engine.
     Ctrl-C stops everything; a second one does not wait for the grace period.
     """
     from . import cli_run
 
-    request = cli_run.Request(config, tp * pp, role, worker_id, worker_count, seconds)
+    request = cli_run.Request(config, tp * pp, role, worker_id, worker_count, seconds, server)
     sys.exit(cli_run.run(request))
 
 
@@ -102,6 +112,7 @@ def check(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of a table.")
     ] = False,
+    server: ServerOption = False,
 ) -> None:
     """Say what would run where and how, and what would not and why.
 
@@ -110,7 +121,7 @@ def check(
     """
     from . import cli_check
 
-    request = cli_check.Request(config, tp * pp, dp, strict, as_json)
+    request = cli_check.Request(config, tp * pp, dp, strict, as_json, server)
     sys.exit(cli_check.check(request))
 
 
@@ -118,6 +129,9 @@ def check(
 def doctor(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of lines.")
+    ] = False,
+    server: Annotated[
+        bool, typer.Option("--server", help="Look at LMCache's multiprocess server, not at vLLM.")
     ] = False,
 ) -> None:
     """Say whether vLLM in this environment would run plugins with this package, and why not.
@@ -127,7 +141,7 @@ def doctor(
     """
     from . import cli_doctor
 
-    sys.exit(cli_doctor.doctor(as_json))
+    sys.exit(cli_doctor.doctor(as_json, server))
 
 
 def main() -> None:

@@ -7,14 +7,16 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .cli_config import UsageError, engine_processes, read_config
+from .cli_config import UsageError, engine_processes, read_config, read_server
 from .cli_output import fail, say
 from .discovery import scan
 from .environment import plugin_path
+from .identity import Role
 from .locations import merge_locations
 from .patience import patiently
 from .plan import Planner
 from .problem import Level, Problem, quoted
+from .server_config import server_identity
 from .settings import PREFIX, read_settings
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from .identity import ProcessIdentity
     from .lmcache_yaml import StandInConfig
     from .plan import CheckedFile
+    from .server_config import ServerConfig
     from .settings import Settings
 
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
@@ -38,6 +41,7 @@ class Request:
         dp_size: Data-parallel replicas.
         strict: Warnings count like errors.
         as_json: For machines.
+        server: The host is LMCache's multiprocess server.
     """
 
     config: str | None
@@ -45,6 +49,7 @@ class Request:
     dp_size: int = 1
     strict: bool = False
     as_json: bool = False
+    server: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class Report:
         locations: Where plugins were looked for.
         files: What becomes of each entry of the locations, by path.
         problems: What is wrong with configuration, settings and locations.
+        server: The host is LMCache's multiprocess server.
     """
 
     config: str
@@ -70,6 +76,7 @@ class Report:
     locations: tuple[str, ...]
     files: tuple[CheckedFile, ...]
     problems: tuple[Problem, ...]
+    server: bool = False
 
     def count(self, level: Level) -> int:
         """Return how many problems of a level there are, those of files included."""
@@ -88,7 +95,8 @@ class Report:
 def check(request: Request) -> int:
     """Print what would run and what would not; return the exit status."""
     try:
-        report = examine(request, read_config(request.config))
+        path = request.config
+        report = examine(request, read_server(path) if request.server else read_config(path))
     except UsageError as error:
         return fail(error)
     if request.as_json:
@@ -102,7 +110,7 @@ def check(request: Request) -> int:
     return report.status(request.strict)
 
 
-def examine(request: Request, config: StandInConfig) -> Report:
+def examine(request: Request, config: StandInConfig | ServerConfig) -> Report:
     """Find out what the engine's processes would run.
 
     Raises:
@@ -146,11 +154,14 @@ def examine(request: Request, config: StandInConfig) -> Report:
         tuple(locations),
         files,
         tuple(dict.fromkeys([*problems, *found])),
+        request.server,
     )
 
 
 def processes(request: Request, settings: Settings) -> list[ProcessIdentity]:
     """Return the processes that run plugins, of all replicas that do."""
+    if request.server:
+        return [server_identity({})]  # filter_by_role is the planner's affair
     replicas = request.dp_size if settings.data_parallel == "all" else 1
     return [
         identity
@@ -178,8 +189,8 @@ def in_words(identities: Iterable[ProcessIdentity]) -> str:
 
 
 def _replica_in_words(members: list[ProcessIdentity]) -> str:
-    words = [replace(one, dp_size=1).label for one in members if one.worker_id < 0]
-    ranks = [one.worker_id for one in members if one.worker_id >= 0]
+    words = [replace(one, dp_size=1).label for one in members if one.role is not Role.WORKER]
+    ranks = [one.worker_id for one in members if one.role is Role.WORKER]
     if ranks:
         words.append(f"{'worker' if len(ranks) == 1 else 'workers'} {_ranges(ranks)}")
     return ", ".join(words)

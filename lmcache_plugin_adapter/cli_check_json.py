@@ -25,6 +25,7 @@ def to_json(report: Report, strict: bool) -> str:
         "version": VERSION,
         "config": _text(report.config),
         "python": _text(report.python),
+        "host": "lmcache-server" if report.server else "vllm",
         "engine": {"workers": report.world_size, "dp_size": report.dp_size},
         "locations": [_text(location) for location in report.locations],
         "files": [_file(file) for file in report.files],

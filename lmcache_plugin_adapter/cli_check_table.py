@@ -76,6 +76,11 @@ def make_console() -> Console:
 
 
 def _heading(report: Report) -> str:
+    if report.server:
+        return (
+            f"{quoted(report.config)}: LMCache's multiprocess server\n"
+            f"with {quoted(report.python)} as the server's Python"
+        )
     workers = "1 worker" if report.world_size == 1 else f"{report.world_size} workers"
     text = f"{quoted(report.config)}: scheduler and {workers}"
     if report.dp_size > 1:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .identity import ProcessIdentity, Role
+from .problem import Problem
 
 if TYPE_CHECKING:
     from .lmcache_yaml import StandInConfig
+    from .server_config import ServerConfig
+
+SERVER_MODULE = "lmcache_plugin_adapter.server_module"
+
+# What plugins ask of LMCache's objects most, with LMCache's defaults.
+STAND_IN_SERVER = {
+    "mp_config": {"host": "localhost", "port": 5555},
+    "storage_manager_config": {},
+    "obs_config": {},
+    "http_config": {"http_host": "127.0.0.1", "http_port": 8080},
+}
 
 
 class UsageError(Exception):
@@ -32,7 +45,35 @@ def read_config(path: str | None) -> StandInConfig:
         raise UsageError(str(error)) from error
 
 
-def require_work(config: StandInConfig) -> None:
+def read_server(path: str | None) -> ServerConfig:
+    """Return the configuration of a multiprocess server's plugins.
+
+    The file holds what ``--server-module`` is given, or its ``config`` alone,
+    as JSON or YAML; an ``lmcache.yaml`` is understood too.
+
+    Raises:
+        UsageError: As for :func:`read_config`.
+    """
+    from .lmcache_yaml import ConfigError, load_yaml
+    from .server_config import read_server_config
+
+    if not path:
+        raise UsageError("no configuration: name one with -c FILE or in LMCACHE_CONFIG_FILE")
+    try:
+        found, problems = load_yaml(path)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+    given: object = found
+    if "module_path" in found:
+        given = found.get("config")
+        if found["module_path"] != SERVER_MODULE:
+            text = f"{path}: 'module_path' is not ours: it is {SERVER_MODULE!r}"
+            problems.append(Problem("warning", text))
+    config = read_server_config(given, STAND_IN_SERVER, source=path)
+    return replace(config, problems=(*problems, *config.problems))
+
+
+def require_work(config: StandInConfig | ServerConfig) -> None:
     """See that there is something for an engine to run.
 
     Raises:

@@ -52,16 +52,17 @@ class Finding:
     text: str
 
 
-def doctor(as_json: bool = False) -> int:
+def doctor(as_json: bool = False, server: bool = False) -> int:
     """Print whether the adapter would be active here, and why not.
 
     Args:
         as_json: Print one JSON object instead of lines for people.
+        server: For LMCache's multiprocess server instead of vLLM.
 
     Returns:
         The exit code: 0 when it would be active, 1 when not.
     """
-    findings = list(examine(os.environ))
+    findings = list((examine_server if server else examine)(os.environ))
     active = all(finding.level != OFF for finding in findings)
     if as_json:
         print(json.dumps({"active": active, "findings": [asdict(one) for one in findings]}))
@@ -70,7 +71,10 @@ def doctor(as_json: bool = False) -> int:
     for finding in findings:
         print(f"{finding.level:<8} {finding.subject:<{width}}  {finding.text}")
     print()
-    if active:
+    if server:
+        words = "can run" if active else "cannot run"
+        print(f"The adapter {words} plugins beside 'lmcache server' of this environment.")
+    elif active:
         print("The adapter is active in vLLM processes of this environment.")
     else:
         print("The adapter is not active here; LMCache's own launcher starts what it can.")
@@ -85,9 +89,40 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
         yield _project(project)
     yield from _names()
     yield from _configuration(environ)
+    server = _server()
+    if server.level != OFF:  # a host of its own: vLLM is none the worse without it
+        yield server
+    yield from _surroundings(environ)
+
+
+def examine_server(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield what there is to know where LMCache's multiprocess server is to run plugins."""
+    yield _project("lmcache")
+    yield _server()
+    yield from _surroundings(environ)
+
+
+def _surroundings(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield _system()
     yield _pid_1("/proc")
     yield _runtime_directory(environ)
+
+
+def _server() -> Finding:
+    """Say how plugins run beside LMCache's multiprocess server of this version."""
+    found = {one.upstream for one in upstream.check_upstream() if one.found}
+    subject = "lmcache server"
+    if upstream.SERVER_MODULE in found:
+        text = (
+            'takes --server-module \'{"module_path": "lmcache_plugin_adapter.server_module", …}\''
+        )
+        if upstream.SERVER_CONFIGS not in found:
+            return Finding(WARNING, subject, f"{text}; {upstream.SERVER_CONFIGS.if_gone}")
+        return Finding(OK, subject, text)
+    if upstream.SERVER_LAUNCHER in found:
+        text = "takes no --server-module (LMCache 0.5.6 does): start lmcache_plugin_adapter"
+        return Finding(OK, subject, f"{text}.server_plugin from --runtime-plugin-locations")
+    return Finding(OFF, subject, "is not there, or runs no plugins: LMCache 0.4.4 is the first")
 
 
 def _entry_point() -> Finding:

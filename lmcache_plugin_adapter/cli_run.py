@@ -9,16 +9,20 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__, procfs, standin
-from .cli_config import UsageError, engine_processes, read_config, require_work
+from .cli_config import UsageError, engine_processes, read_config, read_server, require_work
 from .cli_output import complain, fail, listed, say
 from .identity import ProcessIdentity, Role
 from .loop import Loop
 from .standin import Assignment
 from .syscalls import become_subreaper
 from .wording import exit_text
+
+if TYPE_CHECKING:
+    from .lmcache_yaml import StandInConfig
+    from .server_config import ServerConfig
 
 HURRY_EVERY = 0.1
 """Seconds between two looks for plugins to kill, once a second Ctrl-C asked for haste."""
@@ -41,6 +45,7 @@ class Request:
         worker_id: Its rank, if given.
         worker_count: Workers it is told of, if given.
         seconds: Stop after this time, if given.
+        server: Stand in for LMCache's multiprocess server.
     """
 
     config: str | None
@@ -49,9 +54,26 @@ class Request:
     worker_id: int | None = None
     worker_count: int | None = None
     seconds: float | None = None
+    server: bool = False
+
+    @property
+    def for_server(self) -> bool:
+        """Whether the stand-in is a multiprocess server.
+
+        Raises:
+            UsageError: The options contradict each other.
+        """
+        if not self.server and self.role is not Role.SERVER:
+            return False
+        if self.role not in (None, Role.SERVER) or (self.worker_id, self.worker_count) != (
+            None,
+            None,
+        ):
+            raise UsageError("a server is one process with the id 0: leave out the other options")
+        return True
 
     def identities(self) -> list[ProcessIdentity]:
-        """Return who the stand-in engines are.
+        """Return who the stand-in engines are, where they are vLLM's.
 
         Raises:
             UsageError: The options contradict each other.
@@ -81,8 +103,13 @@ class Request:
 def run(request: Request) -> int:
     """Run stand-in engines until a signal, the asked time or the end of all; return the status."""
     try:
-        identities = request.identities()
-        config = read_config(request.config)
+        config: StandInConfig | ServerConfig
+        if request.for_server:
+            config = read_server(request.config)
+            identities = [config.identity]
+        else:
+            identities = request.identities()
+            config = read_config(request.config)
         require_work(config)
     except UsageError as error:
         return fail(error)

@@ -89,6 +89,20 @@ def load_lmcache_yaml(path: str, environ: Mapping[str, str]) -> StandInConfig:
     return StandInConfig(path, values, tuple(problems))
 
 
+def load_yaml(path: str) -> tuple[dict[str, Any], list[Problem]]:
+    """Read any YAML or JSON file that holds a mapping, with the same exact places in errors.
+
+    Raises:
+        ConfigError: The file cannot be read or is not YAML.
+    """
+    problems: list[Problem] = []
+    found = _load(path, _read(path), problems, keys_of_lmcache=False)
+    try:
+        return dict(_Plain(path, problems).items(found, "")), problems
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply, or a value contains itself") from None
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with a place for every error and a note of doubtful keys."""
 
@@ -192,7 +206,9 @@ def _read(path: str) -> str:
         raise ConfigError(f"{path}:{line}:{column}: {what}") from error
 
 
-def _load(path: str, text: str, problems: list[Problem]) -> dict[Any, Any]:
+def _load(
+    path: str, text: str, problems: list[Problem], *, keys_of_lmcache: bool = True
+) -> dict[Any, Any]:
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
@@ -219,7 +235,8 @@ def _load(path: str, text: str, problems: list[Problem]) -> dict[Any, Any]:
     if not isinstance(root, yaml.MappingNode) or not isinstance(found, dict):
         what = f"is {describe_type(found)}, accepted is a mapping (key: value)"
         raise ConfigError(f"{path}:{_place(root.start_mark)}: the file {what}")
-    loader.note_lost_keys(root)
+    if keys_of_lmcache:
+        loader.note_lost_keys(root)
     problems.extend(
         Problem("warning", f"{path}:{_place(mark)}: {text}")
         for mark, text in sorted(loader.doubtful, key=lambda doubt: doubt[0].index)

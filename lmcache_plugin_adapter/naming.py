@@ -65,15 +65,17 @@ class PluginName:
 
     @property
     def never_runs(self) -> bool:
-        """Whether no process can match: a scheduler has no worker id (it is told -1)."""
+        """Whether no process can match: a scheduler has no id (it is told -1), a server is 0."""
+        if self.role == Role.SERVER.value:
+            return bool(self.worker_id)
         return self.role == Role.SCHEDULER.value and self.worker_id is not None
 
     def describe(self) -> str:
         """Say in words where it runs: ``scheduler``, ``worker 0``, ``every worker`` and so on."""
         if self.never_runs:
             return "nowhere"
-        if self.worker_id is not None:
-            return f"{'server' if self.role == 'server' else 'worker'} {self.worker_id}"
+        if self.worker_id is not None and self.role != Role.SERVER.value:
+            return f"worker {self.worker_id}"
         return {"worker": "every worker", "all": "every process"}.get(self.role, self.role)
 
 
@@ -178,10 +180,14 @@ def name_warning(name: PluginName, fleet: Iterable[ProcessIdentity]) -> str | No
     if name.worker_id is None:
         return None
     if name.never_runs:
-        words = ("scheduler", name.description) if name.description else ("scheduler",)
-        right = "_".join(words) + name.extension
-        return f"a scheduler has no worker id, so it never runs: name it {quoted(right)}"
-    counts = [identity.worker_count for identity in fleet]
+        right = "_".join(filter(None, (name.role, name.description))) + name.extension
+        why = (
+            "a scheduler has no worker id"
+            if name.role == Role.SCHEDULER.value
+            else "a server's only id is 0"
+        )
+        return f"{why}, so it never runs: name it {quoted(right)}"
+    counts = [one.worker_count for one in fleet if one.role is not Role.SERVER]
     if name.role == Role.SERVER.value or not counts or name.worker_id < max(counts):
         return None
     last = max(counts) - 1

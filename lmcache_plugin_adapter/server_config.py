@@ -39,12 +39,14 @@ class ServerConfig:
             ``runtime_plugins``, as ``lmcache.yaml`` has both.
         host: LMCache's configuration objects, by the keys that plugins know.
         problems: What is probably not meant as it is taken.
+        source: What it was read from, for messages.
     """
 
     runtime_plugin_locations: object
     extra_config: Mapping[str, Any]
     host: Mapping[str, Any]
     problems: tuple[Problem, ...] = ()
+    source: str = ""
 
     @property
     def identity(self) -> ProcessIdentity:
@@ -118,7 +120,7 @@ def read_server_config(
     if first:
         more = locations if isinstance(locations, (list, tuple)) else [locations]
         locations = first if locations is None else [*first, *more]
-    return ServerConfig(locations, values, dict(host), tuple(problems))
+    return ServerConfig(locations, values, dict(host), tuple(problems), source)
 
 
 def plain(value: Any) -> Any:

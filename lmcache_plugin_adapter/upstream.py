@@ -77,6 +77,27 @@ def _parallel(
     return Upstream("vllm", places, versions, if_gone, loss)
 
 
+SERVER_MODULE = Upstream(
+    "lmcache",
+    ("v1/multiprocess/ext_server_module.py:ExtServerModuleBuildContext.config",),
+    "0.5.6",
+    "the multiprocess server takes no --server-module",
+    "none",
+)
+SERVER_LAUNCHER = Upstream(
+    "lmcache",
+    ('v1/multiprocess/mp_runtime_plugin_launcher.py:"runtime_plugin_extra_config"',),
+    "0.4.4-0.5.6",
+    "the multiprocess server runs no plugin of --runtime-plugin-locations that is told anything",
+    "none",
+)
+SERVER_CONFIGS = Upstream(
+    "lmcache",
+    ("v1/multiprocess/http_server.py:_configs",),
+    "0.4.4-0.5.6",
+    "plugins of the multiprocess server find only 'mp_config' in their configuration",
+    "none",
+)
 _LEFT = "LMCache's own launcher starts the plugins"
 UPSTREAM = (
     Upstream(
@@ -180,6 +201,9 @@ UPSTREAM = (
         "the adapter's settings are all at their defaults",
         "part",
     ),
+    SERVER_MODULE,
+    SERVER_LAUNCHER,
+    SERVER_CONFIGS,
 )
 
 
