@@ -10,6 +10,7 @@ this package is imported when the first LMCache connector is created.
 from __future__ import annotations
 
 import functools
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -35,6 +36,10 @@ def register() -> None:
     are vLLM's own affair and pass.
     """
     try:
+        if os.getpid() == 1:  # all ends with PID 1, the plugins of its children too
+            from .pid1 import wait_at_exit
+
+            wait_at_exit()
         factory = sys.modules.get(FACTORY_MODULE)
         if factory is not None:
             hook_factory(factory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -62,6 +63,34 @@ def test_engine_below_pid1_in_a_namespace(plugin, engine, tmp_path) -> None:
         f"trap 'echo goodbye >> {notes}; exit' TERM; echo up; while :; do sleep 0.1; done",
     )
     one = engine(prefix=(*UNSHARE, "sh", "-c", '"$@"; sleep 1', "sh"))
+    one.wait_log(r"\] up ")
+    one.close()
+    assert notes.read_text() == "goodbye\n"
+
+
+SERVER_OF_ENGINES = """
+import json, os, subprocess, sys
+from lmcache_plugin_adapter.vllm_plugin import register
+register()
+engine = subprocess.Popen(sys.argv[1:])
+sys.stdin.read()
+engine.kill()
+engine.wait()
+"""
+
+
+@needs_namespaces
+def test_exit_of_a_server_that_is_pid1_waits_for_its_engines_plugins(
+    plugin, engine, tmp_path
+) -> None:
+    """Where the hook runs in PID 1, the API server, plugins of engine cores get their time."""
+    notes = tmp_path / "notes"
+    plugin(
+        "all_x.sh",
+        f"trap 'sleep 0.3; echo goodbye >> {notes}; exit' TERM\n"
+        "echo up; while :; do sleep 0.1; done",
+    )
+    one = engine(prefix=(*UNSHARE, sys.executable, "-c", SERVER_OF_ENGINES))
     one.wait_log(r"\] up ")
     one.close()
     assert notes.read_text() == "goodbye\n"
