@@ -112,6 +112,15 @@ def variable(environment: bytes, name: bytes) -> bytes | None:
     return environment[start : end if end >= 0 else len(environment)]
 
 
+def has_memory(pid: int) -> bool:
+    """Tell whether a process has a command line: one that is ending has lost it already."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
+            return file.read(1) != b""
+    except OSError:
+        return False
+
+
 def command_of(pid: int) -> bytes:
     """Return a process's name as the kernel has it (15 bytes)."""
     try:

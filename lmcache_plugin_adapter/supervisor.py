@@ -13,7 +13,7 @@ import socket
 import time
 from functools import partial
 
-from . import __version__
+from .about import about
 from .catalog import Catalog
 from .control import ControlServer
 from .deathwatch import watch_engine
@@ -22,7 +22,7 @@ from .loop import Loop
 from .operations import Operations
 from .output import EventLog
 from .planning import Planning
-from .procfs import ProcessTable
+from .procfs import ProcessTable, has_memory
 from .records import ERROR, INFO, WARNING, threshold_from, wants_color
 from .runtime_dir import CONFIG_FILE, CONTROL_SOCKET, InstanceDir, open_root
 from .shared import Shared
@@ -57,6 +57,7 @@ class Supervisor:
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
         self._started = time.monotonic()
+        self._about: dict[str, Any] = {}
         self._reloads: list[Callable[[dict[str, Any]], None]] = []
         self._stopping = False
         self._stop_deadline = 0.0
@@ -152,7 +153,8 @@ class Supervisor:
     def _changed(self, plugin: Plugin) -> None:
         if plugin.state.settled:
             self._loop.call_soon(partial(self._plugins.settled, plugin))
-        self._loop.call_soon(self._operations.changed)
+        self._operations.changed(plugin)
+        self._loop.call_soon(self._operations.answer_waiters)
 
     # --- the end ---------------------------------------------------------------
 
@@ -288,9 +290,12 @@ class Supervisor:
         if b"S" in data:
             self._stop("the engine closes")
         elif not data:
-            # Closed on exec: the engine became another program, or it is gone.
+            # Closed on exec, and before a process that ends can be seen to have ended.
             self._loop.unwatch(self._link.fileno())
-            self._stop("its engine ended or became another program")
+            if has_memory(self._launch.engine):
+                self._stop(f"its engine (pid {self._launch.engine}) became another program")
+            else:
+                self._engine_ended()
 
     def _tell_engine(self, message: str) -> None:
         try:
@@ -358,12 +363,10 @@ class Supervisor:
     def status(self) -> dict[str, Any]:
         """Return what runs, as the control socket tells it."""
         now = time.monotonic()
+        if not self._about:
+            self._about = about(self._launch)
         return {
-            "version": __version__,
-            "supervisor_pid": os.getpid(),
-            "engine_pid": self._launch.engine,
-            "identity": self._launch.label,
-            "run_id": self._launch.run_id,
+            **self._about,
             "uptime": round(now - self._started, 3),
             "stopping": self._stopping,
             "plugins": [plugin.status(now) for plugin in self._plugins],

@@ -83,6 +83,8 @@ def test_engine_ends(end, plugin, up, notes) -> None:
     wait_until(lambda: gone(pid), 5, "the plugin ends")
     assert notes.read_text() == "goodbye\n"
     wait_until(lambda: gone(supervisor), 5, "the supervisor ends")
+    reason = "became another program" if end == "exec" else "ended"
+    one.wait_log(rf"Stopping 1 plugin: its engine \(pid {one.pid}\) {reason} ")
     if end == "exec":
         assert alive(one.pid)
         one.kill()
