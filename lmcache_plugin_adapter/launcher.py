@@ -168,12 +168,13 @@ class RuntimePluginLauncher:
             atexit.unregister(_stop_all)
             atexit.register(_stop_all)  # runs first: exit handlers run in reverse
 
-    def stop_plugins(self, wait: bool = True) -> None:
+    def stop_plugins(self, wait: bool = True, timeout: float | None = None) -> None:
         """Stop the plugins: SIGTERM, their grace period, SIGKILL. Never raises; idempotent.
 
         Args:
             wait: Return when all are gone, or when the longest grace period
                 is over; otherwise at once, and the supervisor sees to the end.
+            timeout: Wait so many seconds at most, whatever the grace period.
         """
         link = self._link
         if link is None or self._owner != os.getpid():
@@ -185,7 +186,8 @@ class RuntimePluginLauncher:
             pass  # released by an earlier stop
         link.ask_to_stop()
         if wait:
-            deadline = time.monotonic() + link.grace + _SLACK_SECONDS
+            limit = link.grace + _SLACK_SECONDS
+            deadline = time.monotonic() + (limit if timeout is None else min(timeout, limit))
             _wait_for_end(link, deadline)
             # Where it was killed meanwhile, another one is clearing up.
             while self._watcher is not None and self._watcher.is_alive():

@@ -25,6 +25,9 @@ STATUS_KEY = "runtime_plugins"
 STATUS_SECONDS = 0.25
 """What an answer may wait for the supervisor: the server's event loop waits with it."""
 
+CLOSE_SECONDS = 2.0
+"""What the server's shutdown waits for plugins at most: with the server its container may end."""
+
 _log = logging.getLogger(__name__)
 
 # Who holds LMCache's configuration objects: the module of its HTTP server, which
@@ -130,17 +133,17 @@ class PluginModule:
         return {STATUS_KEY: status} if self._speaks else {}
 
     def close(self) -> None:
-        """Stop the plugins, without waiting: the supervisor gives them their grace period.
+        """Stop the plugins; waits 2 s for them at most.
 
-        It is no child of the server and outlives it for that long; where the
-        server is PID 1, the server's exit waits for it a little.
+        They are no children of the server: one that needs more of its grace
+        period has it after the server's end, unless its container ends too.
         """
         launcher, self._launcher = self._launcher, None
         if launcher is None:
             return
         self.turn_off("stopped with the server")
         try:
-            launcher.stop_plugins(wait=False)
+            launcher.stop_plugins(timeout=CLOSE_SECONDS)
         except Exception as error:  # noqa: BLE001 - the rest of the server closes after us
             _log.warning("Cannot stop runtime plugins: %r; they end with the server", error)
 
