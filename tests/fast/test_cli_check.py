@@ -169,7 +169,7 @@ def test_a_directory_of_every_mistake(engine: Path) -> None:
 def test_an_unreadable_plugin_is_an_error(engine: Path) -> None:
     """It is selected and cannot run."""
     plugin(engine, "worker_secret.py", "x", 0o000)
-    assert "denied" in check(engine, status=1)
+    assert "cannot be read" in check(engine, status=1)
 
 
 def test_names_of_any_bytes_are_shown_on_one_line_and_exact_for_machines(engine: Path) -> None:
