@@ -42,7 +42,7 @@ class Operations:
         self._catalog = catalog
         self._describe = describe
         self._reload = reload
-        self._waiting: list[tuple[Callable[[], bool], Callable[[], None]]] = []
+        self._waiting: list[_Waiter] = []
         self.handlers = {
             "status": self._status,
             "start": self._start,
@@ -52,14 +52,18 @@ class Operations:
             "logs": self._logs,
         }
 
-    def changed(self) -> None:
-        """A plugin changed its state: answer those who waited for it."""
-        waiting, self._waiting = self._waiting, []
-        for is_done, answer in waiting:
-            if is_done():
-                answer()
-            else:
-                self._waiting.append((is_done, answer))
+    def changed(self, plugin: Plugin) -> None:
+        """A plugin changed its state: take note for those who wait for it."""
+        for waiter in self._waiting:
+            if plugin in waiter.pending and waiter.is_done(plugin):
+                waiter.pending.remove(plugin)
+
+    def answer_waiters(self) -> None:
+        """Answer those whose wait is over."""
+        over = [waiter for waiter in self._waiting if not waiter.pending]
+        self._waiting = [waiter for waiter in self._waiting if waiter.pending]
+        for waiter in over:
+            waiter.answer()
 
     # --- operations -----------------------------------------------------------
 
@@ -99,9 +103,9 @@ class Operations:
             for when, level, text in plugin.output.ring.lines()
         ]
         kept.sort(key=lambda line: line[0])
-        client.send({"names": [plugin.name for plugin in plugins]})
-        if count:
-            client.send_lines(kept[-count:])
+        kept = kept[-count:] if count else []
+        client.send({"names": [plugin.name for plugin in plugins], "lines": len(kept)})
+        client.send_lines(kept)
         if not request.get("follow"):
             client.finish()
             return
@@ -146,11 +150,32 @@ class Operations:
         def states() -> dict[str, Any]:
             return {"plugins": [{"name": p.name, "state": p.state.value} for p in plugins]}
 
-        if not request.get("wait") or all(map(is_done, plugins)):
+        pending = {plugin for plugin in plugins if not is_done(plugin)}
+        if not request.get("wait") or not pending:
             return states()
-        self._waiting.append((lambda: all(map(is_done, plugins)), lambda: client.send(states())))
+        self._waiting.append(_Waiter(pending, is_done, lambda: client.send(states())))
         return None
 
 
+class _Waiter:
+    """Somebody who is answered once each of some plugins has come to a state.
+
+    That it leaves again, as somebody else asks for something else, counts for
+    nothing: else two commands at once could wait for ever.
+    """
+
+    def __init__(
+        self,
+        pending: set[Plugin],
+        is_done: Callable[[Plugin], bool],
+        answer: Callable[[], object],
+    ) -> None:
+        self.pending = pending
+        self.is_done = is_done
+        self.answer = answer
+
+
 def _is_up_or_settled(plugin: Plugin) -> bool:
+    if plugin.starts_again:
+        return False
     return plugin.state.settled or plugin.state in (State.RUNNING, State.BACKING_OFF)

@@ -41,6 +41,7 @@ class Planning:
         log: Where messages of the planner go.
         plan: What the child runs: ``plan(write_fd, skip)``.
         adopt: Called with each complete result.
+        failed: Called when a search ended without one; the log says why.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class Planning:
         log: EventLog,
         plan: Callable[[int, frozenset[str]], None],
         adopt: Callable[[dict[str, Any]], None],
+        failed: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._setup = setup
         self._log = log
         self._plan = plan
         self._adopt = adopt
+        self._failed = failed
         self._runs: dict[int, _Run] = {}
         self._said: set[tuple[int, str]] = set()
         self.own_name = "lmcache-plugins"
@@ -159,6 +162,7 @@ class _Run:
             if not self._done:
                 text = "The search for plugins ended before it was complete"
                 self._planning._log.say(ERROR, self._planning.own_name, text)
+                self._planning._failed()
             self.close()
             return
         self._data += part

@@ -55,6 +55,8 @@ class Plugin:
         self.entry = entry
         self.name = name
         self.refused: str | None = entry["refused"]
+        self.trouble = self.refused
+        """Why it does not run, where that is not how it ended."""
         self.state = State.REFUSED if self.refused else State.STARTING
         self.pid = 0
         self.started_at = 0.0
@@ -63,7 +65,8 @@ class Plugin:
         self.next_start = 0.0
         self._attempt = 0
         self._after: Event = Event.CLEARED
-        self._start_again = False
+        self.starts_again = False
+        """Whether it is to start as soon as it has stopped."""
         self._timer: Timer | None = None
         self._killing_since = 0.0
         self._asked: set[int] = set()
@@ -91,7 +94,7 @@ class Plugin:
     def start(self) -> None:
         """Start the plugin, or start it again once it has stopped."""
         if self.state is State.STOPPING:
-            self._start_again = True
+            self.starts_again = True
             return
         was = self.state
         self._move(Event.START)
@@ -102,7 +105,7 @@ class Plugin:
 
     def stop(self) -> None:
         """Ask the plugin to end: SIGTERM now, SIGKILL to all of it after its grace period."""
-        self._start_again = False
+        self.starts_again = False
         was = self.state
         self._move(Event.STOP)
         if was is State.STOPPING:
@@ -125,7 +128,9 @@ class Plugin:
         reason = _EXEC_HINTS.get(number) or (
             os.strerror(number) if number > 0 else "an error before its start"
         )
-        self._say(ERROR, f"Cannot run {self._command()}: {reason}; not tried again until reload")
+        cause = f"Cannot run {self._command()}: {reason}"
+        self.trouble = uncapitalized(cause)
+        self._say(ERROR, f"{cause}; not tried again until reload")
 
     def exited(self, status: int, table: ProcessTable | None) -> None:
         """Take note that the first process has ended and look at what it left.
@@ -211,13 +216,16 @@ class Plugin:
         except OSError as error:
             os.close(read_end)
             self._move(Event.SPAWN_FAILED)
-            self._back_off(f"Cannot start: {uncapitalized(error.strerror or str(error))}")
+            cause = f"Cannot start: {uncapitalized(error.strerror or str(error))}"
+            self.trouble = uncapitalized(cause)
+            self._back_off(cause)
             return
         finally:
             os.close(write_end)
         shared.by_pid[pid] = self
         self.pid = pid
         self.started_at = time.monotonic()
+        self.trouble = None
         self._move(Event.SPAWNED)
         self._lines_before = self.output.lines
         self.output.started(pid)
@@ -329,8 +337,8 @@ class Plugin:
         self._end_run()
         if self.state is State.STOPPING:
             self._move(Event.CLEARED)
-            if self._start_again:
-                self._start_again = False
+            if self.starts_again:
+                self.starts_again = False
                 self.start()
             return
         self._move(self._after)
@@ -354,7 +362,7 @@ class Plugin:
             "path": os.fsencode(self.entry["path"]).decode("utf-8", "backslashreplace"),
             "command": self._command().encode("utf-8", "backslashreplace").decode(),
             "state": self.state.value,
-            "reason": self.refused,
+            "reason": self.trouble and self.trouble.encode("utf-8", "backslashreplace").decode(),
             "pid": self.pid if running else None,
             "uptime": round(now - self.started_at, 3) if running else None,
             "restarts": self.restarts,

@@ -89,7 +89,9 @@ class Supervisor:
         self._operations = Operations(self._plugins, self.status, self._reload)
         self._control = ControlServer(self._loop, self._operations.handlers)
         self._instance: InstanceDir | None = None
-        self._planning = Planning(self._loop, setup, self._log, self._plan, self._adopt)
+        self._planning = Planning(
+            self._loop, setup, self._log, self._plan, self._adopt, self._plan_failed
+        )
 
     def run(self) -> None:
         """Keep the plugins until the end; returns when nothing of them is left."""
@@ -146,9 +148,21 @@ class Supervisor:
         if not len(self._plugins):
             self._say(INFO, f"No plugin is meant for this {self._launch.label}")
 
+    def _plan_failed(self) -> None:
+        reloads, self._reloads = self._reloads, []
+        for answer in reloads:
+            answer({"ok": False, "error": "the search for plugins failed; the log says why"})
+
     def _reload(self, answer: Callable[[dict[str, Any]], None]) -> None:
-        self._reloads.append(answer)
-        self._planning.start()
+        if self._stopping:
+            answer({"ok": False, "error": "the supervisor is stopping"})
+            return
+        try:
+            self._planning.start()
+        except OSError as error:
+            answer({"ok": False, "error": f"cannot look for plugins: {error.strerror}"})
+        else:
+            self._reloads.append(answer)
 
     def _changed(self, plugin: Plugin) -> None:
         if plugin.state.settled:
