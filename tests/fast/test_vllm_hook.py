@@ -306,13 +306,19 @@ class TestWhichConnectors:
         assert not [name for name in sys.modules if name.partition(".")[0] == "lmcache"]
 
     def test_multi_connector(
-        self, make_engine: MakeEngine, ours: type[StandInLauncher], factory: str, launcher: str
+        self,
+        make_engine: MakeEngine,
+        ours: type[StandInLauncher],
+        factory: str,
+        launcher: str,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """Once, whether it builds its children by the factory or by class."""
+        """Once, whether it builds its children by the factory or by class, and nothing is said."""
         engine = make_engine(factory, launcher)
         connector = engine.create(**MULTI)
         assert len(ours.made) == 1
         assert engine.started_by_lmcache == []
+        assert caplog.messages == []
         connector.shutdown()
         assert ours.made[0].stops == [False]
         assert connector.log == ["shutdown"]

@@ -35,7 +35,7 @@ class Worker:
 
         class Config:
             runtime_plugin_locations = [os.environ["PLUGINS"]]
-            extra_config = {"runtime_plugins": {"stop_grace": 2}}
+            extra_config = {"runtime_plugins": {"stop_grace": 5}}
 
             def to_json(self):
                 return json.dumps({"runtime_plugin_locations": self.runtime_plugin_locations,

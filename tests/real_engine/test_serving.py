@@ -22,7 +22,9 @@ pytestmark = pytest.mark.timeout(900)
 
 WHO_TP2 = [("SCHEDULER", -1), ("WORKER", 0), ("WORKER", 1)]
 WHO_TP1 = [("SCHEDULER", -1), ("WORKER", 0)]
-STOP_GRACE = 2  # seconds; shorter than the default, so that the ring is
+# Seconds. Longer than the default: vLLM itself needs up to 9 s to end a worker in order, and
+# the witnesses wait for that.
+STOP_GRACE = 15
 
 
 def who(seen: list[Seen]) -> list[tuple[str, int]]:
@@ -37,12 +39,12 @@ def wait_until_seen(site: Site, number: int) -> list[Seen]:
     return site.seen()
 
 
-def assert_goodbyes(seen: list[Seen], engines_gone: bool) -> None:
-    """Each plugin had its SIGTERM; and where told, when its engine was gone."""
+def assert_goodbyes(seen: list[Seen]) -> None:
+    """Each plugin had its SIGTERM, and wrote its goodbye after its engine was gone."""
     for one in seen:
-        assert one.goodbye is not None, f"no goodbye from {one.role} {one.worker_id}"
-        if engines_gone:
-            assert one.goodbye["engine_state"] in ("Z", "gone"), one.role
+        assert [event["event"] for event in one.events] == ["start", "sigterm", "goodbye"], one
+        assert one.goodbye is not None
+        assert one.goodbye["engine_state"] in ("Z", "gone"), one.role
 
 
 def test_two_workers_then_ctrl_c_and_a_restart(tmp_path: Path, model: Path) -> None:
@@ -68,8 +70,8 @@ def test_two_workers_then_ctrl_c_and_a_restart(tmp_path: Path, model: Path) -> N
         server.complete()
         server.signal_group(signal.SIGINT)
         assert server.wait() == 0
-        assert site.wait_until_nothing_is_left() < STOP_GRACE + 3
-        assert_goodbyes(site.seen(), engines_gone=True)
+        assert site.wait_until_nothing_is_left() < STOP_GRACE + 5  # the daemon ignores SIGTERM
+        assert_goodbyes(site.seen())
         assert "[all_witness] goodbye" in server.log
 
     site.forget()
@@ -79,7 +81,7 @@ def test_two_workers_then_ctrl_c_and_a_restart(tmp_path: Path, model: Path) -> N
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 0
         site.wait_until_nothing_is_left()
-        assert_goodbyes(site.seen(), engines_gone=True)
+        assert_goodbyes(site.seen())
 
 
 def test_a_graceful_shutdown_and_a_killed_worker(tmp_path: Path, model: Path) -> None:
@@ -87,17 +89,14 @@ def test_a_graceful_shutdown_and_a_killed_worker(tmp_path: Path, model: Path) ->
     and when a worker is killed, vLLM gives up and every plugin ends with its engine.
     """  # noqa: D205
     site = Site(tmp_path / "site", stop_grace=STOP_GRACE)
-    site.add("worker_daemon.sh", DAEMONISES)
     with serving(site, model, "-tp", "2", "--shutdown-timeout", "10") as server:
         assert who(wait_until_seen(site, 3)) == WHO_TP2
         server.complete()
         server.process.send_signal(signal.SIGTERM)
-        began = time.monotonic()
         assert server.wait() == 0
-        assert time.monotonic() - began < 10
         site.wait_until_nothing_is_left()
-        assert_goodbyes(site.seen(), engines_gone=False)
-        assert "force killing" not in server.log
+        assert_goodbyes(site.seen())
+        assert server.log.count("the engine closes") >= 2  # the connectors' shutdown was reached
 
     site.forget()
     with serving(site, model, "-tp", "2") as server:
@@ -107,7 +106,7 @@ def test_a_graceful_shutdown_and_a_killed_worker(tmp_path: Path, model: Path) ->
         server.wait()
         site.wait_until_nothing_is_left()
         assert who(site.seen()) == WHO_TP2
-        assert_goodbyes(site.seen(), engines_gone=True)
+        assert_goodbyes(site.seen())
 
 
 def test_a_flood_while_completions_run_then_a_killed_engine_core(
@@ -128,7 +127,7 @@ def test_a_flood_while_completions_run_then_a_killed_engine_core(
         os.kill(server.engine_core, signal.SIGKILL)
         server.wait()
         site.wait_until_nothing_is_left()
-        assert_goodbyes(site.seen(), engines_gone=True)
+        assert_goodbyes(site.seen())
 
 
 def test_malformed_settings_then_a_killed_server(tmp_path: Path, model: Path) -> None:
@@ -137,7 +136,8 @@ def test_malformed_settings_then_a_killed_server(tmp_path: Path, model: Path) ->
     """  # noqa: D205
     site = Site(
         tmp_path / "site",
-        stop_grace="soon",
+        backoff="soon",
+        stop_grace=STOP_GRACE,
         restart="sometimes",
         data_parallel=7,
         locatons=["/typo"],
@@ -146,19 +146,19 @@ def test_malformed_settings_then_a_killed_server(tmp_path: Path, model: Path) ->
     with serving(site, model) as server:
         seen = wait_until_seen(site, 2)
         assert who(seen) == WHO_TP1
-        for key in ("stop_grace", "restart", "data_parallel", "locatons", "enabled"):
+        for key in ("backoff", "restart", "data_parallel", "locatons", "enabled"):
             assert f"runtime_plugins.{key}" in server.log, key
         server.complete()
         engine = server.engine_core
         server.process.kill()
         server.wait()
-        wait_for(lambda: site.processes().keys() != set(), 1)
+        time.sleep(2)
         if engine in site.processes():  # vLLM leaves it, and so its plugins stay
             assert all(one.goodbye is None for one in site.seen())
             os.kill(engine, signal.SIGKILL)
         site.wait_until_nothing_is_left()
         assert who(site.seen()) == WHO_TP1
-        assert_goodbyes(site.seen(), engines_gone=True)
+        assert_goodbyes(site.seen())
 
 
 @pytest.mark.parametrize(("policy", "replicas"), [("local-rank-0", ["0"]), ("all", ["0", "1"])])
@@ -177,7 +177,7 @@ def test_two_replicas(tmp_path: Path, model: Path, policy: str, replicas: list[s
         server.process.send_signal(signal.SIGTERM)
         server.wait()
         site.wait_until_nothing_is_left()
-        assert_goodbyes(site.seen(), engines_gone=True)
+        assert_goodbyes(site.seen())
 
 
 def lmcaches_own(site: Site, server: Server) -> list[dict[str, Any]]:
@@ -213,13 +213,17 @@ def test_explicit_class_where_plugins_of_vllm_are_locked_down(tmp_path: Path, mo
         server.process.send_signal(signal.SIGTERM)
         server.wait()
         site.wait_until_nothing_is_left()
-        assert_goodbyes(site.seen(), engines_gone=True)
+        assert_goodbyes(site.seen())
 
 
 def test_inside_a_multi_connector(tmp_path: Path, model: Path) -> None:
     """LMCache as one of several connectors, with locations given by vLLM's arguments."""
     site = Site(tmp_path / "site")
-    (tmp_path / "site" / "lmcache.yaml").write_text("chunk_size: 16\nmax_local_cpu_size: 0.1\n")
+    values = {
+        "max_local_cpu_size": 0.1,
+        "extra_config": {"runtime_plugins": {"stop_grace": STOP_GRACE}},
+    }
+    (tmp_path / "site" / "lmcache.yaml").write_text(json.dumps(values))
     child = {
         "kv_connector": "LMCacheConnectorV1",
         "kv_role": "kv_both",
@@ -235,4 +239,4 @@ def test_inside_a_multi_connector(tmp_path: Path, model: Path) -> None:
         server.process.send_signal(signal.SIGTERM)
         server.wait()
         site.wait_until_nothing_is_left()
-        assert_goodbyes(site.seen(), engines_gone=False)
+        assert_goodbyes(site.seen())
