@@ -67,6 +67,12 @@ def world(under_test: UnderTest, request: pytest.FixtureRequest) -> Iterator[Wor
         pytest.fail("; ".join(left), pytrace=False)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Number the cases in the order of their files."""
+    for number, item in enumerate(items):
+        item.user_properties.append(("order", number))
+
+
 FAILED = pytest.StashKey[bool]()
 
 
@@ -118,7 +124,8 @@ class Lines:
         return [
             {"id": key, **case}
             for key, case in sorted(
-                self.cases.items(), key=lambda item: order.index(item[1]["group"])
+                self.cases.items(),
+                key=lambda item: (order.index(item[1]["group"]), int(item[1].get("order", 0))),
             )
         ]
 

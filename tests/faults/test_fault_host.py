@@ -155,7 +155,7 @@ def test_closed(world: World) -> None:
     engine = world.engine(launch=False)
     engine.tell(
         "import os, time\nfor fd in (0, 1, 2): os.close(fd)\n"
-        "launcher.launch_plugins(); time.sleep(2); os._exit(0)"
+        "launcher.launch_plugins(); time.sleep(2); launcher.stop_plugins(); os._exit(0)"
     )
     pids = world.wait_noted("up")
     engine.process.wait(10)
@@ -193,12 +193,11 @@ def test_stderr(world: World, case: str) -> None:
         if case == "terminal":
             os.close(ends.pop())
         world.wait_noted("written", seconds=10)
-        if case != "pipe":
-            assert engine.do("1 + 1") == 2
         since = time.monotonic()
         pids = world.noted("up")
-        engine.kill()
+        assert engine.do("launcher.stop_plugins() or 1 + 1") == 2
         world.expect_gone(pids, GRACE + 1, since)
+        engine.kill()
         world.expect_nothing(GRACE + 2)
     finally:
         for fd in ends:

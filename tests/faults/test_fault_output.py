@@ -48,7 +48,7 @@ def test_flood(world: World) -> None:
         "note('up')\nfor n in range(400): os.write(1, (b'y' * 50 + b' line\\n') * 500)\n"
         "note('written'); stay()",
     )
-    engine, pids = world.up(settings={"rate_limit": "off"})
+    engine, _ = world.up(settings={"rate_limit": "off"})
     begun = time.monotonic()
     world.wait_noted("written", seconds=30)
     world.wait(lambda: engine.log().count(" line ") == 200_000, 20, "200,000 lines in the log")

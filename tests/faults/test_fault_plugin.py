@@ -212,7 +212,7 @@ def test_last_words(world: World) -> None:
         "def last(*_):\n    time.sleep(0.2); print('last words', flush=True); os._exit(0)\n"
         "signal.signal(signal.SIGTERM, last); note('up'); stay()",
     )
-    engine, pids = world.up()
+    engine, _ = world.up()
     engine.do("launcher.stop_plugins()")
     world.wait(lambda: "last words" in engine.log(), 3, "its last words in the log")
 

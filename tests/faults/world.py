@@ -146,7 +146,9 @@ class World:
         """Return the pids that noted ``word``."""
         if not self.notes.exists():
             return []
-        return [int(pid) for pid in re.findall(rf"^{word} (\d+)$", self.notes.read_text(), re.M)]
+        return [
+            int(pid) for pid in re.findall(rf"^{word} (\d+)$", self.notes.read_text(), re.MULTILINE)
+        ]
 
     def wait_noted(self, word: str, count: int = 1, seconds: float = 15) -> list[int]:
         """Wait until ``count`` notes of ``word`` are there and return their pids."""
@@ -258,7 +260,7 @@ class World:
         run = self.directory / "run"
         files = sorted(os.listdir(run)) if run.exists() else []
         if files:
-            left.append(f"files left: {files}")
+            left.append(f"files left: {files}, engines {[one.pid for one in self.engines]}")
         return left
 
     def log(self) -> str:
