@@ -33,7 +33,7 @@ _FLOOD_PAUSE = 0.05
 """Seconds that a pipe may fill while nothing more of it may be logged: fewer, larger reads."""
 
 _CONGESTED_PAUSE = 0.5
-"""Seconds that a plugin waits for a slow log before its lines are dropped instead."""
+"""Seconds without a write to the log after which lines are dropped rather than waited with."""
 
 HELD_REPORT_SECONDS = 10.0
 """How often a line says what the rate limit held back."""
@@ -257,7 +257,8 @@ class Capture:
         self._on_end = on_end
         self._framer = LineFramer(output.max_line_bytes)
         self._pause: Timer | None = None
-        self._patience: float | None = None
+        self._patience = 0.0
+        self._written = -1
         self._widened = False
         loop.watch(fd, self._readable)
 
@@ -303,11 +304,13 @@ class Capture:
         self._suspend(_FLOOD_PAUSE)
 
     def _wait_for_room(self) -> bool:
-        """Pause for a log that takes nothing; False when patience is over."""
+        """Pause while the log is behind; False once it has taken nothing for too long."""
         now = time.monotonic()
-        if self._patience is None or now > self._patience + 10 * _CONGESTED_PAUSE:
+        written = self._log.writer.written
+        if written != self._written:
+            self._written = written
             self._patience = now + _CONGESTED_PAUSE
-        if now >= self._patience:
+        elif now >= self._patience:
             return False
         self._suspend(self._patience - now)
         self._log.waiting.append(self)

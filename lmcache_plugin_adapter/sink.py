@@ -104,6 +104,8 @@ class Writer:
         self.failed = 0
         """Lines that a target refused (disk full, reader gone), likewise."""
         self.last_error = ""
+        self.written = 0
+        """Batches that have left the queue, to a target or to nowhere."""
 
     def put(self, target: Target, data: bytes, lines: int) -> bool:
         """Queue ``data`` (``lines`` whole records) for ``target``; False if it was dropped."""
@@ -159,6 +161,7 @@ class Writer:
                     recovered = False
                     self.failed += lines
                     self.last_error = errno.errorcode.get(error.errno or 0, str(error))
+                self.written += 1
                 if recovered or (self._full and self._pending < _LOW_WATER):
                     self._full = False
                     self._on_room()
