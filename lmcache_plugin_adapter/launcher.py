@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ _RESPAWN_MAX = 30.0
 _RESPAWN_RESET_AFTER = 30.0
 
 _STATUS_SECONDS = 2.0
+_FD = struct.Struct("i")
 
 _active: dict[tuple[int, str, int], RuntimePluginLauncher] = {}
 """What runs, by process, role and worker: a second launch starts no second copy."""
@@ -213,9 +215,10 @@ class RuntimePluginLauncher:
         with ours:
             try:
                 with theirs:
-                    # A supervisor that is stopped takes nothing: its queue may be full.
-                    end = theirs.fileno()
-                    socket.send_fds(link.connection, [b"C"], [end], socket.MSG_DONTWAIT)
+                    # Of a supervisor that is stopped the queue may be full. socket.send_fds
+                    # would block then: it forgets its flags in some Pythons.
+                    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(theirs.fileno()))
+                    link.connection.sendmsg([b"C"], [rights], socket.MSG_DONTWAIT)
                 ours.sendall(b'{"op": "status"}\n')
                 data = b""
                 while not data.endswith(b"\n"):
