@@ -7,7 +7,9 @@ import os
 import signal
 import struct
 
+from .backoff import backoff_delay
 from .records import ERROR, WARNING
+from .wording import span, uncapitalized
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 HUNG_SECONDS = 2.0
 """A location that does not answer for so long is set aside; the others go on without it."""
+
+_RETRY_INITIAL = 1.0
+_RETRY_MAX = 30.0
 
 _LENGTH = struct.Struct("=I")
 
@@ -61,6 +66,10 @@ class Planning:
         self._failed = failed
         self._runs: dict[int, _Run] = {}
         self._said: set[tuple[int, str]] = set()
+        self._attempt = 0
+        self._adopted = False
+        self._cancelled = False
+        self._timer: Timer | None = None
         self.own_name = "lmcache-plugins"
 
     def start(self, skip: frozenset[str] = frozenset()) -> None:
@@ -82,6 +91,21 @@ class Planning:
         os.set_blocking(read_end, False)
         self._runs[pid] = _Run(self, pid, read_end, skip)
 
+    def begin(self, skip: frozenset[str] = frozenset()) -> None:
+        """Do what :meth:`start` does; where it fails, log that and try again by and by."""
+        try:
+            self.start(skip)
+        except OSError as error:
+            self._retry(f"Cannot look for plugins: {uncapitalized(error.strerror or '')}", skip)
+
+    def _retry(self, cause: str, skip: frozenset[str]) -> None:
+        if self._cancelled:
+            return
+        self._attempt += 1
+        delay = backoff_delay(self._attempt, _RETRY_INITIAL, _RETRY_MAX)
+        self._log.say(ERROR, self.own_name, f"{cause}; trying again in {span(delay)}")
+        self._timer = self._loop.call_later(delay, lambda: self.begin(skip))
+
     def _run_child(self, fd: int, skip: frozenset[str]) -> None:
         try:
             self._plan(fd, skip)
@@ -89,6 +113,15 @@ class Planning:
             write_message(fd, ("log", (ERROR, f"Cannot look for plugins: {error!r}")))
             os._exit(1)
         os._exit(0)
+
+    def _broke_off(self, skip: frozenset[str]) -> None:
+        """Take note that a planner ended without a result, as one that was killed."""
+        cause = "The search for plugins ended before it was complete"
+        if self._adopted:  # a reload: who asked for it is told
+            self._log.say(ERROR, self.own_name, cause)
+            self._failed()
+        else:
+            self._retry(cause, skip)
 
     def say_once(self, level: int, text: str) -> None:
         """Log what a planner says; one that starts over says much of it again."""
@@ -106,7 +139,10 @@ class Planning:
         return set(self._runs)
 
     def cancel(self) -> None:
-        """End all planners."""
+        """End all planners, and start no more."""
+        self._cancelled = True
+        if self._timer is not None:
+            self._timer.cancel()
         for pid, run in self._runs.items():
             run.close()
             os.kill(pid, signal.SIGKILL)
@@ -151,7 +187,7 @@ class _Run:
             f"Location '{self._location}' does not answer: its plugins start when it does, "
             "the others go on",
         )
-        self._planning.start(self._skip | {self._location})
+        self._planning.begin(self._skip | {self._location})
 
     def _readable(self) -> None:
         try:
@@ -160,9 +196,7 @@ class _Run:
             return
         if not part:
             if not self._done:
-                text = "The search for plugins ended before it was complete"
-                self._planning._log.say(ERROR, self._planning.own_name, text)
-                self._planning._failed()
+                self._planning._broke_off(self._skip)
             self.close()
             return
         self._data += part
@@ -186,4 +220,5 @@ class _Run:
             self._done = True
             if self._patience is not None:
                 self._patience.cancel()
+            self._planning._adopted = True
             self._planning._adopt(content)

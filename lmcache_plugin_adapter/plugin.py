@@ -197,31 +197,21 @@ class Plugin:
     def _spawn(self) -> None:
         shared = self._shared
         self._timer = None
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        environment = {
+            **shared.environment,
+            NAME_VARIABLE: os.fsencode(self.name),
+            **self.entry["environment"],
+        }
         try:
-            os.set_blocking(read_end, False)
-            environment = {
-                **shared.environment,
-                NAME_VARIABLE: os.fsencode(self.name),
-                **self.entry["environment"],
-            }
-            pid = spawn(
-                shared.setup,
-                self.entry["argv"],
-                environment,
-                shared.null,
-                write_end,
-                shared.report_w,
+            pid, read_end = spawn(
+                shared.setup, self.entry["argv"], environment, shared.null, shared.report_w
             )
         except OSError as error:
-            os.close(read_end)
             self._move(Event.SPAWN_FAILED)
             cause = f"Cannot start: {uncapitalized(error.strerror or str(error))}"
             self.trouble = uncapitalized(cause)
             self._back_off(cause)
             return
-        finally:
-            os.close(write_end)
         shared.by_pid[pid] = self
         self.pid = pid
         self.started_at = time.monotonic()

@@ -17,7 +17,7 @@ from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Protocol
 
     class Target(Protocol):
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
         def write(self, data: bytes) -> None:
             """Write ``data``, whole records; raises OSError."""
+
+        def write_ready(self, data: bytes) -> bytes:
+            """Write what is taken without waiting; return the rest; raises OSError."""
 
 
 PIPE_BUF = 4096
@@ -68,8 +71,26 @@ class StreamTarget:
         Raises:
             OSError: The descriptor takes no more.
         """
+        for piece in self._pieces(data):
+            write_all(self._fd, piece)
+
+    def write_ready(self, data: bytes) -> bytes:
+        """Write as much of ``data`` as is taken without waiting; return the rest.
+
+        Raises:
+            OSError: The descriptor takes no more.
+        """
+        done = 0
+        for piece in self._pieces(data):
+            if self.bounded and not _takes_more(self._fd):
+                break
+            write_all(self._fd, piece)
+            done += len(piece)
+        return data[done:]
+
+    def _pieces(self, data: bytes) -> Iterator[bytes]:
         if not self.bounded or len(data) <= PIPE_BUF:
-            write_all(self._fd, data)
+            yield data
             return
         start = 0
         while start < len(data):
@@ -78,12 +99,21 @@ class StreamTarget:
                 end = data.rfind(b"\n", start, end) + 1
                 if end <= start:  # a record longer than PIPE_BUF: it goes alone
                     end = data.find(b"\n", start) + 1 or len(data)
-            write_all(self._fd, data[start:end])
+            yield data[start:end]
             start = end
+
+
+def _takes_more(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 class Writer:
     """A bounded queue and the thread that empties it.
+
+    Where no thread can be started, as a limit of processes is reached, who
+    puts a record also writes, as much as is taken without waiting.
 
     Args:
         on_room: Called (on the writer's thread) when a full queue has room
@@ -109,6 +139,8 @@ class Writer:
 
     def put(self, target: Target, data: bytes, lines: int) -> bool:
         """Queue ``data`` (``lines`` whole records) for ``target``; False if it was dropped."""
+        if not self._started:
+            self._start()
         if self._pending >= QUEUE_BYTES:
             self._full = True
             self.dropped += lines
@@ -118,9 +150,8 @@ class Writer:
             self._queue.append((target, data, lines))
             self._pending += len(data)
         if not self._started:
-            self._started = True
-            _thread.start_new_thread(self._run, ())
-        if wake:
+            self._write_ready()
+        elif wake:
             os.write(self._wake_w, b"w")
         return True
 
@@ -142,7 +173,38 @@ class Writer:
         """Wait until all is written, at most ``seconds``."""
         deadline = time.monotonic() + seconds
         while (self._queue or self._busy) and time.monotonic() < deadline:
+            if not self._started:
+                self._write_ready()
             time.sleep(0.001)
+
+    def _start(self) -> None:
+        """Start the thread; where that fails, the next record tries again."""
+        try:
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError:
+            return
+        self._started = True
+        if self._queue:
+            os.write(self._wake_w, b"w")
+
+    def _write_ready(self) -> None:
+        """Write without a thread, and without waiting."""
+        while self._queue:
+            target, data, lines = self._queue.popleft()
+            try:
+                rest = target.write_ready(data)
+            except OSError as error:
+                self._refused(lines, error)
+                rest = b""
+            self._pending -= len(data) - len(rest)
+            if rest:
+                self._queue.appendleft((target, rest, lines))
+                return
+            self.written += 1
+
+    def _refused(self, lines: int, error: OSError) -> None:
+        self.failed += lines
+        self.last_error = errno.errorcode.get(error.errno or 0, str(error))
 
     def _run(self) -> None:
         while True:
@@ -159,8 +221,7 @@ class Writer:
                     target.write(data)
                 except OSError as error:
                     recovered = False
-                    self.failed += lines
-                    self.last_error = errno.errorcode.get(error.errno or 0, str(error))
+                    self._refused(lines, error)
                 self.written += 1
                 if recovered or (self._full and self._pending < _LOW_WATER):
                     self._full = False

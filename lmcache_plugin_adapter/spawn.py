@@ -6,6 +6,7 @@ between fork and exec. The supervisor is small, so the fork is cheap.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -28,6 +29,9 @@ EXEC_REPORT = struct.Struct("=ii")
 EXEC_FAILED_CODE = 127
 
 _MANY_FILES = 65536
+
+SPARE_FILES = 12
+"""Descriptors that plugins leave to the supervisor: for ``/proc``, clients, a search."""
 
 
 def reset_signals() -> None:
@@ -64,7 +68,7 @@ class ChildSetup:
             raised for itself; None where it did not.
     """
 
-    __slots__ = ("_handled", "_nofile", "_supervisor")
+    __slots__ = ("_handled", "_nofile", "_supervisor", "most_files")
 
     def __init__(
         self,
@@ -75,6 +79,8 @@ class ChildSetup:
         self._supervisor = supervisor
         self._handled = (*handled, *_IGNORED_BY_PYTHON)
         self._nofile = nofile
+        self.most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        """How many descriptors the supervisor may have."""
 
     def fork(self) -> int:
         """Fork with all signals blocked; returns twice, as ``os.fork`` does.
@@ -110,10 +116,9 @@ def spawn(
     argv: Sequence[bytes],
     environment: Mapping[bytes, bytes],
     null: int,
-    output: int,
     report: int,
-) -> int:
-    """Start ``argv`` in a session and group of its own and return its pid.
+) -> tuple[int, int]:
+    """Start ``argv`` in a session and group of its own.
 
     Returns before the exec: a child that cannot exec writes an
     :data:`EXEC_REPORT` to ``report`` and exits with 127.
@@ -123,15 +128,47 @@ def spawn(
         argv: The program, by path, and its arguments.
         environment: The whole environment.
         null: A descriptor of ``/dev/null``, for stdin.
-        output: The write end of the plugin's pipe, for stdout and stderr.
         report: A close-on-exec pipe to the supervisor.
 
+    Returns:
+        Its pid, and the non-blocking read end of the pipe that its stdout and
+        stderr are.
+
     Raises:
-        OSError: No process could be made.
+        OSError: No process or no pipe could be made.
     """
-    pid = setup.fork()
-    if pid:
-        return pid
+    read_end, output = _output_pipe(setup.most_files - SPARE_FILES)
+    try:
+        pid = setup.fork()
+        if pid == 0:
+            _become(setup, argv, environment, null, output, report)
+    except OSError:
+        os.close(read_end)
+        raise
+    finally:
+        os.close(output)
+    return pid, read_end
+
+
+def _output_pipe(below: int) -> tuple[int, int]:
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    if write_end >= below:
+        os.close(read_end)
+        os.close(write_end)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    os.set_blocking(read_end, False)
+    return read_end, write_end
+
+
+def _become(
+    setup: ChildSetup,
+    argv: Sequence[bytes],
+    environment: Mapping[bytes, bytes],
+    null: int,
+    output: int,
+    report: int,
+) -> None:
+    """In the child: become the program, or report why not and exit; never returns."""
     error = 0
     try:
         os.setsid()
@@ -144,5 +181,7 @@ def spawn(
         error = problem.errno or 0
     except BaseException:  # noqa: BLE001 - nothing of the supervisor's may run in the child
         error = -1
-    os.write(report, EXEC_REPORT.pack(os.getpid(), error))
-    os._exit(EXEC_FAILED_CODE)
+    try:
+        os.write(report, EXEC_REPORT.pack(os.getpid(), error))
+    finally:
+        os._exit(EXEC_FAILED_CODE)

@@ -112,10 +112,7 @@ class Supervisor:
         if launch.previous:
             self._take_over()
         self._open_instance()
-        try:
-            self._planning.start()
-        except OSError as error:
-            self._say(ERROR, f"Cannot look for plugins: {error.strerror}; none is started")
+        self._planning.begin()
         self._loop.run()
         self._finish()
 

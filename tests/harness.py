@@ -86,6 +86,7 @@ class Engine:
         stderr: Where its stderr goes; None: a file, which :meth:`log` reads.
         python: The interpreter.
         prefix: Words before the interpreter, such as ``unshare``.
+        program: What the interpreter runs.
         options: For ``subprocess.Popen``.
     """
 
@@ -103,6 +104,7 @@ class Engine:
         stderr: int | None = None,
         python: str = sys.executable,
         prefix: Sequence[str] = (),
+        program: Path = ENGINE_PROGRAM,
         **options: Any,
     ) -> None:
         self.log_path = directory / f"engine-{role}-{worker_id}.log"
@@ -122,7 +124,7 @@ class Engine:
         }
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*prefix, python, str(ENGINE_PROGRAM), json.dumps(spec)],
+                [*prefix, python, str(program), json.dumps(spec)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log if stderr is None else stderr,

@@ -176,3 +176,43 @@ def test_link_in_the_place_of_the_log_is_not_followed(tmp_path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         rotated(tmp_path, 1000, 3).write(b"one\n")
     assert not (tmp_path / "victim").exists()
+
+
+def no_thread(*_args) -> None:
+    """Stand for the limit of processes."""
+    raise RuntimeError("can't start new thread")
+
+
+def test_without_a_thread_records_are_written_all_the_same(pipe, monkeypatch) -> None:
+    """Where no thread can be started, who puts a record writes; it never waits."""
+    monkeypatch.setattr("_thread.start_new_thread", no_thread)
+    read_end, write_end = pipe
+    writer = Writer(lambda: None)
+    target = StreamTarget(write_end)
+    assert writer.put(target, b"one\n", 1)
+    assert os.read(read_end, 100) == b"one\n"
+    record = b"x" * 99 + b"\n"
+    for _ in range(2000):  # more than the pipe takes: the rest is queued, not waited for
+        assert writer.put(target, record, 1)
+    taken = os.read(read_end, 1 << 20)
+    assert len(taken) % len(record) == 0
+    writer.drain(0.1)
+    taken += os.read(read_end, 1 << 20)
+    monkeypatch.undo()
+    writer.put(target, b"last\n", 1)  # a thread can be started again: it writes the rest
+    while not taken.endswith(b"last\n"):
+        taken += os.read(read_end, 1 << 20)
+    assert taken == record * 2000 + b"last\n"
+
+
+def test_without_a_thread_a_refusal_is_counted(tmp_path, monkeypatch) -> None:
+    """A full disk is a full disk, whoever writes."""
+    monkeypatch.setattr("_thread.start_new_thread", no_thread)
+    full = os.open("/dev/full", os.O_WRONLY)
+    writer = Writer(lambda: None)
+    writer.put(StreamTarget(full), b"one\n", 1)
+    os.close(full)
+    assert writer.collect_losses() == (0, 1, "ENOSPC")
+    file = RotatedFile(writer, os.fsencode(tmp_path / "log"), 100, 2)
+    file.put(b"two\n", 1)
+    assert (tmp_path / "log").read_bytes() == b"two\n"

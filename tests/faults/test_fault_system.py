@@ -1,0 +1,499 @@
+"""Systems that are short of something, or odd: plugins run as far as they can, and end."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import alive, gone
+from world import GRACE, POLITE, World
+
+ROOT = Path(__file__).parents[2]
+
+
+def works(*command: str) -> bool:
+    """Whether a command can be run here and succeeds."""
+    if shutil.which(command[0]) is None:
+        return False
+    done = subprocess.run(command, check=False, capture_output=True)
+    return done.returncode == 0
+
+
+needs_mounts = pytest.mark.skipif(
+    not works("unshare", "--mount", "true"), reason="cannot make mount namespaces here"
+)
+needs_pids = pytest.mark.skipif(
+    not works("unshare", "--pid", "--fork", "--mount-proc", "true"),
+    reason="cannot make PID namespaces here",
+)
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become another user")
+needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+
+NOBODY = 54321
+"""A user without a name, a home or anything else."""
+
+
+def free_python(world: World) -> str:
+    """Return an interpreter that any user may run; none: skip."""
+    for candidate in ("/usr/bin/python3", "/usr/local/bin/python3"):
+        probe = "import sys; sys.exit(sys.version_info < (3, 10))"
+        if world.launcher.ours and works(
+            "setpriv",
+            f"--reuid={NOBODY}",
+            f"--regid={NOBODY}",
+            "--clear-groups",
+            candidate,
+            "-c",
+            probe,
+        ):
+            return candidate
+    if not world.launcher.ours:
+        return world.launcher.python
+    pytest.skip("no Python 3.10 that other users may run")
+
+
+@pytest.fixture
+def nobody(world: World) -> Iterator[dict[str, object]]:
+    """Options of an engine that another user runs, without a home."""
+    if os.getuid() != 0:
+        pytest.skip("needs root, to become another user")
+    python = free_python(world)
+    if not world.launcher.ours and not works(
+        "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", python, "-c", ""
+    ):
+        pytest.skip("its interpreter may not be run by other users")
+    with pytest.raises(KeyError):
+        pwd.getpwuid(NOBODY)
+    copy = world.directory / "site"
+    shutil.copytree(ROOT / "lmcache_plugin_adapter", copy / "lmcache_plugin_adapter")
+    shutil.copy(ROOT / "tests" / "engine_program.py", copy)
+    for name in ("plugins", "notes"):
+        path = world.directory / name
+        path.touch() if name == "notes" else None
+        os.chown(path, NOBODY, NOBODY)
+    os.chown(world.directory, NOBODY, NOBODY)
+    yield {
+        "python": python,
+        "prefix": (
+            "setpriv",
+            f"--reuid={NOBODY}",
+            f"--regid={NOBODY}",
+            "--clear-groups",
+        ),
+        "env": {"HOME": None, "USER": None, "LOGNAME": None, "PYTHONPATH": str(copy)},
+        "program": copy / "engine_program.py",
+    }
+    shutil.rmtree(f"/run/lmcache-plugins-{NOBODY}", ignore_errors=True)
+    shutil.rmtree(f"/dev/shm/lmcache-plugins-{NOBODY}", ignore_errors=True)
+    shutil.rmtree(f"/tmp/lmcache-plugins-{NOBODY}", ignore_errors=True)
+
+
+def own(world: World) -> None:
+    """Give the plugins to the user who runs them."""
+    for path in world.plugins.rglob("*"):
+        os.chown(path, NOBODY, NOBODY)
+
+
+# --- users and limits ---------------------------------------------------------
+
+
+@pytest.mark.fault("G2 G3", "a user without name and home")
+def test_nobody(world: World, nobody: dict[str, object]) -> None:
+    """All as for others."""
+    world.python("all_x.py")
+    own(world)
+    engine, pids = world.up(**nobody)
+    since = time.monotonic()
+    engine.kill()
+    world.expect_gone(pids, GRACE + 1, since)
+    assert world.noted("term") == pids
+
+
+@pytest.mark.fault("G9", "ulimit -u reached, {}")
+@pytest.mark.parametrize(
+    "case", [0, 3, 5], ids=["nothing can be started", "room for two", "room for four"]
+)
+def test_processes(world: World, nobody: dict[str, object], case: int) -> None:
+    """The engine serves on, nothing hangs; when there is room again, plugins start."""
+    for letter in "abc":
+        world.python(f"all_{letter}.py")
+    own(world)
+    engine = world.engine(launch=False, **nobody)
+    engine.do(
+        "import resource, os, time\n"
+        "def limit(n): resource.prlimit(os.getpid(), resource.RLIMIT_NPROC, (n, 4096))\n"
+    )
+    mine = int(
+        engine.do(
+            f"len([p for p in os.listdir('/proc') if p.isdigit() and "
+            f"os.stat('/proc/' + p).st_uid == {NOBODY}])"
+        )
+    )
+    launched = engine.do(f"limit({mine + case if case else 1}) or launcher.launch_plugins()")
+    world.measured(f"launch returned {launched}")
+    time.sleep(1.0)
+    assert engine.do("1 + 1") == 2
+    if launched is False:
+        assert "Cannot launch runtime plugins" in engine.log()
+    else:
+        world.wait(
+            lambda: (
+                "Cannot " in engine.log()
+                or "annot start" in engine.log()
+                or "failed" in engine.log()
+                or len(world.noted("up")) == 3
+            ),
+            5,
+            "a line that says so",
+        )
+    engine.do("limit(4096)")
+    since = time.monotonic()
+    engine.do("launcher.stop_plugins()")
+    assert time.monotonic() - since < GRACE + 2 + 1
+    world.expect_nothing(GRACE + 2)
+
+
+@pytest.mark.fault("G5 G9", "ulimit -u: the supervisor can make no thread")
+def test_no_thread(world: World, nobody: dict[str, object]) -> None:
+    """Its log is written all the same."""
+    world.python("all_x.py", "polite(); note('up'); print('hello', flush=True); stay()")
+    own(world)
+    engine = world.engine(launch=False, **nobody)
+    # The supervisor, the planner and the plugin are three; a thread would be a fourth.
+    found = engine.do(
+        "import resource, os\nresource.setrlimit(resource.RLIMIT_NPROC, (4096, 4096))\n"
+    )
+    del found
+    engine.do(
+        "mine = sum(len(os.listdir(f'/proc/{p}/task')) for p in os.listdir('/proc')"
+        f" if p.isdigit() and os.stat('/proc/' + p).st_uid == {NOBODY})\n"
+        "resource.setrlimit(resource.RLIMIT_NPROC, (mine + 2, 4096))\n"
+        "launcher.launch_plugins()"
+    )
+    time.sleep(1.5)
+    assert engine.do("1 + 1") == 2
+    since = time.monotonic()
+    engine.do("launcher.stop_plugins()")
+    assert time.monotonic() - since < GRACE + 2 + 1
+    world.expect_nothing(GRACE + 2)
+
+
+@pytest.mark.fault("G9", "ulimit -n 64 ({}): 70 plugins")
+@pytest.mark.parametrize("case", ["hard", "soft"])
+def test_files(world: World, case: str) -> None:
+    """A soft limit is raised for the supervisor alone; a hard one is said, and nothing breaks."""
+    for number in range(70):
+        world.file(
+            f"all_{chr(97 + number // 26)}{chr(97 + number % 26)}.sh",
+            'echo "up $$" >> "$NOTES"; echo "limit=$(ulimit -Sn) $$" >> "$NOTES"; exec sleep 60',
+        )
+    hard = 64 if case == "hard" else 4096
+    engine = world.engine(
+        prelude=f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, {hard}))",
+    )
+    if case == "soft":
+        world.wait_noted("limit=64", 70)
+    else:
+        world.wait_noted("limit=64", 30)
+        time.sleep(0.5)
+        world.measured(f"{len(world.noted('up'))} of 70 run")
+        assert (
+            "too many open files" in engine.log()
+            or "Too many open files" in engine.log()
+            or ("too many open files" in engine.log())
+        )
+    assert "Internal error" not in engine.log()
+    pids = world.processes()
+    since = time.monotonic()
+    engine.kill()
+    world.expect_gone(pids, GRACE + 1, since)
+
+
+# --- file systems -----------------------------------------------------------
+
+
+@pytest.mark.fault("G8 G9", "the runtime directory is {}: the next place is used, plugins run")
+@pytest.mark.parametrize("case", ["missing", "a file", "open to others", "a link"])
+def test_runtime_directory(world: World, case: str) -> None:
+    """Never a place that others may enter."""
+    if not world.launcher.ours:
+        pytest.skip("LMCache's launcher has no runtime directory")
+    world.python(
+        "all_x.py",
+        "note('up'); print('file', os.environ.get("
+        "'LMCACHE_RUNTIME_PLUGIN_CONFIG_FILE'), flush=True); stay()",
+    )
+    chosen = world.directory / "chosen"
+    if case == "missing":
+        chosen = world.directory / "none" / "such"
+    elif case == "a file":
+        chosen.touch()
+    elif case == "open to others":
+        chosen.mkdir()
+        chosen.chmod(0o777)
+    else:
+        (world.directory / "target").mkdir(mode=0o700)
+        chosen.symlink_to(world.directory / "target")
+    engine, _ = world.up(env={"LMCACHE_PLUGINS_RUNTIME_DIR": str(chosen)})
+    world.wait(lambda: "file /" in engine.log(), 3, "a CONFIG_FILE elsewhere")
+    assert str(chosen) + "/" not in engine.log()
+
+
+@needs_mounts
+@needs_root
+@pytest.mark.fault("G2 G9", "everything read-only, no runtime directory: plugins run, one warning")
+def test_read_only(world: World) -> None:
+    """Root, /run, /dev/shm and /tmp."""
+    world.python("all_x.py")
+    kept = world.directory
+    keeper = (
+        "unshare",
+        "--mount",
+        "sh",
+        "-ec",
+        "mount --make-rprivate /\n"
+        "keep=$1; shift\n"
+        "mkdir -p /mnt/kept-$$ && at=/mnt/kept-$$\n"
+        "mount --bind $keep $at\n"
+        "for d in / /run /dev/shm /tmp; do\n"
+        "  [ $d = / ] || mount --bind $d $d\n"
+        "  mount -o remount,bind,ro $d\n"
+        "done\n"
+        "mount --bind $at $keep\n"
+        "cd $keep\n"
+        'exec "$@"',
+        "sh",
+        str(kept),
+    )
+    engine, pids = world.up(
+        prefix=keeper, env={"LMCACHE_PLUGINS_RUNTIME_DIR": "/run/lmcache-plugins-none"}
+    )
+    with pytest.raises(AssertionError, match="Read-only"):
+        engine.do("open('/tmp/none', 'w')")
+    if world.launcher.ours:
+        assert engine.log().count("No usable runtime directory") == 1
+    since = time.monotonic()
+    engine.kill()
+    world.expect_gone(pids, GRACE + 1, since)
+    assert world.noted("term")
+    for path in Path("/mnt").glob("kept-*"):
+        path.rmdir()
+
+
+# --- processes and time -------------------------------------------------------
+
+PID_NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+
+@needs_pids
+@pytest.mark.fault("G2 G3", "a PID namespace with an init: SIGKILL of the engine")
+def test_namespace(world: World) -> None:
+    """As in a container with tini."""
+    world.python("all_x.py")
+    engine, _ = world.up(prefix=(*PID_NAMESPACE, "sh", "-c", '"$@"; sleep 1.5; exit 0', "sh"))
+    engine.tell("import os; os.kill(os.getpid(), 9)")
+    engine.process.wait(10)
+    assert len(world.noted("term")) == 1, "the plugin had no SIGTERM"
+    world.expect_nothing(1)
+
+
+@needs_pids
+@pytest.mark.fault("G2 G8", "a container whose PID 1 never reaps: all end, none waits for reaping")
+def test_never_reaps(world: World) -> None:
+    """Zombies that are not ours to reap hold nobody up."""
+    world.python("all_x.py", "if not os.fork(): os.setsid(); deaf(); stay()\n" + POLITE)
+    engine, _ = world.up(
+        prefix=(*PID_NAMESPACE, "sh", "-c", 'exec 3<&0; "$@" <&3 & exec sleep 5', "sh"),
+    )
+    begun = time.monotonic()
+    engine.do("launcher.stop_plugins()")
+    assert time.monotonic() - begun < GRACE + 1 + 1
+    left = engine.do(
+        "[p for p in __import__('os').listdir('/proc') if p.isdigit() and"
+        " int(p) not in (1, __import__('os').getpid()) and"
+        " open(f'/proc/{p}/stat').read().rpartition(')')[2].split()[0] not in 'ZX']"
+    )
+    assert left == [], f"still running: {left}"
+    engine.do("launcher.launch_plugins()")
+    world.wait_noted("up", 2)
+    engine.tell("import os; os.kill(os.getpid(), 9)")
+    engine.process.wait(10)
+
+
+@needs_pids
+@needs_root
+@pytest.mark.fault("G2 G8", "PID reuse: a stranger with a plugin's old pid is left alone")
+def test_pid_reuse(world: World) -> None:
+    """The plugin has ended, its number belongs to somebody else when all is stopped."""
+    world.python("all_x.py", "note('up')")
+    engine, _ = world.up(prefix=(*PID_NAMESPACE, "sh", "-c", '"$@"; exit 0', "sh"))
+    world.wait(lambda: "code 0" in engine.log(), 5, "the plugin has ended")
+    engine.do(
+        "import os, subprocess, time\n"
+        "for attempt in range(200):\n"
+        "    with open('/proc/sys/kernel/ns_last_pid', 'w') as file:\n"
+        f"        file.write(str({world.noted('up')[0]} - 1))\n"
+        "    stranger = subprocess.Popen(['sleep', '60'])\n"
+        f"    if stranger.pid == {world.noted('up')[0]}: break\n"
+        "    stranger.kill(); stranger.wait()\n"
+        "else:\n    raise RuntimeError('the pid was not used again')\n"
+    )
+    engine.do("launcher.stop_plugins()")
+    assert engine.do("stranger.poll()") is None, "the stranger was killed"
+    engine.do("stranger.kill(); stranger.wait()")
+
+
+@needs_pids
+@needs_root
+@pytest.mark.ours_only("LMCache's launcher has no supervisor")
+@pytest.mark.fault("G2", "PID reuse: the engine's old pid belongs to somebody else at once")
+def test_engine_pid_reuse(world: World) -> None:
+    """Its end is seen by a descriptor of the process, not by its number."""
+    world.python("all_x.py")
+    program = (
+        "import os, subprocess, sys, time\n"
+        "engine = subprocess.Popen(sys.argv[1:])\n"
+        "while not os.path.exists(os.environ['NOTES']): time.sleep(0.01)\n"
+        "time.sleep(0.2)\n"
+        "engine.kill(); engine.wait()\n"
+        "for attempt in range(200):\n"
+        "    open('/proc/sys/kernel/ns_last_pid', 'w').write(str(engine.pid - 1))\n"
+        "    stranger = subprocess.Popen(['sleep', '3'])\n"
+        "    if stranger.pid == engine.pid: break\n"
+        "    stranger.kill(); stranger.wait()\n"
+        "else: sys.exit(9)\n"
+        "time.sleep(1.2)\n"
+        "sys.exit(stranger.poll() is not None)\n"
+    )
+    engine = world.engine(prefix=(*PID_NAMESPACE, sys.executable, "-c", program))
+    world.wait_noted("up")
+    assert engine.process.wait(15) == 0, "the stranger was harmed, or the pid not used again"
+    assert len(world.noted("term")) == 1, "the plugin had no SIGTERM"
+
+
+CLOCK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <time.h>
+
+/* Each look at the wall clock finds it a day ahead or behind of the last. */
+static long jump(void) { static long n; return (n++ % 2 ? 86400 : -86400) * (n % 7); }
+int clock_gettime(clockid_t id, struct timespec *ts) {
+    int r = ((int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime"))(id, ts);
+    if (id == CLOCK_REALTIME) ts->tv_sec += jump();
+    return r;
+}
+time_t time(time_t *t) {
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    if (t) *t = ts.tv_sec;
+    return ts.tv_sec;
+}
+"""
+
+
+@needs_cc
+@pytest.mark.fault("G2 G3 G6", "the wall clock jumps by days at each look: grace and backoff hold")
+def test_clock(world: World) -> None:
+    """Only the monotonic clock counts."""
+    (world.directory / "shim.c").write_text(CLOCK)
+    command = ["cc", "-shared", "-fPIC", "-o", "shim.so", "shim.c", "-ldl"]
+    subprocess.run(command, cwd=world.directory, check=True)
+    world.python("all_a.py", "deaf(); note('up'); stay()")
+    world.python("all_b.py", "note('crash'); sys.exit(1)")
+    engine, pids = world.up(env={"LD_PRELOAD": str(world.directory / "shim.so")})
+    stamps = engine.do("[__import__('time').time() for _ in range(2)]")
+    assert abs(stamps[1] - stamps[0]) > 3600, "the clock does not jump"
+    world.wait_noted("crash", 4 if world.launcher.ours else 1, 5)
+    assert len(world.noted("crash")) < 30
+    since = time.monotonic()
+    engine.do("launcher.stop_plugins()")
+    taken = world.expect_gone(pids, GRACE + 1, since)
+    assert taken > GRACE - 0.05, "killed before its grace period was over"
+
+
+@needs_mounts
+@pytest.mark.fault("G2", "no /proc access to others (hidepid=2), as another user")
+def test_hidepid(world: World, nobody: dict[str, object]) -> None:
+    """What is ours can be seen, and that is enough."""
+    world.python("all_x.py", "if not os.fork(): os.setsid(); deaf(); note('up'); stay()\n" + POLITE)
+    own(world)
+    prefix = (
+        "unshare",
+        "--mount",
+        "sh",
+        "-ec",
+        'mount --make-rprivate /; mount -t proc -o hidepid=2 proc /proc; exec "$@"',
+        "sh",
+        *nobody["prefix"],  # type: ignore[misc]
+    )
+    engine, pids = world.up(2, **{**nobody, "prefix": prefix})
+    assert engine.do("__import__('os').path.exists('/proc/1')") is False
+    since = time.monotonic()
+    engine.kill()
+    world.expect_gone(pids, GRACE + 1, since)
+
+
+@needs_mounts
+@needs_root
+@pytest.mark.fault("G2 G9", "no /proc at all: plugins run, obey, and end")
+def test_no_proc(world: World) -> None:
+    """What remains of a plugin cannot be looked for; itself is stopped all the same."""
+    world.python("all_x.py", "polite(); note('up'); stay()")
+    engine, pids = world.up(
+        prefix=(
+            "unshare",
+            "--mount",
+            "sh",
+            "-ec",
+            'mount --make-rprivate /; mount -t tmpfs none /proc; exec "$@"',
+            "sh",
+        ),
+    )
+    since = time.monotonic()
+    engine.kill()
+    world.expect_gone(pids, GRACE + 1, since)
+    assert world.noted("term") == pids
+
+
+@needs_cc
+@pytest.mark.fault("G2 G9", "a sandbox that refuses pidfds: the engine's end is seen all the same")
+@pytest.mark.ours_only("LMCache's launcher does not look for the engine's end")
+def test_no_pidfd(world: World) -> None:
+    """By looking twice a second, and one line says so."""
+    world.python("all_x.py")
+    engine, pids = world.up(
+        prelude="import lmcache_plugin_adapter.link as link\n"
+        "def refused(pid): raise PermissionError(1, 'Operation not permitted')\n"
+        "link.pidfd_open = refused\n"
+    )
+    assert "No pidfd for the engine" in engine.log()
+    since = time.monotonic()
+    engine.kill()
+    world.expect_gone(pids, 1, since)
+    assert world.noted("term") == pids
+
+
+@pytest.mark.fault("G2 G3", "the process tree of the engine is stopped (SIGSTOP), then killed")
+def test_stopped_tree(world: World) -> None:
+    """A frozen engine is no dead engine."""
+    world.python("all_x.py")
+    engine, pids = world.up()
+    os.killpg(engine.pid, signal.SIGSTOP)
+    time.sleep(0.3)
+    assert alive(pids[0])
+    since = time.monotonic()
+    os.killpg(engine.pid, signal.SIGKILL)
+    engine.process.wait(5)
+    world.expect_gone(pids, GRACE + 1, since)
+    assert all(gone(pid) for pid in pids)
