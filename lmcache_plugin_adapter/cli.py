@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from . import __version__
-from .identity import Role  # noqa: TC001 - typer reads the annotations
+from .identity import Role
+
+if TYPE_CHECKING:
+    from .fleet import Selector
 
 app = typer.Typer(
     name="lmcache-plugins",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -44,6 +46,58 @@ ServerOption = Annotated[
         help="For LMCache's multiprocess server; FILE is then what --server-module is given.",
     ),
 ]
+
+
+def _complete_plugin(incomplete: str) -> list[str]:
+    from .cli_fleet import complete_plugin
+
+    return complete_plugin(incomplete)
+
+
+PluginNames = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Argument(
+        metavar="[NAME]...",
+        help="Plugins, as status shows them; also a file's name or path.",
+        autocompletion=_complete_plugin,
+        show_default=False,
+    ),
+]
+EngineOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--engine", metavar="PID", help="Only of this engine process."),
+]
+RoleOption = Annotated[
+    Optional[Role],  # noqa: UP045
+    typer.Option("--role", case_sensitive=False, help="Only of engine processes of this role."),
+]
+RankOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--rank", metavar="N", help="Only of workers of this rank."),
+]
+ReplicaOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--dp", metavar="N", help="Only of this data-parallel replica."),
+]
+AllOption = Annotated[
+    bool, typer.Option("--all", help="All plugins, or all that a name means, are meant.")
+]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Return when it is done.")]
+TimeoutOption = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--timeout", metavar="SECONDS", min=0, help="With --wait: not longer than this."),
+]
+
+
+def _selector(
+    engine: Optional[int],  # noqa: UP045
+    role: Optional[Role],  # noqa: UP045
+    rank: Optional[int],  # noqa: UP045
+    dp: Optional[int],  # noqa: UP045
+) -> Selector:
+    from .fleet import Selector
+
+    return Selector(engine, role, rank, dp)
 
 
 def _print_version(asked: bool) -> None:
@@ -142,6 +196,141 @@ def doctor(
     from . import cli_doctor
 
     sys.exit(cli_doctor.doctor(as_json, server))
+
+
+@app.command()
+def status(
+    names: PluginNames = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Look again every 2 s, until Ctrl-C.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document instead of tables.")
+    ] = False,
+    probe: Annotated[
+        bool, typer.Option("--check", help="For probes: say only what is not well; exit 1 then.")
+    ] = False,
+    engine: EngineOption = None,
+    role: RoleOption = None,
+    rank: RankOption = None,
+    dp: ReplicaOption = None,
+) -> None:
+    """Show the plugins of all engines of this host, or only those named.
+
+    Those of this user; for root, of all users. Exit status: 0 all could be
+    asked, 1 a supervisor could not be, 2 an unknown plugin. With --check: 0
+    every plugin named (or every plugin there is) runs, or has done its work; 1 not so.
+    """
+    from . import cli_status
+
+    chosen = _selector(engine, role, rank, dp)
+    request = cli_status.Request(tuple(names or ()), chosen, watch, as_json, probe)
+    sys.exit(cli_status.status(request))
+
+
+@app.command()
+def logs(
+    names: PluginNames = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
+    ] = False,
+    lines: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--lines", "-n", metavar="N", min=0, help="So many of the last lines."),
+    ] = None,
+    engine: EngineOption = None,
+    role: RoleOption = None,
+    rank: RankOption = None,
+    dp: ReplicaOption = None,
+) -> None:
+    """Print the last lines of plugins, from their supervisors' memory.
+
+    What the rate limit held back from the engine's log is there, too.
+    """
+    from . import cli_logs
+
+    chosen = _selector(engine, role, rank, dp)
+    request = cli_logs.Request(tuple(names or ()), chosen, follow, lines)
+    sys.exit(cli_logs.logs(request))
+
+
+@app.command()
+def start(
+    names: PluginNames = None,
+    everything: AllOption = False,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = None,
+    engine: EngineOption = None,
+    role: RoleOption = None,
+    rank: RankOption = None,
+    dp: ReplicaOption = None,
+) -> None:
+    """Start plugins that were stopped, have ended or could not run."""
+    from . import cli_manage
+
+    chosen = _selector(engine, role, rank, dp)
+    names_ = tuple(names or ())
+    request = cli_manage.Request("start", names_, everything, chosen, wait, timeout)
+    sys.exit(cli_manage.manage(request))
+
+
+@app.command()
+def stop(
+    names: PluginNames = None,
+    everything: AllOption = False,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = None,
+    engine: EngineOption = None,
+    role: RoleOption = None,
+    rank: RankOption = None,
+    dp: ReplicaOption = None,
+) -> None:
+    """Stop plugins: SIGTERM, their grace period, SIGKILL. The engine serves on.
+
+    They stay stopped until they are started, or their engine is.
+    """
+    from . import cli_manage
+
+    chosen = _selector(engine, role, rank, dp)
+    names_ = tuple(names or ())
+    request = cli_manage.Request("stop", names_, everything, chosen, wait, timeout)
+    sys.exit(cli_manage.manage(request))
+
+
+@app.command()
+def restart(
+    names: PluginNames = None,
+    everything: AllOption = False,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = None,
+    engine: EngineOption = None,
+    role: RoleOption = None,
+    rank: RankOption = None,
+    dp: ReplicaOption = None,
+) -> None:
+    """Stop plugins in order and start them again."""
+    from . import cli_manage
+
+    chosen = _selector(engine, role, rank, dp)
+    names_ = tuple(names or ())
+    request = cli_manage.Request("restart", names_, everything, chosen, wait, timeout)
+    sys.exit(cli_manage.manage(request))
+
+
+@app.command()
+def reload(
+    engine: EngineOption = None,
+    role: RoleOption = None,
+    rank: RankOption = None,
+    dp: ReplicaOption = None,
+) -> None:
+    """Look for new, changed and removed plugin files; touch nothing else.
+
+    What could not run is tried again. The engine serves on.
+    """
+    from . import cli_manage
+
+    sys.exit(cli_manage.reload(_selector(engine, role, rank, dp)))
 
 
 def main() -> None:

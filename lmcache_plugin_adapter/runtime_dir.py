@@ -87,7 +87,7 @@ class InstanceDir:
 
     def remove(self) -> None:
         """Remove the directory and what is in it."""
-        _remove(self.path)
+        remove_instance(self.path)
         os.close(self._fd)
 
 
@@ -104,7 +104,7 @@ def remove_stale(root: str) -> int:
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(path)
+            remove_instance(path)
             removed += 1
         except OSError:
             pass  # its supervisor lives
@@ -130,7 +130,8 @@ def _lock(path: str) -> int:
         os.close(fd)
 
 
-def _remove(path: str) -> None:
+def remove_instance(path: str) -> None:
+    """Remove the directory of a supervisor and what is in it."""
     try:
         for name in os.listdir(path):
             os.unlink(f"{path}/{name}")
