@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .bootstrap import Launch
+    from .launch import Launch
 
 
 def about(launch: Launch) -> dict[str, Any]:

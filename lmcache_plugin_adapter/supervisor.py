@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from .bootstrap import Launch
+    from .launch import Launch
     from .loop import Timer
     from .plugin import Plugin
 
