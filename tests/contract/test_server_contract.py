@@ -1,0 +1,298 @@
+"""Plugins of the multiprocess server against LMCache's own, as far as a version has one."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import sys
+import time
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parents[2]
+MULTIPROCESS = "lmcache.v1.multiprocess"
+
+
+def has(module: str) -> bool:
+    """Whether this LMCache has a module of that name."""
+    try:
+        return importlib.util.find_spec(f"{MULTIPROCESS}.{module}") is not None
+    except ImportError:
+        return False
+
+
+pytestmark = pytest.mark.skipif(
+    not has("mp_runtime_plugin_launcher"), reason="this LMCache's server runs no plugins"
+)
+takes_modules = pytest.mark.skipif(
+    not has("ext_server_module"), reason="this LMCache's server takes no modules"
+)
+
+DUMP = """\
+import json, os, pathlib, signal, sys
+here = pathlib.Path(os.environ["DUMP_DIR"])
+name = pathlib.Path(sys.argv[0]).name
+def goodbye(*_):
+    (here / f"{name}.goodbye").touch()
+    os._exit(0)
+signal.signal(signal.SIGTERM, goodbye)
+with open(here / f"{name}.new", "w") as out:
+    json.dump({k: v for k, v in os.environ.items() if k.startswith("LMCACHE_")}, out)
+os.rename(here / f"{name}.new", here / f"{name}.json")
+signal.pause()
+"""
+KEYS = ("ROLE", "WORKER_ID", "WORKER_COUNT")
+NAMES = ("server_x.py", "all_x.py", "worker_0_x.py", "scheduler_x.py", "some_tool.py", "dump.py")
+
+
+def upstream(module: str) -> Any:
+    """Import one of LMCache's modules."""
+    return importlib.import_module(f"{MULTIPROCESS}.{module}")
+
+
+def parse(*words: str) -> dict[str, Any]:
+    """Return LMCache's configuration objects, made by LMCache from a server's command line."""
+    config = upstream("config")
+    storage = importlib.import_module("lmcache.v1.distributed.config")
+    observability = importlib.import_module("lmcache.v1.mp_observability.config")
+    parser = argparse.ArgumentParser()
+    storage.add_storage_manager_args(parser)
+    config.add_mp_server_args(parser)
+    config.add_http_frontend_args(parser)
+    observability.add_observability_args(parser)
+    for name in ("add_p2p_args", "add_coordinator_args"):
+        if hasattr(config, name):
+            getattr(config, name)(parser)
+    arguments = parser.parse_args(["--l1-size-gb", "0.1", "--eviction-policy", "LRU", *words])
+    return {
+        "mp": config.parse_args_to_mp_server_config(arguments),
+        "storage_manager": storage.parse_args_to_config(arguments),
+        "observability": observability.parse_args_to_observability_config(arguments),
+        "http": config.parse_args_to_http_frontend_config(arguments),
+    }
+
+
+def lmcaches_launcher(configs: dict[str, Any]) -> Any:
+    """Return LMCache's launcher, made as its server makes it (http_server.py)."""
+    return upstream("mp_runtime_plugin_launcher").MPRuntimePluginLauncher(
+        runtime_plugin_config=configs["mp"].runtime_plugin_config,
+        mp_config=configs["mp"],
+        storage_manager_config=configs["storage_manager"],
+        obs_config=configs["observability"],
+        http_config=configs["http"],
+    )
+
+
+def context(configs: dict[str, Any], given: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return what a factory gets from a server with that configuration."""
+    monkeypatch.setattr(upstream("http_server"), "_configs", configs)
+    return types.SimpleNamespace(
+        server_context=None, mp_config=configs["mp"], config=given, modules=()
+    )
+
+
+@pytest.fixture
+def dumped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], dict[str, Any]]:
+    """Plugins that write down what they are told; return a function that waits for some."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "out").mkdir()
+    for name in NAMES:
+        (tmp_path / "plugins" / name).write_text(DUMP)
+    monkeypatch.setenv("DUMP_DIR", str(tmp_path / "out"))
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{':'.join(sys.path)}")
+    monkeypatch.setenv("LMCACHE_PLUGINS_RUNTIME_DIR", str(tmp_path / "run"))
+
+    def wait(number: int) -> dict[str, Any]:
+        deadline = time.monotonic() + 30
+        while len(found := list((tmp_path / "out").glob("*.json"))) < number:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.05)
+        return {path.stem: json.loads(path.read_text()) for path in found}
+
+    return wait
+
+
+def goodbyes(tmp_path: Path, number: int) -> set[str]:
+    """Wait for so many goodbyes and return whose they are."""
+    deadline = time.monotonic() + 10
+    while len(found := list((tmp_path / "out").glob("*.goodbye"))) < number:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+    return {path.stem for path in found}
+
+
+@pytest.fixture
+def module() -> Iterator[list[Any]]:
+    """What must be closed at the end."""
+    made: list[Any] = []
+    yield made
+    for one in made:
+        one.close()
+
+
+@pytest.mark.parametrize("parameters", ["{}", '{"plugin.frontend.heartbeat_url": "x", "n": [1]}'])
+def test_config_is_that_of_lmcaches_launcher(
+    parameters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: list[Any]
+) -> None:
+    """Key for key and value for value; two more keys stand behind it."""
+    from lmcache_plugin_adapter import server_module
+
+    words = ("--runtime-plugin-locations", str(tmp_path), "--runtime-plugin-config", parameters)
+    configs = parse(*words)
+    theirs = json.loads(lmcaches_launcher(configs)._inner.config.to_json())
+    config = server_module._read(context(configs, {}, monkeypatch))
+    assert config.problems == ()
+    ours = json.loads(config.to_json())
+    assert ours.pop("runtime_plugin_locations") == [str(tmp_path)]
+    assert ours.pop("extra_config") == json.loads(parameters)
+    assert ours == theirs
+    assert list(ours) == list(theirs)
+
+
+def test_role_id_and_count(
+    dumped: Callable[[int], dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: list[Any],
+) -> None:
+    """With the filter by role; what LMCache's launcher is left with is nothing."""
+    from lmcache_plugin_adapter.server_module import build_server_modules
+
+    configs = parse("--runtime-plugin-locations", str(tmp_path / "plugins"))
+    module.append(build_server_modules(context(configs, {}, monkeypatch)))
+    told = dumped(2)
+    assert set(told) == {"server_x.py", "all_x.py"}
+    for variables in told.values():
+        for prefix in ("LMCACHE_RUNTIME_PLUGIN_", "LMCACHE_PLUGIN_"):
+            values = [
+                variables[f"{prefix}{name}"] for name in ("ROLE", "WORKER_ID", "WORKER_COUNT")
+            ]
+            assert values == ["SERVER", "0", "1"]
+    launcher = lmcaches_launcher(configs)
+    launcher.launch_plugins()
+    assert launcher._inner.plugin_processes == []
+    module[0].close()
+    assert goodbyes(tmp_path, 2) == {"server_x.py", "all_x.py"}
+
+
+def test_without_the_filter_it_is_lmcaches_behaviour(
+    dumped: Callable[[int], dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: list[Any],
+) -> None:
+    """The same files with the same role, id and count as from LMCache's launcher."""
+    from lmcache_plugin_adapter.server_module import build_server_modules
+
+    def told() -> dict[str, list[str]]:
+        return {
+            name: [variables[f"LMCACHE_RUNTIME_PLUGIN_{key}"] for key in KEYS]
+            for name, variables in dumped(len(NAMES)).items()
+        }
+
+    configs = parse("--runtime-plugin-locations", str(tmp_path / "plugins"))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    launcher = lmcaches_launcher(configs)
+    launcher.launch_plugins()
+    theirs = told()
+    launcher.stop_plugins()
+    goodbyes(tmp_path, len(NAMES))
+    for path in (tmp_path / "out").iterdir():
+        path.unlink()
+    settings = {"runtime_plugins": {"filter_by_role": False}}
+    module.append(build_server_modules(context(configs, settings, monkeypatch)))
+    assert told() == theirs
+    assert set(theirs) == set(NAMES)
+    assert {tuple(values) for values in theirs.values()} == {("", "0", "1")}
+
+
+def test_the_launcher_of_one_file(
+    dumped: Callable[[int], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started by LMCache's launcher, told what it tells, stopped by it."""
+    parameters = {"runtime_plugin_locations": [str(tmp_path / "plugins")], "foo": {"x": 1}}
+    launch = ROOT / "configs" / "server" / "launch.sh"
+    configs = parse(
+        *("--runtime-plugin-locations", str(launch)),
+        *("--runtime-plugin-config", json.dumps(parameters)),
+    )
+    launcher = lmcaches_launcher(configs)
+    theirs = json.loads(launcher._inner.config.to_json())
+    launcher.launch_plugins()
+    try:
+        told = dumped(2)
+    finally:
+        launcher.stop_plugins()
+    assert set(told) == {"server_x.py", "all_x.py"}
+    ours = json.loads(told["server_x.py"]["LMCACHE_RUNTIME_PLUGIN_CONFIG"])
+    assert ours.pop("runtime_plugin_locations") == parameters.pop("runtime_plugin_locations")
+    assert ours.pop("extra_config") == parameters
+    assert ours == {**theirs, "runtime_plugin_extra_config": parameters}
+    assert goodbyes(tmp_path, 2) == {"server_x.py", "all_x.py"}
+
+
+@takes_modules
+def test_lmcache_loads_the_module(
+    dumped: Callable[[int], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its loader, from the command line to ``report_status`` and ``close``."""
+    locations = {"runtime_plugin_locations": [str(tmp_path / "plugins")]}
+    spec = {"module_path": "lmcache_plugin_adapter.server_module", "config": locations}
+    configs = parse("--server-module", json.dumps(spec))
+    monkeypatch.setattr(upstream("http_server"), "_configs", configs)
+    loaded = upstream("ext_server_module").load_server_module_components(
+        configs["mp"].server_modules,
+        server_context=None,
+        mp_config=configs["mp"],
+        coordinator_config=None,
+        built_modules=(),
+    )
+    (ours,) = loaded.modules
+    try:
+        assert set(dumped(2)) == {"server_x.py", "all_x.py"}
+        server = upstream("server").MPCacheServer
+        healthy = types.SimpleNamespace(report_status=lambda: {"is_healthy": True})
+        status = server.report_status(
+            types.SimpleNamespace(
+                _context=types.SimpleNamespace(
+                    storage_manager=types.SimpleNamespace(
+                        report_status=lambda: {"is_healthy": True}
+                    ),
+                    token_hasher=types.SimpleNamespace(hash_algorithm_name="x"),
+                    session_manager=types.SimpleNamespace(active_count=lambda: 0),
+                    chunk_size=256,
+                ),
+                _modules=[ours],
+                __class__=server,
+            )
+        )
+        assert status["is_healthy"] is True
+        assert status["runtime_plugins"]["state"] == "running"
+    finally:
+        ours.close()
+    assert goodbyes(tmp_path, 2) == {"server_x.py", "all_x.py"}
+
+
+@takes_modules
+@pytest.mark.parametrize("name", ["compose.yaml", "kubernetes.yaml"])
+def test_the_examples_are_what_lmcache_accepts(name: str) -> None:
+    """Each option of their command lines, by LMCache's own parser."""
+    import yaml
+
+    text = (ROOT / "configs" / "server" / name).read_text()
+    documents = list(yaml.safe_load_all(text))
+    if name == "compose.yaml":
+        words = documents[0]["services"]["lmcache"]["command"]
+    else:
+        words = documents[1]["spec"]["template"]["spec"]["containers"][0]["command"]
+    (spec,) = parse(*words[2:])["mp"].server_modules
+    factory = getattr(importlib.import_module(spec.module_path), spec.factory_name)
+    assert callable(factory)
