@@ -88,9 +88,8 @@ def test_ours_starts_and_lmcaches_does_not(
     assert (started.role.name, started.count) == (role, 1)
     assert started.worker_id == (-1 if role == "SCHEDULER" else 0)
     assert started.config.runtime_plugin_locations == [directory]
-    assert directory in json.loads(started.config.to_json()).get(
-        "runtime_plugin_locations"
-    ) or directory in json.loads(started.config.to_json()).get("plugin_locations")
+    values = json.loads(started.config.to_json())
+    assert [directory] in (values.get("runtime_plugin_locations"), values.get("plugin_locations"))
     connector.shutdown()
     assert started.stops == [False]
     assert not mark.exists()
