@@ -263,9 +263,7 @@ def test_lmcache_loads_the_module(
         status = server.report_status(
             types.SimpleNamespace(
                 _context=types.SimpleNamespace(
-                    storage_manager=types.SimpleNamespace(
-                        report_status=lambda: {"is_healthy": True}
-                    ),
+                    storage_manager=healthy,
                     token_hasher=types.SimpleNamespace(hash_algorithm_name="x"),
                     session_manager=types.SimpleNamespace(active_count=lambda: 0),
                     chunk_size=256,
