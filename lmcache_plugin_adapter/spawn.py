@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _ALL_SIGNALS = signal.valid_signals()
 
-# Python ignores these for itself; exec would hand that on.
-_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+# An error of a write, and not the end of the supervisor; exec would hand that on.
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
 EXEC_REPORT = struct.Struct("=ii")
 """What a child that cannot exec writes: its pid and the error number."""
@@ -35,10 +35,14 @@ SPARE_FILES = 12
 
 
 def reset_signals() -> None:
-    """Give every signal its default action and unblock all: nothing of the engine's stays."""
+    """Give signals their default action and unblock all: nothing of the engine's stays.
+
+    Those of a write that nobody takes are ignored: the supervisor outlives its
+    engine and the reader of its log.
+    """
     for number in _ALL_SIGNALS:
         try:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, signal.SIG_IGN if number in _IGNORED else signal.SIG_DFL)
         except (OSError, ValueError):
             continue  # SIGKILL, SIGSTOP and those the C library keeps
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -77,7 +81,7 @@ class ChildSetup:
         nofile: tuple[int, int] | None,
     ) -> None:
         self._supervisor = supervisor
-        self._handled = (*handled, *_IGNORED_BY_PYTHON)
+        self._handled = (*handled, *_IGNORED)
         self._nofile = nofile
         self.most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         """How many descriptors the supervisor may have."""

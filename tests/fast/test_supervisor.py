@@ -209,3 +209,25 @@ def test_runs_on_the_engine_s_python_alone(plugin, engine) -> None:
     assert b"-S" in command
     maps = Path(f"/proc/{one.supervisor()}/maps").read_text()
     assert "site-packages" not in maps
+
+
+def test_survives_writes_that_nobody_takes(plugin, engine, tmp_path) -> None:
+    """Neither the death of its engine nor that of the log's reader ends it by SIGPIPE."""
+    plugin(
+        "all_x.sh",
+        f"trap 'sleep 0.3; touch {tmp_path}/bye; exit' TERM\necho up; while :; do sleep 0.1; done",
+    )
+    plugin("all_y.sh", f"touch {tmp_path}/up; while :; do echo line; sleep 0.05; done")
+    reader, writer = os.pipe()
+    one = engine(stderr=writer)
+    os.close(writer)
+    wait_until((tmp_path / "up").exists)
+    supervisor = one.do("launcher.status()")["supervisor_pid"]
+    os.close(reader)
+    wait_until(lambda: one.do("launcher.status()")["plugins"][1]["lines"] > 5)
+    one.kill()
+    wait_until(lambda: gone(supervisor), 8)
+    wait = Path(f"/proc/{supervisor}/stat")
+    if wait.exists():  # where nobody reaps it, its status can be read
+        assert wait.read_text().split()[-1] == "0"
+    assert not os.listdir(tmp_path / "run")

@@ -160,6 +160,19 @@ def test_at_once(world: World, case: str) -> None:
     world.expect_nothing(GRACE + 1 + 4)
 
 
+@pytest.mark.fault("G2 G8", "SIGKILL in the moment before its supervisor says that plugins run")
+@pytest.mark.ours_only("LMCache's launcher has no supervisor")
+def test_before_hello(world: World) -> None:
+    """What the supervisor tells a dead engine must not end the supervisor."""
+    world.python("all_x.py", DAEMON)
+    for number in range(3):
+        engine, _ = world.up(2 if number == 0 else 1)
+        # Closed as by death, while the engine itself lives a little longer.
+        engine.do("import socket; launcher._link.connection.shutdown(socket.SHUT_RDWR)")
+        engine.kill()
+    world.expect_nothing(GRACE + 1 + 1)
+
+
 @pytest.mark.fault("G2", "SIGKILL, and a forked copy of the engine lives on")
 def test_copy_lives(world: World) -> None:
     """The original's end counts."""

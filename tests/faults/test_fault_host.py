@@ -165,7 +165,7 @@ def test_closed(world: World) -> None:
 @pytest.mark.fault("G4 G5", "stderr of the engine is {}")
 @pytest.mark.parametrize(
     "case",
-    ["pipe", "full", "terminal"],
+    ["pipe", "gone", "full", "terminal"],
     ids=["a pipe that nobody reads", "a full disk", "a terminal that was closed"],
 )
 def test_stderr(world: World, case: str) -> None:
@@ -178,7 +178,7 @@ def test_stderr(world: World, case: str) -> None:
         "note('written'); stay()",
     )
     ends: list[int] = []
-    if case == "pipe":
+    if case in ("pipe", "gone"):
         reader, stderr = os.pipe()
         ends = [reader]
     elif case == "full":
@@ -190,7 +190,7 @@ def test_stderr(world: World, case: str) -> None:
     os.close(stderr)
     try:
         world.wait_noted("up")
-        if case == "terminal":
+        if case in ("terminal", "gone"):
             os.close(ends.pop())
         world.wait_noted("written", seconds=10)
         since = time.monotonic()
