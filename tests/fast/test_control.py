@@ -67,6 +67,15 @@ def test_many_and_silent_clients(path) -> None:
     wait_until(lambda: ask(path, b'{"op": "status"}\n')["ok"])
 
 
+def test_clients_that_do_not_wait_for_the_answer(path) -> None:
+    """A command that is interrupted, again and again, is the supervisor's death in no case."""
+    before = ask(path, b'{"op": "status"}\n')["supervisor_pid"]
+    for _ in range(20):
+        with connect(path) as connection:
+            connection.sendall(b'{"op": "status"}\n' * 3)
+    assert ask(path, b'{"op": "status"}\n')["supervisor_pid"] == before
+
+
 def test_several_requests_on_one_connection(path) -> None:
     """A connection may be used again."""
     with connect(path) as connection:
