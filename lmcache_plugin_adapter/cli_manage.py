@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 RELOAD_SECONDS = 30.0
 """How long a search for plugins may take; slow file systems are slow."""
+
+SETTLE_SECONDS = 0.3
+"""How long a start that was waited for must hold."""
 
 GOALS = {
     "start": frozenset({"running", "exited"}),
@@ -75,6 +79,8 @@ def manage(request: Request) -> int:
         ],
         request.timeout if request.wait else ANSWER_SECONDS,
     )
+    if request.wait and request.op != "stop":
+        _look_again([one for one, _ in asked], replies)
     failed = False
     for (one, _), reply in zip(asked, replies, strict=True):
         failed |= not _show(request, one, reply)
@@ -140,6 +146,17 @@ def _show(request: Request, one: SupervisorStatus, reply: Reply) -> bool:
         say(f"{name} on {one.label}: {state}")
         well &= not request.wait or state in GOALS[request.op]
     return well
+
+
+def _look_again(asked: list[SupervisorStatus], replies: list[Reply]) -> None:
+    """Replace the states by those after a moment: what cannot be executed fails after its start."""
+    time.sleep(SETTLE_SECONDS)
+    now = ask_all([one.found for one in asked], {"op": "status"})
+    for reply, later in zip(replies, now, strict=True):
+        if reply.answer is not None and later.answer is not None:
+            named = {plugin["name"] for plugin in reply.answer["plugins"]}
+            plugins = [p for p in later.answer["plugins"] if p["name"] in named]
+            reply.answer["plugins"] = plugins
 
 
 def _changes(answer: Mapping[str, Any]) -> str:
