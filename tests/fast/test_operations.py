@@ -31,9 +31,14 @@ def states(one) -> dict[str, str]:
     return {plugin["name"]: plugin["state"] for plugin in one.ask("status")["plugins"]}
 
 
+def pid_of(one, name: str) -> int:
+    """Return a plugin's pid as the supervisor has it: the log may lag behind."""
+    return next(p["pid"] for p in one.ask("status")["plugins"] if p["name"] == name)
+
+
 def test_stop_and_start_one(one) -> None:
     """One plugin stops and starts; the other never notices."""
-    first, other = one.plugin_pid("all_a"), one.plugin_pid("all_b")
+    first, other = pid_of(one, "all_a"), pid_of(one, "all_b")
     answer = one.ask("stop", names=["all_a"], wait=True)
     assert answer["plugins"] == [{"name": "all_a", "state": "stopped"}]
     assert gone(first)
@@ -41,13 +46,13 @@ def test_stop_and_start_one(one) -> None:
     assert states(one) == {"all_a": "stopped", "all_b": "running"}
     assert one.ask("stop", names=["all_a"], wait=True)["ok"]
     assert one.ask("start", names=["all_a"], wait=True)["plugins"][0]["state"] == "running"
-    assert alive(one.plugin_pid("all_a"))
-    assert one.plugin_pid("all_b") == other
+    assert alive(pid_of(one, "all_a"))
+    assert pid_of(one, "all_b") == other
 
 
 def test_stop_all_and_start_all(one) -> None:
     """All of them, waited for: the pre-stop hook of a container."""
-    pids = [one.plugin_pid("all_a"), one.plugin_pid("all_b")]
+    pids = [pid_of(one, "all_a"), pid_of(one, "all_b")]
     assert one.ask("stop", all=True, wait=True)["ok"]
     assert all(gone(pid) for pid in pids)
     assert one.ask("start", all=True, wait=True)["ok"]
@@ -56,11 +61,11 @@ def test_stop_all_and_start_all(one) -> None:
 
 def test_restart(one) -> None:
     """A restart warns, waits for the end, and starts again at once."""
-    first = one.plugin_pid("all_a")
+    first = pid_of(one, "all_a")
     assert one.ask("restart", names=["all_a.sh"], wait=True)["plugins"][0]["state"] == "running"
     assert gone(first)
-    assert one.texts("all_a") == ["up", "goodbye"] or one.wait_log(r"goodbye")
-    assert one.plugin_pid("all_a") != first
+    one.wait_log(r"\] goodbye ")
+    assert pid_of(one, "all_a") != first
 
 
 def test_two_at_once_are_both_answered(one) -> None:
@@ -93,7 +98,7 @@ def test_reload_whose_search_is_killed(plugin, engine) -> None:
     plugin("all_a.sh", UP)
     one = engine()
     one.wait_log(r"\] up ")
-    pid, supervisor = one.plugin_pid("all_a"), one.supervisor()
+    pid, supervisor = pid_of(one, "all_a"), one.supervisor()
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children")
     wait_until(lambda: children.read_text().split() == [str(pid)])
     with connect(one.control) as connection:
@@ -111,7 +116,7 @@ def test_stopped_twice_is_still_killed(plugin, engine) -> None:
     plugin("all_x.sh", "trap '' TERM; echo up; while :; do sleep 0.1; done")
     one = engine({"stop_grace": 0.5})
     one.wait_log(r"\] up ")
-    pid = one.plugin_pid("all_x")
+    pid = pid_of(one, "all_x")
     for _ in range(3):
         one.ask("stop", names=["all_x"])
     wait_until(lambda: gone(pid), 3)
@@ -146,7 +151,7 @@ def test_wrong_names(one, request_, error) -> None:
 def test_reload_touches_only_what_changed(one, plugin, plugins) -> None:
     """New files start, changed ones restart, removed ones stop, the others run on."""
     plugin("all_c.sh", UP)
-    kept = one.plugin_pid("all_a")
+    kept = pid_of(one, "all_a")
     assert one.ask("reload") == {
         "ok": True,
         "protocol": 1,
@@ -155,14 +160,14 @@ def test_reload_touches_only_what_changed(one, plugin, plugins) -> None:
         "stopped": [],
         "unchanged": ["all_a", "all_b"],
     }
-    changed = one.plugin_pid("all_b")
+    changed = pid_of(one, "all_b")
     plugin("all_b.sh.new", UP + "\n").rename(plugins / "all_b.sh")
     os.unlink(plugins / "all_c.sh")
     answer = one.ask("reload")
     assert (answer["restarted"], answer["stopped"]) == (["all_b"], ["all_c"])
     one.wait_for(lambda: states(one) == {"all_a": "running", "all_b": "running"})
     assert gone(changed)
-    assert one.plugin_pid("all_a") == kept
+    assert pid_of(one, "all_a") == kept
     one.wait_log(r"Reloaded: 0 started, 1 restarted, 1 stopped, 1 unchanged")
 
 
