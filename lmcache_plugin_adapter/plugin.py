@@ -13,7 +13,7 @@ from .logfile import RotatedFile
 from .output import Capture, PluginOutput
 from .procfs import ProcessTable, signal_group
 from .records import ERROR, INFO, WARNING
-from .remains import NAME_VARIABLE, remains_of
+from .remains import NAME_VARIABLE, chase, remains_of
 from .spawn import spawn
 from .wording import count_processes, exit_text, span, uncapitalized
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _KILL_SECONDS = 1.0
 """How long SIGKILL may take before a process is reported as stuck in the kernel."""
+
+_CHASE_AFTER = 0.05
+"""From when on what still lives is taken for something that gets away by forking."""
 
 _LOOK_AGAIN = 0.01
 """Seconds between two looks while processes are being killed."""
@@ -302,8 +305,11 @@ class Plugin:
         if not remains and self.pid not in self._shared.by_pid:
             self.cleared()
             return
-        table.send(remains, signal.SIGKILL)
-        if time.monotonic() - self._killing_since > _KILL_SECONDS:
+        table.kill(remains)
+        taken = time.monotonic() - self._killing_since
+        if taken > _CHASE_AFTER:
+            chase(self.name, self._shared.run_id, self._shared.by_pid)
+        if taken > _KILL_SECONDS:
             stuck = ", ".join(map(str, sorted(remains)))
             self._say(ERROR, f"Still there after SIGKILL, stuck in the kernel: pid {stuck}")
             self._shared.by_pid.pop(self.pid, None)

@@ -9,7 +9,7 @@ from .syscalls import pidfd_open
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from typing import NamedTuple
 
     class Process(NamedTuple):
@@ -75,6 +75,30 @@ class ProcessTable:
         """Send a signal to exactly these processes: never to another that has the pid now."""
         for pid in pids:
             _send(self.by_pid[pid], number)
+
+    def kill(self, pids: Collection[int]) -> None:
+        """Kill these processes, and with each group that is theirs alone all that joins it now.
+
+        A group is killed as one, so that none of it can fork and get away.
+        """
+        others = {process.group for pid, process in self.by_pid.items() if pid not in pids}
+        others.add(os.getpgrp())
+        for group in {self.by_pid[pid].group for pid in pids} - others:
+            try:
+                os.killpg(group, signal.SIGKILL)
+            except OSError:
+                pass  # all of it has ended
+        self.send(pids, signal.SIGKILL)
+
+
+def own_children() -> list[int]:
+    """Return the children of this process's first thread; none where the kernel does not tell."""
+    me = os.getpid()
+    try:
+        with open(f"/proc/{me}/task/{me}/children", "rb", buffering=0) as file:
+            return [int(pid) for pid in file.read(1 << 16).split()]
+    except OSError:
+        return []
 
 
 def _read_all() -> Iterator[Process]:

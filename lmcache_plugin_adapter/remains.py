@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 
-from .procfs import environment_of, variable
+from .procfs import environment_of, own_children, variable
 from .sweep import RUN_ID_VARIABLE
 
 TYPE_CHECKING = False
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from .procfs import ProcessTable
 
 NAME_VARIABLE = b"LMCACHE_RUNTIME_PLUGIN_NAME"
+
+CHASE_SECONDS = 0.005
+"""How long a chase keeps the supervisor from all else."""
 
 
 def remains_of(
@@ -42,6 +47,20 @@ def remains_of(
         ):
             roots.add(pid)
     return table.with_descendants(roots)
+
+
+def chase(name: str, run_id: bytes, first_processes: Container[int]) -> None:
+    """Kill for a moment whatever of plugin ``name`` becomes a child of this supervisor.
+
+    A process that forks and exits again and again is another by the time that
+    a look at all processes has found it; its orphans come to us, and to look
+    at our own children is fast. A child's pid is not used again before we reap it.
+    """
+    until = time.monotonic() + CHASE_SECONDS
+    while time.monotonic() < until:
+        for pid in own_children():
+            if pid not in first_processes and _is_marked(pid, name, run_id):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _is_marked(pid: int, name: str, run_id: bytes) -> bool:

@@ -22,8 +22,9 @@ from .loop import Loop
 from .operations import Operations
 from .output import EventLog
 from .planning import Planning
-from .procfs import ProcessTable, has_memory
+from .procfs import ProcessTable, has_memory, own_children
 from .records import ERROR, INFO, WARNING, threshold_from, wants_color
+from .remains import CHASE_SECONDS
 from .runtime_dir import CONFIG_FILE, CONTROL_SOCKET, InstanceDir, open_root
 from .shared import Shared
 from .sink import StreamTarget, Writer
@@ -165,6 +166,7 @@ class Supervisor:
         if plugin.state.settled:
             self._loop.call_soon(partial(self._plugins.settled, plugin))
         self._operations.changed(plugin)
+        self._plugins.changed(plugin)
         self._loop.call_soon(self._operations.answer_waiters)
 
     # --- the end ---------------------------------------------------------------
@@ -217,7 +219,8 @@ class Supervisor:
             self._loop.stop()
             return
         if late >= 0:
-            table.send(strays, signal.SIGKILL)
+            table.kill(strays)
+            self._chase_children()
         elif not self._strays_asked:
             self._strays_asked = True
             # A plugin's group has been asked with it.
@@ -226,9 +229,15 @@ class Supervisor:
             table.send(strays - asked, signal.SIGCONT)
         self._end_timer = self._loop.call_later(_LOOK_AGAIN, self._look_for_end)
 
+    def _chase_children(self) -> None:
+        """Kill for a moment all that becomes a child of ours, as what forks and exits does."""
+        until = time.monotonic() + CHASE_SECONDS
+        while not self._reap_children() and time.monotonic() < until:
+            for pid in own_children():
+                os.kill(pid, signal.SIGKILL)
+
     def _finish(self) -> None:
-        for plugin in self._plugins:
-            plugin.flush()
+        self._plugins.close()
         self._report_losses()
         if self._last_words is not None:
             self._say(INFO, self._last_words)

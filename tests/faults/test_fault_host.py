@@ -166,7 +166,12 @@ def test_closed(world: World) -> None:
 @pytest.mark.parametrize(
     "case",
     ["pipe", "gone", "full", "terminal"],
-    ids=["a pipe that nobody reads", "a full disk", "a terminal that was closed"],
+    ids=[
+        "a pipe that nobody reads",
+        "a pipe whose reader is gone",
+        "a full disk",
+        "a terminal that was closed",
+    ],
 )
 def test_stderr(world: World, case: str) -> None:
     """A plugin that floods goes on all the same, and stops in time."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness import alive, gone, state_of
-from world import GRACE, POLITE, World
+from world import ALLOWANCE, GRACE, POLITE, World
 
 
 @pytest.mark.fault("G2", "stop: ignores SIGTERM, is killed after its grace period")
@@ -57,6 +57,70 @@ def test_fork_chain(world: World) -> None:
     engine.do("launcher.stop_plugins()")
     world.expect_gone(pids, GRACE + 1, since)
     world.expect_nothing(1.5)
+
+
+FORK_CHAIN = r"""
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Each process lives for a fraction of a millisecond; with an argument, in a session of its own. */
+int main(int count, char **words) {
+    signal(SIGTERM, SIG_IGN);
+    if (fork()) { pause(); return 0; }
+    setsid();
+    for (time_t end = time(0) + 20; time(0) < end; usleep(100)) {
+        if (fork() > 0) _exit(0);
+        if (count > 1) setsid();
+    }
+    return 0;
+}
+"""
+
+
+@pytest.mark.fault("G2", "{}: a chain of 100 µs processes, written in C")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@pytest.mark.parametrize(
+    "case",
+    ["kill ", "kill hop", "stop hop", "exit hop"],
+    ids=[
+        "SIGKILL of the engine",
+        "SIGKILL of the engine, each in a session of its own",
+        "stop, each in a session of its own",
+        "the plugin ends, each in a session of its own",
+    ],
+)
+def test_fast_chain(world: World, case: str) -> None:
+    """By the time that one is found in a list of processes, it has become another."""
+    end, hop = case.split(" ")
+    source = world.directory / "chain.c"
+    source.write_text(FORK_CHAIN)
+    program = world.directory / "chain"
+    subprocess.run(["cc", "-o", program, source], check=True)
+    world.file(
+        "all_x.sh",
+        f'echo "up $$" >> "$NOTES"\n'
+        + (
+            f"{program} {hop} & sleep 0.3; exit 0\n" if end == "exit" else f"exec {program} {hop}\n"
+        ),
+    )
+    engine, _ = world.up()
+    time.sleep(0.3)
+    since = time.monotonic()
+    if end == "kill":
+        engine.kill()
+    elif end == "stop":
+        engine.do("launcher.stop_plugins()")
+    else:
+        world.wait(lambda: "code 0" in engine.log(), 5, "its end")
+    deadline = since + GRACE + 1 + ALLOWANCE
+    while time.monotonic() < deadline and (world.processes() or world.processes()):
+        time.sleep(0.01)
+    taken = time.monotonic() - since
+    time.sleep(0.05)
+    assert not world.processes(), f"the chain goes on {taken:.1f} s later"
+    world.measured(f"gone after {taken:.2f} s")
 
 
 @pytest.mark.fault("G2", "SIGKILL of the engine: a fork storm of 300 processes")
