@@ -132,7 +132,7 @@ class Client:
         self._connection = connection
         self._answer = answer
         self._in = b""
-        self._out = b""
+        self._out = bytearray()
         self._skipped = 0
         self._ending = False
         self._open = True
@@ -157,7 +157,8 @@ class Client:
             line: dict[str, Any] = {"time": when, "name": name, "level": level, "text": text}
             if self._skipped:
                 line["skipped"], self._skipped = self._skipped, 0
-            self._send(line)
+            self._out += _encoded(line)
+        self._flush()
 
     def finish(self) -> None:
         """End the connection once all is sent."""
@@ -175,11 +176,7 @@ class Client:
             callback()
 
     def _send(self, message: Mapping[str, Any]) -> None:
-        if not self._open:
-            return
-        import json
-
-        self._out += json.dumps(message).encode() + b"\n"
+        self._out += _encoded(message)
         self._flush()
 
     def _ready(self) -> None:
@@ -210,9 +207,15 @@ class Client:
         except OSError:
             self.close()
             return
-        self._out = self._out[sent:]
+        del self._out[:sent]
         if self._ending and not self._out:
             self.close()
             return
         events = select.EPOLLOUT if self._out else select.EPOLLIN
         self._loop.watch(self._connection.fileno(), self._ready, events)
+
+
+def _encoded(message: Mapping[str, Any]) -> bytes:
+    import json  # only who is asked pays for it
+
+    return json.dumps(message).encode() + b"\n"
