@@ -6,13 +6,14 @@ import os
 
 from .lifecycle import State
 from .plugin import Plugin
-from .records import ERROR
+from .records import ERROR, WARNING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
+    from .metrics import Metrics
     from .shared import Shared
 
     Entry = Mapping[str, Any]
@@ -29,6 +30,7 @@ class Catalog:
         self._shared = shared
         self._plugins: dict[str, Plugin] = {}
         self._successors: dict[Plugin, Entry | None] = {}
+        self._metrics: Metrics | None = None
 
     def __iter__(self) -> Iterator[Plugin]:
         return iter(list(self._plugins.values()))
@@ -59,6 +61,8 @@ class Catalog:
         self._take_environment(plan)
         known = {plugin.entry["key"] for plugin in self}
         self._start([self._add(e) for e in plan["plugins"] if e["key"] not in known])
+        if plan["metrics"] is not None and self._metrics is None:
+            self._start_metrics(**plan["metrics"])
 
     def reload(self, plan: Mapping[str, Any]) -> dict[str, list[str]]:
         """Bring the plugins in line with ``plan``; only what differs is touched.
@@ -104,6 +108,18 @@ class Catalog:
         if entry is not None:
             self._start([self._add(entry, plugin.name)])
 
+    def changed(self, plugin: Plugin) -> None:
+        """Take note that a plugin has changed its state."""
+        if self._metrics is not None:
+            self._metrics.changed(plugin)
+
+    def close(self) -> None:
+        """Log what is still to be logged, and leave nothing behind."""
+        for plugin in self:
+            plugin.flush()
+        if self._metrics is not None:
+            self._metrics.close()
+
     # --- inside -------------------------------------------------------------
 
     def _take_environment(self, plan: Mapping[str, Any]) -> None:
@@ -111,6 +127,16 @@ class Catalog:
         kept = {name: value for name, value in os.environb.items() if name not in differs}
         kept.update((name, value) for name, value in differs.items() if value is not None)
         self._shared.environment = kept
+
+    def _start_metrics(self, directory: str, module: str, labels: dict[str, str]) -> None:
+        from .metrics import Metrics  # only who wants them pays for it
+
+        shared = self._shared
+        owner = f"{shared.run_id.decode()}.{shared.label}"
+        try:
+            self._metrics = Metrics(shared.loop, self, directory, module, owner, labels)
+        except (OSError, ImportError, AttributeError, ValueError) as error:
+            shared.log.say(WARNING, "lmcache-plugins", f"No metrics of plugins: {error}")
 
     def _add(self, entry: Entry, name: str | None = None) -> Plugin:
         if name is None:

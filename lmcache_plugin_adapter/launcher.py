@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import json
 import logging
 import os
@@ -141,6 +142,7 @@ class RuntimePluginLauncher:
                 run_id=self._run_id,
                 python=self._python,
                 notes=notes,
+                metrics_module=_metrics_module() if section.get("metrics") is True else "",
             ).to_bytes()
             link = self._start()
         except Exception as error:
@@ -317,6 +319,19 @@ def _section(config: object) -> Mapping[str, Any]:
     extra = getattr(config, "extra_config", None)
     section = extra.get("runtime_plugins") if isinstance(extra, Mapping) else None
     return section if isinstance(section, Mapping) else {}
+
+
+def _metrics_module() -> str:
+    """Return the file of ``prometheus_client.mmap_dict``, for the supervisor; empty: none."""
+    try:
+        found = importlib.util.find_spec("prometheus_client")
+    except (ImportError, ValueError):
+        return ""
+    for directory in (found and found.submodule_search_locations) or ():
+        path = os.path.join(directory, "mmap_dict.py")
+        if os.path.isfile(path):
+            return path
+    return ""
 
 
 def _config_json(config: Any) -> tuple[str, tuple[tuple[str, str], ...]]:

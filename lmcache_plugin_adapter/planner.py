@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .environment import config_text, plugin_environment, plugin_path, write_config_file
 from .locations import merge_locations
+from .metrics_plan import clear_dead, plan_metrics
 from .pid1 import ADVICE, server_is_pid1
 from .plan import make_plan
 from .planning import write_message
@@ -83,8 +84,12 @@ def run_planner(
     entries = [encode_plugin(plugin) for plugin in plan.plugins] if settings.enabled else []
     if not settings.enabled:
         say("note", "Plugins are switched off (extra_config.runtime_plugins.enabled: false)")
+    metrics = None
+    if settings.enabled and settings.metrics:
+        metrics, problems = plan_metrics(spec, os.environ)
+        report(problems)
     skipped = [os.path.abspath(location) for location in skip]
-    message = {"environment": variables, "plugins": entries, "skipped": skipped}
+    message = {"environment": variables, "plugins": entries, "skipped": skipped, "metrics": metrics}
     write_message(fd, ("plan", message))
     # The plugins are on their way: now there is time to clear up after the dead.
     killed = end_strays()
@@ -92,6 +97,8 @@ def run_planner(
         say("note", f"Ended {count_processes(killed)} that dead engines left")
     if root is not None:
         remove_stale(root)
+    if metrics is not None:
+        clear_dead(metrics["directory"])
 
 
 def encode_plugin(plugin: PlannedPlugin) -> dict[str, Any]:

@@ -103,6 +103,7 @@ class Settings:
         enabled: False: LMCache's own launcher does everything.
         locations: As found; :func:`.locations.merge_locations` validates them.
         data_parallel: Which data-parallel replicas run plugins.
+        metrics: Write metrics of plugins for vLLM to serve.
         allow_insecure_permissions: Run what everyone may write to.
         filter_by_role: False: every plugin runs in every process.
         defaults: For plugins without settings of their own.
@@ -112,6 +113,7 @@ class Settings:
     enabled: bool
     locations: object
     data_parallel: Literal["local-rank-0", "all"]
+    metrics: bool
     allow_insecure_permissions: bool
     filter_by_role: bool
     defaults: PluginSettings
@@ -152,6 +154,7 @@ def read_settings(
         enabled=values["enabled"],
         locations=values["locations"],
         data_parallel=values["data_parallel"],
+        metrics=values["metrics"],
         allow_insecure_permissions=values["allow_insecure_permissions"],
         filter_by_role=values["filter_by_role"],
         defaults=_plugin_settings(base),

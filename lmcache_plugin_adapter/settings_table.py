@@ -324,6 +324,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Files kept per plugin, the one being written included.",
     ),
     _flag(
+        "metrics",
+        False,
+        "`true`: state, restarts, last exit and lines of plugins appear in vLLM's own `/metrics`, "
+        "where vLLM runs with `PROMETHEUS_MULTIPROC_DIR` set (see [metrics]"
+        "(operations.md#metrics)). The supervisor wakes up every 5 s then.",
+    ),
+    _flag(
         "allow_insecure_permissions",
         False,
         "`true` runs plugins although everyone may write to their file or to a directory on the "

@@ -22,6 +22,8 @@ class LaunchSpec:
             plugins start.
         python: The interpreter that runs the engine.
         notes: ``(level, text)`` pairs that the engine wants said in the log.
+        metrics_module: The engine's ``prometheus_client/mmap_dict.py``, where
+            metrics are asked for and it has one; else empty.
     """
 
     identity: ProcessIdentity
@@ -31,6 +33,7 @@ class LaunchSpec:
     run_id: str
     python: str
     notes: tuple[tuple[str, str], ...] = ()
+    metrics_module: str = ""
 
     def to_bytes(self) -> bytes:
         """Serialise; what is not JSON in ``locations`` becomes its text."""
@@ -41,6 +44,7 @@ class LaunchSpec:
             "run_id": self.run_id,
             "python": self.python,
             "notes": self.notes,
+            "metrics_module": self.metrics_module,
         }
         return (
             json.dumps(header, default=str).encode()
@@ -69,6 +73,7 @@ class LaunchSpec:
                 run_id=header["run_id"],
                 python=header["python"],
                 notes=tuple((str(level), str(text)) for level, text in header["notes"]),
+                metrics_module=header["metrics_module"],
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"cannot read launch spec: {error!r}") from error

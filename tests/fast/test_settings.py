@@ -249,7 +249,7 @@ def test_a_wrong_value_is_named_in_full_and_changes_nothing(
             f"Unknown setting '{PREFIX}.restrat' has no effect: did you mean 'r",
         ),
         ({"max_lines_per_second": 5}, f"'{PREFIX}.max_lines_per_second'"),
-        ({"metrics": False}, "known are enabled, locations"),
+        ({"colour": False}, "known are enabled, locations"),
         ({"backoff": {"maximum": 5}}, "known are initial, max, reset_after"),
         ({"backoff.max": 5}, f"'{PREFIX}.backoff.max'"),
         ({True: 5}, f"'{PREFIX}.true'"),
