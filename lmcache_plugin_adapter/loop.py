@@ -98,16 +98,16 @@ class Loop:
             for fd, _ in self._poll():
                 callback = self._callbacks.get(fd)
                 if callback is not None:
-                    self._call(callback)
+                    self.attempt(callback)
             now = time.monotonic()
             while self._timers and self._timers[0].due <= now:
                 timer = heapq.heappop(self._timers)
                 if timer.callback is not None:
-                    self._call(timer.callback)
+                    self.attempt(timer.callback)
             if self._soon:
                 soon, self._soon = self._soon, []
                 for callback in soon:
-                    self._call(callback)
+                    self.attempt(callback)
 
     @property
     def signals(self) -> Sequence[signal.Signals]:
@@ -132,9 +132,10 @@ class Loop:
         for number in dict.fromkeys(came):
             callback = self._signal_callbacks.get(number) if number else self._on_wake
             if callback is not None:
-                self._call(callback)
+                self.attempt(callback)
 
-    def _call(self, callback: Callable[[], None]) -> None:
+    def attempt(self, callback: Callable[[], object]) -> None:
+        """Call ``callback``; an exception is reported, and what comes after it goes on."""
         try:
             callback()
         except Exception as error:  # noqa: BLE001 - see the class

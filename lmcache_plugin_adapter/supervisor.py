@@ -184,34 +184,37 @@ class Supervisor:
         if self._stopping:
             return
         self._stopping = True
+        # First what leads to the end, whatever goes wrong on the way. The grace period
+        # is that of all, as what a plugin was allowed to leave has one, too.
+        self._stop_deadline = time.monotonic() + self._plugins.longest_grace
+        self._loop.call_soon(self._look_for_end)
         running = [p for p in self._plugins if not p.state.settled]
         if running:
             count = "1 plugin" if len(running) == 1 else f"{len(running)} plugins"
             self._say(INFO, f"Stopping {count}: {reason}")
-        self._planning.cancel()
-        for plugin in running:
-            plugin.stop()
-        # Of all, as what a plugin was allowed to leave has a grace period, too.
-        self._stop_deadline = time.monotonic() + self._plugins.longest_grace
-        self._loop.call_soon(self._look_for_end)
+        for end in (self._planning.cancel, *(plugin.stop for plugin in running)):
+            self._loop.attempt(end)
 
     def _look_for_end(self) -> None:
         """While stopping: end the loop once no descendant is left, and chase those that are."""
         if self._end_timer is not None:
             self._end_timer.cancel()
-            self._end_timer = None
+        self._end_timer = self._loop.call_later(_LOOK_AGAIN, self._look_for_end)
         if self._reap_children():
+            self._loop.stop()
             for plugin in self._plugins:
                 if plugin.state in (State.STOPPING, State.CLEARING):
-                    plugin.cleared()
-            self._loop.stop()
+                    self._loop.attempt(plugin.cleared)
             return
         late = time.monotonic() - self._stop_deadline
         if self._strays_asked and self._shared.by_pid and late < 0:
-            return  # the next SIGCHLD or the end of a grace period brings us back
+            # The next SIGCHLD brings us back, or the end of the grace period.
+            self._end_timer.cancel()
+            self._end_timer = self._loop.call_later(-late, self._look_for_end)
+            return
         table = ProcessTable()
         for plugin in self._plugins:
-            plugin.look(table)
+            self._loop.attempt(partial(plugin.look, table))
         me, first = os.getpid(), self._shared.by_pid
         strays = table.with_descendants([me]) - {me}
         if strays and late > _KILL_SECONDS:
@@ -227,7 +230,6 @@ class Supervisor:
             asked = {pid for pid in strays if table.by_pid[pid].group in first}
             table.send(strays - asked, signal.SIGTERM)
             table.send(strays - asked, signal.SIGCONT)
-        self._end_timer = self._loop.call_later(_LOOK_AGAIN, self._look_for_end)
 
     def _chase_children(self) -> None:
         """Kill for a moment all that becomes a child of ours, as what forks and exits does."""
@@ -237,11 +239,10 @@ class Supervisor:
                 os.kill(pid, signal.SIGKILL)
 
     def _finish(self) -> None:
-        self._plugins.close()
-        self._report_losses()
+        for last in (self._plugins.close, self._report_losses, self._control.close):
+            self._loop.attempt(last)
         if self._last_words is not None:
             self._say(INFO, self._last_words)
-        self._control.close()
         if self._instance is not None:
             self._instance.remove()
         self._writer.drain(_FLUSH_SECONDS)
@@ -274,15 +275,13 @@ class Supervisor:
                 ended.append((plugin, status))
             elif not self._planning.owns(pid):
                 orphans = True
-        if self._stopping:
-            for plugin, status in ended:
-                plugin.exited(status, None)
-        elif ended or (orphans and self._ending_some()):
-            table = ProcessTable()
-            for plugin, status in ended:
-                plugin.exited(status, table)
+        looking = not self._stopping and (ended or (orphans and self._ending_some()))
+        table = ProcessTable() if looking else None
+        for plugin, status in ended:
+            self._loop.attempt(partial(plugin.exited, status, table))
+        if table is not None:
             for plugin in self._plugins:
-                plugin.look(table)
+                self._loop.attempt(partial(plugin.look, table))
         return childless
 
     def _ending_some(self) -> bool:
@@ -296,7 +295,7 @@ class Supervisor:
         for pid, number in EXEC_REPORT.iter_unpack(data):
             plugin = self._shared.by_pid.get(pid)
             if plugin is not None:
-                plugin.exec_failed(number)
+                self._loop.attempt(partial(plugin.exec_failed, number))
 
     def _on_link(self) -> None:
         try:

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from harness import alive, gone, state_of
@@ -241,16 +242,41 @@ def test_dies_in_a_loop(world: World) -> None:
     assert time.monotonic() - since < 3
 
 
-@pytest.mark.fault("G4", "an error inside it: said, supervision goes on")
-def test_internal_error(world: World) -> None:
-    """One plugin's trouble does not end the others'."""
-    world.python("all_x.py")
-    engine, pids = world.up()
-    # A control request that cannot be answered is the nearest to an error from outside.
-    engine.do(
-        "import socket\nours, theirs = socket.socketpair()\n"
-        "socket.send_fds(launcher._link.connection, [b'C'], [0, 1, theirs.fileno()])"
+BROKEN = """
+import sys
+sys.path.append({root!r})
+from lmcache_plugin_adapter import bootstrap, plugin
+
+def broken(self, *args):
+    if self.name == "all_a":
+        raise RuntimeError("a mistake")
+    return kept(self, *args)
+
+kept = plugin.Plugin.{method}
+plugin.Plugin.{method} = broken
+bootstrap.main(sys.argv)
+"""
+
+
+@pytest.mark.fault("G2 G4", "a mistake in its own code, in {}: the others go on, all end in time")
+@pytest.mark.parametrize("case", ["start", "exited", "look", "stop", "remains", "cleared"])
+def test_internal_error(world: World, case: str) -> None:
+    """An exception with one plugin is said and ends neither the others nor the supervision."""
+    script = world.directory / "broken.py"
+    root = str(Path(__file__).parents[2])
+    script.write_text(BROKEN.format(root=root, method=case))
+    world.python("all_a.py", "polite(); note('up'); time.sleep(0.3); sys.exit(1)")
+    world.python("all_b.py", "deaf(); note('up'); stay()")
+    world.python("all_c.py")
+    engine, _ = world.up(
+        2 if case == "start" else 3,
+        prelude=f"import lmcache_plugin_adapter.link as link; link.BOOTSTRAP = {str(script)!r}\n",
     )
-    time.sleep(0.3)
-    assert alive(pids[0])
-    assert engine.status()["state"] == "running"
+    time.sleep(0.6)
+    pids = world.processes()
+    assert len(pids) >= 2
+    since = time.monotonic()
+    engine.kill()
+    world.expect_gone(pids, GRACE + 1, since)
+    world.expect_nothing(2)
+    assert "Internal error, supervision goes on: RuntimeError('a mistake')" in engine.log()
