@@ -116,7 +116,7 @@ class Catalog:
     def close(self) -> None:
         """Log what is still to be logged, and leave nothing behind."""
         for plugin in self:
-            plugin.flush()
+            self._shared.loop.attempt(plugin.flush)
         if self._metrics is not None:
             self._metrics.close()
 
@@ -151,7 +151,7 @@ class Catalog:
     def _start(self, plugins: Sequence[Plugin]) -> None:
         for plugin in plugins:
             if plugin.state is State.STARTING:
-                plugin.start()
+                self._shared.loop.attempt(plugin.start)
 
     def _replace(self, plugin: Plugin, entry: Entry | None) -> None:
         """End ``plugin`` and let ``entry`` follow it, once nothing is left of it."""

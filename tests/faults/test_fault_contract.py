@@ -166,8 +166,8 @@ SHEBANGS: dict[str, tuple[str, str, Callable[[], bool]]] = {
     ".py without a shebang: the engine's Python": (
         "all_x.py",
         (
-            "import os, sys\n"
-            "if os.path.realpath(sys.executable) == os.path.realpath(os.environ['ENGINE_PYTHON']):\n"
+            "import os, sys\nreal = os.path.realpath\n"
+            "if real(sys.executable) == real(os.environ['ENGINE_PYTHON']):\n"
             "    open(os.environ['NOTES'], 'a').write(f'ran {os.getpid()}\\n')\n"
         ),
         lambda: True,

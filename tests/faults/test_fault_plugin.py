@@ -100,7 +100,7 @@ def test_fast_chain(world: World, case: str) -> None:
     subprocess.run(["cc", "-o", program, source], check=True)
     world.file(
         "all_x.sh",
-        f'echo "up $$" >> "$NOTES"\n'
+        'echo "up $$" >> "$NOTES"\n'
         + (
             f"{program} {hop} & sleep 0.3; exit 0\n" if end == "exit" else f"exec {program} {hop}\n"
         ),

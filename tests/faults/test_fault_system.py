@@ -292,17 +292,19 @@ def test_read_only(world: World) -> None:
         "--mount",
         "sh",
         "-ec",
-        "mount --make-rprivate /\n"
-        "keep=$1; shift\n"
-        "mkdir -p /mnt/kept-$$ && at=/mnt/kept-$$\n"
-        "mount --bind $keep $at\n"
-        "for d in / /run /dev/shm /tmp; do\n"
-        "  [ $d = / ] || mount --bind $d $d\n"
-        "  mount -o remount,bind,ro $d\n"
-        "done\n"
-        "mount --bind $at $keep\n"
-        "cd $keep\n"
-        'exec "$@"',
+        (
+            "mount --make-rprivate /\n"
+            "keep=$1; shift\n"
+            "mkdir -p /mnt/kept-$$ && at=/mnt/kept-$$\n"
+            "mount --bind $keep $at\n"
+            "for d in / /run /dev/shm /tmp; do\n"
+            "  [ $d = / ] || mount --bind $d $d\n"
+            "  mount -o remount,bind,ro $d\n"
+            "done\n"
+            "mount --bind $at $keep\n"
+            "cd $keep\n"
+            'exec "$@"'
+        ),
         "sh",
         str(kept),
     )
