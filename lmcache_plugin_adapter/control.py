@@ -25,6 +25,7 @@ PROTOCOL = 1
 
 _REQUEST_BYTES = 1 << 16
 _CLIENTS = 32
+_ACCEPT_PAUSE = 1.0
 _CLIENT_BYTES = 1 << 20
 """What may wait for a client that reads slowly, before it misses lines of output."""
 
@@ -87,10 +88,16 @@ class ControlServer:
             self._listener = None
 
     def _accept(self) -> None:
-        assert self._listener is not None  # noqa: S101 - watched only while it is there
+        if self._listener is None:
+            return
         try:
             connection, _ = self._listener.accept()
+        except BlockingIOError:
+            return  # it has given up
         except OSError:
+            # No descriptor is free, and the client goes on waiting: not in a busy loop.
+            self._loop.unwatch(self._listener.fileno())
+            self._loop.call_later(_ACCEPT_PAUSE, self._listen_again)
             return
         _, uid, _ = _PEER.unpack(
             connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
@@ -99,6 +106,10 @@ class ControlServer:
             connection.close()
             return
         self.adopt(connection)
+
+    def _listen_again(self) -> None:
+        if self._listener is not None:
+            self._loop.watch(self._listener.fileno(), self._accept)
 
     def _answer(self, line: bytes, client: Client) -> None:
         import json  # only who is asked pays for it
@@ -182,20 +193,25 @@ class Client:
     def _ready(self) -> None:
         if self._out:
             self._flush()
+        elif not self._receive():
             return
+        # Who does not read its answers is given no more of them.
+        while b"\n" in self._in and self._open and not self._out:
+            line, _, self._in = self._in.partition(b"\n")
+            self._answer(line, self)
+
+    def _receive(self) -> bool:
         try:
             part = self._connection.recv(_REQUEST_BYTES)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             part = b""
         self._in += part
         if not part or len(self._in) > _REQUEST_BYTES:
             self.close()
-            return
-        while b"\n" in self._in and self._open:
-            line, _, self._in = self._in.partition(b"\n")
-            self._answer(line, self)
+            return False
+        return True
 
     def _flush(self) -> None:
         if not self._open:

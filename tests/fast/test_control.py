@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from harness import ask, connect, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lmcache_plugin_adapter.control import ControlServer
+from lmcache_plugin_adapter.loop import Loop
 from lmcache_plugin_adapter.runtime_dir import (
     InstanceDir,
     candidates,
@@ -56,6 +62,55 @@ def test_endless_request_is_cut_off(path) -> None:
     with pytest.raises((ConnectionError, BrokenPipeError)):
         ask(path, b"x" * 1_000_000)
     assert ask(path, b'{"op": "status"}\n')["ok"]
+
+
+def test_answers_wait_for_who_does_not_read(path) -> None:
+    """Thousands of requests in one go cost the supervisor no memory for their answers."""
+    status = ask(path, b'{"op": "status"}\n')
+    memory = Path(f"/proc/{status['supervisor_pid']}/status")
+    with connect(path) as connection:
+        connection.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            connection.sendall(b'{"op": "status"}\n' * 300_000)
+        assert ask(path, b'{"op": "status"}\n')["ok"]
+        grown = int(re.findall(r"VmHWM:\s+(\d+)", memory.read_text())[0])
+        assert grown < 40_000
+        connection.settimeout(5)
+        assert connection.recv(100)
+
+
+def test_no_free_descriptor_is_no_busy_loop(monkeypatch, tmp_path) -> None:
+    """A client that cannot be let in waits; the supervisor sleeps meanwhile."""
+    errors: list[BaseException] = []
+    loop = Loop(errors.append)
+    server = ControlServer(loop, {"status": lambda _request, _client: {}})
+    server.listen(str(tmp_path), "control.sock")
+
+    class Full:
+        """A listener for which no descriptor is free."""
+
+        def __init__(self, listener: socket.socket) -> None:
+            self.listener = listener
+            self.calls = 0
+
+        def fileno(self) -> int:
+            return self.listener.fileno()
+
+        def accept(self) -> None:
+            self.calls += 1
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        def close(self) -> None:
+            self.listener.close()
+
+    full = Full(server._listener)  # type: ignore[arg-type]
+    server._listener = full  # type: ignore[assignment]
+    with connect(str(tmp_path / "control.sock")):
+        loop.call_later(1.6, loop.stop)
+        loop.run()
+    server.close()
+    assert full.calls == 2
+    assert not errors
 
 
 def test_many_and_silent_clients(path) -> None:
