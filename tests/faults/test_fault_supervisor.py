@@ -17,10 +17,14 @@ pytestmark = pytest.mark.ours_only("LMCache's launcher has no supervisor")
 
 
 def supervisor_of(world: World, engine: FaultEngine) -> int:
-    """Return the process that is neither engine nor plugin."""
-    known = {engine.pid, *world.processes()}
-    (pid,) = [pid for pid in world.everything() if pid not in known]
-    return pid
+    """Return the process that is neither engine nor plugin, nor a search of the supervisor."""
+
+    def found() -> list[int]:
+        known = {engine.pid, *world.processes()}
+        return [pid for pid in world.everything() if pid not in known]
+
+    world.wait(lambda: len(found()) == 1, 5, "one supervisor")
+    return found()[0]
 
 
 def expect_files_of(world: World, engine: FaultEngine) -> None:
