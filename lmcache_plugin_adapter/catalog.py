@@ -58,7 +58,7 @@ class Catalog:
 
     def adopt(self, plan: Mapping[str, Any]) -> None:
         """Add the plugins of ``plan`` that are not known yet, and start them."""
-        self._take_environment(plan)
+        self._prepare(plan)
         known = {plugin.entry["key"] for plugin in self}
         self._start([self._add(e) for e in plan["plugins"] if e["key"] not in known])
         if plan["metrics"] is not None and self._metrics is None:
@@ -71,7 +71,7 @@ class Catalog:
             The names of the plugins that were ``started``, ``restarted``,
             ``stopped`` and left ``unchanged``.
         """
-        self._take_environment(plan)
+        self._prepare(plan)
         by_path = {plugin.entry["path"]: plugin for plugin in self}
         done: dict[str, list[str]] = {
             key: [] for key in ("started", "restarted", "stopped", "unchanged")
@@ -122,11 +122,25 @@ class Catalog:
 
     # --- inside -------------------------------------------------------------
 
-    def _take_environment(self, plan: Mapping[str, Any]) -> None:
+    def _prepare(self, plan: Mapping[str, Any]) -> None:
+        log = self._shared.log
+        if log.relay is None and (plan["relay"] or any(e["relay"] for e in plan["plugins"])):
+            self._start_relay()
+        log.way = (log.relay if plan["relay"] else None) or log.stderr
         differs: dict[bytes, bytes | None] = plan["environment"]
         kept = {name: value for name, value in os.environb.items() if name not in differs}
         kept.update((name, value) for name, value in differs.items() if value is not None)
         self._shared.environment = kept
+
+    def _start_relay(self) -> None:
+        from .relay import Relay  # only who wants it pays for it
+
+        shared = self._shared
+        try:
+            shared.log.relay = Relay(shared.link, shared.files, shared.log.stderr)
+        except OSError as error:
+            text = f"Output goes to stderr, not to logging: {error}"
+            shared.log.say(WARNING, "lmcache-plugins", text)
 
     def _start_metrics(self, directory: str, module: str, labels: dict[str, str]) -> None:
         from .metrics import Metrics  # only who wants them pays for it

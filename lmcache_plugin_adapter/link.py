@@ -60,9 +60,13 @@ class Link:
     def receive(self) -> bool:
         """Wait for messages of the supervisor; False when it is gone."""
         try:
-            data = self.connection.recv(1024)
+            data, fds, _, _ = socket.recv_fds(self.connection, 1024, 4, socket.MSG_CMSG_CLOEXEC)
         except OSError:
-            data = b""
+            data, fds = b"", []
+        for fd in fds:
+            from .log_relay import start  # only who wants it pays for it
+
+            start(fd)
         if not data:
             return False
         *lines, self._data = (self._data + data).split(b"\n")

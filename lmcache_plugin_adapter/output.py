@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .framing import Block
     from .logfile import RotatedFile
     from .loop import Loop, Timer
+    from .relay import Relay, RelayFormat
 
 _READ_BYTES = 1 << 16
 _FLOOD_PIPE_BYTES = 1 << 20
@@ -68,19 +69,33 @@ class Ring:
         ]
 
 
-class EventLog:
-    """The supervisor's own records, and the way of all records to the engine's stderr."""
+class Way:
+    """The way of records to the engine's stderr; :class:`.relay.Relay` is another one."""
 
-    def __init__(
-        self, writer: Writer, target: StreamTarget, logger: str, color: bool, threshold: int
-    ) -> None:
+    def __init__(self, writer: Writer, target: StreamTarget, logger: str, color: bool) -> None:
         self.writer = writer
         self.target = target
         self.logger = logger
         self.color = color
+
+    def make_format(self, name: str, file: str, pid: int) -> RecordFormat:
+        """Return the frame of the records of one source."""
+        return RecordFormat(name, file, pid, self.logger, self.color)
+
+
+class EventLog:
+    """The supervisor's own records, and the ways that records can take."""
+
+    def __init__(
+        self, writer: Writer, target: StreamTarget, logger: str, color: bool, threshold: int
+    ) -> None:
+        self.stderr = Way(writer, target, logger, color)
+        self.relay: Relay | None = None
+        self.way: Way | Relay = self.stderr
+        """Of the supervisor's own records."""
         self.threshold = threshold
         self.clock = Clock()
-        self._formats: dict[str, RecordFormat] = {}
+        self._formats: dict[tuple[str, object], RecordFormat | RelayFormat] = {}
         self.waiting: list[Capture] = []
         """Captures that pause until the writer has room."""
 
@@ -94,18 +109,17 @@ class EventLog:
         """Log one event, of plugin ``name`` or of the supervisor itself."""
         if level > self.threshold:
             return
-        record_format = self._formats.get(name)
+        way = self.way
+        record_format = self._formats.get((name, way))
         if record_format is None:
-            record_format = RecordFormat(
-                printable(name), "supervisor.py", os.getpid(), self.logger, self.color
-            )
-            self._formats[name] = record_format
+            record_format = way.make_format(printable(name), "supervisor.py", os.getpid())
+            self._formats[name, way] = record_format
         clean = sanitize(text.encode("utf-8", "surrogateescape"))
         room = PIPE_BUF - record_format.overhead - CUT_MARK_BYTES
         if len(clean) > room:
             clean = LineFramer(room).feed(clean + b"\n")[0].text
         record = record_format.frame(level, clean, self.clock.stamp())
-        self.writer.put(self.target, record, 1)
+        way.writer.put(way.target, record, 1)
 
 
 def printable(name: str) -> str:
@@ -130,8 +144,10 @@ class PluginOutput:
         ring_bytes: int,
         rate_limit: Sequence[float] | None,
         files: RotatedFile | None,
+        relay: bool,
     ) -> None:
         self._log = log
+        self.way = (log.relay if relay else None) or log.stderr
         self._loop = loop
         self.name = name
         self._file = printable(file)
@@ -151,13 +167,15 @@ class PluginOutput:
         self.dropped = 0
         self.bytes = 0
         self._format = self._make_format(0)
-        if log.target.bounded and files is None:
+        if log.stderr.target.bounded and files is None:
             room = PIPE_BUF - self._format.overhead - CUT_MARK_BYTES
             self.max_line_bytes = min(max_line_bytes, room)
 
-    def _make_format(self, pid: int) -> RecordFormat:
-        color = self._log.color and self._files is None
-        return RecordFormat(printable(self.name), self._file, pid, self._log.logger, color)
+    def _make_format(self, pid: int) -> RecordFormat | RelayFormat:
+        if self._files is not None:
+            logger = self._log.stderr.logger
+            return RecordFormat(printable(self.name), self._file, pid, logger, False)
+        return self.way.make_format(printable(self.name), self._file, pid)
 
     def started(self, pid: int) -> None:
         """Name ``pid`` in the records from now on."""
@@ -180,7 +198,7 @@ class PluginOutput:
             if self._files is not None:
                 taken = self._files.put(record, admitted.lines)
             else:
-                taken = self._log.writer.put(self._log.target, record, admitted.lines)
+                taken = self.way.writer.put(self.way.target, record, admitted.lines)
             if not taken:
                 self.dropped += admitted.lines
 
@@ -263,7 +281,7 @@ class Capture:
         loop.watch(fd, self._readable)
 
     def _readable(self) -> None:
-        if self._log.writer.congested and self._wait_for_room():
+        if self._output.way.writer.congested and self._wait_for_room():
             return
         self._read()
 
@@ -306,7 +324,7 @@ class Capture:
     def _wait_for_room(self) -> bool:
         """Pause while the log is behind; False once it has taken nothing for too long."""
         now = time.monotonic()
-        written = self._log.writer.written
+        written = self._output.way.writer.written
         if written != self._written:
             self._written = written
             self._patience = now + _CONGESTED_PAUSE

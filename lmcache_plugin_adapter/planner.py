@@ -89,7 +89,13 @@ def run_planner(
         metrics, problems = plan_metrics(spec, os.environ)
         report(problems)
     skipped = [os.path.abspath(location) for location in skip]
-    message = {"environment": variables, "plugins": entries, "skipped": skipped, "metrics": metrics}
+    message = {
+        "environment": variables,
+        "plugins": entries,
+        "skipped": skipped,
+        "metrics": metrics,
+        "relay": settings.defaults.relay,
+    }
     write_message(fd, ("plan", message))
     # The plugins are on their way: now there is time to clear up after the dead.
     killed = end_strays()
@@ -124,6 +130,7 @@ def encode_plugin(plugin: PlannedPlugin) -> dict[str, Any]:
         "ring_bytes": settings.ring_bytes,
         "rate_limit": None if rate is None else (rate.lines, rate.per, rate.burst),
         "log": None if log is None else (log.directory, log.max_bytes, log.files),
+        "relay": settings.relay,
         "leftovers": settings.leftovers,
     }
 

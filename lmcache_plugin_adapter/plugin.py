@@ -90,6 +90,7 @@ class Plugin:
             entry["ring_bytes"],
             entry["rate_limit"],
             files,
+            entry["relay"],
         )
 
     # --- requests ---------------------------------------------------------
@@ -290,11 +291,12 @@ class Plugin:
             return
         table = ProcessTable()
         remains = self.remains(table)
-        self._say(
-            WARNING,
-            f"Did not end within {self.entry['stop_grace']:g} s of SIGTERM (stop_grace): "
-            f"killing {count_processes(len(remains))}",
-        )
+        if remains:  # else all has ended, and only waits to be reaped
+            self._say(
+                WARNING,
+                f"Did not end within {self.entry['stop_grace']:g} s of SIGTERM (stop_grace): "
+                f"killing {count_processes(len(remains))}",
+            )
         self._killing_since = time.monotonic()
         if self.pid in self._shared.by_pid:
             signal_group(self.pid, signal.SIGKILL)

@@ -78,7 +78,8 @@ class PluginSettings:
         max_line_bytes: Longer lines are cut.
         ring_bytes: Memory for its last lines of output.
         rate_limit: None: no limit.
-        log: None: the engine's stderr.
+        log: None: the engine's stderr, or its logging.
+        relay: Output goes through Python's logging in the engine.
         leftovers: What happens to processes that outlive its first one.
     """
 
@@ -92,6 +93,7 @@ class PluginSettings:
     ring_bytes: int
     rate_limit: RateLimit | None
     log: LogFiles | None
+    relay: bool
     leftovers: Literal["stop", "keep"]
 
 
@@ -332,6 +334,7 @@ def _plugin_settings(values: _Values) -> PluginSettings:
         ring_bytes=values["ring_bytes"],
         rate_limit=RateLimit(**group("rate_limit")) if values["rate_limit"] else None,
         log=LogFiles(**group("log")) if values["log.directory"] is not None else None,
+        relay=values["log"] == "logging" and values["log.directory"] is None,
         leftovers=values["leftovers"],
     )
 

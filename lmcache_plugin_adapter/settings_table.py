@@ -112,8 +112,13 @@ def _off(value: object, _environ: _Environ) -> dict[str, Any]:
     raise RefusedError(_did_you_mean(value, ("off",)))
 
 
-def _stderr_or_directory(value: object, environ: _Environ) -> dict[str, Any]:
-    return {"log.directory": None if value == "stderr" else _directory(value, environ)}
+_LOG_WORDS = ("stderr", "logging")
+
+
+def _word_or_directory(value: object, environ: _Environ) -> dict[str, Any]:
+    if value in _LOG_WORDS:
+        return {"log": value, "log.directory": None}
+    return {"log.directory": _directory(value, environ)}
 
 
 def _directory(value: object, environ: _Environ) -> str:
@@ -121,7 +126,7 @@ def _directory(value: object, environ: _Environ) -> str:
         raise RefusedError
     # A bare word is more likely a keyword that does not exist than a directory.
     if "/" not in value and not value.startswith(("~", "$")):
-        raise RefusedError(_did_you_mean(value, ("stderr",)))
+        raise RefusedError(_did_you_mean(value, _LOG_WORDS))
     try:
         return expand(value, environ)
     except LocationError as error:
@@ -290,11 +295,13 @@ SETTINGS: tuple[Setting, ...] = (
         "log",
         "text or mapping",
         "stderr",
-        "`stderr`, a directory (with a `/` in it), or a mapping of `directory`, `max_bytes` and "
-        "`files`",
-        "Where a plugin's output goes: to the engine's stderr, or to one rotated file per plugin "
-        "in a directory. Starts, exits and restarts are said on stderr in any case.",
-        _stderr_or_directory,
+        "`stderr`, `logging`, a directory (with a `/` in it), or a mapping of `directory`, "
+        "`max_bytes` and `files`",
+        "Where a plugin's output goes: to the engine's stderr; through Python's logging in the "
+        "engine (see [the log](operations.md#the-log)); or to one rotated file per plugin in a "
+        "directory. Starts, exits and restarts are said on stderr; where `logging` is set for all "
+        "plugins, through logging.",
+        _word_or_directory,
         per_plugin=True,
     ),
     Setting(

@@ -6,6 +6,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from .loop import Loop
@@ -25,6 +26,7 @@ class Shared:
         files: The writer of the plugins' own log files.
         run_id: The token that marks all that plugins start.
         label: Role and rank, as part of a file's name.
+        link: The connection to the engine.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Shared:
         files: Writer,
         run_id: bytes,
         label: str,
+        link: socket.socket,
     ) -> None:
         self.loop = loop
         self.log = log
@@ -42,6 +45,7 @@ class Shared:
         self.files = files
         self.run_id = run_id
         self.label = label
+        self.link = link
         self.environment: dict[bytes, bytes] = {}
         """Of every plugin, without what is its own."""
         self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

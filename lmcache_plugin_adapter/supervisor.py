@@ -84,7 +84,9 @@ class Supervisor:
         self._loop.on_signal(signal.SIGCHLD, self._reap)
         setup = ChildSetup(os.getpid(), self._loop.signals, raise_file_limit())
         role = launch.label.replace(" ", "-")
-        self._shared = Shared(self._loop, self._log, setup, files, launch.run_id.encode(), role)
+        self._shared = Shared(
+            self._loop, self._log, setup, files, launch.run_id.encode(), role, self._link
+        )
         self._shared.changed = self._changed
         self._plugins = Catalog(self._shared)
         self._operations = Operations(self._plugins, self.status, self._reload)

@@ -127,8 +127,8 @@ def test_several_engines_and_their_end(plugin, measured, directory) -> None:
 
 def test_counters_go_on_after_a_killed_supervisor(plugin, measured, directory) -> None:
     """A counter never falls while the engine lives."""
-    plugin("all_x.sh", "seq 50; exec sleep 60")
-    one = measured()
+    plugin("all_x.sh", "seq 50")
+    one = measured({"restart": "never"})
     name = f"{metrics.LINES}_total"
     one.wait_for(lambda: samples(directory, name, "plugin").get(("all_x",)) == 50, 15)
     supervisor = one.supervisor()
@@ -140,17 +140,17 @@ def test_counters_go_on_after_a_killed_supervisor(plugin, measured, directory) -
 
 def test_reload_ends_and_continues_series(plugin, plugins, measured, directory) -> None:
     """A removed plugin is in no state any more; a changed one goes on counting."""
-    plugin("all_x.sh", "seq 50; exec sleep 60")
+    plugin("all_x.sh", "seq 50")
     plugin("all_y.sh", UP)
-    one = measured()
+    one = measured({"restart": "never"})
     name = f"{metrics.LINES}_total"
     one.wait_for(lambda: samples(directory, name, "plugin").get(("all_x",)) == 50, 15)
-    plugin("all_x.sh", "seq 7; exec sleep 60")
+    plugin("all_x.sh", "seq 7")
     (plugins / "all_y.sh").unlink()
     one.ask("reload")
     one.wait_for(lambda: samples(directory, name, "plugin").get(("all_x",)) == 57, 15)
     one.wait_for(lambda: state(directory, "all_y") is None, 15)
-    assert state(directory, "all_x") == "running"
+    assert state(directory, "all_x") == "exited"
 
 
 def test_odd_names_do_not_break_the_page(plugin, plugins, measured, directory) -> None:

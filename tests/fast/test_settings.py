@@ -200,7 +200,7 @@ NAN, INF = float("nan"), float("inf")
         ({"rate_limit": 1000}, "rate_limit", "found 1000"),
         ({"rate_limit": {"lines": 0}}, "rate_limit.lines", "found 0"),
         ({"rate_limit": {"per": "1"}}, "rate_limit.per", "found '1'"),
-        ({"log": "logging"}, "log", "found 'logging'"),
+        ({"log": "logger"}, "log", "found 'logger'"),
         ({"log": "stdeer"}, "log", "did you mean 'stderr'?"),
         ({"log": "$NOWHERE/x"}, "log", "variable 'NOWHERE' is not set"),
         ({"log": {"files": 3}}, "log", "no 'extra_config.runtime_plugins.log.directory'"),

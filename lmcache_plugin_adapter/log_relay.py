@@ -1,0 +1,66 @@
+"""In the engine: what plugins print, as records of Python's logging (``log: logging``)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+
+LOGGER = "vllm.lmcache_plugins"
+"""Below ``vllm``, so that vLLM's logging configuration applies."""
+
+_LEVELS = (
+    *(logging.CRITICAL,) * 3,
+    logging.ERROR,
+    logging.WARNING,
+    *(logging.INFO,) * 2,
+    logging.DEBUG,
+)
+
+
+def start(fd: int) -> None:
+    """Log what comes from ``fd``, on a thread of its own; never raises.
+
+    Where logging is not set up at all, ``fd`` is closed: the supervisor then
+    writes to stderr itself.
+    """
+    try:
+        if logging.getLogger(LOGGER).hasHandlers():
+            thread = threading.Thread(
+                target=_run, args=(fd,), name="lmcache-plugins-log", daemon=True
+            )
+            thread.start()
+            return
+    except RuntimeError:
+        pass  # no more threads
+    os.close(fd)
+
+
+def _run(fd: int) -> None:
+    # The engine's signals are for its own threads.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    logger = logging.getLogger(LOGGER)
+    with socket.socket(fileno=fd) as connection, connection.makefile("rb") as lines:
+        for line in lines:
+            try:
+                _log(logger, line)
+            except Exception:  # noqa: BLE001, S110 - nothing of a plugin's output is the engine's trouble
+                pass
+
+
+def _log(logger: logging.Logger, line: bytes) -> None:
+    number, when, *words = line.decode("utf-8", "replace").rstrip("\n").split("\x1f", 5)
+    name, file, pid, text = words
+    level = _LEVELS[int(number)]
+    if not logger.isEnabledFor(level):
+        return
+    message = f"[{name}] {text}"
+    extra = {"plugin": name}
+    record = logger.makeRecord(LOGGER, level, file, int(pid), message, (), None, None, extra)
+    record.created = float(when)
+    record.msecs = record.created % 1 * 1000
+    record.process = int(pid)
+    record.processName = name
+    logger.handle(record)
