@@ -29,7 +29,7 @@ _ACCEPT_PAUSE = 1.0
 _CLIENT_BYTES = 1 << 20
 """What may wait for a client that reads slowly, before it misses lines of output."""
 
-_PEER = struct.Struct("3i")
+_PEER = struct.Struct("=iII")
 
 
 class ControlServer:

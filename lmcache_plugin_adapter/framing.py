@@ -46,6 +46,10 @@ _ESCAPES.update(
 )
 
 
+_AHEAD = 4
+"""Bytes that are held beyond the limit, so that the cut can see a character's end."""
+
+
 def sanitize(raw: bytes) -> bytes:
     r"""Return ``raw`` as valid UTF-8 without control characters except TAB.
 
@@ -130,10 +134,9 @@ class LineFramer:
         self._held, self._cut = b"", 0
 
     def _hold(self, part: bytes) -> None:
-        room = self._limit - len(self._held)
-        # A few bytes more than fit, so that the cut can see a character's end.
-        self._held += part[: room + 4] if room > -4 else b""
-        over = len(part) - max(room + 4, 0)
+        room = self._limit + _AHEAD - len(self._held)
+        self._held += part[:room]
+        over = len(part) - room
         if over > 0:
             self._cut += over
 
@@ -165,11 +168,12 @@ class LineFramer:
 
     def _one(self, raw: bytes, cut: int) -> Block:
         level = INFO
+        # Of a line that was not held to its end, the last byte is not known.
+        if not cut and raw[-1:] == b"\r" and len(raw) <= self._limit + _AHEAD:
+            raw = raw[:-1]
         if raw[:1] == b"<" and raw[2:3] == b">" and raw[1:2] in b"01234567":
             level = raw[1] - 48
             raw = raw[3:]
-        if not cut and raw[-1:] == b"\r":
-            raw = raw[:-1]
         text, used = _fit(raw, self._limit)
         cut += len(raw) - used
         if cut:
