@@ -1,0 +1,140 @@
+"""Record the pictures of the documentation from a real session: engines, plugins, commands.
+
+``python docs/pictures/record.py`` starts stand-in engines with a few plugins,
+types commands on a terminal of its own and writes what that shows as SVG.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+HERE = Path(__file__).resolve().parent
+COLUMNS = 104
+
+PLUGINS = {
+    "scheduler_queue_report.py": (
+        "#!/usr/bin/env python3\nimport time\nn = 0\nwhile True:\n"
+        "    n += 1\n    print(f'{n} requests waited, longest {n * 3 % 17} ms')\n"
+        "    time.sleep(0.5)\n"
+    ),
+    "all_heartbeat.sh": "while :; do echo alive; sleep 1; done\n",
+    "worker_push_stats.sh": (
+        "echo 'connecting to collector:4317'; sleep 0.5\n"
+        "echo '<3>cannot connect to collector:4317: connection refused'; exit 3\n"
+    ),
+    "worker_1_nic_check.sh": "exec sleep infinity\n",
+}
+REFUSED = "worker_1_nic_check.sh"
+
+SESSIONS = {
+    "status": ("lmcache-plugins run: scheduler and two workers", ["lmcache-plugins status"]),
+    "act": (
+        "act on plugins while the engine serves",
+        [
+            "lmcache-plugins logs worker_push_stats --rank 0 -n 4",
+            "lmcache-plugins stop worker_push_stat --rank 0",
+            "lmcache-plugins stop worker_push_stats",
+            "lmcache-plugins stop worker_push_stats --all --wait",
+            "chmod go-w plugins/worker_1_nic_check.sh && lmcache-plugins reload",
+            "lmcache-plugins status --check all_heartbeat worker_1_nic_check; echo $?",
+        ],
+    ),
+}
+"""By the picture's name: its title and what is typed."""
+
+
+def main() -> None:
+    """Start engines, type, draw, end."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        (directory / "plugins").mkdir()
+        (directory / "run").mkdir(mode=0o700)
+        (directory / "lmcache.yaml").write_text("runtime_plugin_locations: [plugins]\n")
+        for file, text in PLUGINS.items():
+            path = directory / "plugins" / file
+            path.write_text(text)
+            path.chmod(0o777 if file == REFUSED else 0o755)
+        environment = {
+            **os.environ,
+            "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]),
+            "LMCACHE_PLUGINS_RUNTIME_DIR": str(directory / "run"),
+            "TERM": "xterm-256color",
+            "PS1": "",
+        }
+        environment.pop("NO_COLOR", None)
+        command = [sys.executable, "-m", "lmcache_plugin_adapter", "run", "-c", "lmcache.yaml"]
+        engines = subprocess.Popen(
+            [*command, "--tp", "2"],
+            cwd=directory,
+            env={**environment, "PYTHONPATH": str(HERE.parents[1])},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            time.sleep(6)  # long enough for some restarts
+            for picture, (title, commands) in SESSIONS.items():
+                draw(
+                    picture, title, [(one, typed(one, directory, environment)) for one in commands]
+                )
+        finally:
+            engines.send_signal(signal.SIGINT)
+            engines.wait()
+
+
+def typed(command: str, directory: Path, environment: dict[str, str]) -> str:
+    """Run a command on a terminal and return what that shows."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 50, COLUMNS, 0, 0))
+    process = subprocess.Popen(
+        [shutil.which("sh") or "/bin/sh", "-c", command],
+        cwd=directory,
+        env=environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # how Linux says that the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    process.wait()
+    text = shown.decode().replace("\r\n", "\n")
+    return text.replace(str(directory), "/etc/lmcache")
+
+
+def draw(picture: str, title: str, session: list[tuple[str, str]]) -> None:
+    """Write what a terminal showed as a picture."""
+    with open(os.devnull, "w") as nowhere:
+        console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True)
+        for command, shown in session:
+            console.print(Text.assemble(("$ ", "bold green"), (command, "bold")))
+            console.print(Text.from_ansi(shown.rstrip("\n")))
+            console.print()
+        svg = console.export_svg(title=title, unique_id=picture)
+    (HERE / f"{picture}.svg").write_text(svg)
+
+
+if __name__ == "__main__":
+    main()
