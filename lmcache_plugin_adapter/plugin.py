@@ -289,7 +289,7 @@ class Plugin:
         self._move(Event.GRACE_ELAPSED)
         if self.state not in (State.CLEARING, State.STOPPING):
             return
-        table = ProcessTable()
+        table = ProcessTable.recent()
         remains = self.remains(table)
         if remains:  # else all has ended, and only waits to be reaped
             self._say(
@@ -321,7 +321,7 @@ class Plugin:
         self._timer = self._shared.loop.call_later(_LOOK_AGAIN, self._look)
 
     def _look(self) -> None:
-        self.look(ProcessTable())
+        self.look(ProcessTable.recent())
 
     def _ask(self, table: ProcessTable, pids: set[int]) -> None:
         """Send SIGTERM to processes that have not had it yet."""

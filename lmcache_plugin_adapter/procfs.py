@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 from .syscalls import pidfd_open
 
@@ -25,6 +26,9 @@ else:
     from collections import namedtuple
 
     Process = namedtuple("Process", "pid state parent group session start")
+
+
+_RECENT_SECONDS = 0.01
 
 
 def read_process(pid: int) -> Process | None:
@@ -51,14 +55,30 @@ class ProcessTable:
         processes: Instead of reading ``/proc``, for what is pure here.
     """
 
-    __slots__ = ("_children", "by_pid")
+    __slots__ = ("_children", "_environments", "by_pid", "taken")
 
     def __init__(self, processes: Iterable[Process] | None = None) -> None:
         self.by_pid: dict[int, Process] = {}
         self._children: dict[int, list[int]] = {}
+        self._environments: dict[int, bytes] = {}
+        self.taken = time.monotonic()
         for process in _read_all() if processes is None else processes:
             self.by_pid[process.pid] = process
             self._children.setdefault(process.parent, []).append(process.pid)
+
+    @classmethod
+    def recent(cls) -> ProcessTable:
+        """Return a table that is a moment old at most: many plugins are looked after at once."""
+        global _latest  # noqa: PLW0603 - one for all plugins is its purpose
+        if _latest is None or time.monotonic() - _latest.taken > _RECENT_SECONDS:
+            _latest = cls()
+        return _latest
+
+    def environment_of(self, pid: int) -> bytes:
+        """Return the environment of a process of this table; read once."""
+        if pid not in self._environments:
+            self._environments[pid] = environment_of(pid)
+        return self._environments[pid]
 
     def with_descendants(self, roots: Iterable[int]) -> set[int]:
         """Return those of ``roots`` that were there, and all that descends from them."""
@@ -89,6 +109,9 @@ class ProcessTable:
             except OSError:
                 pass  # all of it has ended
         self.send(pids, signal.SIGKILL)
+
+
+_latest: ProcessTable | None = None
 
 
 def own_children() -> list[int]:

@@ -43,7 +43,7 @@ def remains_of(
         if pid == me or pid in first_processes:
             continue
         if first in (process.group, process.session) or (
-            process.parent == me and _is_marked(pid, name, run_id)
+            process.parent == me and _is_marked(table.environment_of(pid), name, run_id)
         ):
             roots.add(pid)
     return table.with_descendants(roots)
@@ -59,12 +59,11 @@ def chase(name: str, run_id: bytes, first_processes: Container[int]) -> None:
     until = time.monotonic() + CHASE_SECONDS
     while time.monotonic() < until:
         for pid in own_children():
-            if pid not in first_processes and _is_marked(pid, name, run_id):
+            if pid not in first_processes and _is_marked(environment_of(pid), name, run_id):
                 os.kill(pid, signal.SIGKILL)
 
 
-def _is_marked(pid: int, name: str, run_id: bytes) -> bool:
-    environment = environment_of(pid)
+def _is_marked(environment: bytes, name: str, run_id: bytes) -> bool:
     return variable(environment, RUN_ID_VARIABLE) == run_id and variable(
         environment, NAME_VARIABLE
     ) == os.fsencode(name)
