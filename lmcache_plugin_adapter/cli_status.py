@@ -149,7 +149,6 @@ def _watch(request: Request) -> int:
     try:
         if interactive:
             live(lambda: look(request))
-            return 0
         while True:
             report = look(request)
             try:

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from .cli_check_table import make_console
-from .cli_status import WATCH_SECONDS, conclude
+from .cli_status import WATCH_SECONDS
 from .lifecycle import State
 from .problem import quoted
 from .wording import signal_name
@@ -56,20 +56,15 @@ def to_table(report: Report, before: Report | None) -> str:
 
 
 def live(look: Callable[[], Report]) -> None:
-    """Show the report on the terminal, again and again, until Ctrl-C."""
+    """Show the report on the terminal, again and again, until KeyboardInterrupt."""
     before: Report | None = None
     with Live(console=make_console(), auto_refresh=False, screen=True) as screen:
-        try:
-            while True:
-                report = look()
-                failures = [Text(failure, "yellow") for failure in report.fleet.failures]
-                screen.update(Group(_render(report, before), *failures), refresh=True)
-                before = report
-                time.sleep(WATCH_SECONDS)
-        except KeyboardInterrupt:
-            pass
-    if before is not None:
-        conclude(before)
+        while True:
+            report = look()
+            failures = [Text(failure, "yellow") for failure in report.fleet.failures]
+            screen.update(Group(_render(report, before), *failures), refresh=True)
+            before = report
+            time.sleep(WATCH_SECONDS)
 
 
 def in_words(plugin: PluginStatus) -> str:

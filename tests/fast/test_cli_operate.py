@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -299,6 +303,31 @@ def test_watch_as_json(plugin, engine, tmp_path) -> None:
             assert supervisor["engine_pid"] == one.pid
         watch.send_signal(signal.SIGINT)
         assert watch.wait(10) == 130
+
+
+def test_watch_on_a_terminal(plugin, engine, tmp_path) -> None:
+    """Redrawn on a screen of its own, a narrow one too; Ctrl-C gives the screen back."""
+    plugin("all_x.sh", UP)
+    one = engine()
+    one.wait_log(r"\] up ")
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 60, 0, 0))
+    env = environment(LMCACHE_PLUGINS_RUNTIME_DIR=str(tmp_path / "run"), TERM="xterm")
+    words = ("status", "--watch", "--engine", str(one.pid))
+    watch = subprocess.Popen([*COMMAND, *words], env=env, stdin=theirs, stdout=theirs, stderr=2)
+    os.close(theirs)
+    shown = b""
+    while shown.count(b"all_x") < 2:
+        shown += os.read(ours, 65536)
+    watch.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    assert watch.wait(10) == 130
+    assert shown.startswith(b"\x1b[?1049h")  # the other screen
+    assert shown.endswith(b"\x1b[?25h\x1b[?1049l")  # the cursor, the screen
+    assert b"\x1b[32mrunning" in shown
 
 
 def test_completion_of_names(plugin, engine, tmp_path) -> None:
