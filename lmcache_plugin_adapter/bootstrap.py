@@ -42,8 +42,8 @@ def settle(descriptors: list[int]) -> None:
 def main(argv: list[str]) -> None:
     """Run a supervisor; ``argv`` is what :func:`.link.start_supervisor` gives it."""
     leave_engine_tree()
-    link, pidfd, spec, engine, start, previous = map(int, argv[1:7])
-    run_id, label = argv[7:9]
+    link, pidfd, spec, engine, start, previous, after = map(int, argv[1:8])
+    run_id, label = argv[8:10]
     settle([link, pidfd, spec])
     sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     sys.setswitchinterval(0.0005)  # the writer's thread is not kept waiting by the loop
@@ -55,7 +55,8 @@ def main(argv: list[str]) -> None:
         from lmcache_plugin_adapter.syscalls import set_process_name
 
         set_process_name(SUPERVISOR_NAME)
-        Supervisor(Launch(link, pidfd, spec, engine, start, run_id, label, previous)).run()
+        launch = Launch(link, pidfd, spec, engine, start, run_id, label, previous, after)
+        Supervisor(launch).run()
     except BaseException as error:  # noqa: BLE001 - the engine starts another; this one says why
         text = f"Supervisor of {label} ends by an internal error: {error!r}"
         os.write(2, text.encode("utf-8", "replace") + b"\n")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Catalog:
-    """All plugins by name, in the order of the plan.
+    """All plugins by name.
 
     Args:
         shared: What they share.
@@ -50,6 +50,11 @@ class Catalog:
     def names(self) -> list[str]:
         """The names of all plugins."""
         return list(self._plugins)
+
+    @property
+    def ending(self) -> bool:
+        """Whether the supervisor stops: then nothing is started any more."""
+        return self._shared.ending
 
     @property
     def longest_grace(self) -> float:
@@ -104,9 +109,14 @@ class Catalog:
             return
         entry = self._successors.pop(plugin)
         plugin.flush()
+        if self.ending:
+            return
         del self._plugins[plugin.name]
         if entry is not None:
-            self._start([self._add(entry, plugin.name)])
+            successor = self._add(entry, plugin.name)
+            successor.output.inherit(plugin.output)
+            self._start([successor])
+        plugin.output.close()
 
     def changed(self, plugin: Plugin) -> None:
         """Take note that a plugin has changed its state."""

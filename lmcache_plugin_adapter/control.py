@@ -61,11 +61,12 @@ class ControlServer:
         fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         mask = os.umask(0o177)
         try:
-            listener.bind(f"/proc/self/fd/{fd}/{name}")
+            listener.bind(f"/proc/self/fd/{fd}/{name}.new")
         finally:
             os.umask(mask)
             os.close(fd)
         listener.listen(_CLIENTS)
+        os.rename(f"{path}.new", path)  # who sees the name finds somebody who listens
         listener.setblocking(False)
         self._listener = listener
         self._loop.watch(listener.fileno(), self._accept)

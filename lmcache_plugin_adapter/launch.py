@@ -15,6 +15,8 @@ class Launch:
         run_id: The token of the run.
         label: The identity for people, such as ``worker 0``.
         previous: The supervisor that this one replaces, or 0.
+        after: A supervisor of this process that is ending: its plugins must
+            be gone before ours start. Or 0.
     """
 
     def __init__(
@@ -27,6 +29,7 @@ class Launch:
         run_id: str,
         label: str,
         previous: int,
+        after: int,
     ) -> None:
         self.link = link
         self.pidfd = pidfd
@@ -36,3 +39,4 @@ class Launch:
         self.run_id = run_id
         self.label = label
         self.previous = previous
+        self.after = after

@@ -7,19 +7,16 @@ import importlib.util
 import json
 import logging
 import os
-import select
-import signal
 import socket
-import struct
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from . import pid1
-from .backoff import backoff_delay
+from .descriptors import send_descriptor
 from .identity import ProcessIdentity, Role
-from .link import LaunchError, Link, start_supervisor, supervisor_python
+from .link import LaunchError, supervisor_python
+from .run import Run, stop_all
 from .spec import LaunchSpec
 from .sweep import new_run_id
 
@@ -27,18 +24,7 @@ __all__ = ["LaunchError", "RuntimePluginLauncher"]
 
 logger = logging.getLogger(__name__)
 
-_SLACK_SECONDS = 2.0
-"""What a stop may take beyond the longest grace period before the caller goes on."""
-
-_RESPAWN_INITIAL = 0.1
-_RESPAWN_MAX = 30.0
-_RESPAWN_RESET_AFTER = 30.0
-
 _STATUS_SECONDS = 2.0
-_FD = struct.Struct("i")
-
-_active: dict[tuple[int, str, int], RuntimePluginLauncher] = {}
-"""What runs, by process, role and worker: a second launch starts no second copy."""
 
 
 class RuntimePluginLauncher:
@@ -89,15 +75,7 @@ class RuntimePluginLauncher:
             dp_size=dp_size,
         )
         self._engine_pid = engine_pid
-        self._link: Link | None = None
-        self._stopping = False
-        self._watcher: threading.Thread | None = None
-        # Held until a stop: a lock may be released anywhere, signal handlers included.
-        self._pause = threading.Lock()
-        self._owner = 0
-        self._spec = b""
-        self._run_id = ""
-        self._python = ""
+        self._run: Run | None = None
 
     def launch_plugins(self) -> bool:
         """Start the plugins; returns at once, before they are even looked for.
@@ -126,51 +104,20 @@ class RuntimePluginLauncher:
         locations = getattr(self.config, "runtime_plugin_locations", None)
         if section.get("enabled") is False or not (locations or section.get("locations")):
             return
-        key = (os.getpid(), self.identity.label, self.identity.worker_id)
-        if _active.setdefault(key, self) is not self or self._running():
-            logger.debug("Runtime plugins of %s run already", self.identity.label)
-            return
         try:
-            self._python = supervisor_python()
-            self._run_id = new_run_id()
-            config_json, notes = _config_json(self.config)
-            self._spec = LaunchSpec(
-                identity=self.identity,
-                locations=locations,
-                config_json=config_json,
-                engine_pid=self._engine_pid or os.getpid(),
-                run_id=self._run_id,
-                python=self._python,
-                notes=notes,
-                metrics_module=_metrics_module() if section.get("metrics") is True else "",
-            ).to_bytes()
-            link = self._start()
+            run = self._new_run(locations, section)
+            if not run.begin():
+                logger.debug("Runtime plugins of %s run already", self.identity.label)
+                return
+        except LaunchError:
+            raise
         except Exception as error:
-            del _active[key]
-            if isinstance(error, LaunchError):
-                raise
             raise LaunchError(f"cannot launch runtime plugins: {error!r}") from error
-        self._owner = os.getpid()
-        self._stopping = False
-        self._pause = threading.Lock()
-        self._pause.acquire()
-        self._link = link
-        self._watcher = threading.Thread(
-            target=self._watch, args=(link,), name="lmcache-plugins", daemon=True
-        )
-        try:
-            self._watcher.start()
-        except RuntimeError as error:  # the limit of threads is reached
-            logger.warning(
-                "Cannot watch the supervisor of runtime plugins (%s): "
-                "should it be killed, it is not started again",
-                error,
-            )
-            self._watcher = None
+        self._run = run
         if os.getpid() == 1:
             pid1.wait_at_exit()
-            atexit.unregister(_stop_all)
-            atexit.register(_stop_all)  # runs first: exit handlers run in reverse
+            atexit.unregister(stop_all)
+            atexit.register(stop_all)  # runs first: exit handlers run in reverse
 
     def stop_plugins(self, wait: bool = True, timeout: float | None = None) -> None:
         """Stop the plugins: SIGTERM, their grace period, SIGKILL. Never raises; idempotent.
@@ -180,25 +127,8 @@ class RuntimePluginLauncher:
                 is over; otherwise at once, and the supervisor sees to the end.
             timeout: Wait so many seconds at most, whatever the grace period.
         """
-        link = self._link
-        if link is None or self._owner != os.getpid():
-            return  # never launched, or the copy of an engine that forked
-        self._forget()
-        try:
-            self._pause.release()
-        except RuntimeError:
-            pass  # released by an earlier stop
-        link.ask_to_stop()
-        if wait:
-            limit = link.grace + _SLACK_SECONDS
-            deadline = time.monotonic() + (limit if timeout is None else min(timeout, limit))
-            _wait_for_end(link, deadline)
-            # Where it was killed meanwhile, another one is clearing up.
-            while self._watcher is not None and self._watcher.is_alive():
-                _wait_for_end(self._link or link, deadline)
-                if time.monotonic() > deadline:
-                    return
-                time.sleep(0.001)
+        if self._run is not None:
+            self._run.stop(wait, timeout)
 
     def status(self, timeout: float = _STATUS_SECONDS) -> dict[str, Any] | None:
         """Return what the supervisor says of its plugins; None if none answers.
@@ -209,18 +139,18 @@ class RuntimePluginLauncher:
         Args:
             timeout: Seconds to wait for the whole answer.
         """
-        link = self._link
-        if link is None or self._owner != os.getpid():
+        link = self._run.link if self._run is not None else None
+        if link is None:
             return None
         deadline = time.monotonic() + timeout
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError:
+            return None
         with ours:
             try:
                 with theirs:
-                    # Of a supervisor that is stopped the queue may be full. socket.send_fds
-                    # would block then: it forgets its flags in some Pythons.
-                    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(theirs.fileno()))
-                    link.connection.sendmsg([b"C"], [rights], socket.MSG_DONTWAIT)
+                    send_descriptor(link.connection, b"C", theirs.fileno())
                 ours.sendall(b'{"op": "status"}\n')
                 data = b""
                 while not data.endswith(b"\n"):
@@ -236,82 +166,27 @@ class RuntimePluginLauncher:
 
     # --- inside -----------------------------------------------------------
 
-    def _running(self) -> bool:
-        link = self._link
-        return link is not None and self._owner == os.getpid() and not self._stopping
-
-    def _start(self, previous: int = 0) -> Link:
-        return start_supervisor(
-            self._spec, self._run_id, self.identity.label, self._python, previous
+    def _new_run(self, locations: object, section: Mapping[str, Any]) -> Run:
+        python = supervisor_python()
+        run_id = new_run_id()
+        config_json, notes = _config_json(self.config)
+        who = self.identity
+        if who.role is Role.WORKER and not 0 <= who.worker_id < who.worker_count:
+            text = (
+                f"This is worker {who.worker_id} of {who.worker_count}: ids are 0 to the count - 1"
+            )
+            notes = (*notes, ("warning", text))
+        spec = LaunchSpec(
+            identity=self.identity,
+            locations=locations,
+            config_json=config_json,
+            engine_pid=self._engine_pid or os.getpid(),
+            run_id=run_id,
+            python=python,
+            notes=notes,
+            metrics_module=_metrics_module() if section.get("metrics") is True else "",
         )
-
-    def _watch(self, link: Link) -> None:
-        """On a thread that sleeps in one read: start another supervisor if this one is killed."""
-        # The engine's signals are for its own threads.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        attempt = previous = 0
-        while True:
-            started = time.monotonic()
-            code = link.reap_helper()
-            while link.receive():
-                pass
-            if link.orderly:
-                self._forget()
-            if link.finished or self._owner != os.getpid():
-                return
-            # It was killed. Another one ends what it left, and goes on unless we stop.
-            if time.monotonic() - started > _RESPAWN_RESET_AFTER:
-                attempt = 0
-            previous = link.pid or previous
-            problem = None
-            if not link.pid:
-                problem = f"it ended before it was ready ('{self._python}' exited with code {code})"
-            while True:
-                attempt += 1
-                delay = backoff_delay(attempt, _RESPAWN_INITIAL, _RESPAWN_MAX)
-                if problem is not None:
-                    if self._stopping:
-                        return  # nothing was started by it
-                    logger.warning(
-                        "Supervisor of runtime plugins of %s failed: %s; trying again in %.1f s",
-                        self.identity.label,
-                        problem,
-                        delay,
-                    )
-                if not self._stopping:
-                    self._pause.acquire(timeout=delay)
-                try:
-                    link = self._start(previous or 1)
-                    break
-                except LaunchError as error:
-                    problem = str(error)
-            self._link = link
-            if self._stopping:
-                link.ask_to_stop()
-
-    def _forget(self) -> None:
-        self._stopping = True
-        _active.pop((self._owner, self.identity.label, self.identity.worker_id), None)
-
-
-def _stop_all() -> None:
-    """As PID 1, whose end is not seen but shared: ask for the stop before it."""
-    for launcher in list(_active.values()):
-        launcher.stop_plugins(wait=False)
-
-
-def _wait_for_end(link: Link, deadline: float) -> None:
-    """Wait until the supervisor has ended; safe in signal handlers and in several threads."""
-    poll = select.poll()
-    # The connection's end may be read by the watching thread at the same time:
-    # hang-up is a state that all see. The pidfd tells when the process is gone.
-    if link.pidfd >= 0:
-        poll.register(link.pidfd, select.POLLIN)
-    else:
-        poll.register(link.connection, select.POLLHUP)
-    while (left := deadline - time.monotonic()) > 0:
-        if poll.poll(left * 1000):
-            return
+        return Run(spec.to_bytes(), run_id, self.identity.label, python)
 
 
 def _section(config: object) -> Mapping[str, Any]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import socket
 import subprocess
 import sys
 import tempfile
 
+from .descriptors import receive_descriptors
 from .procfs import read_process
 from .syscalls import pidfd_open
 
@@ -45,8 +47,13 @@ class Link:
         self._data = b""
 
     def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection, in a process that is not the engine."""
         if self.pidfd >= 0:
             os.close(self.pidfd)
+            self.pidfd = -1
         self.connection.close()
 
     def reap_helper(self) -> int:
@@ -60,7 +67,7 @@ class Link:
     def receive(self) -> bool:
         """Wait for messages of the supervisor; False when it is gone."""
         try:
-            data, fds, _, _ = socket.recv_fds(self.connection, 1024, 4, socket.MSG_CMSG_CLOEXEC)
+            data, fds = receive_descriptors(self.connection, 1024, 4)
         except OSError:
             data, fds = b"", []
         for fd in fds:
@@ -69,6 +76,33 @@ class Link:
             start(fd)
         if not data:
             return False
+        self._take(data)
+        return True
+
+    def poll_messages(self) -> None:
+        """Take what the supervisor has said, and reap the helper, where no thread does."""
+        self._helper.poll()
+        poll = select.poll()
+        poll.register(self.connection, select.POLLIN)
+        while poll.poll(0) and self.receive():
+            pass
+
+    def wait_for_end(self, seconds: float) -> bool:
+        """Wait until the supervisor has ended; safe in signal handlers and in several threads.
+
+        Returns:
+            Whether it has, before so many seconds were over.
+        """
+        poll = select.poll()
+        # The watching thread may be reading the connection: hang-up is a state
+        # that all see. The pidfd tells when the process is gone.
+        if self.pidfd >= 0:
+            poll.register(self.pidfd, select.POLLIN)
+        else:
+            poll.register(self.connection, select.POLLHUP)
+        return bool(poll.poll(max(seconds, 0.0) * 1000))
+
+    def _take(self, data: bytes) -> None:
         *lines, self._data = (self._data + data).split(b"\n")
         for line in lines:
             kind, value = line[:1], line[1:]
@@ -84,7 +118,6 @@ class Link:
                 self.orderly = True
             elif kind == b"B":
                 self.finished = True
-        return True
 
     def ask_to_stop(self) -> None:
         """Ask the supervisor to stop its plugins and end; returns at once."""
@@ -94,7 +127,9 @@ class Link:
             pass  # it is gone
 
 
-def start_supervisor(spec: bytes, run_id: str, label: str, python: str, previous: int = 0) -> Link:
+def start_supervisor(
+    spec: bytes, run_id: str, label: str, python: str, previous: int = 0, after: int = 0
+) -> Link:
     """Start a supervisor for this process.
 
     Args:
@@ -103,17 +138,22 @@ def start_supervisor(spec: bytes, run_id: str, label: str, python: str, previous
         label: The identity for people.
         python: The interpreter to run it.
         previous: The supervisor that it replaces, or 0.
+        after: A supervisor that is ending; plugins start when it has. Or 0.
 
     Raises:
         LaunchError: Nothing could be started.
     """
     passed: list[int] = []
-    ours = None
+    connection = None
     try:
-        ours, theirs = socket.socketpair()
         # Above the standard descriptors, which an engine may have closed.
-        passed.append(_above_standard(theirs.fileno()))
-        theirs.close()
+        pair = socket.socketpair()
+        try:
+            connection = socket.socket(fileno=_above_standard(pair[0].fileno()))
+            passed.append(_above_standard(pair[1].fileno()))
+        finally:
+            pair[0].close()
+            pair[1].close()
         passed.append(_own_pidfd())
         passed.append(_anonymous_file(spec))
         me = read_process(os.getpid())
@@ -125,6 +165,7 @@ def start_supervisor(spec: bytes, run_id: str, label: str, python: str, previous
             str(os.getpid()),
             str(me.start if me is not None else 0),
             str(previous),
+            str(after),
             run_id,
             label,
         ]
@@ -135,12 +176,11 @@ def start_supervisor(spec: bytes, run_id: str, label: str, python: str, previous
             pass_fds=[fd for fd in passed if fd >= 0],
             start_new_session=True,
         )
-        connection = socket.socket(fileno=_above_standard(ours.fileno()))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
+        if connection is not None:
+            connection.close()
         raise LaunchError(f"cannot start the supervisor with '{python}': {error}") from error
     finally:
-        if ours is not None:
-            ours.close()
         for fd in passed:
             if fd >= 0:
                 os.close(fd)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ class RotatedFile:
     """
 
     def __init__(self, writer: Writer, path: bytes, max_bytes: int, files: int) -> None:
-        self._writer = writer
+        self.writer = writer
         self._path = path
         self._max_bytes = max_bytes
         self._files = files
@@ -31,7 +33,7 @@ class RotatedFile:
 
     def put(self, record: bytes, lines: int) -> bool:
         """Queue ``record`` for the file; False if it was dropped."""
-        return self._writer.put(self, record, lines)
+        return self.writer.put(self, record, lines)
 
     def write(self, data: bytes) -> None:
         """Write ``data``, rotating first where it would not fit.
@@ -55,13 +57,17 @@ class RotatedFile:
             data = data[written:]
 
     def write_ready(self, data: bytes) -> bytes:
-        """Do what :meth:`write` does: files take all at once; nothing is left.
+        """Do what :meth:`write` does, as a file never makes a writer wait.
 
         Raises:
             OSError: As :meth:`write`.
         """
         self.write(data)
         return b""
+
+    def retire(self) -> None:
+        """Have the file closed once what is queued for it has been written."""
+        self.writer.put(_Retired(self), b"", 0)
 
     def close(self) -> None:
         """Close the file; the next record opens it again."""
@@ -71,9 +77,14 @@ class RotatedFile:
 
     def _open(self) -> None:
         os.makedirs(os.path.dirname(self._path), mode=0o750, exist_ok=True)
+        # Non-blocking, so that a FIFO in its place cannot hold the writer.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd = os.open(self._path, flags, 0o640)
-        self._size = os.fstat(self._fd).st_size
+        fd = os.open(self._path, flags | os.O_NONBLOCK, 0o640)
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "not a regular file")
+        self._fd, self._size = fd, found.st_size
         if self._size >= self._max_bytes:
             self._rotate()
 
@@ -94,3 +105,19 @@ class RotatedFile:
         if self._files == 1:
             os.unlink(self._path)
         self._open()
+
+
+class _Retired:
+    """A target that closes a file, on the writer's thread."""
+
+    def __init__(self, file: RotatedFile) -> None:
+        self._file = file
+
+    def write(self, _data: bytes) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def write_ready(self, _data: bytes) -> bytes:
+        """Close the file; nothing is left."""
+        self._file.close()
+        return b""

@@ -72,6 +72,7 @@ class Operations:
 
     def _start(self, request: Request, client: Client) -> dict[str, Any] | None:
         plugins = self._select(request)
+        self._refuse_at_end()
         for plugin in plugins:
             plugin.start()
         return self._answer(request, client, plugins, _is_up_or_settled)
@@ -84,12 +85,14 @@ class Operations:
 
     def _restart(self, request: Request, client: Client) -> dict[str, Any] | None:
         plugins = self._select(request)
+        self._refuse_at_end()
         for plugin in plugins:
             plugin.stop()
             plugin.start()
         return self._answer(request, client, plugins, _is_up_or_settled)
 
     def _reload_plugins(self, _request: Request, client: Client) -> None:
+        self._refuse_at_end()
         self._reload(client.send)
 
     def _logs(self, request: Request, client: Client) -> None:
@@ -121,6 +124,10 @@ class Operations:
         client.on_close.append(lambda: plugin.output.followers.remove(told))
 
     # --- inside ---------------------------------------------------------------
+
+    def _refuse_at_end(self) -> None:
+        if self._catalog.ending:
+            raise OperationError("the supervisor is stopping: its engine ended, or it was told to")
 
     def _select(self, request: Request) -> list[Plugin]:
         names = request.get("names")

@@ -40,6 +40,13 @@ HELD_REPORT_SECONDS = 10.0
 """How often a line says what the rate limit held back."""
 
 
+_BLOCK_BYTES = 150
+"""What a block of lines takes in memory beside its text."""
+
+_NAME_CHARACTERS = 200
+"""A longer name is cut where it frames each line: a line must have room beside it."""
+
+
 class Ring:
     """The last lines of a plugin, within a bound of bytes."""
 
@@ -56,9 +63,14 @@ class Ring:
             text = text[-self._limit :]
             text = text[text.find(b"\n") + 1 :]
         self._blocks.append((now, level, text))
-        self._size += len(text) + 1
+        self._size += len(text) + _BLOCK_BYTES
         while self._size > self._limit and len(self._blocks) > 1:
-            self._size -= len(self._blocks.popleft()[2]) + 1
+            self._size -= len(self._blocks.popleft()[2]) + _BLOCK_BYTES
+
+    def take_over(self, before: Ring) -> None:
+        """Begin with what another ring has kept."""
+        for block in before._blocks:
+            self.add(*block)
 
     def lines(self) -> list[tuple[float, int, str]]:
         """Return time, level and text of each line kept, oldest first."""
@@ -96,12 +108,12 @@ class EventLog:
         self.threshold = threshold
         self.clock = Clock()
         self._formats: dict[tuple[str, object], RecordFormat | RelayFormat] = {}
-        self.waiting: list[Capture] = []
+        self.waiting: dict[Capture, None] = {}
         """Captures that pause until the writer has room."""
 
     def room(self) -> None:
         """Let the captures that wait for the writer go on."""
-        waiting, self.waiting = self.waiting, []
+        waiting, self.waiting = self.waiting, {}
         for capture in waiting:
             capture.resume()
 
@@ -124,7 +136,7 @@ class EventLog:
 
 def printable(name: str) -> str:
     """Return a file name as it may stand in a log: control characters and odd bytes escaped."""
-    return sanitize(name.encode("utf-8", "surrogateescape")).decode()
+    return sanitize(name.encode("utf-8", "surrogateescape")).decode()[:_NAME_CHARACTERS]
 
 
 class PluginOutput:
@@ -162,7 +174,7 @@ class PluginOutput:
         self._report_since = 0.0
         self.max_line_bytes = max_line_bytes
         self.followers: list[Callable[[float, Block], None]] = []
-        """Told of each block of lines and its time, whatever the rate limit does."""
+        """Told of each block of lines that was looked at, and its time."""
         self.lines = 0
         self.dropped = 0
         self.bytes = 0
@@ -214,6 +226,21 @@ class PluginOutput:
             return None
         text = b"\n".join(block.text.split(b"\n", passed)[:passed])
         return block._replace(text=text, lines=passed)
+
+    @property
+    def writer(self) -> Writer:
+        """The queue that the lines go to."""
+        return self.way.writer if self._files is None else self._files.writer
+
+    def inherit(self, before: PluginOutput) -> None:
+        """Keep the last lines of this plugin's earlier version, and who follows them."""
+        self.followers = before.followers
+        self.ring.take_over(before.ring)
+
+    def close(self) -> None:
+        """Let go of the plugin's log file, once what is queued has been written."""
+        if self._files is not None:
+            self._files.retire()
 
     @property
     def holding_back(self) -> bool:
@@ -281,7 +308,7 @@ class Capture:
         loop.watch(fd, self._readable)
 
     def _readable(self) -> None:
-        if self._output.way.writer.congested and self._wait_for_room():
+        if self._output.writer.congested and self._wait_for_room():
             return
         self._read()
 
@@ -324,14 +351,14 @@ class Capture:
     def _wait_for_room(self) -> bool:
         """Pause while the log is behind; False once it has taken nothing for too long."""
         now = time.monotonic()
-        written = self._output.way.writer.written
+        written = self._output.writer.written
         if written != self._written:
             self._written = written
             self._patience = now + _CONGESTED_PAUSE
         elif now >= self._patience:
             return False
         self._suspend(self._patience - now)
-        self._log.waiting.append(self)
+        self._log.waiting[self] = None
         return True
 
     def _suspend(self, seconds: float) -> None:

@@ -64,7 +64,8 @@ def run_planner(
     environment, problems = plugin_environment(spec, os.environ, config_file)
     report(problems)
     settings, problems = read_settings(_extra_config(text))
-    report(problems)
+    if spec.identity.worker_id <= 0:  # the same in every worker: the first says it
+        report(problems)
     locations, problems = merge_locations(spec.locations, settings.locations, os.environ)
     report(problems)
     plan = make_plan(

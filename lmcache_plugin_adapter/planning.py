@@ -13,7 +13,7 @@ from .wording import span, uncapitalized
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from .loop import Loop, Timer
@@ -45,8 +45,12 @@ class Planning:
         setup: How to fork.
         log: Where messages of the planner go.
         plan: What the child runs: ``plan(write_fd, skip)``.
-        adopt: Called with each complete result.
-        failed: Called when a search ended without one; the log says why.
+        keep: Descriptors that it needs; all others are closed in it, so that a
+            planner that hangs holds nothing open.
+        adopt: Called with the number of the search and its result; a search
+            that went on without a hung location may have a second one later.
+        failed: Called with the number of a search that ended without one; the
+            log says why.
     """
 
     def __init__(
@@ -55,13 +59,15 @@ class Planning:
         setup: ChildSetup,
         log: EventLog,
         plan: Callable[[int, frozenset[str]], None],
-        adopt: Callable[[dict[str, Any]], None],
-        failed: Callable[[], None],
+        keep: Sequence[int],
+        adopt: Callable[[int, dict[str, Any]], None],
+        failed: Callable[[int], None],
     ) -> None:
         self._loop = loop
         self._setup = setup
         self._log = log
         self._plan = plan
+        self._keep = keep
         self._adopt = adopt
         self._failed = failed
         self._runs: dict[int, _Run] = {}
@@ -69,15 +75,34 @@ class Planning:
         self._attempt = 0
         self._adopted = False
         self._cancelled = False
+        self._search = 0
         self._timer: Timer | None = None
         self.own_name = "lmcache-plugins"
 
-    def start(self, skip: frozenset[str] = frozenset()) -> None:
-        """Look for plugins everywhere but in the locations of ``skip``.
+    def start(self) -> int:
+        """Look for plugins, and return the number of this search: later ones have higher ones.
 
         Raises:
             OSError: No process could be made.
         """
+        self._fork(self._search + 1, frozenset())
+        self._search += 1
+        self._said.clear()
+        return self._search
+
+    def begin(self) -> None:
+        """Do what :meth:`start` does; where it fails, log that and try again by and by."""
+        self._search += 1
+        self._go_on(self._search, frozenset())
+
+    def _go_on(self, search: int, skip: frozenset[str]) -> None:
+        try:
+            self._fork(search, skip)
+        except OSError as error:
+            cause = f"Cannot look for plugins: {uncapitalized(error.strerror or '')}"
+            self._retry(cause, search, skip)
+
+    def _fork(self, search: int, skip: frozenset[str]) -> None:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
             pid = self._setup.fork()
@@ -89,39 +114,35 @@ class Planning:
             self._run_child(write_end, skip)
         os.close(write_end)
         os.set_blocking(read_end, False)
-        self._runs[pid] = _Run(self, pid, read_end, skip)
+        self._runs[pid] = _Run(self, search, read_end, skip)
 
-    def begin(self, skip: frozenset[str] = frozenset()) -> None:
-        """Do what :meth:`start` does; where it fails, log that and try again by and by."""
-        try:
-            self.start(skip)
-        except OSError as error:
-            self._retry(f"Cannot look for plugins: {uncapitalized(error.strerror or '')}", skip)
-
-    def _retry(self, cause: str, skip: frozenset[str]) -> None:
+    def _retry(self, cause: str, search: int, skip: frozenset[str]) -> None:
         if self._cancelled:
             return
         self._attempt += 1
         delay = backoff_delay(self._attempt, _RETRY_INITIAL, _RETRY_MAX)
         self._log.say(ERROR, self.own_name, f"{cause}; trying again in {span(delay)}")
-        self._timer = self._loop.call_later(delay, lambda: self.begin(skip))
+        self._timer = self._loop.call_later(delay, lambda: self._go_on(search, skip))
 
     def _run_child(self, fd: int, skip: frozenset[str]) -> None:
         try:
+            for entry in os.listdir("/proc/self/fd"):
+                if int(entry) > 2 and int(entry) not in (fd, *self._keep):
+                    _close(int(entry))
             self._plan(fd, skip)
         except BaseException as error:  # noqa: BLE001 - a child never returns to the loop
             write_message(fd, ("log", (ERROR, f"Cannot look for plugins: {error!r}")))
             os._exit(1)
         os._exit(0)
 
-    def _broke_off(self, skip: frozenset[str]) -> None:
+    def _broke_off(self, search: int, skip: frozenset[str]) -> None:
         """Take note that a planner ended without a result, as one that was killed."""
         cause = "The search for plugins ended before it was complete"
         if self._adopted:  # a reload: who asked for it is told
             self._log.say(ERROR, self.own_name, cause)
-            self._failed()
+            self._failed(search)
         else:
-            self._retry(cause, skip)
+            self._retry(cause, search, skip)
 
     def say_once(self, level: int, text: str) -> None:
         """Log what a planner says; one that starts over says much of it again."""
@@ -132,11 +153,6 @@ class Planning:
     def owns(self, pid: int) -> bool:
         """Whether ``pid`` is a planner; forgets it, as it has ended."""
         return self._runs.pop(pid, None) is not None
-
-    @property
-    def pids(self) -> set[int]:
-        """The planners that run."""
-        return set(self._runs)
 
     def cancel(self) -> None:
         """End all planners, and start no more."""
@@ -151,9 +167,9 @@ class Planning:
 class _Run:
     """One planner and the pipe it reports on."""
 
-    def __init__(self, planning: Planning, pid: int, fd: int, skip: frozenset[str]) -> None:
+    def __init__(self, planning: Planning, search: int, fd: int, skip: frozenset[str]) -> None:
         self._planning = planning
-        self._pid = pid
+        self._search = search
         self._fd = fd
         self._skip = skip
         self._data = b""
@@ -187,7 +203,7 @@ class _Run:
             f"Location '{self._location}' does not answer: its plugins start when it does, "
             "the others go on",
         )
-        self._planning.begin(self._skip | {self._location})
+        self._planning._go_on(self._search, self._skip | {self._location})
 
     def _readable(self) -> None:
         try:
@@ -196,7 +212,7 @@ class _Run:
             return
         if not part:
             if not self._done:
-                self._planning._broke_off(self._skip)
+                self._planning._broke_off(self._search, self._skip)
             self.close()
             return
         self._data += part
@@ -221,4 +237,11 @@ class _Run:
             if self._patience is not None:
                 self._patience.cancel()
             self._planning._adopted = True
-            self._planning._adopt(content)
+            self._planning._adopt(self._search, content)
+
+
+def _close(fd: int) -> None:
+    try:
+        os.close(fd)
+    except OSError:
+        pass  # it was the one that listed them

@@ -35,7 +35,7 @@ _LOOK_AGAIN = 0.01
 """Seconds between two looks while processes are being killed."""
 
 _LAST_LINES = 3
-_LAST_BYTES = 600
+_LAST_CHARACTERS = 200
 
 _EXEC_HINTS = {
     errno.ENOEXEC: "exec format error; add a first line such as '#!/bin/sh', "
@@ -96,7 +96,9 @@ class Plugin:
     # --- requests ---------------------------------------------------------
 
     def start(self) -> None:
-        """Start the plugin, or start it again once it has stopped."""
+        """Start the plugin, or start it again once it has stopped; not while all ends."""
+        if self._shared.ending:
+            return
         if self.state is State.STOPPING:
             self.starts_again = True
             return
@@ -151,7 +153,9 @@ class Plugin:
         was = self.state
         self._move(Event.EXITED)
         if was is State.STOPPING:
-            self._say(INFO, f"Stopped: {uncapitalized(exit_text(code))} after {span(uptime)}")
+            self._say(
+                INFO, f"Stopped: {uncapitalized(exit_text(code, asked=True))} after {span(uptime)}"
+            )
             if table is not None:
                 self.look(table)
             return
@@ -252,8 +256,8 @@ class Plugin:
         count = min(self.output.lines - self._lines_before, _LAST_LINES)
         if not count:
             return "; it printed nothing"
-        lines = [text for _, _, text in self.output.ring.lines()[-count:]]
-        return ("; last output: " + " | ".join(lines))[:_LAST_BYTES]
+        lines = [text[:_LAST_CHARACTERS] for _, _, text in self.output.ring.lines()[-count:]]
+        return "; last output: " + " | ".join(lines)
 
     def _next_delay(self) -> float:
         """Choose the delay before the next start."""

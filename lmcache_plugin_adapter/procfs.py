@@ -28,7 +28,8 @@ else:
     Process = namedtuple("Process", "pid state parent group session start")
 
 
-_RECENT_SECONDS = 0.01
+_RECENT = 5
+"""For how often the time that it took a table of processes is recent."""
 
 
 def read_process(pid: int) -> Process | None:
@@ -55,30 +56,33 @@ class ProcessTable:
         processes: Instead of reading ``/proc``, for what is pure here.
     """
 
-    __slots__ = ("_children", "_environments", "by_pid", "taken")
+    __slots__ = ("_children", "_variables", "by_pid", "good_until")
 
     def __init__(self, processes: Iterable[Process] | None = None) -> None:
         self.by_pid: dict[int, Process] = {}
         self._children: dict[int, list[int]] = {}
-        self._environments: dict[int, bytes] = {}
-        self.taken = time.monotonic()
+        self._variables: dict[int, tuple[bytes | None, ...]] = {}
+        begun = time.monotonic()
         for process in _read_all() if processes is None else processes:
             self.by_pid[process.pid] = process
             self._children.setdefault(process.parent, []).append(process.pid)
+        now = time.monotonic()
+        self.good_until = now + _RECENT * (now - begun)
 
     @classmethod
     def recent(cls) -> ProcessTable:
         """Return a table that is a moment old at most: many plugins are looked after at once."""
         global _latest  # noqa: PLW0603 - one for all plugins is its purpose
-        if _latest is None or time.monotonic() - _latest.taken > _RECENT_SECONDS:
+        if _latest is None or time.monotonic() > _latest.good_until:
             _latest = cls()
         return _latest
 
-    def environment_of(self, pid: int) -> bytes:
-        """Return the environment of a process of this table; read once."""
-        if pid not in self._environments:
-            self._environments[pid] = environment_of(pid)
-        return self._environments[pid]
+    def variables(self, pid: int, *names: bytes) -> tuple[bytes | None, ...]:
+        """Return variables of a process of this table, always of the same names; read once."""
+        if pid not in self._variables:
+            environment = environment_of(pid)
+            self._variables[pid] = tuple(variable(environment, name) for name in names)
+        return self._variables[pid]
 
     def with_descendants(self, roots: Iterable[int]) -> set[int]:
         """Return those of ``roots`` that were there, and all that descends from them."""

@@ -25,12 +25,25 @@ _SLANTED = "\x1b[3m"
 
 LEVELS = {"error": ERROR, "warning": WARNING, "note": INFO, "info": INFO, "debug": DEBUG}
 
-_THRESHOLDS = {"CRITICAL": CRITICAL, "ERROR": ERROR, "WARNING": WARNING, "INFO": INFO}
+_THRESHOLDS = {
+    "": DEBUG,
+    "DEBUG": DEBUG,
+    "INFO": INFO,
+    "WARN": WARNING,
+    "WARNING": WARNING,
+    "ERROR": ERROR,
+    "FATAL": CRITICAL,
+    "CRITICAL": CRITICAL,
+}
 
 
 def threshold_from(environ: Mapping[str, str]) -> int:
-    """Return the least urgent level to log: ``LMCACHE_LOG_LEVEL`` where it is set, else all."""
-    return _THRESHOLDS.get(environ.get("LMCACHE_LOG_LEVEL", "").upper(), DEBUG)
+    """Return the least urgent level to log.
+
+    ``LMCACHE_LOG_LEVEL`` where it is set, INFO where that is no level, as in
+    LMCache; all where it is not set.
+    """
+    return _THRESHOLDS.get(environ.get("LMCACHE_LOG_LEVEL", "").upper(), INFO)
 
 
 def wants_color(fd: int, environ: Mapping[str, str]) -> bool:

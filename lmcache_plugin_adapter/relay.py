@@ -13,6 +13,8 @@ import socket
 import struct
 import time
 
+from .descriptors import send_descriptor
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .output import Way
@@ -74,7 +76,7 @@ class Relay:
         self._stderr = stderr
         self._socket, theirs = socket.socketpair()
         with theirs:
-            socket.send_fds(link, [MESSAGE], [theirs.fileno()], socket.MSG_DONTWAIT)
+            send_descriptor(link, MESSAGE, theirs.fileno())
         self._socket.shutdown(socket.SHUT_RD)
         timeout = _TIMEVAL.pack(PATIENCE_SECONDS, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)

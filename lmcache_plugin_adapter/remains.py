@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 NAME_VARIABLE = b"LMCACHE_RUNTIME_PLUGIN_NAME"
 
+_MARKS = (RUN_ID_VARIABLE, NAME_VARIABLE)
+
 CHASE_SECONDS = 0.005
 """How long a chase keeps the supervisor from all else."""
 
@@ -37,13 +39,14 @@ def remains_of(
         first_processes: Those of all plugins that have not been reaped.
     """
     me = os.getpid()
+    mark = (run_id, os.fsencode(name))
     roots = {first} if first in first_processes else set()
     for pid in table.with_descendants([me]):
         process = table.by_pid[pid]
         if pid == me or pid in first_processes:
             continue
         if first in (process.group, process.session) or (
-            process.parent == me and _is_marked(table.environment_of(pid), name, run_id)
+            process.parent == me and table.variables(pid, *_MARKS) == mark
         ):
             roots.add(pid)
     return table.with_descendants(roots)
@@ -56,14 +59,12 @@ def chase(name: str, run_id: bytes, first_processes: Container[int]) -> None:
     a look at all processes has found it; its orphans come to us, and to look
     at our own children is fast. A child's pid is not used again before we reap it.
     """
+    mark = (run_id, os.fsencode(name))
     until = time.monotonic() + CHASE_SECONDS
     while time.monotonic() < until:
         for pid in own_children():
-            if pid not in first_processes and _is_marked(environment_of(pid), name, run_id):
+            if pid in first_processes:
+                continue
+            environment = environment_of(pid)
+            if tuple(variable(environment, each) for each in _MARKS) == mark:
                 os.kill(pid, signal.SIGKILL)
-
-
-def _is_marked(environment: bytes, name: str, run_id: bytes) -> bool:
-    return variable(environment, RUN_ID_VARIABLE) == run_id and variable(
-        environment, NAME_VARIABLE
-    ) == os.fsencode(name)

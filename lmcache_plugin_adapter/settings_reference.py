@@ -50,7 +50,7 @@ VARIABLES_READ: tuple[tuple[str, str], ...] = (
         "LMCACHE_LOG_LEVEL",
         (
             "LMCache's own log level: records below it, plugins' lines included, do not reach "
-            "the engine's log."
+            "the engine's log. Where it is not set, all do, debug lines too."
         ),
     ),
     ("NO_COLOR", "Set to anything: no colours, on a terminal either."),

@@ -52,5 +52,7 @@ class Shared:
         self.report_r, self.report_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.changed: Callable[[Plugin], None] = lambda _plugin: None
         """Called when a plugin has changed its state."""
+        self.ending = False
+        """Whether the supervisor stops: then nothing is started any more."""
         self.by_pid: dict[int, Plugin] = {}
         """The first processes that have not been reaped."""

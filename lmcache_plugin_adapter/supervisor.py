@@ -17,20 +17,21 @@ from .about import about
 from .catalog import Catalog
 from .control import ControlServer
 from .deathwatch import watch_engine
+from .descriptors import receive_descriptors
+from .ending import Ending
 from .lifecycle import State
 from .loop import Loop
 from .operations import Operations
 from .output import EventLog
 from .planning import Planning
-from .procfs import ProcessTable, has_memory, own_children
+from .procfs import ProcessTable, command_of, has_memory
 from .records import ERROR, INFO, WARNING, threshold_from, wants_color
-from .remains import CHASE_SECONDS
 from .runtime_dir import CONFIG_FILE, CONTROL_SOCKET, InstanceDir, open_root
 from .shared import Shared
 from .sink import StreamTarget, Writer
-from .spawn import EXEC_REPORT, ChildSetup, raise_file_limit, reset_signals
-from .sweep import end_run
-from .syscalls import become_subreaper
+from .spawn import EXEC_FAILED_CODE, EXEC_REPORT, ChildSetup, raise_file_limit, reset_signals
+from .sweep import SUPERVISOR_NAME, end_run
+from .syscalls import become_subreaper, pidfd_open
 from .wording import count_processes
 
 TYPE_CHECKING = False
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .launch import Launch
-    from .loop import Timer
     from .plugin import Plugin
 
 NAME = "lmcache-plugins"
@@ -47,9 +47,6 @@ NAME = "lmcache-plugins"
 
 _FLUSH_SECONDS = 1.0
 """How long the end waits for the log to take what is queued."""
-
-_KILL_SECONDS = 1.0
-_LOOK_AGAIN = 0.005
 
 
 class Supervisor:
@@ -59,11 +56,8 @@ class Supervisor:
         self._launch = launch
         self._started = time.monotonic()
         self._about: dict[str, Any] = {}
-        self._reloads: list[Callable[[dict[str, Any]], None]] = []
-        self._stopping = False
-        self._stop_deadline = 0.0
-        self._strays_asked = False
-        self._end_timer: Timer | None = None
+        self._adopted = 0
+        self._reloads: list[tuple[int, Callable[[dict[str, Any]], None]]] = []
         self._last_words: str | None = None
         reset_signals()
         self._loop = Loop(self._on_error)
@@ -89,11 +83,20 @@ class Supervisor:
         )
         self._shared.changed = self._changed
         self._plugins = Catalog(self._shared)
+        self._ending = Ending(
+            self._loop, self._plugins, self._shared, self._reap_children, self._say
+        )
         self._operations = Operations(self._plugins, self.status, self._reload)
         self._control = ControlServer(self._loop, self._operations.handlers)
         self._instance: InstanceDir | None = None
         self._planning = Planning(
-            self._loop, setup, self._log, self._plan, self._adopt, self._plan_failed
+            self._loop,
+            setup,
+            self._log,
+            self._plan,
+            (launch.spec,),
+            self._adopt,
+            self._plan_failed,
         )
 
     def run(self) -> None:
@@ -112,12 +115,36 @@ class Supervisor:
         self._tell_engine(f"H{os.getpid()}\n")
         if not become_subreaper():
             self._say(WARNING, "Cannot become a subreaper: daemons of plugins may be left behind")
-        if launch.previous:
+        if not self._wait_for_predecessor():
+            self._begin()
+        self._loop.run()
+        self._finish()
+
+    def _wait_for_predecessor(self) -> bool:
+        """Wait for a supervisor that still ends an earlier run of this process's plugins."""
+        pid = self._launch.after
+        if not pid or command_of(pid) != SUPERVISOR_NAME:
+            return False
+        try:
+            fd = pidfd_open(pid)
+        except OSError:
+            return False
+
+        def gone() -> None:
+            self._loop.unwatch(fd)
+            os.close(fd)
+            self._begin()
+
+        self._loop.watch(fd, gone)
+        return True
+
+    def _begin(self) -> None:
+        if self._shared.ending:
+            return
+        if self._launch.previous:
             self._take_over()
         self._open_instance()
         self._planning.begin()
-        self._loop.run()
-        self._finish()
 
     # --- what plugins there are ----------------------------------------------
 
@@ -132,37 +159,37 @@ class Supervisor:
             config = self._instance.file(CONFIG_FILE)
         run_planner(fd, spec, config, root, skip)
 
-    def _adopt(self, plan: Mapping[str, Any]) -> None:
-        if self._stopping:
-            return
-        reloads, self._reloads = self._reloads, []
-        if reloads:
+    def _adopt(self, search: int, plan: Mapping[str, Any]) -> None:
+        if self._shared.ending or search < self._adopted:
+            return  # a newer search has told more
+        if search == self._adopted or not self._adopted:
+            self._plugins.adopt(plan)  # the first, or what a hung location gave later
+        else:
             done = self._plugins.reload(plan)
             counts = ", ".join(f"{len(names)} {what}" for what, names in done.items())
             self._say(INFO, f"Reloaded: {counts}")
-            for answer in reloads:
-                answer(done)
-        else:
-            self._plugins.adopt(plan)
+            self._answer_reloads(search, done)
+        self._adopted = search
         self._tell_engine(f"G{self._plugins.longest_grace}\n")
         if not len(self._plugins):
             self._say(INFO, f"No plugin is meant for this {self._launch.label}")
 
-    def _plan_failed(self) -> None:
-        reloads, self._reloads = self._reloads, []
-        for answer in reloads:
-            answer({"ok": False, "error": "the search for plugins failed; the log says why"})
+    def _answer_reloads(self, search: int, answer: dict[str, Any]) -> None:
+        """Answer those who asked for this search or an earlier one."""
+        due = [send for asked, send in self._reloads if asked <= search]
+        self._reloads = [pair for pair in self._reloads if pair[0] > search]
+        for send in due:
+            send(answer)
+
+    def _plan_failed(self, search: int) -> None:
+        error = "the search for plugins failed; the log says why"
+        self._answer_reloads(search, {"ok": False, "error": error})
 
     def _reload(self, answer: Callable[[dict[str, Any]], None]) -> None:
-        if self._stopping:
-            answer({"ok": False, "error": "the supervisor is stopping"})
-            return
         try:
-            self._planning.start()
+            self._reloads.append((self._planning.start(), answer))
         except OSError as error:
             answer({"ok": False, "error": f"cannot look for plugins: {error.strerror}"})
-        else:
-            self._reloads.append(answer)
 
     def _changed(self, plugin: Plugin) -> None:
         if plugin.state.settled:
@@ -183,62 +210,16 @@ class Supervisor:
         self._stop(f"the supervisor got {number.name}")
 
     def _stop(self, reason: str) -> None:
-        if self._stopping:
+        if self._shared.ending:
             return
-        self._stopping = True
-        # First what leads to the end, whatever goes wrong on the way. The grace period
-        # is that of all, as what a plugin was allowed to leave has one, too.
-        self._stop_deadline = time.monotonic() + self._plugins.longest_grace
-        self._loop.call_soon(self._look_for_end)
-        running = [p for p in self._plugins if not p.state.settled]
+        self._shared.ending = True
+        running = [plugin for plugin in self._plugins if not plugin.state.settled]
+        self._ending.begin()  # first, whatever goes wrong on the way
         if running:
             count = "1 plugin" if len(running) == 1 else f"{len(running)} plugins"
             self._say(INFO, f"Stopping {count}: {reason}")
         for end in (self._planning.cancel, *(plugin.stop for plugin in running)):
             self._loop.attempt(end)
-
-    def _look_for_end(self) -> None:
-        """While stopping: end the loop once no descendant is left, and chase those that are."""
-        if self._end_timer is not None:
-            self._end_timer.cancel()
-        self._end_timer = self._loop.call_later(_LOOK_AGAIN, self._look_for_end)
-        if self._reap_children():
-            self._loop.stop()
-            for plugin in self._plugins:
-                if plugin.state in (State.STOPPING, State.CLEARING):
-                    self._loop.attempt(plugin.cleared)
-            return
-        late = time.monotonic() - self._stop_deadline
-        if self._strays_asked and self._shared.by_pid and late < 0:
-            # The next SIGCHLD brings us back, or the end of the grace period.
-            self._end_timer.cancel()
-            self._end_timer = self._loop.call_later(-late, self._look_for_end)
-            return
-        table = ProcessTable()
-        for plugin in self._plugins:
-            self._loop.attempt(partial(plugin.look, table))
-        me, first = os.getpid(), self._shared.by_pid
-        strays = table.with_descendants([me]) - {me}
-        if strays and late > _KILL_SECONDS:
-            self._say(ERROR, f"Left behind, stuck in the kernel: pid {sorted(strays)}")
-            self._loop.stop()
-            return
-        if late >= 0:
-            table.kill(strays)
-            self._chase_children()
-        elif not self._strays_asked:
-            self._strays_asked = True
-            # A plugin's group has been asked with it.
-            asked = {pid for pid in strays if table.by_pid[pid].group in first}
-            table.send(strays - asked, signal.SIGTERM)
-            table.send(strays - asked, signal.SIGCONT)
-
-    def _chase_children(self) -> None:
-        """Kill for a moment all that becomes a child of ours, as what forks and exits does."""
-        until = time.monotonic() + CHASE_SECONDS
-        while not self._reap_children() and time.monotonic() < until:
-            for pid in own_children():
-                os.kill(pid, signal.SIGKILL)
 
     def _finish(self) -> None:
         for last in (self._plugins.close, self._report_losses, self._control.close):
@@ -255,12 +236,11 @@ class Supervisor:
 
     def _reap(self) -> None:
         self._reap_children()
-        if self._stopping:
-            self._loop.call_soon(self._look_for_end)
+        if self._shared.ending:
+            self._loop.call_soon(self._ending.look)
 
     def _reap_children(self) -> bool:
         """Reap what has ended; True when no child is left, which means no descendant either."""
-        self._read_exec_reports()
         ended: list[tuple[Plugin, int]] = []
         orphans = False
         childless = False
@@ -272,12 +252,14 @@ class Supervisor:
                 break
             if not pid:
                 break
+            if os.waitstatus_to_exitcode(status) == EXEC_FAILED_CODE:
+                self._read_exec_reports()  # written before the end; not after it is reaped
             plugin = self._shared.by_pid.pop(pid, None)
             if plugin is not None:
                 ended.append((plugin, status))
             elif not self._planning.owns(pid):
                 orphans = True
-        looking = not self._stopping and (ended or (orphans and self._ending_some()))
+        looking = not self._shared.ending and (ended or (orphans and self._ending_some()))
         table = ProcessTable() if looking else None
         for plugin, status in ended:
             self._loop.attempt(partial(plugin.exited, status, table))
@@ -290,18 +272,19 @@ class Supervisor:
         return any(p.state in (State.CLEARING, State.STOPPING) for p in self._plugins)
 
     def _read_exec_reports(self) -> None:
-        try:
-            data = os.read(self._shared.report_r, EXEC_REPORT.size * 128)
-        except BlockingIOError:
-            return
-        for pid, number in EXEC_REPORT.iter_unpack(data):
-            plugin = self._shared.by_pid.get(pid)
-            if plugin is not None:
-                self._loop.attempt(partial(plugin.exec_failed, number))
+        while True:
+            try:
+                data = os.read(self._shared.report_r, EXEC_REPORT.size * 128)
+            except BlockingIOError:
+                return
+            for pid, number in EXEC_REPORT.iter_unpack(data):
+                plugin = self._shared.by_pid.get(pid)
+                if plugin is not None:
+                    self._loop.attempt(partial(plugin.exec_failed, number))
 
     def _on_link(self) -> None:
         try:
-            data, fds, _, _ = socket.recv_fds(self._link, 64, 4, socket.MSG_CMSG_CLOEXEC)
+            data, fds = receive_descriptors(self._link, 64, 4)
         except BlockingIOError:
             return
         except OSError:
@@ -389,6 +372,6 @@ class Supervisor:
         return {
             **self._about,
             "uptime": round(now - self._started, 3),
-            "stopping": self._stopping,
+            "stopping": self._shared.ending,
             "plugins": [plugin.status(now) for plugin in self._plugins],
         }

@@ -28,11 +28,16 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def exit_text(code: int) -> str:
-    """Say how a process ended: its exit code, or minus the signal's number."""
+def exit_text(code: int, asked: bool = False) -> str:
+    """Say how a process ended.
+
+    Args:
+        code: Its exit code, or minus the signal's number.
+        asked: Whether it was being stopped: then SIGKILL needs no explanation.
+    """
     if code >= 0:
         return f"Exited with code {code}"
     text = f"Killed by {signal_name(-code)}"
-    if -code == signal.SIGKILL:
+    if -code == signal.SIGKILL and not asked:
         text += " (out of memory? the kernel log tells)"
     return text

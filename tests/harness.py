@@ -238,6 +238,9 @@ def connect(path: str) -> socket.socket:
     directory = os.open(os.path.dirname(path), os.O_PATH)
     try:
         connection.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+    except OSError:
+        connection.close()
+        raise
     finally:
         os.close(directory)
     return connection

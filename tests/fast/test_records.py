@@ -58,7 +58,14 @@ def test_stamp_is_local_time_with_milliseconds() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(None, DEBUG), ("DEBUG", DEBUG), ("info", INFO), ("WARNING", WARNING), ("nonsense", DEBUG)],
+    [
+        (None, DEBUG),
+        ("DEBUG", DEBUG),
+        ("info", INFO),
+        ("WARNING", WARNING),
+        ("WARN", WARNING),
+        ("nonsense", INFO),
+    ],
 )
 def test_threshold(value, expected) -> None:
     """LMCACHE_LOG_LEVEL counts where it is set; else nothing is held from the log."""

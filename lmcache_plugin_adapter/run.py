@@ -1,0 +1,199 @@
+"""One run of plugins as the engine sees it: a supervisor, replaced when it is killed.
+
+A launcher that is used again makes another run, so that nothing of an earlier
+one, which may still be ending, acts on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+
+from .backoff import backoff_delay
+from .link import LaunchError, Link, start_supervisor
+
+logger = logging.getLogger(__name__)
+
+SLACK_SECONDS = 2.0
+"""What a stop may take beyond the longest grace period before the caller goes on."""
+
+_RESPAWN_INITIAL = 0.1
+_RESPAWN_MAX = 30.0
+_RESPAWN_RESET_AFTER = 30.0
+
+_active: dict[tuple[int, str], Run] = {}
+"""What runs, by process and identity: a second launch starts no second copy."""
+
+_ending: dict[tuple[int, str], Run] = {}
+"""The last run that was stopped: a new one starts when nothing of it is left."""
+
+
+class Run:
+    """A supervisor for this process's plugins, for as long as they shall run.
+
+    Args:
+        spec: A launch spec, as :meth:`.spec.LaunchSpec.to_bytes` makes it.
+        run_id: The token of this run.
+        label: The identity for people.
+        python: The interpreter for supervisors.
+    """
+
+    def __init__(self, spec: bytes, run_id: str, label: str, python: str) -> None:
+        self._spec = spec
+        self._run_id = run_id
+        self._label = label
+        self._python = python
+        self._owner = os.getpid()
+        self._stopping = False
+        self._link: Link | None = None
+        self._watcher: threading.Thread | None = None
+        # Held until a stop: a lock may be released anywhere, signal handlers included.
+        self._pause = threading.Lock()
+        self._pause.acquire()
+
+    def begin(self) -> bool:
+        """Start the supervisor; False where a run of this identity is under way.
+
+        Raises:
+            LaunchError: No supervisor could be started.
+        """
+        key = (self._owner, self._label)
+        if _active.setdefault(key, self) is not self:
+            return False
+        try:
+            before = _ending.pop(key, None)
+            link = self._start(after=before.supervisor if before is not None else 0)
+        except BaseException:
+            _active.pop(key, None)
+            raise
+        self._link = link
+        watcher = threading.Thread(
+            target=self._watch, args=(link,), name="lmcache-plugins", daemon=True
+        )
+        try:
+            watcher.start()
+        except RuntimeError as error:  # the limit of threads is reached
+            logger.warning(
+                "Cannot watch the supervisor of runtime plugins (%s): "
+                "should it be killed, it is not started again",
+                error,
+            )
+        else:
+            self._watcher = watcher
+        return True
+
+    @property
+    def link(self) -> Link | None:
+        """The connection to the supervisor; None in a forked copy of the engine."""
+        return self._link if self._owner == os.getpid() else None
+
+    @property
+    def supervisor(self) -> int:
+        """The supervisor's pid, or 0 where it is not known."""
+        return self._link.pid if self._link is not None else 0
+
+    def stop(self, wait: bool, timeout: float | None) -> None:
+        """Stop the plugins; see :meth:`.launcher.RuntimePluginLauncher.stop_plugins`."""
+        link = self.link
+        if link is None:
+            return
+        self._forget()
+        try:
+            self._pause.release()
+        except RuntimeError:
+            pass  # released by an earlier stop
+        link.ask_to_stop()
+        if wait:
+            self._wait(link, time.monotonic(), timeout)
+
+    # --- inside -----------------------------------------------------------
+
+    def _start(self, previous: int = 0, after: int = 0) -> Link:
+        return start_supervisor(
+            self._spec, self._run_id, self._label, self._python, previous, after
+        )
+
+    def _wait(self, link: Link, began: float, timeout: float | None) -> None:
+        """Wait until nothing is left; where the supervisor is killed meanwhile, for the next."""
+        while True:
+            if self._watcher is None:  # then nobody else reads what it says
+                link.poll_messages()
+            limit = link.grace + SLACK_SECONDS
+            left = began + (limit if timeout is None else min(timeout, limit)) - time.monotonic()
+            if left <= 0:
+                return
+            if link.wait_for_end(min(left, 0.1) if self._watcher is None else left):
+                if self._watcher is None or not self._watcher.is_alive():
+                    return
+                link = self._link or link
+                time.sleep(0.001)
+
+    def _watch(self, link: Link) -> None:
+        """On a thread that sleeps in one read: start another supervisor if this one is killed."""
+        # The engine's signals are for its own threads.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        attempt = previous = 0
+        while True:
+            started = time.monotonic()
+            code = link.reap_helper()
+            while link.receive():
+                pass
+            if link.orderly:
+                self._forget()
+            if link.finished or self._owner != os.getpid():
+                return
+            # It was killed. Another one ends what it left, and goes on unless we stop.
+            if time.monotonic() - started > _RESPAWN_RESET_AFTER:
+                attempt = 0
+            previous = link.pid or previous
+            problem = None
+            if not link.pid:
+                problem = f"it ended before it was ready ('{self._python}' exited with code {code})"
+            while True:
+                attempt += 1
+                delay = backoff_delay(attempt, _RESPAWN_INITIAL, _RESPAWN_MAX)
+                if problem is not None:
+                    if self._stopping:
+                        return  # nothing was started by it
+                    logger.warning(
+                        "Supervisor of runtime plugins of %s failed: %s; trying again in %.1f s",
+                        self._label,
+                        problem,
+                        delay,
+                    )
+                if not self._stopping:
+                    self._pause.acquire(timeout=delay)
+                try:
+                    link = self._start(previous or 1)
+                    break
+                except LaunchError as error:
+                    problem = str(error)
+            self._link = link
+            if self._stopping:
+                link.ask_to_stop()
+
+    def _forget(self) -> None:
+        key = (self._owner, self._label)
+        self._stopping = True
+        if _active.get(key) is self:
+            _ending[key] = self
+            _active.pop(key, None)
+
+
+def stop_all() -> None:
+    """Ask every run of this process to stop; does not wait."""
+    for run in list(_active.values()):
+        run.stop(wait=False, timeout=None)
+
+
+def _close_in_child() -> None:
+    """In a fork of the engine: only the original's end, or exec, may end the connection."""
+    for run in [*_active.values(), *_ending.values()]:
+        if run._link is not None:
+            run._link.close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
