@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.text import Text
 
 HERE = Path(__file__).resolve().parent
-COLUMNS = 104
+COLUMNS = 112
 
 PLUGINS = {
     "scheduler_queue_report.py": (
@@ -85,7 +85,7 @@ def main() -> None:
             stderr=subprocess.DEVNULL,
         )
         try:
-            time.sleep(6)  # long enough for some restarts
+            time.sleep(8)  # long enough for some restarts
             for picture, (title, commands) in SESSIONS.items():
                 draw(
                     picture, title, [(one, typed(one, directory, environment)) for one in commands]
@@ -133,6 +133,8 @@ def draw(picture: str, title: str, session: list[tuple[str, str]]) -> None:
             console.print(Text.from_ansi(shown.rstrip("\n")))
             console.print()
         svg = console.export_svg(title=title, unique_id=picture)
+    # Some viewers drop spaces at the start of a text otherwise.
+    svg = svg.replace("<text ", '<text xml:space="preserve" ')
     (HERE / f"{picture}.svg").write_text(svg)
 
 
