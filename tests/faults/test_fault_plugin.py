@@ -115,11 +115,12 @@ def test_fast_chain(world: World, case: str) -> None:
     else:
         world.wait(lambda: "code 0" in engine.log(), 5, "its end")
     deadline = since + GRACE + 1 + ALLOWANCE
-    while time.monotonic() < deadline and (world.processes() or world.processes()):
+    # A list of processes may miss what changes so fast, again and again.
+    while time.monotonic() < deadline and any(world.processes() for _ in range(10)):
         time.sleep(0.01)
     taken = time.monotonic() - since
     time.sleep(0.05)
-    assert not world.processes(), f"the chain goes on {taken:.1f} s later"
+    assert not any(world.processes() for _ in range(10)), f"the chain goes on {taken:.1f} s later"
     world.measured(f"gone after {taken:.2f} s")
 
 
