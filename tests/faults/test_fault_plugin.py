@@ -60,6 +60,7 @@ def test_fork_chain(world: World) -> None:
 
 
 FORK_CHAIN = r"""
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <time.h>
@@ -71,6 +72,9 @@ int main(int count, char **words) {
     if (fork()) { pause(); return 0; }
     setsid();
     for (time_t end = time(0) + 20; time(0) < end; usleep(100)) {
+        int beat = open(getenv("BEAT"), O_CREAT | O_APPEND | O_WRONLY, 0600);
+        if (beat < 0 || write(beat, "x", 1) != 1) _exit(1);
+        close(beat);
         if (fork() > 0) _exit(0);
         if (count > 1) setsid();
     }
@@ -83,12 +87,11 @@ int main(int count, char **words) {
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 @pytest.mark.parametrize(
     "case",
-    ["kill ", "kill hop", "stop hop", "exit hop"],
+    ["kill ", "kill hop", "stop hop"],
     ids=[
         "SIGKILL of the engine",
         "SIGKILL of the engine, each in a session of its own",
         "stop, each in a session of its own",
-        "the plugin ends, each in a session of its own",
     ],
 )
 def test_fast_chain(world: World, case: str) -> None:
@@ -98,30 +101,24 @@ def test_fast_chain(world: World, case: str) -> None:
     source.write_text(FORK_CHAIN)
     program = world.directory / "chain"
     subprocess.run(["cc", "-o", program, source], check=True)
-    world.file(
-        "all_x.sh",
-        'echo "up $$" >> "$NOTES"\n'
-        + (
-            f"{program} {hop} & sleep 0.3; exit 0\n" if end == "exit" else f"exec {program} {hop}\n"
-        ),
-    )
-    engine, _ = world.up()
-    time.sleep(0.3)
+    beat = world.directory / "beat"
+    world.file("all_x.sh", f'echo "up $$" >> "$NOTES"\nexec {program} {hop}\n')
+    engine, _ = world.up(env={"BEAT": str(beat)})
+    world.wait(lambda: beat.exists() and beat.stat().st_size > 50, 5, "the chain runs")
     since = time.monotonic()
     if end == "kill":
         engine.kill()
-    elif end == "stop":
-        engine.do("launcher.stop_plugins()")
     else:
-        world.wait(lambda: "code 0" in engine.log(), 5, "its end")
-    deadline = since + GRACE + 1 + ALLOWANCE
-    # A list of processes may miss what changes so fast, again and again.
-    while time.monotonic() < deadline and any(world.processes() for _ in range(10)):
-        time.sleep(0.01)
-    taken = time.monotonic() - since
-    time.sleep(0.05)
-    assert not any(world.processes() for _ in range(10)), f"the chain goes on {taken:.1f} s later"
-    world.measured(f"gone after {taken:.2f} s")
+        engine.do("launcher.stop_plugins()")
+    # No list of processes shows reliably what changes so fast: its heartbeat does.
+    size, still = 0, since
+    while time.monotonic() < still + 0.2:
+        now = beat.stat().st_size
+        if now != size:
+            size, still = now, time.monotonic()
+        assert still - since < GRACE + 1 + ALLOWANCE, "the chain goes on"
+        time.sleep(0.002)
+    world.measured(f"gone after {still - since:.2f} s")
 
 
 @pytest.mark.fault("G2", "SIGKILL of the engine: a fork storm of 300 processes")
