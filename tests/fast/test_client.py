@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +18,8 @@ from pathlib import Path
 import pytest
 from harness import connect
 
-from lmcache_plugin_adapter import client
+from lmcache_plugin_adapter import cli_status, client
+from lmcache_plugin_adapter.cli_status_json import to_json
 from lmcache_plugin_adapter.client import Found, ask_all, find
 from lmcache_plugin_adapter.fleet import Selector, survey
 from lmcache_plugin_adapter.runtime_dir import InstanceDir
@@ -119,20 +123,25 @@ def test_links_and_files_are_not_followed(root, place, plugin, engine) -> None:
     plugin("all_x.sh", UP)
     one = engine()
     one.wait_log(r"\] up ")
-    (place() / "control.sock").symlink_to(one.control)
-    (place() / "control.sock").touch()
-    (root / f"{new_run_id()}.worker-7").symlink_to(os.path.dirname(one.control))
+    linked, plain = place(), place()
+    locks = [os.open(path, os.O_RDONLY) for path in (linked, plain)]
+    for lock in locks:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # the engine's supervisor clears away what nobody holds
+    (linked / "control.sock").symlink_to(one.control)
+    (plain / "control.sock").touch()
+    link = f"{new_run_id()}.worker-7"
+    (root / link).symlink_to(os.path.dirname(one.control))
     fleet = survey(Selector())
     assert len(fleet.supervisors) == 1
     refused = sorted(fleet.failures)
     assert refused[0].startswith(f"cannot open '{root}/")
     assert all("it is not a socket of user" in text for text in refused[1:])
     assert len(refused) == 3
-    for path in root.iterdir():  # as the engine's fixture wants it
-        if not path.samefile(os.path.dirname(one.control)) or path.is_symlink():
-            for entry in [] if path.is_symlink() else path.iterdir():
-                entry.unlink()
-            path.unlink() if path.is_symlink() else path.rmdir()
+    for lock in locks:
+        os.close(lock)
+    for path in (linked, plain):  # nothing may be left there when the engine ends
+        shutil.rmtree(path)
+    (root / link).unlink()
 
 
 @pytest.mark.parametrize(
@@ -227,6 +236,22 @@ def test_who_answers_must_be_the_owner(answering) -> None:
     (reply,) = ask_all([Found(str(path), 12345)], {"op": "status"})
     assert reply.problem is not None
     assert "user 0 answers there, not 12345" in reply.problem
+
+
+def test_supervisor_in_a_pid_namespace_of_its_own(root, plugin, engine) -> None:
+    """A container seen from its host: all that it says, and nothing of other processes."""
+    unshare = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("may not make namespaces")
+    plugin("all_x.sh", UP)
+    one = engine(prefix=unshare)
+    one.wait_log(r"\] up ")
+    report = cli_status.look(cli_status.Request())
+    ((supervisor, shown),) = report.rows
+    assert not supervisor.sees_same_pids
+    assert shown.state.value == "running"
+    assert (report.usage, report.own_usage, report.commands) == ({}, {}, {})
+    assert json.loads(to_json(report, None, None))["supervisors"][0]["engine_command"] is None
 
 
 def test_full_queue_of_connections_is_waited_for(root, plugin, engine) -> None:
