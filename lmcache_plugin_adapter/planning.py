@@ -126,9 +126,11 @@ class Planning:
 
     def _run_child(self, fd: int, skip: frozenset[str]) -> None:
         try:
-            for entry in os.listdir("/proc/self/fd"):
-                if int(entry) > 2 and int(entry) not in (fd, *self._keep):
-                    _close(int(entry))
+            last = 2
+            for kept in sorted(each for each in {fd, *self._keep} if each > 2):
+                os.closerange(last + 1, kept)
+                last = kept
+            os.closerange(last + 1, self._setup.most_files)
             self._plan(fd, skip)
         except BaseException as error:  # noqa: BLE001 - a child never returns to the loop
             write_message(fd, ("log", (ERROR, f"Cannot look for plugins: {error!r}")))
@@ -238,10 +240,3 @@ class _Run:
                 self._patience.cancel()
             self._planning._adopted = True
             self._planning._adopt(self._search, content)
-
-
-def _close(fd: int) -> None:
-    try:
-        os.close(fd)
-    except OSError:
-        pass  # it was the one that listed them

@@ -111,7 +111,7 @@ def test_fast_chain(world: World, case: str) -> None:
     else:
         engine.do("launcher.stop_plugins()")
     # No list of processes shows reliably what changes so fast: its heartbeat does.
-    size, still = 0, since
+    size, still = beat.stat().st_size, time.monotonic()
     while time.monotonic() < still + 0.2:
         now = beat.stat().st_size
         if now != size:

@@ -2,7 +2,7 @@
 
 Usage: ``python tests/soak/soak.py [--minutes 30] [--plugins 50] [--output DIRECTORY]``
 
-Memory (proportional share), descriptors and threads of engine and supervisor
+Memory (anonymous: what it has of its own), descriptors and threads of engine and supervisor
 are taken every second. Writes ``soak.csv``, a summary, and, where matplotlib
 is installed, ``soak.png``. Exits with 1 if a figure of the last quarter is
 above that of the second by more than its tolerance.
@@ -41,9 +41,9 @@ TOLERANCE = {"memory": 0.6, "descriptors": 4, "threads": 0}
 
 
 def sample(pid: int) -> tuple[float, int, int, float]:
-    """Return memory (MB, proportional), descriptors, threads and CPU seconds of a process."""
+    """Return memory (MB, anonymous), descriptors, threads and CPU seconds of a process."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    match = re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)
+    match = re.search(r"^Anonymous:\s+(\d+)", rollup, re.MULTILINE)
     assert match is not None
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     ticks = int(fields[11]) + int(fields[12])
@@ -137,7 +137,7 @@ def draw(rows: list[list[float]], path: Path, title: str) -> None:
     for axis, what, label in zip(
         axes,
         ("memory", "descriptors", "threads"),
-        ("memory (PSS, MB)", "descriptors", "threads"),
+        ("memory (anonymous, MB)", "descriptors", "threads"),
         strict=True,
     ):
         for who in ("engine", "supervisor"):
