@@ -8,6 +8,8 @@ import signal
 import socket
 import threading
 
+from .relay import ACCEPTED
+
 LOGGER = "vllm.lmcache_plugins"
 """Below ``vllm``, so that vLLM's logging configuration applies."""
 
@@ -31,10 +33,11 @@ def start(fd: int) -> None:
             thread = threading.Thread(
                 target=_run, args=(fd,), name="lmcache-plugins-log", daemon=True
             )
+            os.write(fd, ACCEPTED)
             thread.start()
             return
-    except RuntimeError:
-        pass  # no more threads
+    except (OSError, RuntimeError):
+        pass  # the supervisor is gone, or there are no more threads
     os.close(fd)
 
 
@@ -43,7 +46,13 @@ def _run(fd: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     logger = logging.getLogger(LOGGER)
     with socket.socket(fileno=fd) as connection, connection.makefile("rb") as lines:
-        for line in lines:
+        while True:
+            try:
+                line = lines.readline()
+            except OSError:
+                return  # the supervisor was killed
+            if not line:
+                return
             try:
                 _log(logger, line)
             except Exception:  # noqa: BLE001, S110 - nothing of a plugin's output is the engine's trouble

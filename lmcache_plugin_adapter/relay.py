@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MESSAGE = b"L\n"
 """What comes to the engine together with its end of the socket."""
 
+ACCEPTED = b"+"
+"""What the engine answers once a thread of it reads; else it closes its end."""
+
 SEPARATOR = b"\x1f"
 """Between the fields of a record; text is free of control characters but TAB."""
 
@@ -77,11 +80,11 @@ class Relay:
         self._socket, theirs = socket.socketpair()
         with theirs:
             send_descriptor(link, MESSAGE, theirs.fileno())
-        self._socket.shutdown(socket.SHUT_RD)
         timeout = _TIMEVAL.pack(PATIENCE_SECONDS, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         self._rest = b""
         self._waiting = False
+        self._accepted = False
         self._open = True
 
     def make_format(self, name: str, file: str, pid: int) -> RelayFormat:
@@ -94,6 +97,7 @@ class Relay:
         Raises:
             OSError: Neither the engine nor its stderr takes it.
         """
+        self._await_engine(PATIENCE_SECONDS)
         begun = len(self._rest) > 0
         data, self._rest, sent = self._rest + data, b"", 0
         while sent < len(data) and self._is_ready():
@@ -122,6 +126,10 @@ class Relay:
         Raises:
             OSError: Neither the engine nor its stderr takes it.
         """
+        self._await_engine(0)
+        if not self._accepted:
+            self.write(data)
+            return b""
         try:
             return data[self._socket.send(data, socket.MSG_DONTWAIT) :]
         except BlockingIOError:
@@ -131,9 +139,27 @@ class Relay:
             self.write(data)
             return b""
 
+    def _await_engine(self, seconds: float) -> None:
+        """Wait for the engine to take its end or to close it: what is sent before could be lost."""
+        if self._accepted or not self._open:
+            return
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        if not poll.poll(seconds * 1000):
+            return
+        try:
+            self._accepted = self._socket.recv(1) == ACCEPTED
+        except OSError:
+            pass  # it is gone
+        if self._accepted:
+            self._socket.shutdown(socket.SHUT_RD)
+        else:
+            self._open = False
+            self._socket.close()
+
     def _is_ready(self) -> bool:
-        if not self._open or not self._waiting:
-            return self._open
+        if not (self._open and self._accepted and self._waiting):
+            return self._open and self._accepted
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)
         if poll.poll(0):

@@ -16,7 +16,7 @@ from harness import wait_until
 
 from lmcache_plugin_adapter import log_relay
 from lmcache_plugin_adapter.output import Way
-from lmcache_plugin_adapter.relay import Relay
+from lmcache_plugin_adapter.relay import ACCEPTED, Relay
 from lmcache_plugin_adapter.sink import StreamTarget, Writer
 
 UP = "trap 'echo goodbye; exit' TERM; echo up; while :; do sleep 30 & wait $!; done"
@@ -131,7 +131,7 @@ def test_killed_supervisor(plugin, engine) -> None:
     """The next one has a way of its own."""
     plugin("all_x.sh", UP)
     one = engine(ON, prelude=PRELUDE)
-    one.wait_for(lambda: relayed(one, "all_x"))
+    one.wait_for(lambda: "[all_x] up" in [r["json"] for r in relayed(one, "all_x")])
     answer = one.do("launcher.status()")
     os.kill(answer["supervisor_pid"], signal.SIGKILL)
     one.wait_for(lambda: [r["json"] for r in relayed(one, "all_x")].count("[all_x] up") == 2)
@@ -191,6 +191,7 @@ def test_record_cut_in_two_by_a_slow_engine_is_completed(tmp_path) -> None:
         writer = Writer(lambda: None)
         relay = Relay(near, writer, Way(writer, StreamTarget(stderr.fileno()), "logger", False))
         _, (fd,), _, _ = socket.recv_fds(far, 10, 1)
+        os.write(fd, ACCEPTED)
         form = relay.make_format("all_x", "x.sh", 1)
         began = time.monotonic()
         sent = [form.frame(6, b"%d:" % n + b"x" * 5000, "") for n in range(200)]
