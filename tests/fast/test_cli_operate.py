@@ -65,6 +65,21 @@ def fleet(plugin, engine) -> list[Engine]:
     return engines
 
 
+def test_a_multiprocess_server_is_shown_and_acted_on(run, plugin, engine) -> None:
+    """LMCache's server is a host as any other: by its role, with its own plugins only."""
+    plugin("server_x.sh", UP)
+    plugin("all_y.sh", UP)
+    plugin("worker_z.sh", UP)
+    one = engine(role="server", worker_count=1, worker_id=0)
+    one.wait_for(lambda: one.log().count("] up ") == 2)
+    (shown,) = json.loads(run("status", "--json").out)["supervisors"]
+    assert (shown["role"], shown["worker_id"], shown["worker_count"]) == ("server", 0, 1)
+    assert [each["name"] for each in shown["plugins"]] == ["all_y", "server_x"]
+    assert run("status").out.startswith(f"server, engine {one.pid} ")
+    assert run("stop", "--role", "server", "--all", "--wait").status == 0
+    assert run("status", "--check", "server_x").status == 1
+
+
 def test_status_table(run, fleet) -> None:
     """Who and what, one line a plugin; a piped table keeps each on one line."""
     done = run("status")
