@@ -73,8 +73,8 @@ def test_end(world: World, case: str | None, request: pytest.FixtureRequest) -> 
         assert alive(pids[0]), "a stopped engine lives: so does its plugin"
         since = time.monotonic()
         engine.kill()
-    if "overflow" in request.node.name:
-        engine.process.wait(30)
+    elif case is not None and "exec" not in request.node.name:
+        engine.process.wait(30)  # a busy machine may be slow to do what it is told
         since = time.monotonic()
     world.expect_gone(pids, GRACE + 1, since)
     assert world.noted("term") == pids, "the plugin had no SIGTERM"
