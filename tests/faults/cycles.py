@@ -89,7 +89,10 @@ def one_cycle(directory: Path, delay: float) -> tuple[float, int, list[str]]:
         if time.monotonic() - since > BOUND:
             problems.append(f"{len(left)} survivors")
             for pid in left:
-                os.kill(pid, signal.SIGKILL)
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
             break
         time.sleep(0.005)
     seconds = time.monotonic() - since
