@@ -220,6 +220,7 @@ class _Catalog:
     """One plugin."""
 
     names = ("all_x",)
+    ending = False
 
     def __init__(self) -> None:
         self._plugin = _Plugin()
