@@ -286,6 +286,7 @@ def test_named_twice_runs_once(server: Engine, plugins: Path, plugin: Callable[.
     settled(server, 1)
     server.do("second.close()")
     assert states(server) == {"server_x": "running"}
+    server.wait_log("Started, pid")  # the log may lag behind the status
     assert server.log().count("Started, pid") == 1
     assert "Second --server-module" in server.log()
 
