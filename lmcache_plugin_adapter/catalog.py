@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from .lifecycle import State
+from .output import OWN_NAME
 from .plugin import Plugin
 from .records import ERROR, WARNING
 
@@ -150,7 +151,7 @@ class Catalog:
             shared.log.relay = Relay(shared.link, shared.files, shared.log.stderr)
         except OSError as error:
             text = f"Output goes to stderr, not to logging: {error}"
-            shared.log.say(WARNING, "lmcache-plugins", text)
+            shared.log.say(WARNING, OWN_NAME, text)
 
     def _start_metrics(self, directory: str, module: str, labels: dict[str, str]) -> None:
         from .metrics import Metrics  # only who wants them pays for it
@@ -160,7 +161,7 @@ class Catalog:
         try:
             self._metrics = Metrics(shared.loop, self, directory, module, owner, labels)
         except (OSError, ImportError, AttributeError, ValueError) as error:
-            shared.log.say(WARNING, "lmcache-plugins", f"No metrics of plugins: {error}")
+            shared.log.say(WARNING, OWN_NAME, f"No metrics of plugins: {error}")
 
     def _add(self, entry: Entry, name: str | None = None) -> Plugin:
         if name is None:

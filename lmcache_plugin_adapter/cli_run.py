@@ -250,10 +250,5 @@ def _describe(pid: int) -> str:
     return f"process {pid} ({procfs.command_of(pid).decode(errors='backslashreplace')})"
 
 
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGKILL)
-
-
 def _raise(error: BaseException) -> NoReturn:
     raise error

@@ -97,14 +97,12 @@ class LineFramer:
     cut. Memory is bounded by ``max_line_bytes`` and the chunk being fed.
     """
 
-    __slots__ = ("_cut", "_held", "_limit", "cut_bytes")
+    __slots__ = ("_cut", "_held", "_limit")
 
     def __init__(self, max_line_bytes: int) -> None:
         self._limit = max_line_bytes
         self._held = b""
         self._cut = 0
-        self.cut_bytes = 0
-        """Bytes cut from over-long lines so far."""
 
     def feed(self, chunk: bytes) -> list[Block]:
         """Take ``chunk`` and return the lines it completes."""
@@ -177,7 +175,6 @@ class LineFramer:
         text, used = _fit(raw, self._limit)
         cut += len(raw) - used
         if cut:
-            self.cut_bytes += cut
             text += b" [cut: %s more bytes]" % f"{cut:,}".encode()
         return Block(level, text, 1)
 

@@ -95,6 +95,10 @@ class Way:
         return RecordFormat(name, file, pid, self.logger, self.color)
 
 
+OWN_NAME = "lmcache-plugins"
+"""What stands in brackets before the supervisor's own records."""
+
+
 class EventLog:
     """The supervisor's own records, and the ways that records can take."""
 

@@ -8,6 +8,7 @@ import signal
 import struct
 
 from .backoff import backoff_delay
+from .output import OWN_NAME
 from .records import ERROR, WARNING
 from .wording import span, uncapitalized
 
@@ -77,7 +78,6 @@ class Planning:
         self._cancelled = False
         self._search = 0
         self._timer: Timer | None = None
-        self.own_name = "lmcache-plugins"
 
     def start(self) -> int:
         """Look for plugins, and return the number of this search: later ones have higher ones.
@@ -121,7 +121,7 @@ class Planning:
             return
         self._attempt += 1
         delay = backoff_delay(self._attempt, _RETRY_INITIAL, _RETRY_MAX)
-        self._log.say(ERROR, self.own_name, f"{cause}; trying again in {span(delay)}")
+        self._log.say(ERROR, OWN_NAME, f"{cause}; trying again in {span(delay)}")
         self._timer = self._loop.call_later(delay, lambda: self._go_on(search, skip))
 
     def _run_child(self, fd: int, skip: frozenset[str]) -> None:
@@ -141,7 +141,7 @@ class Planning:
         """Take note that a planner ended without a result, as one that was killed."""
         cause = "The search for plugins ended before it was complete"
         if self._adopted:  # a reload: who asked for it is told
-            self._log.say(ERROR, self.own_name, cause)
+            self._log.say(ERROR, OWN_NAME, cause)
             self._failed(search)
         else:
             self._retry(cause, search, skip)
@@ -150,7 +150,7 @@ class Planning:
         """Log what a planner says; one that starts over says much of it again."""
         if (level, text) not in self._said:
             self._said.add((level, text))
-            self._log.say(level, self.own_name, text)
+            self._log.say(level, OWN_NAME, text)
 
     def owns(self, pid: int) -> bool:
         """Whether ``pid`` is a planner; forgets it, as it has ended."""
@@ -195,7 +195,7 @@ class _Run:
         self._patience = self._planning._loop.call_later(HUNG_SECONDS, self._hung)
 
     def _hung(self) -> None:
-        log, name = self._planning._log, self._planning.own_name
+        log, name = self._planning._log, OWN_NAME
         if self._location is None:
             log.say(WARNING, name, "Looking for plugins takes long: some path does not answer")
             return

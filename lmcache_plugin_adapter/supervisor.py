@@ -22,7 +22,7 @@ from .ending import Ending
 from .lifecycle import State
 from .loop import Loop
 from .operations import Operations
-from .output import EventLog
+from .output import OWN_NAME, EventLog
 from .planning import Planning
 from .procfs import ProcessTable, command_of, has_memory
 from .records import ERROR, INFO, WARNING, threshold_from, wants_color
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
     from .launch import Launch
     from .plugin import Plugin
-
-NAME = "lmcache-plugins"
-"""What stands in brackets before the supervisor's own records."""
 
 _FLUSH_SECONDS = 1.0
 """How long the end waits for the log to take what is queued."""
@@ -354,7 +351,7 @@ class Supervisor:
         self._say(ERROR, f"Internal error, supervision goes on: {error!r} at {where}")
 
     def _say(self, level: int, text: str) -> None:
-        self._log.say(level, NAME, text)
+        self._log.say(level, OWN_NAME, text)
 
     def _report_losses(self) -> None:
         for writer in (self._writer, self._shared.files):
