@@ -1,0 +1,335 @@
+"""A server that a ready plugin sends to over HTTP: address, credentials, certificates, answers.
+
+``HttpTarget`` is meant to be a part of a plugin's settings, or the base of one::
+
+    class Pushgateway(HttpTarget, kw_only=True):
+        job: str = "lmcache"
+
+    with settings.pushgateway.client() as client:
+        answer = settings.pushgateway.ask(client, "PUT", "/metrics/job/x", content=body)
+
+Credentials are in no ``repr``, in no text of an error and in no ``Answer``.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import ssl
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import httpx
+import msgspec
+from msgspec import Meta
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+ANSWER_BYTES = 65536
+"""As much of an answer's body is read; whatever follows is of no use to a plugin."""
+
+SHOWN_CHARACTERS = 200
+"""As much of an answer's body stands in a message."""
+
+_TRANSIENT = frozenset({408, 425, 429})
+"""Besides 5xx: answers that ask to come again. All others will be the same the next time."""
+
+_HIDDEN = "***"
+
+Filled = Annotated[str, Meta(min_length=1)]
+"""Text that is not empty."""
+
+
+class TargetError(Exception):
+    """A request could not be built: a file with a secret or certificate cannot be used."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a server answered."""
+
+    status: int
+    reason: str
+    body: str
+    """At most ``ANSWER_BYTES``, without the target's own credentials."""
+    retry_after: float | None = None
+    """Seconds for which the server wants to be left alone, if it said so."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the request did what it was to do (2xx)."""
+        return 200 <= self.status < 300
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same request may do better later (408, 425, 429, 5xx)."""
+        return self.status in _TRANSIENT or self.status >= 500
+
+    def __str__(self) -> str:
+        """Return one line for a message: ``HTTP 400 Bad Request: out of order sample``."""
+        line = " ".join(self.body.split())
+        line = "".join(c if c.isprintable() else "?" for c in line)
+        if len(line) > SHOWN_CHARACTERS:
+            line = line[:SHOWN_CHARACTERS] + "…"
+        head = f"HTTP {self.status} {self.reason}".rstrip()
+        return f"{head}: {line}" if line else head
+
+
+class HttpTarget(msgspec.Struct, kw_only=True):
+    """A server that is spoken to over HTTP."""
+
+    url: Annotated[
+        str,
+        Meta(
+            pattern=r"^https?://[^/?#\s]+\S*$",
+            description="Address of the server, with `http://` or `https://`.",
+        ),
+    ]
+    headers: Annotated[
+        dict[str, str],
+        Meta(description="Headers of each request, such as `X-Scope-OrgID` for a tenant."),
+    ] = {}
+    username: Annotated[Filled | None, Meta(description="Name for basic authentication.")] = None
+    password: Annotated[
+        str | None, Meta(description="Password for basic authentication. Better: a file.")
+    ] = None
+    password_file: Annotated[
+        Filled | None,
+        Meta(description="File with the password, read for each request."),
+    ] = None
+    bearer_token: Annotated[
+        str | None, Meta(description="Token for `Authorization: Bearer`. Better: a file.")
+    ] = None
+    bearer_token_file: Annotated[
+        Filled | None,
+        Meta(
+            description="File with the token, read for each request, so that it may be rotated.",
+        ),
+    ] = None
+    ca_file: Annotated[
+        Filled | None,
+        Meta(description="Certificates (PEM) that the server's must come from."),
+    ] = None
+    cert_file: Annotated[
+        Filled | None,
+        Meta(description="Certificate (PEM) to show to the server."),
+    ] = None
+    key_file: Annotated[
+        Filled | None,
+        Meta(description="Key of `cert_file`, where it is not in that file."),
+    ] = None
+    verify: Annotated[
+        bool, Meta(description="`false` accepts any certificate of the server: for trials only.")
+    ] = True
+    timeout: Annotated[
+        float, Meta(gt=0, le=3600, description="Seconds in which a request must be answered.")
+    ] = 10.0
+
+    def __post_init__(self) -> None:
+        """Refuse credentials that contradict each other; the message names keys, no values."""
+        try:
+            url = httpx.URL(self.url)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"url is no address: {error}") from None
+        basic = self.username is not None or bool(url.userinfo)
+        given = [n for n in ("password", "password_file") if getattr(self, n) is not None]
+        tokens = [n for n in ("bearer_token", "bearer_token_file") if getattr(self, n) is not None]
+        for names in (given, tokens):
+            if len(names) > 1:
+                raise ValueError(f"give {names[0]} or {names[1]}, not both")
+        if tokens and (basic or given):
+            raise ValueError(f"give username and password or {tokens[0]}, not both")
+        if given and not basic:
+            raise ValueError(f"{given[0]} needs username")
+        if self.key_file is not None and self.cert_file is None:
+            raise ValueError("key_file needs cert_file")
+
+    def __repr__(self) -> str:
+        """Return what may be shown: the address without credentials."""
+        return f"{type(self).__name__}({self.shown!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """As ``repr``."""
+        return [("url", self.shown)]
+
+    @property
+    def shown(self) -> str:
+        """The address for messages: no name, password or query, which may hold a key."""
+        return str(httpx.URL(self.url).copy_with(userinfo=b"", query=None, fragment=None))
+
+    def at(self, path: str = "") -> str:
+        """Return the address of ``path`` (``/api/v2/alerts``, percent-encoded) below ``url``.
+
+        Without a path it is the URL as configured, query included; in any case without the
+        credentials that may stand in it.
+        """
+        url = httpx.URL(self.url).copy_with(userinfo=b"", fragment=None)
+        if path:
+            raw, _, query = url.raw_path.partition(b"?")
+            joined = raw.rstrip(b"/") + path.encode("ascii")
+            url = url.copy_with(raw_path=joined + (b"?" + query if query else b""))
+        return str(url)
+
+    def client(self, timeout: float | None = None) -> httpx.Client:
+        """Return a client with the target's headers, credentials and certificates.
+
+        Args:
+            timeout: Seconds instead of the configured ones.
+
+        Raises:
+            TargetError: A file of certificates cannot be used.
+        """
+        return httpx.Client(
+            headers={"User-Agent": "lmcache-plugin-adapter", **self.headers},
+            auth=_Credentials(self),
+            verify=self._certificates(),
+            timeout=self.timeout if timeout is None else timeout,
+            limits=httpx.Limits(max_connections=4, max_keepalive_connections=1),
+        )
+
+    def ask(
+        self,
+        client: httpx.Client,
+        method: str,
+        path: str = "",
+        *,
+        content: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
+        """Send one request and return the answer, whatever its status.
+
+        ``timeout`` (default: the configured one) bounds connecting, each wait for bytes, and
+        the answer's body as a whole.
+
+        Raises:
+            httpx.HTTPError: No answer. ``failure`` words it.
+            TargetError: A file with a secret cannot be read.
+        """
+        limit = self.timeout if timeout is None else timeout
+        end = time.monotonic() + limit
+        taken = bytearray()
+        with client.stream(
+            method,
+            self.at(path),
+            content=content,
+            headers=dict(headers or {}),
+            timeout=limit,
+        ) as response:
+            for piece in response.iter_bytes():
+                taken += piece
+                if len(taken) >= ANSWER_BYTES or time.monotonic() > end:
+                    break  # the status is known, and that is what counts
+            body = bytes(taken[:ANSWER_BYTES]).decode(errors="replace")
+            sent = response.request.headers.get("Authorization", "")
+        return Answer(
+            response.status_code,
+            response.reason_phrase,
+            self._without_secrets(body, sent),
+            read_retry_after(response.headers.get("Retry-After")),
+        )
+
+    def _certificates(self) -> ssl.SSLContext | bool:
+        if not self.verify and self.cert_file is None:
+            return False
+        if self.ca_file is None and self.cert_file is None:
+            return True  # httpx's own, or those that SSL_CERT_FILE names
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise TargetError(f"cannot use ca_file {self.ca_file!r}: {error}") from None
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if self.cert_file is not None:
+            try:
+                # A password would be asked for on the terminal, which a plugin has not.
+                context.load_cert_chain(self.cert_file, self.key_file, password=lambda: b"")
+            except (OSError, ssl.SSLError) as error:
+                raise TargetError(f"cannot use cert_file {self.cert_file!r}: {error}") from None
+        return context
+
+    def _without_secrets(self, text: str, authorization: str) -> str:
+        """Hide what a server may have echoed."""
+        secrets = {authorization.rpartition(" ")[2], self.password, self.bearer_token}
+        secrets.add(httpx.URL(self.url).password)
+        secrets.update(self.headers.values())
+        for secret in sorted((s for s in secrets if s and len(s) > 3), key=len, reverse=True):
+            text = text.replace(secret, _HIDDEN)
+        return text
+
+
+class _Credentials(httpx.Auth):
+    """Add the target's credentials to each request; files are read anew."""
+
+    def __init__(self, target: HttpTarget) -> None:
+        self._target = target
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        target = self._target
+        token = target.bearer_token
+        if target.bearer_token_file is not None:
+            token = read_secret("bearer_token_file", target.bearer_token_file)
+        if token is not None:
+            request.headers["Authorization"] = f"Bearer {token}"
+            yield request
+            return
+        url = httpx.URL(target.url)
+        username = target.username if target.username is not None else url.username
+        if username:
+            password = target.password if target.password is not None else url.password
+            if target.password_file is not None:
+                password = read_secret("password_file", target.password_file)
+            yield from httpx.BasicAuth(username, password).auth_flow(request)
+            return
+        yield request
+
+
+def read_secret(key: str, path: str) -> str:
+    """Return the secret in the file that setting ``key`` names, without white space around it.
+
+    Raises:
+        TargetError: It cannot be read, is empty, or has characters that no header may have.
+    """
+    try:
+        with open(path, "rb") as file:
+            secret = file.read(ANSWER_BYTES).decode().strip()
+    except OSError as error:
+        raise TargetError(f"cannot read {key} {path!r}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise TargetError(f"cannot use {key} {path!r}: not text") from None
+    if not secret:
+        raise TargetError(f"cannot use {key} {path!r}: it is empty")
+    if not secret.isprintable():
+        raise TargetError(f"cannot use {key} {path!r}: it has more than one line")
+    return secret
+
+
+def failure(error: Exception) -> str:
+    """Return one line on why a request had no answer, without address and credentials."""
+    if isinstance(error, TargetError):
+        return str(error)
+    if isinstance(error, httpx.ConnectTimeout):
+        return "no connection in time"
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def read_retry_after(value: str | None, now: float | None = None) -> float | None:
+    """Return the seconds in a ``Retry-After`` header (a number or a date), or None.
+
+    Args:
+        value: The header, as received.
+        now: Seconds since 1970; the clock's where None.
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+    except (TypeError, ValueError):
+        return None
+    return max(0.0, moment.timestamp() - (time.time() if now is None else now))
