@@ -106,6 +106,12 @@ def _mapping_only(_value: object, _environ: _Environ) -> dict[str, Any]:
     raise RefusedError
 
 
+def _own_settings(value: object, _environ: _Environ) -> object:
+    if not isinstance(value, Mapping):
+        raise RefusedError
+    return value
+
+
 def _off(value: object, _environ: _Environ) -> dict[str, Any]:
     if value is False or value == "off":  # YAML reads a bare off as false
         return {"rate_limit": False}
@@ -376,6 +382,16 @@ SETTINGS: tuple[Setting, ...] = (
         "Variables on top of the plugin's environment. Names that begin with "
         "`LMCACHE_RUNTIME_PLUGIN_` or `LMCACHE_PLUGIN_` are taken.",
         _mapping_only,
+        secret=True,
+    ),
+    Setting(
+        f"{PLUGIN_KEY}settings",
+        "mapping",
+        {},
+        "a mapping",
+        "What the plugin itself is told: it finds it in LMCache's configuration and says what is "
+        "wrong with it. The supervisor does not look into it.",
+        _own_settings,
         secret=True,
     ),
 )

@@ -1,0 +1,51 @@
+"""The author's kit: what a plugin in Python needs, and nothing that costs it a start.
+
+A plugin may do without: everything here stands on the contract alone (environment,
+signals, output). Importing this package loads a handful of small modules of the
+standard library; whatever is larger is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from .address import ApiAddress
+from .context import Context, context
+from .errors import ContextError, SettingsError
+from .periodic import Tick, every
+from .printing import debug, error, info, warning
+from .retry import Backoff
+from .running import run
+from .stopping import Stop, Stopped
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import logging
+
+__all__ = [
+    "ApiAddress",
+    "Backoff",
+    "Context",
+    "ContextError",
+    "SettingsError",
+    "Stop",
+    "Stopped",
+    "Tick",
+    "context",
+    "debug",
+    "error",
+    "every",
+    "info",
+    "logging_handler",
+    "run",
+    "warning",
+]
+
+
+def logging_handler() -> logging.Handler:
+    """Return a handler that prints records of :mod:`logging`, with their levels.
+
+    Add it to the root logger, and what libraries log reaches the engine's log
+    as errors, warnings and so on.
+    """
+    from .log_handler import PrintingHandler  # logging costs some milliseconds
+
+    return PrintingHandler()

@@ -1,0 +1,201 @@
+"""What a plugin is told: by the contract, through its environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .address import ApiAddress, internal_api
+from .errors import ContextError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import TypeVar
+
+    S = TypeVar("S")
+
+_OWN = "LMCACHE_RUNTIME_PLUGIN_"
+_OLDER = "LMCACHE_PLUGIN_"
+
+
+def context() -> Context:
+    """Return the context of this process.
+
+    Raises:
+        ContextError: It was not started as a plugin.
+    """
+    return Context.from_environ()
+
+
+class Context:
+    """Who the plugin is, which engine it belongs to and what it was configured with.
+
+    Attributes:
+        role: ``SCHEDULER``, ``WORKER`` or ``SERVER``; empty where the host has no roles.
+        worker_id: Rank of the worker in its replica; -1 on the scheduler.
+        worker_count: Workers of the replica.
+        dp_rank: Index of the data-parallel replica.
+        dp_size: Number of data-parallel replicas.
+        engine_pid: The engine process; None where LMCache's own launcher did not say.
+        name: The plugin's name, as the log and the settings have it.
+        host: Name of this host (in Kubernetes: of the pod).
+    """
+
+    def __init__(
+        self,
+        *,
+        role: str,
+        worker_id: int,
+        worker_count: int,
+        name: str,
+        dp_rank: int = 0,
+        dp_size: int = 1,
+        engine_pid: int | None = None,
+        host: str = "",
+        config: Mapping[str, object] | None = None,
+        config_file: str | None = None,
+        config_text: str | None = None,
+        path: str = "",
+    ) -> None:
+        self.role = role
+        self.worker_id = worker_id
+        self.worker_count = worker_count
+        self.dp_rank = dp_rank
+        self.dp_size = dp_size
+        self.engine_pid = engine_pid
+        self.name = name
+        self.host = host or os.uname().nodename
+        self._config = config
+        self._config_file = config_file
+        self._config_text = config_text
+        self._path = path
+
+    @classmethod
+    def from_environ(
+        cls, environ: Mapping[str, str] | None = None, path: str | None = None
+    ) -> Context:
+        """Read the variables of the contract, the older names where there are no newer ones.
+
+        Args:
+            environ: The environment; None: this process's.
+            path: The plugin's file; None: what this process was started with.
+
+        Raises:
+            ContextError: A variable is missing or is not what it should be.
+        """
+        found = os.environ if environ is None else environ
+        path = sys.argv[0] if path is None else path
+
+        def text(name: str) -> str | None:
+            value = found.get(f"{_OWN}{name}")
+            return found.get(f"{_OLDER}{name}") if value is None else value
+
+        def number(name: str, default: int) -> int:
+            value = text(name)
+            try:
+                return default if value is None else int(value)
+            except ValueError:
+                raise ContextError(
+                    f"cannot read {_OWN}{name}: found {value!r}, accepted is a whole number"
+                ) from None
+
+        role = text("ROLE")
+        if role is None:
+            raise ContextError(
+                f"not started by LMCache: {_OWN}ROLE is not set; "
+                "try it with 'lmcache-plugins run -c lmcache.yaml'"
+            )
+        return cls(
+            role=role.upper(),
+            worker_id=number("WORKER_ID", -1),
+            worker_count=number("WORKER_COUNT", 1),
+            dp_rank=number("DP_RANK", 0),
+            dp_size=number("DP_SIZE", 1),
+            engine_pid=number("ENGINE_PID", 0) or None,
+            name=text("NAME") or os.path.splitext(os.path.basename(path))[0],
+            config_file=text("CONFIG_FILE"),
+            config_text=text("CONFIG"),
+            path=path,
+        )
+
+    @property
+    def label(self) -> str:
+        """The engine process in words: ``scheduler``, ``worker 1``, ``dp 1 worker 0``."""
+        words = [f"dp {self.dp_rank}"] if self.dp_size > 1 else []
+        words.append(self.role.lower() or "engine")
+        if self.role == "WORKER":
+            words.append(str(self.worker_id))
+        return " ".join(words)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the plugin may be called in the settings, from general to specific."""
+        names = [self.name]
+        parts = self._path.split("/")
+        names += ["/".join(parts[i:]) for i in range(len(parts) - 1, -1, -1)]
+        return tuple(dict.fromkeys(name for name in names if name))
+
+    @property
+    def config(self) -> Mapping[str, object]:
+        """LMCache's configuration, read when first asked for; empty where there is none.
+
+        Raises:
+            ContextError: It is not what LMCache writes.
+        """
+        if self._config is None:
+            self._config = _read_config(self._config_file, self._config_text)
+        return self._config
+
+    @property
+    def internal_api(self) -> ApiAddress | None:
+        """Where this engine process's internal API server listens; None: it has none."""
+        return internal_api(self.config, self.role, self.worker_id)
+
+    @property
+    def raw_settings(self) -> Mapping[str, object]:
+        """The plugin's own section as it was written; empty where there is none."""
+        from .sections import own_section
+
+        return own_section(self)[1]
+
+    def settings(self, kind: type[S]) -> S:
+        """Return the plugin's own section, validated.
+
+        It stands in ``lmcache.yaml`` under
+        ``extra_config.runtime_plugins.plugins.NAME.settings``. Each problem is
+        printed in one line, with the full key; where a value is wrong, the
+        default is taken and the rest goes on.
+
+        Args:
+            kind: A ``msgspec.Struct`` class: fields with types, defaults and limits.
+
+        Raises:
+            SettingsError: A required value is missing or wrong; or msgspec is
+                not installed.
+        """
+        from .sections import read_settings
+
+        return read_settings(self, kind)
+
+
+def _read_config(path: str | None, text: str | None) -> Mapping[str, object]:
+    import json
+
+    source = f"{_OWN}CONFIG"
+    if path:
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                text, source = file.read(), path
+        except OSError as error:
+            if text is None:
+                raise ContextError(f"cannot read {path!r}: {error.strerror}") from error
+    if not text:
+        return {}
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise ContextError(f"cannot read {source}: {error}") from error
+    if not isinstance(config, dict):
+        raise ContextError(f"cannot read {source}: it is no JSON object")
+    return config

@@ -1,0 +1,50 @@
+"""Run a plugin's main function: what goes wrong is one line and the right exit code."""
+
+from __future__ import annotations
+
+import sys
+
+from .context import context
+from .errors import NOT_AGAIN, ContextError, SettingsError
+from .printing import debug, error
+from .stopping import Stop, Stopped
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .context import Context
+
+
+def run(main: Callable[[Context, Stop], int | None]) -> int:
+    """Call ``main`` and return the exit code.
+
+    Settings that it cannot work with end it with 125, "do not restart me";
+    any other exception is one line, its traceback for debugging, and code 1.
+    Without an engine the line says how to try the plugin, and the code is 2.
+
+    Args:
+        main: Gets the context and what says when to end; returns an exit code,
+            or None for 0.
+    """
+    try:
+        ctx = context()
+    except ContextError as wrong:
+        print(f"error: {wrong}", file=sys.stderr)
+        return 2
+    stop = Stop(ctx)
+    try:
+        return main(ctx, stop) or 0
+    except Stopped:
+        return 0
+    except (SettingsError, ContextError) as wrong:
+        error(f"{str(wrong)[:1].upper()}{str(wrong)[1:]}")
+        return NOT_AGAIN
+    except Exception as failure:  # noqa: BLE001 - the last place to say it
+        import traceback
+
+        where = traceback.extract_tb(failure.__traceback__)[-1]
+        text = "; ".join(str(failure).splitlines())
+        error(f"Failed: {type(failure).__name__}: {text} ({where.name}, line {where.lineno})")
+        debug(traceback.format_exc())
+        return 1
