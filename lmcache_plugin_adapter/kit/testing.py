@@ -1,0 +1,43 @@
+"""The fixture ``run_plugin`` for pytest: a plugin under a stand-in engine, for real.
+
+Installed as a plugin of pytest, so tests need no import::
+
+    def test_it_says_hello(run_plugin):
+        plugin = run_plugin("worker_hello.py", role="worker")
+        assert plugin.wait_for("hello").level == "info"
+        assert plugin.stop() == 0
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from .trial import Trial
+
+__all__ = ["run_plugin"]
+
+
+@pytest.fixture
+def run_plugin(tmp_path: Path) -> Iterator[Callable[..., Trial]]:
+    """Run plugins as an engine does; they and their engines end with the test.
+
+    Call it as :class:`.trial.Trial`, without ``directory``.
+    """
+    from .trial import Trial  # for the tests that use it only: pytest loads this file for all
+
+    trials: list[Trial] = []
+
+    def run(plugin: str | Path, **options: Any) -> Trial:
+        directory = tmp_path / f"engine-{len(trials)}"
+        trials.append(Trial(plugin, directory=directory, **options))
+        return trials[-1].begin()
+
+    yield run
+    for trial in trials:
+        trial.stop()
