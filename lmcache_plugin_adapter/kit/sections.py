@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lmcache_plugin_adapter.describe import describe_type
 
 from .errors import SettingsError
-from .printing import error
+from .printing import emit, error
 
 if TYPE_CHECKING:
     from .context import Context
@@ -46,13 +46,18 @@ def read_settings(ctx: Context, kind: type[S]) -> S:
     """Do what :meth:`.context.Context.settings` says."""
     where, section = own_section(ctx)
     try:
-        import msgspec
-    except ImportError:
+        from .typed import Reader
+    except ImportError as missing:
+        if missing.name != "msgspec":
+            raise
         raise SettingsError(
-            "cannot read the settings: msgspec is not installed in the environment of the plugin; "
+            "cannot read settings: msgspec is not installed where the plugin runs; "
             "pip install 'lmcache-plugin-adapter[gallery]'"
         ) from None
-    try:
-        return msgspec.convert(dict(section), kind)
-    except msgspec.ValidationError as wrong:
-        raise SettingsError(f"cannot use '{where}': {wrong}") from wrong
+    reader = Reader()
+    settings: S | None = reader.section(where, section, kind)  # type: ignore[type-var]
+    for level, text in reader.problems:
+        emit(level, text)
+    if settings is None:
+        raise SettingsError(f"cannot work with the settings in '{where}': see above")
+    return settings
