@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .cli_config import UsageError, engine_processes, read_config, read_server
 from .cli_output import fail, say
 from .discovery import scan
 from .environment import plugin_path
+from .frozen import replaced
 from .identity import Role
 from .locations import merge_locations
 from .patience import patiently
 from .plan import Planner
-from .problem import Level, Problem, quoted
+from .problem import Problem, quoted
 from .server_config import server_identity
 from .settings import PREFIX, read_settings
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .identity import ProcessIdentity
     from .lmcache_yaml import StandInConfig
     from .plan import CheckedFile
+    from .problem import Level
     from .server_config import ServerConfig
     from .settings import Settings
 
@@ -189,7 +191,7 @@ def in_words(identities: Iterable[ProcessIdentity]) -> str:
 
 
 def _replica_in_words(members: list[ProcessIdentity]) -> str:
-    words = [replace(one, dp_size=1).label for one in members if one.role is not Role.WORKER]
+    words = [replaced(one, dp_size=1).label for one in members if one.role is not Role.WORKER]
     ranks = [one.worker_id for one in members if one.role is Role.WORKER]
     if ranks:
         words.append(f"{'worker' if len(ranks) == 1 else 'workers'} {_ranges(ranks)}")

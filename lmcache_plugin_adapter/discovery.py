@@ -10,14 +10,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from .frozen import frozen
 from .naming import NotAPlugin, PluginName, parse_name
 from .problem import Problem, quoted
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Set
+    from typing import Literal
+
+    EntryKind = Literal["file", "special", "broken", "directory"]
 
 MAX_ENTRIES = 100_000
 """A location with more directory entries is not searched to its end: it is probably
@@ -34,10 +37,8 @@ _KINDS = {
     stat.S_IFCHR: "a character device",
 }
 
-EntryKind = Literal["file", "special", "broken", "directory"]
 
-
-@dataclass(frozen=True)
+@frozen
 class Found:
     """One entry of a location.
 
@@ -91,7 +92,7 @@ class Found:
         return (facts.st_dev, facts.st_ino, facts.st_mtime_ns, facts.st_size)
 
 
-@dataclass(frozen=True)
+@frozen
 class Scan:
     """What all locations hold.
 
@@ -161,7 +162,8 @@ def _ignore(location: str) -> None:
     """Stand in for a caller who does not follow the progress."""
 
 
-class _Directory(NamedTuple):
+@frozen
+class _Directory:
     """A directory to search."""
 
     relative: str
@@ -169,16 +171,16 @@ class _Directory(NamedTuple):
     linked: bool
 
 
-@dataclass
 class _Search:
     """The search of one location."""
 
-    location: str
-    progress: Callable[[str], None]
-    entries: list[Found] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    complete: bool = True
-    seen: int = 0
+    def __init__(self, location: str, progress: Callable[[str], None]) -> None:
+        self.location = location
+        self.progress = progress
+        self.entries: list[Found] = []
+        self.problems: list[Problem] = []
+        self.complete = True
+        self.seen = 0
 
     def run(self) -> None:
         self.progress(self.location)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from .frozen import frozen
 from .problem import Problem
 from .settings_table import EXEC_STRING_LIMIT
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -26,7 +26,7 @@ _METRICS_HANDED_OVER = f"{_OWN}{METRICS_DIRECTORY}"
 _METRICS_LOWER_CASE = METRICS_DIRECTORY.lower()
 
 
-@dataclass(frozen=True)
+@frozen
 class Variable:
     """One row of the table.
 

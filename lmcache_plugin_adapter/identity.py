@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from .frozen import frozen
 
 
 class Role(str, enum.Enum):
@@ -38,7 +39,7 @@ class Role(str, enum.Enum):
         raise ValueError(f"unknown role {value!r}: accepted are {accepted} in any case, or None")
 
 
-@dataclass(frozen=True)
+@frozen
 class ProcessIdentity:
     """What decides which plugins run in a process and what they are told.
 

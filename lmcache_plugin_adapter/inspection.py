@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from .discovery import reason
+from .frozen import frozen
 from .interpreter import Interpreters
 from .permissions import PermissionRules
 from .selection import names_of
 from .settings import PREFIX
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from .settings import PluginSettings, Settings
 
 
-@dataclass(frozen=True)
+@frozen
 class Inspection:
     """What was learnt from looking at a file.
 

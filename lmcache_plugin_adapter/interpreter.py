@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass, field
 
+from .frozen import frozen
 from .problem import Problem, quoted
 from .shebang import HEAD_BYTES, Shebang, read_env, read_shebang
 
@@ -15,7 +15,7 @@ _ELF = b"\x7fELF"
 _PYTHON = re.compile(rb"python(\d+(\.\d+)?)?")
 
 
-@dataclass(frozen=True)
+@frozen
 class Command:
     """How to start a plugin, or why it cannot be started.
 
@@ -221,14 +221,14 @@ class Interpreters:
         )
 
 
-@dataclass
 class _Choice:
     """One decision under way."""
 
-    script: bytes
-    head: bytes = b""
-    warnings: list[str] = field(default_factory=list)
-    hints: list[Problem] = field(default_factory=list)
+    def __init__(self, script: bytes) -> None:
+        self.script = script
+        self.head = b""
+        self.warnings: list[str] = []
+        self.hints: list[Problem] = []
 
     @property
     def is_elf(self) -> bool:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
-from typing import TYPE_CHECKING
 
 from .describe import describe_type, show
 from .problem import Problem
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -130,6 +129,8 @@ def unquoted(text: str) -> str:
     """Take quotes off as LMCache does (``_parse_quoted_string`` in its ``config_base.py``)."""
     text = text.strip()
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
+        import ast
+
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -165,19 +166,17 @@ def split_variable(text: str) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-_FLOW_ITEM = re.compile(
-    r"""\s*(?: "(?P<double>(?:[^"\\]|\\.)*)" | '(?P<single>(?:[^']|'')*)'
-           | (?P<plain>[^\s,\[\]{}"'][^,\[\]{}]*?) )\s*(?P<end>[,\]])""",
-    re.VERBOSE | re.DOTALL,
-)
+_FLOW_ITEM = r"""(?xs)\s*(?: "(?P<double>(?:[^"\\]|\\.)*)" | '(?P<single>(?:[^']|'')*)'
+    | (?P<plain>[^\s,\[\]{}"'][^,\[\]{}]*?) )\s*(?P<end>[,\]])"""
 
 
 def _split_flow_list(text: str) -> list[object]:
     """Read the YAML list ``[/a, '/b']``: plain and quoted texts, no nesting."""
     items: list[object] = []
+    item = re.compile(_FLOW_ITEM)
     at = 1
     while text[at:].strip() != "]":
-        match = _FLOW_ITEM.match(text, at)
+        match = item.match(text, at)
         if match is None:
             raise LocationError("it begins with '[' and cannot be read as a list of locations")
         if match["double"] is not None:

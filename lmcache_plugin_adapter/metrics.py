@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from importlib.machinery import SourceFileLoader
 
 from .lifecycle import State
 from .output import printable
@@ -162,6 +161,8 @@ _GAUGE = "gauge_livemax"
 
 
 def _load(path: str) -> object:
+    from importlib.machinery import SourceFileLoader
+
     loader = SourceFileLoader(f"{__package__}._mmap_dict", path)
     module = type(sys)(loader.name)
     loader.exec_module(module)

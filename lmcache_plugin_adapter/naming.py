@@ -8,23 +8,24 @@ from __future__ import annotations
 import functools
 import os.path
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
+from .frozen import frozen
 from .identity import Role
 from .nearmiss import near_miss
 from .problem import quoted
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Literal
 
     from .identity import ProcessIdentity
 
-RoleWord = Literal["scheduler", "worker", "all", "server"]
+    RoleWord = Literal["scheduler", "worker", "all", "server"]
+    NotAPluginKind = Literal["hidden", "private", "leftover", "data", "near-miss", "no-role"]
+
 ROLE_WORDS: tuple[RoleWord, ...] = ("scheduler", "worker", "all", "server")
 """The first word of a plugin's name. ``all`` is every role."""
-
-NotAPluginKind = Literal["hidden", "private", "leftover", "data", "near-miss", "no-role"]
 
 LMCACHE_EXTENSIONS = (".py", ".sh")
 """The only endings that LMCache's own launcher runs (in this case)."""
@@ -45,7 +46,7 @@ _DATA = frozenset(_DATA_ENDINGS.split())
 _LETTERS = re.compile(r"[A-Za-z]+")
 
 
-@dataclass(frozen=True)
+@frozen
 class PluginName:
     """What the name of a plugin file says.
 
@@ -79,7 +80,7 @@ class PluginName:
         return {"worker": "every worker", "all": "every process"}.get(self.role, self.role)
 
 
-@dataclass(frozen=True)
+@frozen
 class NotAPlugin:
     """Why a file is not a plugin by its name.
 

@@ -13,51 +13,34 @@ import errno
 import os
 import shlex
 import stat
-from dataclasses import dataclass
-from typing import Protocol
 
+from .frozen import frozen
 from .problem import quoted
 
 _LINKS = 40
 """How many symbolic links the kernel follows in one path (MAXSYMLINKS)."""
 
 
-class FileFacts(Protocol):
-    """What the rules need to know of the system; tests have one of their own."""
+class FileFacts:
+    """What the rules need to know of this machine; tests have a machine of their own."""
 
     def lstat(self, path: str) -> os.stat_result:
         """Return what :func:`os.lstat` says."""
-        ...
-
-    def readlink(self, path: str) -> str:
-        """Return where a link leads."""
-        ...
-
-    def is_read_only(self, path: str) -> bool:
-        """Tell whether the file system of ``path`` is mounted read-only."""
-        ...
-
-
-class RealFiles:
-    """The facts of this machine."""
-
-    def lstat(self, path: str) -> os.stat_result:
-        """See :class:`FileFacts`."""
         return os.lstat(path)
 
     def readlink(self, path: str) -> str:
-        """See :class:`FileFacts`."""
+        """Return where a link leads."""
         return os.readlink(path)
 
     def is_read_only(self, path: str) -> bool:
-        """See :class:`FileFacts`."""
+        """Tell whether the file system of ``path`` is mounted read-only."""
         try:
             return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
         except OSError:
             return False
 
 
-@dataclass(frozen=True)
+@frozen
 class Finding:
     """One thing about a path that lets somebody else change a plugin.
 
@@ -74,7 +57,7 @@ class Finding:
     mend: str
 
 
-@dataclass(frozen=True)
+@frozen
 class _Place:
     """A directory or file that a path led to, without a link left in ``path``."""
 
@@ -92,7 +75,7 @@ class PermissionRules:
     """
 
     def __init__(self, facts: FileFacts | None = None, uid: int | None = None) -> None:
-        self._facts = RealFiles() if facts is None else facts
+        self._facts = FileFacts() if facts is None else facts
         self._uid = os.geteuid() if uid is None else uid
         self._trusted = {0, self._uid}
         self._directories: dict[str, _Place] = {}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 from .discovery import Scan, scan
+from .frozen import frozen
 from .inspection import Inspection, Inspector
 from .naming import NotAPlugin, PluginName, name_warning, runs_on
 from .nearmiss import near_miss
@@ -14,21 +13,25 @@ from .problem import Problem, quoted
 from .selection import could_run, is_wanted, names_of, select, unique_names, without_filter
 from .settings import PREFIX
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence, Set
+    from typing import Literal
 
     from .discovery import Found
     from .identity import ProcessIdentity
     from .problem import Level
     from .settings import PluginSettings, Settings
 
+    FileStatus = Literal[
+        "runs", "refused", "disabled", "duplicate", "elsewhere", "no-role", "ignored"
+    ]
+
 _NAME_WARNINGS = 10
 """So many misnamed files are named in the log; a check lists them all."""
 
-FileStatus = Literal["runs", "refused", "disabled", "duplicate", "elsewhere", "no-role", "ignored"]
 
-
-@dataclass(frozen=True)
+@frozen
 class PlannedPlugin:
     """A plugin that a process runs, or has to refuse.
 
@@ -55,7 +58,7 @@ class PlannedPlugin:
     refused: str | None
 
 
-@dataclass(frozen=True)
+@frozen
 class CheckedFile:
     """What becomes of one entry of a location, for people to read.
 
@@ -85,7 +88,7 @@ class CheckedFile:
     problems: tuple[Problem, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Plan:
     """What one process does.
 

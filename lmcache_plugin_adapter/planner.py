@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
 
 from .environment import config_text, plugin_environment, plugin_path, write_config_file
 from .locations import merge_locations
@@ -23,6 +22,7 @@ from .spec import LaunchSpec
 from .sweep import end_strays
 from .wording import count_processes
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any

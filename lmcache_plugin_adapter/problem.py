@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from .frozen import frozen
 
-Level = Literal["error", "warning", "note"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Level = Literal["error", "warning", "note"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Problem:
     """Something found wrong that does not stop the rest.
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from .frozen import replaced
 from .naming import LMCACHE_EXTENSIONS, PluginName, runs_on
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -78,7 +78,7 @@ def _path(found: Found) -> bytes:
 
 def without_filter(identity: ProcessIdentity) -> ProcessIdentity:
     """Return the process as one that runs every plugin."""
-    return replace(identity, role=None)
+    return replaced(identity, role=None)
 
 
 def names_of(found: Found) -> tuple[str, str, str, str]:

@@ -9,24 +9,28 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
 
 from .describe import describe_type, show
+from .frozen import frozen
 from .nearmiss import near_miss
 from .problem import Problem
 from .settings_table import PLUGIN_KEY, SETTINGS, RefusedError, Setting, exec_variable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+    _Values = dict[str, Any]
+    _Found = Mapping[Any, object]
+    _Rows = Mapping[str, Setting]
 
 PREFIX = "extra_config.runtime_plugins"
 """Where the settings stand in ``lmcache.yaml``; messages give keys in full."""
 
 _NO_EFFECT = "it has no effect"
-_Values = dict[str, Any]
-_Found = Mapping[Any, object]
-_Rows = Mapping[str, Setting]
 
 
-@dataclass(frozen=True)
+@frozen
 class Backoff:
     """Seconds that a restart waits: ``initial``, doubling up to ``max``.
 
@@ -38,7 +42,7 @@ class Backoff:
     reset_after: float
 
 
-@dataclass(frozen=True)
+@frozen
 class RateLimit:
     """Lines of a plugin that reach the engine's log: ``lines`` in each ``per`` seconds.
 
@@ -50,7 +54,7 @@ class RateLimit:
     burst: int
 
 
-@dataclass(frozen=True)
+@frozen
 class LogFiles:
     """One file per plugin in ``directory``, rotated before it passes ``max_bytes``.
 
@@ -64,7 +68,7 @@ class LogFiles:
     files: int
 
 
-@dataclass(frozen=True)
+@frozen
 class PluginSettings:
     """What is in force for one plugin, complete.
 
@@ -97,7 +101,7 @@ class PluginSettings:
     leftovers: Literal["stop", "keep"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Settings:
     """Everything under ``extra_config.runtime_plugins``.
 

@@ -7,12 +7,18 @@ This is the only place where any of these is written. The parser
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
 
+from .frozen import frozen
 from .locations import LocationError, expand
 from .nearmiss import near_miss
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    _Environ = Mapping[str, str]
 
 PLUGIN_KEY = "plugins.NAME."
 """How the table spells the keys that only one plugin's settings have."""
@@ -24,14 +30,12 @@ EXEC_STRING_LIMIT = 131_072
 OWN_VARIABLES = ("LMCACHE_RUNTIME_PLUGIN_", "LMCACHE_PLUGIN_")
 """How the names of the variables begin that a plugin is told everything by."""
 
-_Environ = Mapping[str, str]
-
 
 class RefusedError(ValueError):
     """A value is not accepted; the text, if any, says more than the table does."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Setting:
     """One row of the table.
 
@@ -54,7 +58,7 @@ class Setting:
     default: Any
     accepted: str
     meaning: str
-    read: Callable[[object, _Environ], Any] = field(repr=False)
+    read: Callable[[object, _Environ], Any]
     per_plugin: bool = False
     secret: bool = False
 

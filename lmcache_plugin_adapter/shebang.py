@@ -7,8 +7,12 @@ order mark before the line and a carriage return at its end.
 from __future__ import annotations
 
 import os.path
-from dataclasses import dataclass
-from typing import Literal
+
+from .frozen import frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
 
 HEAD_BYTES = 512
 """How much of a file :func:`read_shebang` needs to see."""
@@ -23,7 +27,7 @@ _QUOTE, _DOUBLE, _BACKSLASH = b"'\"\\"
 _WHITE = b" \t\n\v\f\r"
 
 
-@dataclass(frozen=True)
+@frozen
 class Shebang:
     """What a ``#!`` line asks for.
 
@@ -50,7 +54,7 @@ class Shebang:
         return [self.interpreter] if self.argument is None else [self.interpreter, self.argument]
 
 
-@dataclass(frozen=True)
+@frozen
 class EnvCommand:
     """What ``env`` would do with its part of a shebang.
 

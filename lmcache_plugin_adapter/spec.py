@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
 
+from .frozen import frozen
 from .identity import ProcessIdentity, Role
 
 
-@dataclass(frozen=True)
+@frozen
 class LaunchSpec:
     """Everything the plugins of one engine process depend on.
 
@@ -38,7 +38,7 @@ class LaunchSpec:
     def to_bytes(self) -> bytes:
         """Serialise; what is not JSON in ``locations`` becomes its text."""
         header = {
-            "identity": asdict(self.identity),
+            "identity": vars(self.identity),
             "locations": self.locations,
             "engine_pid": self.engine_pid,
             "run_id": self.run_id,

@@ -7,7 +7,6 @@ import os
 import stat
 import subprocess
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +23,7 @@ from lmcache_plugin_adapter.environment import (
     plugin_path,
     write_config_file,
 )
+from lmcache_plugin_adapter.frozen import replaced
 from lmcache_plugin_adapter.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.settings_table import EXEC_STRING_LIMIT
 from lmcache_plugin_adapter.spec import LaunchSpec
@@ -45,7 +45,7 @@ SPEC = LaunchSpec(
 
 def with_config(config: object) -> LaunchSpec:
     """Return a launch spec with this configuration, laid out as LMCache does."""
-    return replace(SPEC, config_json=json.dumps(config, indent=2))
+    return replaced(SPEC, config_json=json.dumps(config, indent=2))
 
 
 def test_a_plugin_is_told_everything() -> None:
@@ -92,7 +92,7 @@ def test_the_table_has_every_variable() -> None:
 )
 def test_roles_are_upper_case(identity: ProcessIdentity, role: str, worker_id: str) -> None:
     """Empty without a role, as LMCache's multiprocess server has it."""
-    environment, _ = plugin_environment(replace(SPEC, identity=identity), {}, None)
+    environment, _ = plugin_environment(replaced(SPEC, identity=identity), {}, None)
     assert environment[f"{OWN}ROLE"] == environment[f"{OLDER}ROLE"] == role
     assert environment[f"{OWN}WORKER_ID"] == environment[f"{OLDER}WORKER_ID"] == worker_id
 
@@ -161,7 +161,7 @@ def test_a_complete_configuration_is_handed_on_as_it_is() -> None:
 )
 def test_a_broken_configuration_is_handed_on_and_said(text: str, reason: str) -> None:
     """The plugin may make something of it; nobody else can."""
-    environment, problems = plugin_environment(replace(SPEC, config_json=text), {}, None)
+    environment, problems = plugin_environment(replaced(SPEC, config_json=text), {}, None)
     assert environment[CONFIG] == text
     assert [problem.level for problem in problems] == ["warning"]
     assert reason in problems[0].text
@@ -170,7 +170,7 @@ def test_a_broken_configuration_is_handed_on_and_said(text: str, reason: str) ->
 @pytest.mark.parametrize("text", ["", " \n"])
 def test_no_configuration_at_all_becomes_one_with_locations(text: str) -> None:
     """What the engine could not serialise is replaced by what is known."""
-    environment, problems = plugin_environment(replace(SPEC, config_json=text), {}, None)
+    environment, problems = plugin_environment(replaced(SPEC, config_json=text), {}, None)
     expected = {"runtime_plugin_locations": ["/p"], "extra_config": None}
     assert json.loads(environment[CONFIG] or "") == expected
     assert "it is empty" in problems[0].text
@@ -208,7 +208,9 @@ def test_two_keys_over_the_limit_are_left_out() -> None:
 
 def test_non_ascii_that_the_locale_cannot_encode_still_arrives() -> None:
     """JSON can say it in ASCII."""
-    spec = replace(SPEC, config_json='{"runtime_plugin_locations": ["\ud800"], "extra_config": {}}')
+    spec = replaced(
+        SPEC, config_json='{"runtime_plugin_locations": ["\ud800"], "extra_config": {}}'
+    )
     environment, problems = plugin_environment(spec, {}, None)
     assert (environment[CONFIG] or "").isascii()
     assert json.loads(environment[CONFIG] or "")["runtime_plugin_locations"] == ["\ud800"]
@@ -232,7 +234,7 @@ def test_the_kernel_takes_the_longest_configuration() -> None:
     room = EXEC_STRING_LIMIT - len(f"{CONFIG}={empty}") - 1
     for more, whole in ((0, True), (1, False)):
         text = json.dumps({**WHOLE, "x": "x" * (room + more)})
-        environment, problems = plugin_environment(replace(SPEC, config_json=text), {}, "/c")
+        environment, problems = plugin_environment(replaced(SPEC, config_json=text), {}, "/c")
         variables = {name: value for name, value in environment.items() if value is not None}
         out = subprocess.run(
             [sys.executable, "-c", f"import os; print(os.environ[{CONFIG!r}])"],
@@ -275,7 +277,7 @@ def test_the_environment_can_always_be_handed_to_a_program(
     config_file: str | None,
 ) -> None:
     """Nothing raises, and every value is one the kernel takes."""
-    spec = replace(SPEC, config_json=config, locations=locations, run_id=run_id, python=python)
+    spec = replaced(SPEC, config_json=config, locations=locations, run_id=run_id, python=python)
     environ = {"PROMETHEUS_MULTIPROC_DIR": metrics} | ({} if path is None else {"PATH": path})
     environment, problems = plugin_environment(spec, environ, config_file)
     for name, value in environment.items():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import lmcache_plugin_adapter
-from lmcache_plugin_adapter.permissions import Finding, PermissionRules, RealFiles
+from lmcache_plugin_adapter.permissions import FileFacts, Finding, PermissionRules
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -302,15 +302,15 @@ def test_a_name_with_control_characters_stays_on_one_line(tmp_path: Path) -> Non
 
 def test_read_only_mounts_are_recognised(tmp_path: Path) -> None:
     """As /proc/self/mounts lists them; the test's own directory is writable."""
-    assert not RealFiles().is_read_only(str(tmp_path))
-    assert not RealFiles().is_read_only(str(tmp_path / "missing"))
+    assert not FileFacts().is_read_only(str(tmp_path))
+    assert not FileFacts().is_read_only(str(tmp_path / "missing"))
     with open("/proc/self/mounts") as mounts:
         rows = [line.split() for line in mounts]
     read_only = [row[1] for row in rows if "ro" in row[3].split(",") and os.path.isdir(row[1])]
     mounted_once = [path for path in read_only if [row[1] for row in rows].count(path) == 1]
     if not mounted_once:
         pytest.skip("nothing is mounted read-only here")
-    assert RealFiles().is_read_only(mounted_once[0])
+    assert FileFacts().is_read_only(mounted_once[0])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmcache_plugin_adapter.frozen import replaced
 from lmcache_plugin_adapter.settings import (
     PREFIX,
     Backoff,
@@ -34,7 +34,7 @@ def read(section: object) -> tuple[Settings, list[Problem]]:
 def one_problem(section: object) -> Problem:
     """Return the only problem of settings that change nothing."""
     settings, problems = read(section)
-    assert dataclasses.replace(settings, plugins={}) == DEFAULTS
+    assert replaced(settings, plugins={}) == DEFAULTS
     assert len(problems) == 1, problems
     return problems[0]
 
@@ -65,9 +65,7 @@ def test_keys_with_nothing_after_them_are_as_if_absent() -> None:
     section["plugins"] = {"a": None, "b": {"env": None, "args": None, "log": None}}
     settings, problems = read(section)
     assert problems == []
-    assert settings == dataclasses.replace(
-        DEFAULTS, plugins={"a": DEFAULTS.defaults, "b": DEFAULTS.defaults}
-    )
+    assert settings == replaced(DEFAULTS, plugins={"a": DEFAULTS.defaults, "b": DEFAULTS.defaults})
 
 
 @pytest.mark.parametrize(
@@ -98,8 +96,8 @@ def test_a_general_setting_holds_for_every_plugin(
     """What is set in general reaches plugins with settings of their own too."""
     settings, problems = read({**section, "plugins": {"p": {"args": ["x"]}}})
     assert problems == []
-    assert settings.defaults == dataclasses.replace(DEFAULTS.defaults, **{field: value})
-    assert settings.plugins["p"] == dataclasses.replace(settings.defaults, args=("x",))
+    assert settings.defaults == replaced(DEFAULTS.defaults, **{field: value})
+    assert settings.plugins["p"] == replaced(settings.defaults, args=("x",))
 
 
 def test_numbers_of_seconds_are_floats_and_counts_are_ints() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from lmcache_plugin_adapter import environment
+from lmcache_plugin_adapter.frozen import replaced
 from lmcache_plugin_adapter.settings import Backoff, read_settings
 from lmcache_plugin_adapter.settings_reference import (
     ONE_PLUGIN_EXAMPLE,
@@ -49,7 +49,7 @@ def test_the_example_of_one_plugin_is_right() -> None:
     assert problems == []
     assert (
         settings.plugins["worker_0_test"].backoff
-        == dataclasses.replace(defaults.backoff, max=300)
+        == replaced(defaults.backoff, max=300)
         == Backoff(0.5, 300, 30)
     )
     assert settings.for_plugin("scheduler_report", "scheduler_report.py").enabled is False
