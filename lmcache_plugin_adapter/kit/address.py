@@ -55,16 +55,32 @@ class ApiAddress:
             base_url=self.url, timeout=timeout, transport=transport, trust_env=False
         )
 
+    def listens_in(self, pid: int) -> bool | None:
+        """Tell whether the process ``pid`` is the one that listens here.
+
+        Where several engines share a host, another one may have taken the port
+        of one that is gone, or that was never there.
+
+        Returns:
+            None if it cannot be told: the process is another user's.
+        """
+        from .listening import listens  # not every plugin asks
+
+        return listens(pid, self.port, self.socket)
+
 
 def internal_api(config: Mapping[str, object], role: str, worker_id: int) -> ApiAddress | None:
     """Return where the engine process's internal API server listens; None: it has none.
 
     Args:
         config: LMCache's configuration.
-        role: ``SCHEDULER`` or ``WORKER``.
+        role: ``SCHEDULER`` or ``WORKER``; for others it is the HTTP API of a
+            multiprocess server that is returned.
         worker_id: The worker's rank.
     """
-    if role not in ("SCHEDULER", "WORKER") or not config.get(f"{_PREFIX}enabled"):
+    if role not in ("SCHEDULER", "WORKER"):
+        return _server_api(config)
+    if not config.get(f"{_PREFIX}enabled"):
         return None
     # A scheduler that looks up by itself has an engine, whose id is that of worker 0.
     own_engine = role == "WORKER" or config.get("enable_scheduler_bypass_lookup") is True
@@ -79,3 +95,11 @@ def internal_api(config: Mapping[str, object], role: str, worker_id: int) -> Api
     return ApiAddress(
         host if isinstance(host, str) else HOST, port, f"{prefix}_{port}" if prefix else None
     )
+
+
+def _server_api(config: Mapping[str, object]) -> ApiAddress | None:
+    """Return where a multiprocess server answers (``/healthcheck``, ``/status``)."""
+    http = config.get("http_config")
+    if not isinstance(http, dict) or not isinstance(http.get("http_port"), int):
+        return None
+    return ApiAddress(str(http.get("http_host") or HOST), http["http_port"])

@@ -131,8 +131,8 @@ class Context:
     @property
     def names(self) -> tuple[str, ...]:
         """What the plugin may be called in the settings, from general to specific."""
-        names = [self.name]
         parts = self._path.split("/")
+        names = [os.path.splitext(parts[-1])[0], self.name]
         names += ["/".join(parts[i:]) for i in range(len(parts) - 1, -1, -1)]
         return tuple(dict.fromkeys(name for name in names if name))
 
@@ -149,7 +149,10 @@ class Context:
 
     @property
     def internal_api(self) -> ApiAddress | None:
-        """Where this engine process's internal API server listens; None: it has none."""
+        """Where this engine process's internal API server listens; None: it has none.
+
+        On a multiprocess server: where its HTTP API does.
+        """
         return internal_api(self.config, self.role, self.worker_id)
 
     @property

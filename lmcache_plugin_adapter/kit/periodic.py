@@ -37,26 +37,24 @@ def every(
         jitter: The random part is up to this part of ``seconds``, so that a
             fleet that was started together does not do the same in the same
             moment. 0: none.
-        stop: What ends it; None: a new one.
+        stop: What ends it; None: the last one made, or a new one.
         at_once: Whether the first round comes at once, rather than after
             ``seconds``.
     """
     if seconds <= 0 or not 0 <= jitter < 1:
         raise ValueError("'seconds' is above 0, 'jitter' from 0 to below 1")
-    stop = Stop() if stop is None else stop
+    stop = stop or Stop.latest or Stop()
     begun = time.monotonic()
-    number, missed = (0, 0) if at_once else (1, 0)
+    tick = Tick(0 if at_once else 1)
     due = begun if at_once else begun + seconds * (1 + jitter * fraction())
     while not stop.wait(due - time.monotonic()):
-        tick = Tick(number)
-        tick.missed = missed
         yield tick
-        if stop.is_set():
-            return
+        following = tick + 1
+        due = begun + seconds * (following + jitter * fraction())
         now = time.monotonic()
-        missed = -1
-        while missed < 0 or due <= now:
-            behind = int((now - begun) / seconds) - number - 1
-            step = max(behind, 1)
-            number, missed = number + step, missed + step
-            due = begun + seconds * (number + jitter * fraction())
+        if due <= now:
+            following = max(following, -int((begun - now) // seconds))
+            due = begun + seconds * (following + jitter * fraction())
+        missed = following - tick - 1
+        tick = Tick(following)
+        tick.missed = missed

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import time
+from _thread import get_ident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class Stop:
         ValueError: Not in the main thread.
     """
 
+    latest: Stop | None = None
+    """The one that was made last and not closed."""
+
     def __init__(
         self,
         context: Context | None = None,
@@ -41,9 +45,21 @@ class Stop:
         self._grace: float | None = None
         self._asked_at: float | None = None
         self._guard: _Guard | None = None
+        self._thread = get_ident()
         # Never read from: what makes it readable once wakes all who wait, at once.
         self._wake, self._waker = os.pipe()
         self._earlier = {number: signal.signal(number, self._signalled) for number in signals}
+        self._before, Stop.latest = Stop.latest, self
+
+    def close(self) -> None:
+        """Give the signals back to whom they belonged; for tests, which go on."""
+        for number, earlier in self._earlier.items():
+            signal.signal(number, earlier)
+        self._earlier = {}
+        os.close(self._wake)
+        os.close(self._waker)
+        if Stop.latest is self:
+            Stop.latest = self._before
 
     def is_set(self) -> bool:
         """Tell whether to end."""
@@ -94,12 +110,13 @@ class Stop:
 
         ``with stop.interruptible(): client.post(...)`` ends as soon as the
         signal comes, even in the middle of a read, and the program goes on
-        after the block. In the main thread only. What a C library waits for
-        without letting Python handle signals (a name being looked up) is not
-        broken off.
+        after the block. In the main thread only: there Python handles signals.
+        What a C library waits for without letting it (a name being looked up,
+        a disk that does not answer) is not broken off.
 
         Args:
-            after: Seconds that the work may still take after the signal.
+            after: Seconds that the work may still take after the signal. SIGALRM
+                is used for them.
         """
         return _Guard(self, after)
 
@@ -110,24 +127,29 @@ class Stop:
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         self.set()
-        earlier = self._earlier[number]
-        if isinstance(getattr(earlier, "__self__", None), Stop) and callable(earlier):
+        earlier = self._earlier.get(number)
+        if callable(earlier) and isinstance(getattr(earlier, "__self__", None), Stop):
             earlier(number, frame)
         if self._guard is not None:
             self._guard.signalled(frame)
 
 
 class _Guard:
-    """What :meth:`Stop.interruptible` returns."""
+    """What :meth:`Stop.interruptible` returns; each is entered once."""
 
     def __init__(self, stop: Stop, after: float) -> None:
         self._stop = stop
-        self._after = after
+        self._after = max(after, _AT_ONCE)
+        self._inside = False
+        self._armed = False
 
     def __enter__(self) -> None:
-        if self._stop.is_set():
-            self._arm()
+        if self._stop._thread != get_ident():
+            raise RuntimeError("only the main thread can be interrupted")
         self._stop._guard = self
+        if self._stop._asked_at is not None:
+            self._arm()
+        self._inside = True
 
     def __exit__(
         self,
@@ -135,25 +157,34 @@ class _Guard:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        self._inside = False
         self._stop._guard = None
-        if self._after and self._stop.is_set():
+        if self._armed:
             signal.setitimer(signal.ITIMER_REAL, 0)
         return kind is Stopped
 
     def signalled(self, frame: FrameType | None) -> None:
         """Break off the block that is running, at once or later."""
-        if self._after:
-            self._arm()
-        elif frame is None or frame.f_code not in _OWN_CODE:
+        if self._after <= _AT_ONCE and self._may_raise(frame):
             raise Stopped
+        self._arm()
 
     def _arm(self) -> None:
+        self._armed = True
         signal.signal(signal.SIGALRM, self._alarmed)
-        signal.setitimer(signal.ITIMER_REAL, max(self._after, 0.001))
+        signal.setitimer(signal.ITIMER_REAL, self._after)
 
     def _alarmed(self, _number: int, frame: FrameType | None) -> None:
-        if self._stop._guard is self and (frame is None or frame.f_code not in _OWN_CODE):
+        if self._stop._guard is not self:
+            return  # the work was done in time
+        if self._may_raise(frame):
             raise Stopped
+        signal.setitimer(signal.ITIMER_REAL, _AT_ONCE)
+
+    def _may_raise(self, frame: FrameType | None) -> bool:
+        # What is raised inside __enter__ or __exit__ would not be caught by the block.
+        return self._inside and (frame is None or frame.f_code not in _OWN_CODE)
 
 
+_AT_ONCE = 0.001
 _OWN_CODE = (_Guard.__enter__.__code__, _Guard.__exit__.__code__)

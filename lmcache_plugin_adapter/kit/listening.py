@@ -1,0 +1,62 @@
+"""Which process listens at an address, as the kernel tells it."""
+
+from __future__ import annotations
+
+import os
+
+_LISTENING_TCP = "0A"
+_LISTENING_UNIX = 0x10000  # __SO_ACCEPTCON
+
+
+def listens(pid: int, port: int, socket: str | None = None) -> bool | None:
+    """Tell whether a process listens on a TCP port, or on a unix socket where one is named.
+
+    Returns:
+        None if it cannot be told: the process is another user's.
+    """
+    try:
+        inodes = _unix(pid, socket) if socket else _tcp(pid, port)
+        if not inodes:
+            return False
+        with os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                try:
+                    target = os.readlink(entry.path)
+                except FileNotFoundError:
+                    continue  # closed meanwhile
+                if target.startswith("socket:[") and target[8:-1] in inodes:
+                    return True
+    except PermissionError:
+        return None
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return False
+
+
+def _tcp(pid: int, port: int) -> set[str]:
+    """Return the inodes of sockets that listen on ``port`` where ``pid`` sees the network."""
+    inodes = set()
+    for name in ("tcp", "tcp6"):
+        for line in _lines(f"/proc/{pid}/net/{name}"):
+            row = line.split()
+            if row[3] == _LISTENING_TCP and int(row[1].rpartition(":")[2], 16) == port:
+                inodes.add(row[9])
+    return inodes
+
+
+def _unix(pid: int, path: str) -> set[str]:
+    """Return the inodes of sockets that listen at ``path``."""
+    inodes = set()
+    for line in _lines(f"/proc/{pid}/net/unix"):
+        row = line.rstrip("\n").split(maxsplit=7)
+        if row[7:] == [path] and int(row[3], 16) & _LISTENING_UNIX:
+            inodes.add(row[6])
+    return inodes
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.readlines()[1:]
+    except FileNotFoundError:  # no IPv6, or no such process
+        return []
