@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 if __name__ == "__main__":
     # Python has put this file's directory first: its modules must not be taken
@@ -50,7 +50,8 @@ class Assignment:
 
     def to_line(self) -> bytes:
         """Serialise as one line."""
-        return json.dumps(asdict(self)).encode() + b"\n"
+        fields = {**vars(self), "identity": vars(self.identity)}
+        return json.dumps(fields).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Assignment:
