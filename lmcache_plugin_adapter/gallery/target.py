@@ -50,7 +50,9 @@ class Answer(msgspec.Struct, frozen=True):
     status: int
     reason: str
     body: str
-    """At most ``ANSWER_BYTES``, without the target's own credentials."""
+    """As text, without the target's own credentials."""
+    raw: bytes = b""
+    """As it came. At most ``ANSWER_BYTES``, as ``body``."""
     retry_after: float | None = None
     """Seconds for which the server wants to be left alone, if it said so."""
 
@@ -63,6 +65,10 @@ class Answer(msgspec.Struct, frozen=True):
     def transient(self) -> bool:
         """Whether the same request may do better later (408, 425, 429, 5xx)."""
         return self.status in _TRANSIENT or self.status >= 500
+
+    def __repr__(self) -> str:
+        """Return what may be shown: ``raw`` may not."""
+        return f"Answer({self})"
 
     def __str__(self) -> str:
         """Return one line for a message: ``HTTP 400 Bad Request: out of order sample``."""
@@ -140,6 +146,10 @@ class HttpTarget(msgspec.Struct, kw_only=True):
             raise ValueError(f"give username and password or {tokens[0]}, not both")
         if given and not basic:
             raise ValueError(f"{given[0]} needs username")
+        if any(not _sendable(text) for pair in self.headers.items() for text in pair):
+            raise ValueError("headers has characters that no header may have")
+        if not all(_sendable(text) for text in (self.bearer_token, self.username) if text):
+            raise ValueError("bearer_token or username has characters that no header may have")
         if self.key_file is not None and self.cert_file is None:
             raise ValueError("key_file needs cert_file")
 
@@ -215,16 +225,20 @@ class HttpTarget(msgspec.Struct, kw_only=True):
             headers=dict(headers or {}),
             timeout=limit,
         ) as response:
-            for piece in response.iter_bytes():
-                taken += piece
-                if len(taken) >= ANSWER_BYTES or time.monotonic() > end:
-                    break  # the status is known, and that is what counts
-            body = bytes(taken[:ANSWER_BYTES]).decode(errors="replace")
+            try:
+                for piece in response.iter_bytes():
+                    taken += piece
+                    if len(taken) >= ANSWER_BYTES or time.monotonic() > end:
+                        break
+            except httpx.HTTPError:
+                pass  # the status is known, and that is what counts
+            raw = bytes(taken[:ANSWER_BYTES])
             sent = response.request.headers.get("Authorization", "")
         return Answer(
             response.status_code,
             response.reason_phrase,
-            self._without_secrets(body, sent),
+            self._without_secrets(raw.decode(errors="replace"), sent),
+            raw,
             read_retry_after(response.headers.get("Retry-After")),
         )
 
@@ -299,9 +313,13 @@ def read_secret(key: str, path: str) -> str:
         raise TargetError(f"cannot use {key} {path!r}: not text") from None
     if not secret:
         raise TargetError(f"cannot use {key} {path!r}: it is empty")
-    if not secret.isprintable():
-        raise TargetError(f"cannot use {key} {path!r}: it has more than one line")
+    if not _sendable(secret):
+        raise TargetError(f"cannot use {key} {path!r}: more than one line, or not ASCII")
     return secret
+
+
+def _sendable(text: str) -> bool:
+    return text.isascii() and text.isprintable()
 
 
 def failure(error: Exception) -> str:

@@ -1,0 +1,174 @@
+"""Prometheus' samples as OTLP's data points, with the time at which they began to count."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    HistogramDataPoint,
+    NumberDataPoint,
+    SummaryDataPoint,
+)
+
+if TYPE_CHECKING:
+    from .exposition import Family, Sample
+    from .report import Report
+
+Key = tuple[str, frozenset[tuple[str, str]]]
+
+_MS = 1_000_000
+_CREATED = "_created"
+_ON_RESOURCE = ("job", "instance")
+
+
+class Starts:
+    """Since when each cumulative series counts.
+
+    That is what prometheus_client says in ``_created``; where it does not, the
+    time at which the series was first seen, or last seen before its value fell.
+    """
+
+    def __init__(self) -> None:
+        self._created: dict[Key, float] = {}
+        self._families: set[str] = set()
+        self._seen: dict[Key, tuple[int, float, int]] = {}
+        self._now: dict[Key, tuple[int, float, int]] = {}
+
+    def read(self, report: Report) -> None:
+        """Take the ``_created`` of a report, and what they belong to."""
+        cumulative = {
+            family.name.removesuffix("_total"): family.kind
+            for family in report.families
+            if family.kind in ("counter", "histogram", "summary")
+        }
+        self._created = {}
+        self._families = set()
+        for family in report.families:
+            for sample in family.samples:
+                base = sample.name.removesuffix(_CREATED)
+                if base != sample.name and base in cumulative:
+                    self._created[base, frozenset(sample.labels.items())] = sample.value
+                    self._families.add(sample.name)
+        self._now = {}
+
+    def is_start(self, family: Family) -> bool:
+        """Tell whether a family says nothing but when another began."""
+        return family.name in self._families
+
+    def start(self, name: str, labels: dict[str, str], value: float, time_ms: int) -> int:
+        """Return since when a series counts, in nanoseconds since 1970.
+
+        Args:
+            name: Of the metric, ``_total`` included.
+            labels: Without ``le`` and ``quantile``.
+            value: What must not fall.
+            time_ms: Of this value.
+        """
+        key = (name.removesuffix("_total"), frozenset(labels.items()))
+        created = self._created.get(key)
+        if created is not None and 0 < created * 1000 <= time_ms:
+            return int(created * 1000) * _MS
+        begun, last, last_ms = self._seen.get(key, (time_ms, value, time_ms))
+        if value < last:
+            begun = last_ms
+        self._now[key] = (begun, value, time_ms)
+        return begun * _MS
+
+    def forget_others(self) -> None:
+        """Forget the series that the report did not have."""
+        self._seen = self._now
+
+
+def plain(sample: Sample, time_ms: int, starts: Starts | None) -> NumberDataPoint:
+    """Return the point of a gauge, or of a counter where there are ``starts``."""
+    time_ms = time_ms if sample.timestamp is None else sample.timestamp
+    begun = starts.start(sample.name, sample.labels, sample.value, time_ms) if starts else 0
+    return NumberDataPoint(
+        attributes=attributes(sample.labels),
+        start_time_unix_nano=begun,
+        time_unix_nano=time_ms * _MS,
+        as_double=sample.value,
+    )
+
+
+def histograms(family: Family, time_ms: int, starts: Starts) -> list[HistogramDataPoint]:
+    """Return a point for each set of labels; one whose buckets do not add up is left out."""
+    points = []
+    for labels, samples in _grouped(family, "le"):
+        buckets = sorted(
+            (float(s.labels["le"]), s.value) for s in samples if s.name.endswith("_bucket")
+        )
+        total = _value(samples, f"{family.name}_sum")
+        count = _value(samples, f"{family.name}_count")
+        if not buckets or not math.isinf(buckets[-1][0]):
+            if count is None:
+                continue
+            buckets.append((math.inf, count))
+        counts = [round(value - below) for value, below in _steps([v for _, v in buckets])]
+        if any(one < 0 for one in counts):
+            continue
+        point = HistogramDataPoint(
+            attributes=attributes(labels),
+            start_time_unix_nano=starts.start(family.name, labels, buckets[-1][1], time_ms),
+            time_unix_nano=time_ms * _MS,
+            count=sum(counts),
+            explicit_bounds=[bound for bound, _ in buckets[:-1]],
+            bucket_counts=counts,
+        )
+        if total is not None and not math.isnan(total):
+            point.sum = total
+        points.append(point)
+    return points
+
+
+def summaries(family: Family, time_ms: int, starts: Starts) -> list[SummaryDataPoint]:
+    """Return a point for each set of labels."""
+    points = []
+    for labels, samples in _grouped(family, "quantile"):
+        count = _value(samples, f"{family.name}_count") or 0.0
+        points.append(
+            SummaryDataPoint(
+                attributes=attributes(labels),
+                start_time_unix_nano=starts.start(family.name, labels, count, time_ms),
+                time_unix_nano=time_ms * _MS,
+                count=round(count),
+                sum=_value(samples, f"{family.name}_sum") or 0.0,
+                quantile_values=[
+                    SummaryDataPoint.ValueAtQuantile(
+                        quantile=float(s.labels["quantile"]), value=s.value
+                    )
+                    for s in samples
+                    if s.name == family.name and "quantile" in s.labels
+                ],
+            )
+        )
+    return points
+
+
+def attributes(labels: dict[str, str]) -> list[KeyValue]:
+    """Return labels as attributes, those excepted that name the resource."""
+    return [
+        KeyValue(key=name, value=AnyValue(string_value=text))
+        for name, text in labels.items()
+        if name not in _ON_RESOURCE
+    ]
+
+
+def _grouped(family: Family, by: str) -> list[tuple[dict[str, str], list[Sample]]]:
+    groups: dict[frozenset[tuple[str, str]], tuple[dict[str, str], list[Sample]]] = {}
+    for sample in family.samples:
+        if sample.name.endswith(_CREATED):
+            continue
+        labels = {name: text for name, text in sample.labels.items() if name != by}
+        groups.setdefault(frozenset(labels.items()), (labels, []))[1].append(sample)
+    return list(groups.values())
+
+
+def _value(samples: list[Sample], name: str) -> float | None:
+    return next((s.value for s in samples if s.name == name), None)
+
+
+def _steps(values: list[float]) -> list[tuple[float, float]]:
+    return list(zip(values, [0.0, *values], strict=False))

@@ -1,0 +1,233 @@
+"""The metric reporter's main loop: look at the engine, give every target its share, end well."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from lmcache_plugin_adapter import kit
+
+from . import exposition, source
+from .buffer import Buffer
+from .labelling import Labeller, own_labels
+from .lane import Kind, Lane
+from .report import Report, counter, gauge
+from .settings import Buffered, MetricReporter
+from .trouble import Trouble
+
+if TYPE_CHECKING:
+    from lmcache_plugin_adapter.kit import Context, Stop
+
+    from .exposition import Family
+    from .source import Source
+
+LAST_LOOK = 0.3
+"""Part of the grace period that the last reading may take; the rest is for sending."""
+
+MARGIN = 0.3
+"""Seconds of the grace period that are left for the exit itself."""
+
+
+def report(ctx: Context, stop: Stop) -> int:
+    """Run until the engine ends.
+
+    Raises:
+        SettingsError: There is nowhere to send to.
+    """
+    settings = ctx.settings(MetricReporter)
+    if not any((settings.pushgateway, settings.remote_write, settings.otlp)):
+        raise kit.SettingsError(
+            "there is no target: give one of pushgateway, remote_write and otlp in "
+            f"'extra_config.runtime_plugins.plugins.{ctx.name}.settings'"
+        )
+    where = source.choose(ctx, settings)
+    if where is None:
+        reason = source.why_none(ctx)
+        # With vLLM's metrics on the scheduler, workers without an API are as they should be.
+        say = kit.info if settings.vllm_metrics_url and ctx.role == "WORKER" else kit.warning
+        say(f"Nothing to report: {reason}")
+        return 0
+    reporter = Reporter(ctx, settings, where)
+    reporter.start()
+    for _ in kit.every(settings.interval, jitter=0.02, stop=stop):
+        reporter.look()
+    reporter.finish(stop)
+    return 0
+
+
+class Reporter:
+    """Everything that runs beside the main thread: one thread that reads, one for each target.
+
+    Args:
+        ctx: Whose engine it is.
+        settings: What is wanted.
+        where: What is read.
+    """
+
+    def __init__(self, ctx: Context, settings: MetricReporter, where: Source) -> None:
+        self._ctx = ctx
+        self._source = where
+        self._timeout = min(settings.scrape_timeout, settings.interval)
+        self._interval = settings.interval
+        own = own_labels(ctx, settings.job, settings.instance or where.instance, settings.labels)
+        self._labeller = Labeller(own, settings.drop)
+        self._lanes = _lanes(settings, own, ctx.engine_pid)
+        self._failing = Trouble(settings.say_every)
+        self._looking = threading.Lock()
+        self._delivering = threading.Lock()
+        self._broken: BaseException | None = None
+        self._answered = False
+        self._shared = False
+        self._closed = False
+        self._last_ms = 0
+
+    def start(self) -> None:
+        """Start the targets' threads, and say what is done."""
+        for lane in self._lanes:
+            lane.start()
+        targets = ", ".join(f"{lane.kind.key} ({lane.kind.target.shown})" for lane in self._lanes)
+        kit.info(
+            f"Reads {self._source.name} ({self._source.shown}) every {self._interval:g} s "
+            f"and sends to {targets}"
+        )
+
+    def look(self, timeout: float | None = None) -> threading.Thread | None:
+        """Read in a thread of its own; None: the reading before still waits for its answer."""
+        if self._broken is not None:
+            raise self._broken
+        if not self._looking.acquire(blocking=False):
+            return None
+        thread = threading.Thread(
+            target=self._look, args=(timeout or self._timeout,), name="look", daemon=True
+        )
+        thread.start()
+        return thread
+
+    def finish(self, stop: Stop) -> None:
+        """Read once more, and send what there is as long as the grace period lasts."""
+        last = self.look(max(stop.remaining() * LAST_LOOK, 0.05))
+        if last is not None:
+            last.join(stop.remaining() * LAST_LOOK + MARGIN)
+        with self._delivering:
+            self._closed = True  # what comes later would come after the farewell
+            self._say_goodbye()
+        end = time.monotonic() + max(stop.remaining() - MARGIN, 0.0)
+        for lane in self._lanes:
+            lane.finish(end)
+        for lane in self._lanes:
+            lane.join(max(end + MARGIN / 3 - time.monotonic(), 0.0))
+            if lane.unsent:
+                kit.warning(
+                    f"Ends with {lane.unsent} samples not sent to {lane.kind.key} "
+                    f"({lane.kind.target.shown})"
+                )
+
+    def _look(self, timeout: float) -> None:
+        try:
+            if source.shared_with_worker(self._ctx, self._source):
+                self._leave_to_worker()
+            else:
+                self._shared = False
+                self._read(timeout)
+        except BaseException as error:  # noqa: BLE001 - the main thread ends with it
+            self._broken = error
+        finally:
+            self._looking.release()
+
+    def _read(self, timeout: float) -> None:
+        begun = time.monotonic()
+        now = int(time.time() * 1000)
+        if self._last_ms >= now > self._last_ms - 1000:
+            now = self._last_ms + 1  # a step of the clock; a larger one is for targets to judge
+        self._last_ms = now
+        families: list[Family] = []
+        try:
+            families = exposition.parse(self._source.read(timeout))
+            up = True
+        except (source.SourceError, exposition.ExpositionError) as error:
+            up = False
+            self._failed(str(error))
+        else:
+            self._recovered()
+        count = sum(len(family.samples) for family in families)
+        families += self._own_metrics(up, count, time.monotonic() - begun)
+        found = Report(now, begun, self._labeller.apply(families))
+        with self._delivering:
+            if self._closed:
+                return
+            for lane in self._lanes:
+                for parcel in lane.kind.pack(found):
+                    lane.buffer.put(parcel)
+
+    def _own_metrics(self, up: bool, count: int, seconds: float) -> list[Family]:
+        lost = [({"target": lane.kind.key}, float(lane.lost)) for lane in self._lanes]
+        return [
+            gauge("up", "Whether the engine's metrics could be read.", float(up)),
+            gauge("scrape_duration_seconds", "How long the reading took.", seconds),
+            gauge("scrape_samples_scraped", "How many samples it had.", float(count)),
+            counter(
+                "lmcache_metric_reporter_lost_samples_total",
+                "Samples that a target refused, or that its buffer had no room for.",
+                lost,
+            ),
+        ]
+
+    def _failed(self, reason: str) -> None:
+        what = f"Cannot read {self._source.name} ({self._source.shown}): {reason}"
+        if not self._answered and self._failing.since is None:
+            # Engines start their plugins before they answer.
+            self._failing.quietly()
+            kit.info(f"{what}; tries again every {self._interval:g} s")
+            return
+        self._failing.happened(lambda n: f"{what} ({n} times)")
+
+    def _recovered(self) -> None:
+        lasted = self._failing.over()
+        if lasted is not None:
+            kit.info(f"Reads {self._source.name} again, after {lasted:.0f} s")
+        self._answered = True
+
+    def _leave_to_worker(self) -> None:
+        if self._shared:
+            return
+        self._shared = True
+        kit.info("Worker 0 is in the scheduler's process: its reporter sends the metrics of both")
+        with self._delivering:
+            if self._answered:
+                self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        now = max(int(time.time() * 1000), self._last_ms + 1)
+        for lane in self._lanes:
+            for parcel in lane.kind.farewell(now, time.monotonic()):
+                lane.buffer.put(parcel)
+
+
+def _lanes(settings: MetricReporter, own: dict[str, str], engine_pid: int | None) -> list[Lane]:
+    """Return a lane for each target; only what is used is imported."""
+    lanes: list[Lane] = []
+
+    def add(kind: Kind, buffer: Buffer) -> None:
+        lanes.append(Lane(kind, buffer, settings.say_every))
+
+    if settings.pushgateway is not None:
+        from .pushgateway import PushgatewayKind
+
+        add(
+            PushgatewayKind(settings.pushgateway, own),
+            Buffer(samples=1, seconds=float("inf"), latest_only=True),
+        )
+    if settings.remote_write is not None:
+        from .remote_write import RemoteWriteKind
+
+        add(RemoteWriteKind(settings.remote_write), _buffer(settings.remote_write))
+    if settings.otlp is not None:
+        from .otlp import OtlpKind
+
+        add(OtlpKind(settings.otlp, own, engine_pid), _buffer(settings.otlp))
+    return lanes
+
+
+def _buffer(target: Buffered) -> Buffer:
+    return Buffer(samples=target.buffer_samples, seconds=target.buffer_seconds)

@@ -1,0 +1,157 @@
+"""Where an engine's metrics are read: LMCache's internal API, or vLLM's ``/metrics``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+
+from lmcache_plugin_adapter.gallery.target import failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lmcache_plugin_adapter import kit
+
+    from .settings import MetricReporter
+
+_ACCEPT = {"Accept": "text/plain;version=0.0.4"}
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class SourceError(Exception):
+    """The engine's metrics could not be read; the text says why."""
+
+
+class Source:
+    """One endpoint that is read again and again.
+
+    Args:
+        name: For messages: whose endpoint it is.
+        shown: For messages: its address.
+        url: What is asked for.
+        instance: What the label ``instance`` says of it.
+        client: Makes a client for it.
+        max_bytes: A longer answer is an error.
+        internal: Whether it is LMCache's internal API.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        shown: str,
+        url: str,
+        instance: str,
+        client: Callable[[], httpx.Client],
+        max_bytes: int,
+        *,
+        internal: bool,
+    ) -> None:
+        self.name = name
+        self.shown = shown
+        self.instance = instance
+        self._url = url
+        self._client = client
+        self._max_bytes = max_bytes
+        self.internal = internal
+
+    def read(self, timeout: float) -> str:
+        """Return what the endpoint exposes.
+
+        A connection of its own for each reading: one that is kept would stay
+        with a process that another has taken the port from.
+
+        Args:
+            timeout: Seconds for the answer as a whole.
+
+        Raises:
+            SourceError: There is none, it is no 200, it is too long or too slow.
+        """
+        end = time.monotonic() + timeout
+        taken = bytearray()
+        try:
+            with (
+                self._client() as client,
+                client.stream("GET", self._url, headers=_ACCEPT, timeout=timeout) as response,
+            ):
+                if response.status_code != 200:
+                    raise SourceError(f"HTTP {response.status_code} {response.reason_phrase}")
+                for piece in response.iter_bytes():
+                    taken += piece
+                    if len(taken) > self._max_bytes:
+                        raise SourceError(f"the answer is over {self._max_bytes} bytes")
+                    if time.monotonic() > end:
+                        raise SourceError("no answer in time")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise SourceError(failure(error)) from None
+        return taken.decode(errors="replace")
+
+
+def choose(ctx: kit.Context, settings: MetricReporter) -> Source | None:
+    """Return what is read in this process; None: nothing, see ``why_none``."""
+    if ctx.role == "SCHEDULER" and settings.vllm_metrics_url is not None:
+        url = httpx.URL(settings.vllm_metrics_url)
+        port = url.port or (443 if url.scheme == "https" else 80)
+        host = ctx.host if url.host in _LOOPBACK else url.host
+        return Source(
+            "vLLM's metrics",
+            str(url.copy_with(userinfo=b"", query=None)),
+            str(url),
+            f"{host}:{port}",
+            lambda: httpx.Client(trust_env=False),
+            settings.max_bytes,
+            internal=False,
+        )
+    api = ctx.internal_api
+    if api is None:
+        return None
+    place = api.socket.rpartition("/")[2] if api.socket else api.port
+    return Source(
+        "LMCache's internal API",
+        str(api) if api.socket else f"{api}/metrics",
+        "/metrics",
+        f"{ctx.host}:{place}",
+        api.client,
+        settings.max_bytes,
+        internal=True,
+    )
+
+
+def why_none(ctx: kit.Context) -> str:
+    """Return why there is nothing to read in this process, and what would change it."""
+    what = "LMCache's internal API is off or leaves this process out"
+    how = "set internal_api_server_enabled: true"
+    if ctx.role == "SCHEDULER":
+        return f"{what}, and vllm_metrics_url is not set; {how}, or vllm_metrics_url"
+    if ctx.role == "WORKER":
+        return f"{what}; {how}"
+    return "metrics are read on schedulers and workers of vLLM"
+
+
+def shared_with_worker(ctx: kit.Context, where: Source) -> bool:
+    """Tell whether this scheduler's process is worker 0's, too, whose reporter sends the metrics.
+
+    vLLM runs a single worker in the scheduler's process, and both internal API
+    servers answer with the metrics of the one process. They are told by whose
+    sockets listen.
+    """
+    if ctx.role != "SCHEDULER" or ctx.worker_count != 1 or ctx.engine_pid is None:
+        return False
+    api = ctx.internal_api
+    if api is None or not where.internal:
+        return False
+    import psutil  # here only: most processes never ask
+
+    try:
+        process = psutil.Process(ctx.engine_pid)
+        list_connections = getattr(process, "net_connections", None) or process.connections
+        if api.socket is None:
+            return any(
+                one.status == psutil.CONN_LISTEN and one.laddr.port == api.port + 1
+                for one in list_connections(kind="tcp")
+            )
+        neighbour = f"{api.socket.rpartition('_')[0]}_{api.port + 1}"
+        return any(one.laddr == neighbour for one in list_connections(kind="unix"))
+    except psutil.Error:
+        return False
