@@ -1,0 +1,209 @@
+"""Keeps one entry: one thread for each target, so that a slow one holds up no other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.gallery.target import failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lmcache_plugin_adapter.gallery.engine_health import Verdict
+
+    from .board import Board, Notice
+    from .settings import Rhythm
+
+REMINDER = 300.0
+"""Seconds after which a trouble that lasts is said again."""
+
+
+class RefusedError(Exception):
+    """The target answered, but did not do what it was asked; the text says why."""
+
+
+class Target(Protocol):
+    """Where an entry is kept.
+
+    All methods raise ``RefusedError``, or what ``failure`` words. They may take as long as a
+    request may, and ask ``wanted`` before each further request.
+    """
+
+    name: str
+    """For messages: ``etcd``."""
+
+    where: str
+    """For messages: its address, and what the entry is called there."""
+
+    rhythm: Rhythm
+
+    def refresh(self, verdict: Verdict, wanted: Callable[[], bool]) -> None:
+        """Say that the engine works; register it if it is not registered."""
+
+    def complain(self, verdict: Verdict) -> None:
+        """Say that the engine does not work; it is still registered."""
+
+    def leave(self, timeout: float, *, ending: bool) -> None:
+        """Take the entry back, in so many seconds.
+
+        Args:
+            timeout: For the request.
+            ending: Whether the plugin ends, rather than that the engine does not work.
+        """
+
+
+class Keeper:
+    """Follows the board and keeps the entry as it says.
+
+    Args:
+        target: Where.
+        board: What the engine's state is.
+        deregister_after: Seconds for which an engine that does not work keeps its entry.
+        remaining: Says how many seconds there are left to end.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        board: Board,
+        deregister_after: float,
+        remaining: Callable[[], float],
+    ) -> None:
+        self._target = target
+        self._board = board
+        self._deregister_after = deregister_after
+        self._remaining = remaining
+        interval = target.rhythm.interval
+        self._backoff = kit.Backoff(initial=min(0.5, interval), maximum=interval)
+        self._entered = False
+        self._trouble = Trouble(target.name, target.rhythm.ttl)
+        self._thread = threading.Thread(target=self._run, name=target.name, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the end; tell whether it came."""
+        self._thread.join(max(seconds, 0.0))
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            begun = time.monotonic()
+            notice = self._board.read()
+            if notice.closed:
+                self._end()
+                return
+            try:
+                wait = self._follow(notice) - (time.monotonic() - begun)
+            except Exception as error:  # noqa: BLE001 - a thread that dies would keep no entry
+                self._trouble.say(_words(error))
+                wait = self._backoff.next()
+            self._board.wait(notice.number, wait)
+
+    def _follow(self, notice: Notice) -> float:
+        """Do what the notice asks for; return in how many seconds to look again."""
+        interval = self._target.rhythm.interval
+        if notice.verdict.healthy:
+            # Before the first request: it may be carried out though no answer comes.
+            entered, self._entered = self._entered, True
+            self._target.refresh(notice.verdict, self._is_wanted)
+            self._worked()
+            if not entered:
+                kit.info(f"Registered in {self._target.name}")
+        elif self._entered:
+            left = self._deregister_after - notice.unhealthy_for
+            if left <= 0:
+                self._leave(notice.verdict)
+            else:
+                self._target.complain(notice.verdict)
+                self._worked()
+                return min(interval, left)
+        return interval
+
+    def _is_wanted(self) -> bool:
+        notice = self._board.read()
+        return notice.verdict.healthy and not notice.closed
+
+    def _worked(self) -> None:
+        self._backoff.reset()
+        self._trouble.over()
+
+    def _leave(self, verdict: Verdict) -> None:
+        """Take the entry of an engine that does not work back."""
+        self._target.leave(self._target.rhythm.timeout, ending=False)
+        self._worked()
+        self._entered = False
+        kit.info(f"Deregistered from {self._target.name}: engine is {verdict.state}")
+
+    def _end(self) -> None:
+        """Take the entry back in what is left of the grace period."""
+        if not self._entered:
+            return
+        name, ttl = self._target.name, self._target.rhythm.ttl
+        # A little is kept for the words and for the interpreter's end.
+        timeout = max(0.1, min(self._target.rhythm.timeout, self._remaining() - 0.2))
+        try:
+            self._target.leave(timeout, ending=True)
+        except Exception as error:  # noqa: BLE001 - the last that is said of it
+            expires = f"; the entry expires in {ttl:g} s" if ttl is not None else ""
+            kit.warning(f"Cannot deregister from {name}: {_words(error)}{expires}")
+        else:
+            kit.info(f"Deregistered from {name}")
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, RefusedError) else failure(error)
+
+
+class Trouble:
+    """Says what is wrong with a target: once, again when it lasts, and when it is over.
+
+    Args:
+        name: The target's.
+        ttl: Seconds after which the entry is gone without a refresh.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self, name: str, ttl: float | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._name = name
+        self._ttl = ttl
+        self._clock = clock
+        self._worked_at: float | None = None
+        self._since: float | None = None
+        self._said: tuple[str, bool] | None = None
+        self._said_at = 0.0
+
+    def say(self, text: str) -> None:
+        """Say what is wrong, unless that was said before."""
+        now = self._clock()
+        if self._since is None:
+            self._since = now
+        expired = False
+        consequence = "the engine is not registered"
+        if self._worked_at is not None and self._ttl is not None:
+            left = self._worked_at + self._ttl - now
+            expired = left <= 0
+            consequence = "the entry has expired" if expired else f"it expires in {left:.0f} s"
+        elif self._worked_at is not None:
+            consequence = f"nothing heard for {now - self._worked_at:.0f} s"
+        told = (text, expired)
+        if told == self._said and now - self._said_at < REMINDER:
+            kit.debug(f"Cannot keep the entry in {self._name}: {text}")
+            return
+        self._said, self._said_at = told, now
+        speak = kit.error if expired or self._worked_at is None else kit.warning
+        speak(f"Cannot keep the entry in {self._name}: {text}; {consequence}; trying again")
+
+    def over(self) -> None:
+        """Say that all is well again, if something was said."""
+        now = self._clock()
+        if self._since is not None:
+            kit.info(f"{self._name} has answered again, after {now - self._since:.1f} s")
+        self._worked_at, self._since, self._said = now, None, None

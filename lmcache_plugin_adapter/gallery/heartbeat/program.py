@@ -1,0 +1,114 @@
+"""The plugin: one thread looks at the engine, one for each target keeps its entry."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.gallery.engine_health import EngineHealth, Verdict
+from lmcache_plugin_adapter.kit.sections import own_section
+
+from .board import Board
+from .bounds import bounds
+from .consul import ConsulTarget
+from .etcd import EtcdTarget
+from .keeper import REMINDER, Keeper, Target
+from .ping import PingTarget
+from .registration import Registration, register
+from .settings import Heartbeat, contradictions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LATE = 2.0
+"""Seconds for which a verdict is good beyond the time at which the next one is due."""
+
+
+def run(ctx: kit.Context, stop: kit.Stop) -> int:
+    """Register the engine as long as it works; take the entries back at the end."""
+    settings = ctx.settings(Heartbeat)
+    section = own_section(ctx)[0]
+    for key, text in contradictions(settings):
+        kit.error(f"Cannot use setting '{section}.{key}': {text}")
+    registration = register(ctx, settings)
+    targets = list(_targets(settings, registration))
+    if not targets:
+        raise kit.SettingsError(
+            f"cannot register the engine: '{section}' has none of 'etcd', 'consul' and 'http'"
+        )
+    _introduce(settings, registration, targets)
+    _warn_of_grace(targets, stop)
+    examination = settings.examination()
+    board = Board(settings.interval + examination.timeout + LATE)
+    keepers = [
+        Keeper(target, board, settings.deregister_after, stop.remaining) for target in targets
+    ]
+    for keeper in keepers:
+        keeper.start()
+    health = EngineHealth(ctx, examination)
+    reporter = _Reporter()
+    for _ in kit.every(settings.interval, jitter=0, stop=stop):
+        with stop.interruptible():
+            verdict = health.check()
+            reporter.say(verdict)
+            board.post(verdict)
+    board.close()
+    for keeper in keepers:
+        keeper.join(stop.remaining() - 0.1)
+    return 0
+
+
+def _targets(settings: Heartbeat, registration: Registration) -> Iterator[Target]:
+    if settings.etcd is not None:
+        yield EtcdTarget(settings.etcd, registration)
+    if settings.consul is not None:
+        yield ConsulTarget(settings.consul, registration, settings.address)
+    if settings.http is not None:
+        yield PingTarget(settings.http, registration)
+
+
+def _introduce(settings: Heartbeat, registration: Registration, targets: list[Target]) -> None:
+    """Say who is registered where, and how long a fault may go unnoticed there."""
+    kit.info(f"Registers {registration.named} as '{registration.service}' once the engine works")
+    limits = bounds(settings)
+    for target in targets:
+        kit.info(
+            f"{target.name}: {target.where}; every {target.rhythm.interval:g} s, "
+            f"answers within {target.rhythm.timeout:g} s"
+        )
+        for state, effects in limits[target.name].items():
+            kit.info(f"{target.name}: engine {state}: {', '.join(map(str, effects))}")
+
+
+def _warn_of_grace(targets: list[Target], stop: kit.Stop) -> None:
+    """Say where the grace period may be too short for a slow target."""
+    longest = max(target.rhythm.timeout for target in targets)
+    if 2 * longest > stop.remaining():
+        kit.warning(
+            f"A slow target may take {2 * longest:g} s to deregister (twice 'timeout'), and "
+            f"'stop_grace' is {stop.remaining():g} s: the entry would be left to expire"
+        )
+
+
+class _Reporter:
+    """Says what the engine's state is when it changes, and again when a fault lasts."""
+
+    def __init__(self) -> None:
+        self._said: Verdict | None = None
+        self._since = 0.0
+
+    def say(self, verdict: Verdict) -> None:
+        """Say it if there is something to say."""
+        now = time.monotonic()
+        said = self._said
+        same = said is not None and said.state == verdict.state
+        if same and (verdict.healthy or now - self._since < REMINDER):
+            return
+        self._said, self._since = verdict, now
+        if verdict.healthy:
+            kit.info("The engine works")
+        elif verdict.state == "starting" and not same:
+            kit.info(f"The engine is starting: {verdict.reason}")
+        else:
+            kit.warning(f"The engine is {verdict.state}: {verdict.reason}")
