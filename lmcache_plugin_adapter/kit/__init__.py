@@ -7,18 +7,19 @@ standard library; whatever is larger is loaded when it is first used.
 
 from __future__ import annotations
 
-from .address import ApiAddress
 from .context import Context, context
 from .errors import ContextError, SettingsError
 from .periodic import Tick, every
 from .printing import debug, error, info, warning
-from .retry import Backoff
 from .running import run
 from .stopping import Stop, Stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
+
+    from .address import ApiAddress
+    from .retry import Backoff
 
 __all__ = [
     "ApiAddress",
@@ -49,3 +50,16 @@ def logging_handler() -> logging.Handler:
     from .log_handler import PrintingHandler  # logging costs some milliseconds
 
     return PrintingHandler()
+
+
+def __getattr__(name: str) -> object:
+    """Load what not every plugin uses (PEP 562)."""
+    if name == "ApiAddress":
+        from .address import ApiAddress
+
+        return ApiAddress
+    if name == "Backoff":
+        from .retry import Backoff
+
+        return Backoff
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

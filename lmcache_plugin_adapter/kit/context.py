@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
-from .address import ApiAddress, internal_api
 from .errors import ContextError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import TypeVar
+
+    from .address import ApiAddress
 
     S = TypeVar("S")
 
@@ -153,6 +154,8 @@ class Context:
 
         On a multiprocess server: where its HTTP API does.
         """
+        from .address import internal_api
+
         return internal_api(self.config, self.role, self.worker_id)
 
     @property
