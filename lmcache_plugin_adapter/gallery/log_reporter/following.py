@@ -1,0 +1,185 @@
+"""One followed path: what is there now, and what was rotated away and is not yet delivered."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from .resuming import copy_of, resume
+from .segment import Line, Place, Segment, Truncated, open_log
+
+if TYPE_CHECKING:
+    from .resuming import Report
+
+HELD = 8
+"""Rotated files of one path that are held open until they have been delivered."""
+
+_SETTLE = 1.0
+"""Seconds for which a rotated file must be quiet before the new one is read."""
+
+_PATIENCE = 5.0
+"""Seconds after which the new file is read in any case: vLLM never reopens its stderr, so that
+what it writes goes on into the renamed file."""
+
+_UNLINKED = 600.0
+"""Seconds for which a deleted file that is quiet is kept open."""
+
+
+class FollowedPath:
+    """The files that have stood at one path, oldest first.
+
+    Args:
+        path: The path.
+        max_line_bytes: Longer lines are cut.
+        places: What was remembered, oldest first.
+        report: Called with a sentence, and the bytes that are lost, if any.
+    """
+
+    def __init__(self, path: str, max_line_bytes: int, places: list[Place], report: Report) -> None:
+        self.path = path
+        self.segments: list[Segment] = []
+        self._max_line = max_line_bytes
+        self._report = report
+        self._superseded: dict[int, float] = {}
+        self._failure = ""
+        if places:
+            self.segments = resume(path, max_line_bytes, places, report)
+
+    def close(self) -> None:
+        """Close all files."""
+        for segment in self.segments:
+            segment.close()
+
+    @property
+    def unread(self) -> int:
+        """Bytes that have not been read, as far as known."""
+        return sum(segment.unread for segment in self.segments)
+
+    def poll(self, now: float) -> None:
+        """Look what is at the path now, and whether files have grown or were truncated.
+
+        Args:
+            now: A monotonic time.
+        """
+        try:
+            self._find(now)
+            self._failure = ""
+        except OSError as error:
+            text = f"cannot follow {self.path!r}: {error.strerror}"
+            if text != self._failure:
+                self._failure = text
+                self._report(text, 0)
+        for segment in list(self.segments):
+            try:
+                segment.look(now)
+            except Truncated:
+                self._restart(segment)
+            except OSError as error:
+                self._give_up(segment, error)
+        self._let_go(now)
+
+    def read(self, now: float, *, final: bool = False) -> tuple[Segment, list[Line]] | None:
+        """Return the next lines and their file, or None if there are none for now.
+
+        Args:
+            now: A monotonic time.
+            final: Take last lines without a newline, too.
+        """
+        for segment in list(self.segments):
+            try:
+                lines = segment.read(final=final)
+            except Truncated:
+                self._restart(segment)
+                return self.read(now, final=final)
+            except OSError as error:
+                self._give_up(segment, error)
+                continue
+            if lines:
+                return segment, lines
+            if not final and not self._may_pass(segment, now):
+                return None
+        return None
+
+    def _find(self, now: float) -> None:
+        fd = -1
+        try:
+            found = os.stat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        key = (found.st_dev, found.st_ino)
+        if self.segments and self.segments[-1].key == key:
+            return
+        for segment in self.segments:
+            if segment.key == key and not segment.frozen:  # it was moved back
+                self.segments.remove(segment)
+                self.segments.append(segment)
+                return
+        opened = open_log(self.path)
+        if opened is None:
+            return
+        fd = opened
+        if self.segments:
+            self._superseded[id(self.segments[-1])] = now
+        self.segments.append(Segment(fd, self._max_line))
+
+    def _may_pass(self, segment: Segment, now: float) -> bool:
+        """Whether what comes after ``segment`` may be read."""
+        if segment.frozen or segment.is_copy:
+            return True
+        since = self._superseded.setdefault(id(segment), now)
+        return now - segment.quiet_since >= _SETTLE or now - since >= _PATIENCE
+
+    def _restart(self, segment: Segment) -> None:
+        """Read a truncated file from its beginning, after what is left of it in a copy."""
+        position = self.segments.index(segment)
+        fresh = Segment(os.dup(segment.fd), self._max_line)
+        fd = copy_of(segment, self.path)
+        if fd is not None:
+            segment.rebind(fd)
+        else:
+            lost = segment.unread
+            segment.freeze()
+            if lost:
+                self._report(
+                    f"{self.path!r} was truncated before all of it was delivered: "
+                    f"at least {lost:,} bytes are lost",
+                    lost,
+                )
+        self.segments.insert(position + 1, fresh)
+
+    def _give_up(self, segment: Segment, error: OSError) -> None:
+        lost = segment.unread
+        self._report(f"cannot read {self.path!r}: {error.strerror}; {lost:,} bytes are lost", lost)
+        segment.freeze()
+
+    def _let_go(self, now: float) -> None:
+        """Close rotated files that are done with, and the oldest if there are too many."""
+        for segment in self.segments[:-1]:
+            done = segment.delivered and not segment.unread
+            ended = segment.frozen or segment.is_copy
+            if not ended and now - segment.quiet_since >= _UNLINKED:
+                ended = os.fstat(segment.fd).st_nlink == 0
+            if (done and ended) or len(self.segments) > HELD:
+                self._drop(segment)
+        last = self.segments[-1] if self.segments else None
+        if (
+            last is not None
+            and last.delivered
+            and not last.unread
+            and now - last.quiet_since >= _UNLINKED
+            and os.fstat(last.fd).st_nlink == 0
+        ):
+            self._drop(last)
+
+    def _drop(self, segment: Segment) -> None:
+        lost = segment.unread
+        if lost:
+            self._report(
+                f"{self.path!r} was rotated {HELD} times before its oldest part was "
+                f"delivered: {lost:,} bytes are lost",
+                lost,
+            )
+        segment.freeze()
+        segment.close()
+        self.segments.remove(segment)
+        self._superseded.pop(id(segment), None)

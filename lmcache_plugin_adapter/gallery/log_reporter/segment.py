@@ -1,0 +1,269 @@
+"""One log file by its identity: what it is called does not matter once it is open."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from typing import NamedTuple
+
+import msgspec
+
+CHUNK = 65536
+"""Bytes that one read takes."""
+
+FINGERPRINT_BYTES = 256
+"""As much of a file's beginning tells it from another one in its place."""
+
+
+class Line(NamedTuple):
+    """A line as read.
+
+    Attributes:
+        raw: Its bytes, without the newline.
+        end: Position of the first byte after it and its newline.
+        cut: Bytes of it that are not in ``raw``, as it was too long.
+    """
+
+    raw: bytes
+    end: int
+    cut: int
+
+
+class Place(msgspec.Struct):
+    """How far a file has been delivered, and by what it is known again."""
+
+    device: int
+    inode: int
+    offset: int
+    size: int
+    """The largest size it was seen to have."""
+    base: int = 0
+    """Where the bytes of the fingerprint begin."""
+    length: int = 0
+    digest: str = ""
+
+
+class Truncated(Exception):  # noqa: N818 (it is an event, no mistake)
+    """What was read before is no longer in the file."""
+
+
+def open_log(path: str) -> int | None:
+    """Return a descriptor of the regular file ``path``, or None if there is none.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    try:
+        # Non-blocking, so that a FIFO in its place holds up nothing.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    return None
+
+
+def digest_of(data: bytes) -> str:
+    """Return the fingerprint of ``data``."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+class Segment:
+    """An open log file, and how far it was read and delivered.
+
+    Args:
+        fd: Its descriptor, which the segment owns from now on.
+        max_line_bytes: Longer lines are cut.
+        place: Where to go on; None: at the beginning.
+    """
+
+    def __init__(self, fd: int, max_line_bytes: int, place: Place | None = None) -> None:
+        found = os.fstat(fd)
+        self.fd = fd
+        self.key = (found.st_dev, found.st_ino)
+        self.offset = place.offset if place else 0
+        """Position of the next line to be read."""
+        self.acked = self.offset
+        """All before it has been delivered."""
+        self.size = found.st_size
+        self.frozen = False
+        """Whether nothing more can come, as what follows was lost."""
+        self.is_copy = False
+        """Whether nobody writes to it any more."""
+        self.quiet_since = 0.0
+        """Since when (monotonic) it has been at its end."""
+        self._max_line = max_line_bytes
+        self._scan = self.offset
+        self._long = b""
+        self._tail = 0
+        self._changed = (-1, -1)
+        self._base = place.base if place else 0
+        self._head = b""
+        if place is not None and place.length:
+            self._head = os.pread(fd, place.length, place.base)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def place(self) -> Place:
+        """Return what is to be remembered."""
+        return Place(
+            device=self.key[0],
+            inode=self.key[1],
+            offset=self.acked,
+            size=self.size,
+            base=self._base,
+            length=len(self._head),
+            digest=digest_of(self._head) if self._head else "",
+        )
+
+    def skip_to_end(self) -> None:
+        """Begin behind what the file has now."""
+        self.offset = self.acked = self._scan = self.size
+
+    @property
+    def unread(self) -> int:
+        """Bytes that have not been read, as far as known."""
+        return 0 if self.frozen else max(self.size - self.offset, 0)
+
+    @property
+    def delivered(self) -> bool:
+        """Whether all that was read has been delivered."""
+        return self.acked >= self.offset
+
+    def look(self, now: float) -> None:
+        """Take notice of the file's size.
+
+        Raises:
+            Truncated: What was read before is no longer there.
+            OSError: The file cannot be read.
+        """
+        if self.frozen:
+            return
+        found = os.fstat(self.fd)
+        changed = (found.st_size, found.st_mtime_ns)
+        if changed == self._changed:
+            return
+        if found.st_size < max(self.size, self._scan + self._tail):
+            raise Truncated
+        self._note_head(found.st_size)
+        self._changed = changed
+        self.size = found.st_size
+        self.quiet_since = now
+
+    def read(self, *, final: bool = False) -> list[Line]:
+        """Return the next lines; none at the end of the file.
+
+        Args:
+            final: Take a last line without a newline, too.
+
+        Raises:
+            Truncated: What was read before is no longer there.
+            OSError: The file cannot be read.
+        """
+        while not self.frozen:
+            if self.size <= self._scan + self._tail and not (final and self.size > self.offset):
+                return []
+            data = os.pread(self.fd, CHUNK, self._scan)
+            if not self._is_same():
+                raise Truncated
+            if not data:
+                self._tail = 0
+                if final and self._long:
+                    return self._lines(b"", final=True)
+                return []
+            self.size = max(self.size, self._scan + len(data))
+            if data[0] == 0 and self._scan == self.offset:
+                self._skip_nothing(data)
+                continue
+            lines = self._lines(data, final=final)
+            if lines or self._tail:
+                return lines
+        return []
+
+    def freeze(self) -> None:
+        """Expect nothing more; what was read can still be acknowledged."""
+        self.frozen = True
+        self.size = self.offset
+
+    def rebind(self, fd: int) -> None:
+        """Go on with a copy of the file, at the same position."""
+        self.close()
+        self.fd = fd
+        found = os.fstat(fd)
+        self.key = (found.st_dev, found.st_ino)
+        self.size = found.st_size
+        self._changed = (-1, -1)
+        self._scan, self._long, self._tail = self.offset, b"", 0
+        self.is_copy = True
+
+    def matches(self, fd: int) -> bool:
+        """Whether another file begins in the same way, and goes as far."""
+        return (
+            bool(self._head)
+            and os.fstat(fd).st_size >= self.offset
+            and os.pread(fd, len(self._head), self._base) == self._head
+        )
+
+    def _is_same(self) -> bool:
+        return not self._head or os.pread(self.fd, len(self._head), self._base) == self._head
+
+    def _skip_nothing(self, data: bytes) -> None:
+        """Skip zero bytes: a writer without O_APPEND leaves a hole where it was truncated."""
+        rest = data.lstrip(b"\0")
+        position = self._scan + len(data) - len(rest)
+        if not rest:
+            try:
+                position = max(position, os.lseek(self.fd, self._scan, os.SEEK_DATA))
+            except OSError:
+                position = max(position, min(self.size, position))  # no data up to the end
+        if self._base == self.offset:
+            self._base, self._head = position, b""
+        self.offset = self._scan = position
+        self._tail = 0
+        self.size = max(self.size, position)
+        self._changed = (-1, -1)  # so that the next look takes the fingerprint
+
+    def _lines(self, data: bytes, *, final: bool) -> list[Line]:
+        last = data.rfind(b"\n")
+        if last < 0:
+            total = self._scan - self.offset + len(data)
+            if final and len(data) < CHUNK:
+                return [self._line(data, self._scan + len(data))]
+            if total > self._max_line:
+                self._long = self._long or data[: self._max_line]
+                self._scan += len(data)
+                self._tail = 0
+            else:
+                self._tail = len(data)
+            return []
+        begun = self._scan
+        lines = []
+        start = 0
+        for raw in data[:last].split(b"\n"):
+            end = start + len(raw) + 1
+            lines.append(self._line(raw, begun + end))
+            start = end
+        self._tail = 0
+        return lines
+
+    def _line(self, raw: bytes, end: int) -> Line:
+        length = end - self.offset - (1 if end > self._scan + len(raw) else 0)
+        if self._long:
+            raw, self._long = self._long, b""
+        raw = raw[: self._max_line]
+        cut = max(length - len(raw), 0)
+        self.offset = self._scan = end
+        return Line(raw, end, cut)
+
+    def _note_head(self, size: int) -> None:
+        """Remember the first bytes, or compare them with those that are remembered."""
+        head = os.pread(self.fd, min(max(size - self._base, 0), FINGERPRINT_BYTES), self._base)
+        if not head.startswith(self._head):
+            raise Truncated
+        self._head = head
