@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 
+from .exec_strings import EXEC_STRING_LIMIT
 from .frozen import frozen
 from .problem import Problem
-from .settings_table import EXEC_STRING_LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

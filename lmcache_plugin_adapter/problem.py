@@ -50,3 +50,7 @@ def _visible(character: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
+
+
+class RefusedError(ValueError):
+    """A value is not accepted; the text, if any, says more than the table does."""

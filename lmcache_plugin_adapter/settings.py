@@ -11,10 +11,11 @@ import re
 from collections.abc import Mapping
 
 from .describe import describe_type, show
+from .exec_strings import exec_variable
 from .frozen import frozen
 from .nearmiss import near_miss
-from .problem import Problem
-from .settings_table import PLUGIN_KEY, SETTINGS, RefusedError, Setting, exec_variable
+from .problem import Problem, RefusedError
+from .settings_table import PLUGIN_KEY, SETTINGS, Setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from lmcache_plugin_adapter.environment import (
     plugin_path,
     write_config_file,
 )
+from lmcache_plugin_adapter.exec_strings import EXEC_STRING_LIMIT
 from lmcache_plugin_adapter.frozen import replaced
 from lmcache_plugin_adapter.identity import ProcessIdentity, Role
-from lmcache_plugin_adapter.settings_table import EXEC_STRING_LIMIT
 from lmcache_plugin_adapter.spec import LaunchSpec
 
 if TYPE_CHECKING:

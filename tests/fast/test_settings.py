@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmcache_plugin_adapter.exec_strings import EXEC_STRING_LIMIT
 from lmcache_plugin_adapter.frozen import replaced
 from lmcache_plugin_adapter.settings import (
     PREFIX,
@@ -18,7 +19,7 @@ from lmcache_plugin_adapter.settings import (
     Settings,
     read_settings,
 )
-from lmcache_plugin_adapter.settings_table import EXEC_STRING_LIMIT, PLUGIN_KEY, SETTINGS
+from lmcache_plugin_adapter.settings_table import PLUGIN_KEY, SETTINGS
 
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.problem import Problem
