@@ -13,7 +13,8 @@ from .discovery import scan
 from .environment import plugin_path
 from .frozen import replaced
 from .identity import Role
-from .locations import merge_locations
+from .locations import INSTALLED_PREFIX, is_installed, merge_locations
+from .packages import Packages
 from .patience import patiently
 from .plan import Planner
 from .problem import Problem, quoted
@@ -21,7 +22,7 @@ from .server_config import server_identity
 from .settings import PREFIX, read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from .identity import ProcessIdentity
     from .lmcache_yaml import StandInConfig
@@ -134,10 +135,11 @@ def examine(request: Request, config: StandInConfig | ServerConfig) -> Report:
     def look(
         progress: Callable[[str], None], skip: frozenset[str]
     ) -> tuple[tuple[CheckedFile, ...], list[Problem]]:
-        entries = scan(locations, progress, skip)
+        entries = scan(locations, progress, skip, sys.path)
         path = plugin_path(sys.executable, os.environ.get("PATH"))
         planner = Planner(entries, settings, sys.executable, path, progress)
-        return planner.check(fleet), [*entries.problems, *planner.unknown_settings()]
+        found = [*entries.problems, *planner.unknown_settings(), *unnamed(locations)]
+        return planner.check(fleet), found
 
     try:
         (files, found), hung = patiently(look)
@@ -158,6 +160,20 @@ def examine(request: Request, config: StandInConfig | ServerConfig) -> Report:
         tuple(dict.fromkeys([*problems, *found])),
         request.server,
     )
+
+
+def unnamed(locations: Iterable[str]) -> Iterator[Problem]:
+    """Say to who runs installed plugins which others there are."""
+    named = {one.removeprefix(INSTALLED_PREFIX) for one in locations if is_installed(one)}
+    if not named:
+        return
+    offers = Packages(sys.path).offers
+    others = [
+        f"{quoted(INSTALLED_PREFIX + name)} ({offers[name].package})"
+        for name in sorted(offers.keys() - named)
+    ]
+    if others:
+        yield Problem("note", f"installed, and named by no location: {', '.join(others)}")
 
 
 def processes(request: Request, settings: Settings) -> list[ProcessIdentity]:

@@ -12,6 +12,7 @@ from .cli_check import LEVELS
 if TYPE_CHECKING:
     from .cli_check import Report
     from .identity import ProcessIdentity
+    from .installed import Installed
     from .plan import CheckedFile
     from .problem import Problem
 
@@ -51,7 +52,20 @@ def _file(file: CheckedFile) -> dict[str, Any]:
         "status": file.status,
         "runs_on": [_process(identity) for identity in file.runs_on],
         "command": [_text(os.fsdecode(word)) for word in file.command] or None,
+        "package": _package(file.installed),
         "problems": [_problem(problem) for problem in file.problems],
+    }
+
+
+def _package(installed: Installed | None) -> dict[str, str | None] | None:
+    """Say where an installed plugin comes from."""
+    if installed is None:
+        return None
+    return {
+        "name": _text(installed.project),
+        "version": _text(installed.version),
+        "entry_point": _text(installed.value),
+        "file": _text(installed.file) or None,
     }
 
 

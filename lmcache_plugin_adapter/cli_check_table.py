@@ -34,9 +34,13 @@ def to_table(report: Report) -> str:
         console.print(_heading(report))
         for location in report.locations:
             running = [f for f in report.files if f.location == location and f.status == "runs"]
-            if running:
+            if running and running[0].installed is None:
                 console.print()
-                console.print(_table(location, running))
+                console.print(_table(f"in {location}", running))
+        installed = [f for f in report.files if f.installed is not None and f.status == "runs"]
+        if installed:
+            console.print()
+            console.print(_table("installed", installed))
         lines = _lines(report)
         if lines:
             console.print()
@@ -46,13 +50,16 @@ def to_table(report: Report) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def _table(location: str, files: list[CheckedFile]) -> Table:
+def _table(title: str, files: list[CheckedFile]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column(_visible(f"in {location}"), overflow="fold")
+    table.add_column(_visible(title), overflow="fold")
     table.add_column("runs on", overflow="fold")
     table.add_column("with the command", overflow="fold")
     for file in files:
-        table.add_row(_visible(file.relative), in_words(file.runs_on), _command(file))
+        name = file.relative
+        if file.installed is not None:
+            name += f" ({file.installed.package})"
+        table.add_row(_visible(name), in_words(file.runs_on), _command(file))
     return table
 
 

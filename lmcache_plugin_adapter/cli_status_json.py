@@ -62,6 +62,7 @@ def _plugin(plugin: PluginStatus, report: Report, before: Report | None) -> dict
     return {
         "name": plugin.name,
         "path": plugin.path,
+        "package": plugin.package and dict(zip(("name", "version"), plugin.package, strict=True)),
         "command": plugin.command,
         "state": plugin.state.value,
         "reason": plugin.reason,

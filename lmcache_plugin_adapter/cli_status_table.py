@@ -32,7 +32,9 @@ _TITLES: list[Cell] = [
         *("last exit", "lines", "dropped", "CPU", "memory"),
     )
 ]
-_RIGHT = (False, False, True, True, True, False, True, True, True, True)
+_RIGHT = (False, False, True, True, True, False, True, True, True, True, False)
+_PACKAGE: Cell = ("package", "bold dim")
+"""The title of the last column, which is there where plugins come from packages."""
 
 _STYLES = {
     State.RUNNING: "green",
@@ -109,7 +111,12 @@ def size(count: float | None) -> str:
 def _render(report: Report, before: Report | None) -> Group:
     # Lines of text, not rich's tables: those take 0.1 ms a cell.
     rows = [_cells(plugin, report, before) for _, plugin in report.rows]
-    widths = [max(len(cells[i][0]) for cells in [_TITLES, *rows]) for i in range(len(_TITLES))]
+    titles = _TITLES
+    if any(plugin.package for _, plugin in report.rows):
+        titles = [*_TITLES, _PACKAGE]
+        for cells, (_, plugin) in zip(rows, report.rows, strict=True):
+            cells.append((" ".join(plugin.package or ()), "dim"))
+    widths = [max(len(cells[i][0]) for cells in [titles, *rows]) for i in range(len(titles))]
     parts: list[Text] = []
     for one in report.fleet.supervisors:
         mine = [i for i, (owner, _) in enumerate(report.rows) if owner is one]
@@ -122,7 +129,7 @@ def _render(report: Report, before: Report | None) -> Group:
             parts.append(Text("  no plugin is meant for it", "dim"))
             continue
         table = Text(no_wrap=True, overflow="ellipsis")
-        for cells in (_TITLES, *(rows[i] for i in mine)):
+        for cells in (titles, *(rows[i] for i in mine)):
             _add_line(table, cells, widths)
         table.rstrip()
         parts.append(table)
@@ -137,7 +144,7 @@ def _render(report: Report, before: Report | None) -> Group:
 
 
 def _add_line(table: Text, cells: list[Cell], widths: list[int]) -> None:
-    for (text, style), width, right in zip(cells, widths, _RIGHT, strict=True):
+    for (text, style), width, right in zip(cells, widths, _RIGHT, strict=False):
         table.append("  ")
         table.append(text.rjust(width) if right else text.ljust(width), style or None)
     table.append("\n")

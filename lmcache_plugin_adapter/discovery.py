@@ -12,6 +12,7 @@ import os
 import stat
 
 from .frozen import frozen
+from .locations import INSTALLED_PREFIX, is_installed
 from .naming import NotAPlugin, PluginName, parse_name
 from .problem import Problem, quoted
 
@@ -19,6 +20,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Set
     from typing import Literal
+
+    from .installed import Installed
+    from .packages import Packages
 
     EntryKind = Literal["file", "special", "broken", "directory"]
 
@@ -29,7 +33,6 @@ not meant (``/``, a home directory, a data store)."""
 _SIGN_OF_LIFE = 256
 """So many entries are looked at between two calls of ``progress``."""
 
-_INSTALLED = "pkg:"
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -56,6 +59,8 @@ class Found:
         linked: A link leads to it, itself or a directory of its path below
             the location.
         is_location: The location is this very file.
+        installed: What there is to know of an installed plugin. Its path is
+            ``pkg:NAME``; its kind is ``file``, as it runs like one.
     """
 
     path: str
@@ -67,6 +72,7 @@ class Found:
     facts: os.stat_result | None = None
     linked: bool = False
     is_location: bool = False
+    installed: Installed | None = None
 
     @property
     def file_name(self) -> str:
@@ -79,13 +85,17 @@ class Found:
         return self.facts is not None and bool(self.facts.st_mode & 0o111)
 
     @property
-    def key(self) -> tuple[int, int]:
-        """What makes it the same file as another, whatever their paths: device and inode."""
+    def key(self) -> tuple[int, int] | tuple[str, str]:
+        """What makes it the same as another, whatever their paths: device and inode, or name."""
+        if self.installed is not None:
+            return (INSTALLED_PREFIX, self.installed.name)
         return (0, 0) if self.facts is None else (self.facts.st_dev, self.facts.st_ino)
 
     @property
-    def signature(self) -> tuple[int, int, int, int]:
+    def signature(self) -> tuple[int, ...]:
         """What changes when the file does: device, inode, time of change in ns, size in bytes."""
+        if self.installed is not None:
+            return self.installed.signature
         facts = self.facts
         if facts is None:
             return (0, 0, 0, 0)
@@ -111,15 +121,18 @@ def scan(
     locations: Iterable[str],
     progress: Callable[[str], None] | None = None,
     skip: Set[str] = frozenset(),
+    import_path: Iterable[str] = (),
 ) -> Scan:
     """Search the locations.
 
     Args:
         locations: Paths; a relative one is relative to the working directory.
+            Or ``pkg:NAME`` for installed plugins.
         progress: Called with a location before it is touched, and again
             while its search goes on: no call for a while means that the
             last one hangs.
         skip: Locations not to touch.
+        import_path: The engine's ``sys.path``, where installed plugins are.
 
     Returns:
         Everything found, the same for the same files. Never raises, save what
@@ -128,9 +141,22 @@ def scan(
     entries: dict[str, Found] = {}
     problems: list[Problem] = []
     complete = True
+    packages: Packages | None = None
     for location in dict.fromkeys(locations):
         if location in skip:
             complete = False
+            continue
+        if is_installed(location):
+            from .installed import find_installed, read_packages  # only who names one pays for it
+
+            (progress or _ignore)(location)
+            if packages is None:
+                packages = read_packages(import_path, location, progress or _ignore)
+            installed, more = find_installed(location, packages)
+            problems += more
+            complete = complete and installed is not None
+            if installed is not None:
+                entries[location] = _installed(location, installed)
             continue
         search = _Search(location, progress or _ignore)
         search.run()
@@ -143,6 +169,14 @@ def scan(
                 entries[found.path] = found
     ordered = sorted(entries.values(), key=_order)
     return Scan(tuple(ordered), tuple(dict.fromkeys(problems)), complete)
+
+
+def _installed(location: str, installed: Installed) -> Found:
+    # A name has no extension, and neither "." nor a leading "_" hides what was asked for.
+    name = parse_name(installed.name, is_location=True)
+    return Found(
+        location, location, installed.name, "file", name, is_location=True, installed=installed
+    )
 
 
 def _order(found: Found) -> bytes:
@@ -202,13 +236,7 @@ class _Search:
 
     def _unusable(self, error: OSError | ValueError) -> None:
         self.complete = False
-        if self.location.startswith(_INSTALLED) and isinstance(error, FileNotFoundError):
-            self._say(
-                "warning",
-                "does not exist as a file, and plugins of installed packages are not supported "
-                "by this version: name the plugin's file or directory",
-            )
-        elif isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError):
             self._say("warning", "does not exist: no plugins from there")
         else:
             self._say("warning", f"cannot be read: {reason(error)}: no plugins from there")

@@ -25,7 +25,8 @@ class PluginStatus:
 
     Attributes:
         name: As in settings and in the log.
-        path: Its file.
+        path: Its file; of an installed plugin ``pkg:NAME``.
+        package: The installed package that it comes from, name and version.
         command: Interpreter and file.
         state: Where it stands.
         reason: Why it was refused or cannot run; else None.
@@ -41,6 +42,7 @@ class PluginStatus:
 
     name: str
     path: str
+    package: tuple[str, str] | None
     command: str
     state: State
     reason: str | None
@@ -230,9 +232,11 @@ def read_status(found: Found, answer: Mapping[str, Any]) -> SupervisorStatus:
 def _read_plugin(answer: Mapping[str, Any]) -> PluginStatus:
     reason, pid, code = answer["reason"], answer["pid"], answer["last_exit"]
     uptime, next_start_in = answer["uptime"], answer["next_start_in"]
+    package = answer.get("package")  # older supervisors do not say it
     return PluginStatus(
         name=str(answer["name"]),
         path=str(answer["path"]),
+        package=package and (_text(package["name"]), _text(package["version"])),
         command=_text(answer["command"]),
         state=State(answer["state"]),
         reason=None if reason is None else _text(reason),

@@ -83,8 +83,12 @@ class Inspector:
         return known
 
     def _look_at(self, found: Found) -> Inspection:
+        installed = found.installed
+        if installed is not None and installed.trouble:
+            return Inspection(refused=installed.trouble)
+        paths = (found.path,) if installed is None else installed.files
         try:
-            findings = self._rules.judge(found.path)
+            findings = dict.fromkeys(f for path in paths for f in self._rules.judge(path))
         except OSError as error:
             return Inspection(refused=f"it cannot be looked at: {reason(error)}")
         refusals = [finding.text for finding in findings if finding.refuse]
@@ -93,6 +97,10 @@ class Inspector:
             return Inspection(
                 refused=f"{text} ('{PREFIX}.allow_insecure_permissions: true' allows it)"
             )
-        command = self._interpreters.command(found.path, self.settings_of(found).args)
+        arguments = self.settings_of(found).args
+        if installed is None:
+            command = self._interpreters.command(found.path, arguments)
+        else:
+            command = self._interpreters.entry_point(installed, arguments)
         texts = tuple(finding.text for finding in findings)
         return Inspection(command.argv, command.error, texts, command.warnings, command.hints)

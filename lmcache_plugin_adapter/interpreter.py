@@ -10,6 +10,10 @@ from .frozen import frozen
 from .problem import Problem, quoted
 from .shebang import HEAD_BYTES, Shebang, read_env, read_shebang
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .installed import Installed
+
 _SHELLS = frozenset({b"sh", b"bash", b"dash", b"ksh", b"zsh"})
 _ELF = b"\x7fELF"
 _PYTHON = re.compile(rb"python(\d+(\.\d+)?)?")
@@ -76,11 +80,29 @@ class Interpreters:
         except OSError as error:
             return Command((), _cannot_read(path, error))
         choice.hint_at_line_ends(words)
-        tail = [os.fsencode(argument) for argument in arguments]
-        argv = (*words, *tail)
-        if any(b"\0" in word for word in argv):
-            return Command((), "its arguments hold a NUL character, which no program can be given")
-        return Command(argv, None, tuple(choice.warnings), tuple(choice.hints))
+        return _complete(choice, words, arguments)
+
+    def entry_point(self, installed: Installed, arguments: tuple[str, ...] = ()) -> Command:
+        """Decide how an installed plugin is started: always with the engine's Python.
+
+        Args:
+            installed: The plugin, which has no trouble.
+            arguments: Its own arguments.
+
+        Returns:
+            The command, or why there is none. Never raises.
+        """
+        from .installed import RUNNER
+
+        choice = _Choice(os.fsencode(RUNNER))
+        choice.warnings += filter(None, [installed.warning])
+        choice.hints += [Problem("note", text) for text in filter(None, [installed.note])]
+        own = (installed.name, installed.reference, installed.root)
+        try:
+            words = [self._engine_python(), choice.script, *map(os.fsencode, own)]
+        except CannotRunError as error:
+            return Command((), str(error), tuple(choice.warnings), tuple(choice.hints))
+        return _complete(choice, words, arguments)
 
     def _words(self, choice: _Choice) -> list[bytes]:
         choice.head = _read_head(choice.script)
@@ -166,14 +188,7 @@ class Interpreters:
     def _by_extension(self, choice: _Choice) -> list[bytes] | None:
         extension = os.path.splitext(choice.script)[1].lower()
         if extension == b".py":
-            program = self._program(self._python) if self._python else None
-            program = program or self._program(b"python3")
-            if program is None:
-                raise CannotRunError(
-                    f"the engine's Python {quoted(os.fsdecode(self._python))} does not exist any "
-                    "more and there is no 'python3' on PATH: restart the engine"
-                )
-            return [program, choice.script]
+            return [self._engine_python(), choice.script]
         if extension == b".sh":
             program = self._program(b"bash")
             if program is None:
@@ -183,6 +198,16 @@ class Interpreters:
                 )
             return [program, choice.script]
         return None
+
+    def _engine_python(self) -> bytes:
+        program = self._program(self._python) if self._python else None
+        program = program or self._program(b"python3")
+        if program is None:
+            raise CannotRunError(
+                f"the engine's Python {quoted(os.fsdecode(self._python))} does not exist any "
+                "more and there is no 'python3' on PATH: restart the engine"
+            )
+        return program
 
     def _program(self, name: bytes) -> bytes | None:
         """Return the absolute path of a program, or None when there is none to execute."""
@@ -271,6 +296,14 @@ def find_program(name: bytes, path: bytes) -> bytes | None:
         except (OSError, ValueError):
             continue
     return None
+
+
+def _complete(choice: _Choice, words: list[bytes], arguments: tuple[str, ...]) -> Command:
+    """Return the command with a plugin's own arguments."""
+    argv = (*words, *map(os.fsencode, arguments))
+    if any(b"\0" in word for word in argv):
+        return Command((), "its arguments hold a NUL character, which no program can be given")
+    return Command(argv, None, tuple(choice.warnings), tuple(choice.hints))
 
 
 def _by_itself(choice: _Choice) -> list[bytes]:

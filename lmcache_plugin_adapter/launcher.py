@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -185,6 +186,7 @@ class RuntimePluginLauncher:
             python=python,
             notes=notes,
             metrics_module=_metrics_module() if section.get("metrics") is True else "",
+            import_path=tuple(entry for entry in sys.path if isinstance(entry, str)),
         )
         return Run(spec.to_bytes(), run_id, self.identity.label, python)
 

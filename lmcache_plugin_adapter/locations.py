@@ -25,6 +25,11 @@ INSTALLED_PREFIX = "pkg:"
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^{}]*)\})", re.ASCII)
 
 
+def is_installed(location: str) -> bool:
+    """Tell whether a location is ``pkg:NAME``, and no path."""
+    return location.startswith(INSTALLED_PREFIX)
+
+
 class LocationError(ValueError):
     """A location that cannot be used; the text says why."""
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from .discovery import Found
     from .identity import ProcessIdentity
+    from .installed import Installed
     from .problem import Level
     from .settings import PluginSettings, Settings
 
@@ -39,9 +40,12 @@ class PlannedPlugin:
         name: Unique in the plan: the stem; where two files share it, the file
             name, then the path relative to the location, then the path.
         path: Absolute, as reached.
-        key: Device and inode: the same file has the same key.
+        key: Device and inode: the same file has the same key; of an installed
+            plugin its name.
         signature: Changes when the file does: device, inode, time of change
             in nanoseconds, size in bytes.
+        package: The installed package that it comes from, its name and version;
+            None for a file.
         argv: What is executed; ``argv[0]`` is an absolute path. Empty when
             refused.
         settings: What is in force for it.
@@ -51,8 +55,9 @@ class PlannedPlugin:
 
     name: str
     path: str
-    key: tuple[int, int]
-    signature: tuple[int, int, int, int]
+    key: tuple[int, int] | tuple[str, str]
+    signature: tuple[int, ...]
+    package: tuple[str, str] | None
     argv: tuple[bytes, ...]
     settings: PluginSettings
     refused: str | None
@@ -75,6 +80,7 @@ class CheckedFile:
         runs_on: The processes that run it, or would if it were not refused.
         command: What is executed; empty when it does not run.
         problems: What is wrong, errors first. No text repeats the path.
+        installed: What there is to know of an installed plugin.
     """
 
     path: str
@@ -86,6 +92,7 @@ class CheckedFile:
     runs_on: tuple[ProcessIdentity, ...]
     command: tuple[bytes, ...]
     problems: tuple[Problem, ...]
+    installed: Installed | None = None
 
 
 @frozen
@@ -112,24 +119,26 @@ def make_plan(
     path: str,
     progress: Callable[[str], None] | None = None,
     skip: frozenset[str] = frozenset(),
+    import_path: Sequence[str] = (),
 ) -> Plan:
     """Search the locations and decide what a process runs.
 
     Args:
         identity: The process.
-        locations: Files and directories, already expanded.
+        locations: Files and directories, already expanded, and ``pkg:NAME``.
         settings: What is in force.
         python: The interpreter that runs the engine.
         path: Where interpreters are looked up, as the PATH variable has it.
         progress: Called with a location before it is touched, possibly more
             than once.
         skip: Locations not to touch.
+        import_path: The engine's ``sys.path``, where installed plugins are.
 
     Returns:
         The same plan for the same files, whatever order they are listed in.
         Never raises, save what ``progress`` does.
     """
-    found = scan(locations, progress, skip)
+    found = scan(locations, progress, skip, import_path)
     return Planner(found, settings, python, path, progress).plan(identity)
 
 
@@ -203,7 +212,9 @@ class Planner:
         for identity in fleet:
             for found in self._select(identity):
                 running[found.path].append(identity)
-        runners = {self._candidates[path].key: self._candidates[path] for path in running}
+        runners: dict[object, Found] = {
+            self._candidates[path].key: self._candidates[path] for path in running
+        }
         return tuple(
             self._checked(found, fleet, tuple(running.get(found.path, ())), runners)
             for found in self._scan.entries
@@ -217,11 +228,13 @@ class Planner:
 
     def _planned(self, found: Found) -> PlannedPlugin:
         inspection = self._inspect(found)
+        package = found.installed
         return PlannedPlugin(
             name=self._names[found.path],
             path=found.path,
             key=found.key,
             signature=found.signature,
+            package=None if package is None else (package.project, package.version),
             argv=inspection.argv,
             settings=self._inspector.settings_of(found),
             refused=inspection.refused,
@@ -248,7 +261,9 @@ class Planner:
         """Warn about files that were probably meant to run, a few of them one by one."""
         if self._effective(identity).role is None:
             return []
-        plugins = {found.key for found in self._scan.entries if isinstance(found.name, PluginName)}
+        plugins: set[object] = {
+            found.key for found in self._scan.entries if isinstance(found.name, PluginName)
+        }
         texts = []
         for found in self._scan.entries:
             if found.kind != "file":
@@ -262,14 +277,14 @@ class Planner:
             texts[_NAME_WARNINGS:] = [f"{more}: 'lmcache-plugins check' lists them"]
         return [Problem("warning", text) for text in texts]
 
-    def _misnamed(self, found: Found, plugins: Set[tuple[int, int]]) -> str | None:
+    def _misnamed(self, found: Found, plugins: Set[object]) -> str | None:
         name = found.name
         if isinstance(name, PluginName):
             return name_warning(name, []) if name.never_runs else None
         if found.key in plugins:
             return None
         if name.kind == "near-miss" or name.runs_in_lmcache or found.is_location:
-            return not_a_plugin(name)
+            return not_a_plugin(name, installed=found.installed is not None)
         return None
 
     def unknown_settings(self) -> list[Problem]:
@@ -293,7 +308,7 @@ class Planner:
         found: Found,
         fleet: Sequence[ProcessIdentity],
         running: tuple[ProcessIdentity, ...],
-        runners: Mapping[tuple[int, int], Found],
+        runners: Mapping[object, Found],
     ) -> CheckedFile:
         status, problems = self._verdict(found, fleet, running, runners)
         is_plugin = bool(running) or isinstance(found.name, PluginName)
@@ -309,6 +324,7 @@ class Planner:
             runs_on=running if status in ("runs", "refused") else (),
             command=inspection.argv if inspection else (),
             problems=problems,
+            installed=found.installed,
         )
 
     def _verdict(
@@ -316,7 +332,7 @@ class Planner:
         found: Found,
         fleet: Sequence[ProcessIdentity],
         running: tuple[ProcessIdentity, ...],
-        runners: Mapping[tuple[int, int], Found],
+        runners: Mapping[object, Found],
     ) -> tuple[FileStatus, tuple[Problem, ...]]:
         """Return what becomes of an entry and what is wrong with it."""
         name = found.name
@@ -345,7 +361,8 @@ class Planner:
             return "elsewhere", (Problem("note", text),)
         level: Level = "warning" if name.kind == "near-miss" or found.is_location else "note"
         status: FileStatus = "no-role" if name.kind in ("near-miss", "no-role") else "ignored"
-        return status, (Problem(level, not_a_plugin(name)),)
+        text = not_a_plugin(name, installed=found.installed is not None)
+        return status, (Problem(level, text),)
 
     def _inspected(self, found: Found) -> tuple[FileStatus, tuple[Problem, ...]]:
         inspection = self._inspect(found)
@@ -356,10 +373,12 @@ class Planner:
         return ("runs" if inspection.refused is None else "refused"), tuple(problems)
 
 
-def not_a_plugin(name: NotAPlugin) -> str:
+def not_a_plugin(name: NotAPlugin, *, installed: bool = False) -> str:
     """Say why a file is no plugin and which name would make it one."""
     if name.suggestion is None:
         return name.reason
+    if installed:
+        return f"{name.reason}; its package should name it {quoted(name.suggestion)}"
     text = f"{name.reason}; name it {quoted(name.suggestion)}"
     if name.kind == "no-role":
         helper = "_" + name.suggestion.removeprefix("all_")

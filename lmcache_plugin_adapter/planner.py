@@ -10,7 +10,7 @@ import json
 import os
 
 from .environment import config_text, plugin_environment, plugin_path, write_config_file
-from .locations import merge_locations
+from .locations import INSTALLED_PREFIX, is_installed, merge_locations
 from .metrics_plan import clear_dead, plan_metrics
 from .pid1 import ADVICE, server_is_pid1
 from .plan import make_plan
@@ -68,6 +68,9 @@ def run_planner(
         report(problems)
     locations, problems = merge_locations(spec.locations, settings.locations, os.environ)
     report(problems)
+    if any(map(is_installed, skip)):
+        # They are looked up in the same places: what one waits for, all do.
+        skip |= set(filter(is_installed, locations))
     plan = make_plan(
         spec.identity,
         locations,
@@ -76,6 +79,7 @@ def run_planner(
         path=plugin_path(spec.python, os.environ.get("PATH")),
         progress=lambda location: write_message(fd, ("location", location)),
         skip=skip,
+        import_path=spec.import_path,
     )
     report(plan.problems)
     variables = {
@@ -89,7 +93,9 @@ def run_planner(
     if settings.enabled and settings.metrics:
         metrics, problems = plan_metrics(spec, os.environ)
         report(problems)
-    skipped = [os.path.abspath(location) for location in skip]
+    skipped = [
+        location if is_installed(location) else os.path.abspath(location) for location in skip
+    ]
     message = {
         "environment": variables,
         "plugins": entries,
@@ -115,11 +121,14 @@ def encode_plugin(plugin: PlannedPlugin) -> dict[str, Any]:
     rate = settings.rate_limit
     backoff = settings.backoff
     file_name = os.path.basename(plugin.path)
+    package = plugin.package
     return {
         "names": tuple(dict.fromkeys((plugin.name, file_name, plugin.path))),
         "path": plugin.path,
         "key": plugin.key,
+        "file": file_name.removeprefix(INSTALLED_PREFIX),
         "signature": plugin.signature,
+        "package": package and {"name": package[0], "version": package[1]},
         "argv": plugin.argv,
         "own_args": len(settings.args) if plugin.argv else 0,
         "environment": _encode(settings.env),

@@ -85,7 +85,7 @@ class Plugin:
             shared.log,
             shared.loop,
             self.name,
-            os.path.basename(entry["path"]),
+            entry["file"],
             entry["max_line_bytes"],
             entry["ring_bytes"],
             entry["rate_limit"],
@@ -362,6 +362,7 @@ class Plugin:
         return {
             "name": self.name,
             "path": os.fsencode(self.entry["path"]).decode("utf-8", "backslashreplace"),
+            "package": self.entry["package"],
             "command": self._command().encode("utf-8", "backslashreplace").decode(),
             "state": self.state.value,
             "reason": self.trouble and self.trouble.encode("utf-8", "backslashreplace").decode(),

@@ -44,6 +44,8 @@ def could_run(found: Found) -> bool:
         return True
     if found.kind != "file" or found.name.kind not in ("no-role", "near-miss"):
         return False
+    if found.installed is not None:
+        return True
     return found.executable or found.file_name.endswith(LMCACHE_EXTENSIONS)
 
 
@@ -85,8 +87,11 @@ def names_of(found: Found) -> tuple[str, str, str, str]:
     """Return what a file can be called, from general to specific.
 
     Returns:
-        The stem, the file name, the path relative to the location, the path.
+        The stem, the file name, the path relative to the location, the path;
+        of an installed plugin ``NAME`` and ``pkg:NAME``.
     """
+    if found.installed is not None:
+        return (found.installed.name, *(found.path,) * 3)
     return (found.name.stem, found.file_name, found.relative, found.path)
 
 

@@ -24,6 +24,8 @@ class LaunchSpec:
         notes: ``(level, text)`` pairs that the engine wants said in the log.
         metrics_module: The engine's ``prometheus_client/mmap_dict.py``, where
             metrics are asked for and it has one; else empty.
+        import_path: The engine's ``sys.path``, where installed plugins are
+            looked for.
     """
 
     identity: ProcessIdentity
@@ -34,6 +36,7 @@ class LaunchSpec:
     python: str
     notes: tuple[tuple[str, str], ...] = ()
     metrics_module: str = ""
+    import_path: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Serialise; what is not JSON in ``locations`` becomes its text."""
@@ -45,6 +48,7 @@ class LaunchSpec:
             "python": self.python,
             "notes": self.notes,
             "metrics_module": self.metrics_module,
+            "import_path": self.import_path,
         }
         return (
             json.dumps(header, default=str).encode()
@@ -74,6 +78,7 @@ class LaunchSpec:
                 python=header["python"],
                 notes=tuple((str(level), str(text)) for level, text in header["notes"]),
                 metrics_module=header["metrics_module"],
+                import_path=tuple(header["import_path"]),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"cannot read launch spec: {error!r}") from error

@@ -224,13 +224,6 @@ def test_each_bad_location_is_one_line_and_the_others_go_on(
     assert plugins(result, good) == ["worker.py"]
 
 
-def test_an_installed_plugin_is_not_promised(tmp_path: Path) -> None:
-    """The line says that the name is no file, and that this version knows no other meaning."""
-    [text] = said(scan(["pkg:heartbeat"]))
-    assert "'pkg:heartbeat' does not exist as a file" in text
-    assert "not supported" in text
-
-
 def test_a_broken_link_is_known_with_its_target(make: Callable[..., Path], tmp_path: Path) -> None:
     """Whoever reads it can mend it."""
     make("worker_a.py")
