@@ -1,0 +1,241 @@
+"""Alerts: what they say, and which of them fire."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from .measures import MEASURES
+from .rules import DIED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from lmcache_plugin_adapter.kit import Context
+
+    from .rules import Rule
+
+LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+"""What Alertmanager takes for the name of a label."""
+
+_MADE_UP = re.compile(r"_[0-9a-f]{32}$")
+"""At the end of an ``lmcache_instance_id`` that nobody has chosen."""
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One alert as it is now.
+
+    Attributes:
+        labels: Its identity.
+        annotations: What it says to people.
+        starts_at: When it fired; seconds since 1970.
+        ends_at: When it resolved; None while it fires.
+        expires_at: When it ends by itself, with nobody left to resolve it; None: it does not.
+        measure: What was measured; empty where nothing was.
+        value: The value that made it fire.
+        limit: What that was compared with.
+    """
+
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    starts_at: float
+    ends_at: float | None = None
+    expires_at: float | None = None
+    measure: str = ""
+    value: float | None = None
+    limit: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.labels["alertname"]
+
+    @property
+    def firing(self) -> bool:
+        """Whether it fires, rather than being resolved."""
+        return self.ends_at is None
+
+    @property
+    def id(self) -> str:
+        """The same for all that is said of this alert, from whatever process; hexadecimal."""
+        return identity(self.labels)
+
+
+class Alerts:
+    """The alerts of one engine that fire.
+
+    Args:
+        ctx: Whose.
+        labels: Of all alerts.
+        annotations: Of all alerts.
+        tell: Is given each alert that fires, and each one that resolves.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str],
+        tell: Callable[[Alert], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._common = labels
+        self._annotations = annotations
+        self._tell = tell
+        self._clock = clock
+        self._places = {"engine": f"engine process {ctx.engine_pid} ({ctx.label})"}
+        self._places["host"] = ctx.host
+        self._firing: dict[str, Alert] = {}
+
+    @property
+    def firing(self) -> list[Alert]:
+        """Those that fire."""
+        return list(self._firing.values())
+
+    def labels(self, name: str, severity: str, more: Mapping[str, str]) -> dict[str, str]:
+        """Return the labels of an alert; one without a value says nothing and is left out."""
+        labels = {**self._common, **more, "alertname": name, "severity": severity}
+        return {name: value for name, value in labels.items() if value}
+
+    def fire(self, rule: Rule, value: float | None) -> Alert:
+        """Fire the alert of a rule."""
+        unit = MEASURES[rule.measure].unit
+        side = "above" if rule.above is not None else "below"
+        limit = worded(rule.limit, unit)
+        places = {
+            **self._places,
+            "value": "unknown" if value is None else worded(value, unit),
+            "limit": limit,
+            "measure": rule.measure,
+        }
+        lasting = f" for {rule.for_:g} s" if rule.for_ else ""
+        own = {
+            "summary": f"{rule.name} on {{host}}: {{measure}} is {{value}}",
+            "description": f"{{measure}} of {{engine}} is {{value}}, {side} {{limit}}{lasting}.",
+        }
+        return self._fire(
+            Alert(
+                labels=self.labels(rule.name, rule.severity, rule.labels),
+                annotations=_filled({**own, **self._annotations, **rule.annotations}, places),
+                starts_at=self._clock(),
+                measure=rule.measure,
+                value=value,
+                limit=rule.limit,
+            )
+        )
+
+    def resolve(self, rule: Rule) -> Alert | None:
+        """Resolve the alert of a rule, if it fires."""
+        key = identity(self.labels(rule.name, rule.severity, rule.labels))
+        alert = self._firing.pop(key, None)
+        return None if alert is None else self._resolve(alert)
+
+    def resolve_all(self) -> list[Alert]:
+        """Resolve what fires."""
+        resolved = [self._resolve(alert) for alert in self._firing.values()]
+        self._firing.clear()
+        return resolved
+
+    def engine_died(self, severity: str, why: str, keep: float) -> Alert:
+        """Fire the alert of an engine that has ended without closing.
+
+        Args:
+            severity: Of the alert.
+            why: What is known.
+            keep: Seconds after which it ends by itself.
+        """
+        now = self._clock()
+        own = {
+            "summary": f"{DIED} on {{host}}: {{engine}}",
+            "description": f"{{engine}} ended without closing. {why}".rstrip(),
+        }
+        return self._fire(
+            Alert(
+                labels=self.labels(DIED, severity, {}),
+                annotations=_filled({**own, **self._annotations}, self._places),
+                starts_at=now,
+                expires_at=now + keep,
+            )
+        )
+
+    def engine_lives(self, severity: str) -> Alert:
+        """Return a resolved alert for the death of the engine before this one; tells nobody."""
+        now = self._clock()
+        return Alert(
+            labels=self.labels(DIED, severity, {}),
+            annotations=_filled({"summary": "{engine} runs"}, self._places),
+            starts_at=now,
+            ends_at=now,
+        )
+
+    def _fire(self, alert: Alert) -> Alert:
+        self._firing[identity(alert.labels)] = alert
+        self._tell(alert)
+        return alert
+
+    def _resolve(self, alert: Alert) -> Alert:
+        # A clock that was set back must not let it end before it began.
+        resolved = replace(alert, ends_at=max(self._clock(), alert.starts_at), expires_at=None)
+        self._tell(resolved)
+        return resolved
+
+
+def labels_of(ctx: Context, engine: str) -> dict[str, str]:
+    """Return the labels that tell the engine process of a plugin.
+
+    Args:
+        ctx: The plugin's context.
+        engine: Name of the engine from the settings; empty: LMCache's ``lmcache_instance_id``,
+            unless LMCache has made that up, as then it is another one after each start.
+    """
+    if not engine:
+        given = ctx.config.get("lmcache_instance_id")
+        if isinstance(given, str) and _MADE_UP.search(given) is None:
+            engine = given
+    return {
+        "engine": engine,
+        "role": ctx.role.lower(),
+        "rank": str(ctx.worker_id) if ctx.role == "WORKER" else "",
+        "dp_rank": str(ctx.dp_rank),
+        "host": ctx.host,
+    }
+
+
+def identity(labels: Mapping[str, str]) -> str:
+    """Return what is the same for the same labels, and for no others; hexadecimal."""
+    parts = [f"{name}\0{value}\0" for name, value in sorted(labels.items())]
+    text = "".join(parts).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def timestamp(seconds: float) -> str:
+    """Return a moment as RFC 3339 has it, in UTC, with milliseconds."""
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def worded(value: float, unit: str) -> str:
+    """Return a value with its unit, for people."""
+    if unit.startswith("bytes"):
+        for name in ("B", "KiB", "MiB", "GiB"):
+            if abs(value) < 1024 or name == "GiB":
+                break
+            value /= 1024
+        return f"{value:.4g} {name}{unit.removeprefix('bytes')}"
+    return f"{value:.4g} {unit}".rstrip()
+
+
+def _filled(texts: Mapping[str, str], places: Mapping[str, str]) -> dict[str, str]:
+    """Fill in the places that are known; braces around other words stay as they are."""
+    return {
+        name: _PLACEHOLDER.sub(lambda match: places.get(match[1], match[0]), text)
+        for name, text in texts.items()
+    }

@@ -1,0 +1,81 @@
+"""GPU memory of a process through NVML, where there is one."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PROCESS_KINDS = (
+    "nvmlDeviceGetComputeRunningProcesses",
+    "nvmlDeviceGetGraphicsRunningProcesses",
+)
+
+
+class GpuMemory:
+    """Reads GPU memory; says once why it cannot.
+
+    Args:
+        pid: The engine process.
+        note: Says a line.
+    """
+
+    def __init__(self, pid: int, note: Callable[[str], None]) -> None:
+        self._pid = pid
+        self._note = note
+        self._said = False
+        self._nvml: Any = None
+        try:
+            self._nvml = importlib.import_module("pynvml")
+            self._nvml.nvmlInit()
+        except ImportError:
+            self._say("pynvml is not installed (pip install nvidia-ml-py)")
+            self._nvml = None
+        except Exception as error:  # noqa: BLE001 - NVML's errors are of its own kind
+            self._say(str(error))
+            self._nvml = None
+
+    def read(self) -> dict[str, float]:
+        """Return ``gpu_memory_bytes`` and ``gpu_memory_percent``, as far as they are known."""
+        if self._nvml is None:
+            return {}
+        own: list[int] = []
+        percent: list[float] = []
+        percent_own: list[float] = []
+        try:
+            for index in range(self._nvml.nvmlDeviceGetCount()):
+                device = self._nvml.nvmlDeviceGetHandleByIndex(index)
+                memory = self._nvml.nvmlDeviceGetMemoryInfo(device)
+                percent.append(100.0 * memory.used / memory.total)
+                used = self._used_by_engine(device)
+                if used is not None:
+                    own.append(used)
+                    percent_own.append(percent[-1])
+        except Exception as error:  # noqa: BLE001 - NVML's errors are of its own kind
+            self._say(str(error))
+            return {}
+        values: dict[str, float] = {}
+        if own:
+            values["gpu_memory_bytes"] = float(sum(own))
+        if percent:
+            values["gpu_memory_percent"] = max(percent_own or percent)
+        return values
+
+    def _used_by_engine(self, device: Any) -> int | None:
+        """Return the engine's bytes on a device; None where it is not seen on it.
+
+        Between PID namespaces NVML's pids are not ours, and nothing is seen.
+        """
+        found: int | None = None
+        for kind in _PROCESS_KINDS:
+            for process in getattr(self._nvml, kind)(device):
+                if process.pid == self._pid:
+                    found = max(found or 0, process.usedGpuMemory or 0)
+        return found
+
+    def _say(self, reason: str) -> None:
+        if not self._said:
+            self._said = True
+            self._note(f"Cannot measure GPU memory: {reason}; its rules stay quiet")

@@ -1,0 +1,199 @@
+"""What is measured of an engine process: names, units, and how each is read."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import psutil
+
+from .cgroup import container_memory
+from .gpu import GpuMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+
+class Measure(NamedTuple):
+    """A row of the table of measures.
+
+    Attributes:
+        unit: Of its values: ``bytes``, ``%``, ``bytes/s``, or empty for numbers.
+        meaning: For the documentation.
+    """
+
+    unit: str
+    meaning: str
+
+
+MEASURES: dict[str, Measure] = {
+    "memory_bytes": Measure("bytes", "Resident memory of the engine process."),
+    "memory_percent": Measure(
+        "%",
+        "The same, of the memory limit of its container; without a limit, of the machine's memory.",
+    ),
+    "container_memory_percent": Measure(
+        "%",
+        "Memory of all processes of the container (without droppable file pages), of its limit: "
+        "at 100 the kernel kills. No value without a limit.",
+    ),
+    "cpu_percent": Measure(
+        "%", "CPU time since the last look; 100 is one core, a busy process may use several."
+    ),
+    "descriptors": Measure("", "Open file descriptors."),
+    "descriptors_percent": Measure("%", "The same, of the process's limit (`ulimit -n`)."),
+    "threads": Measure("", "Threads."),
+    "read_bytes_per_second": Measure("bytes/s", "Read from storage since the last look."),
+    "write_bytes_per_second": Measure("bytes/s", "Written to storage since the last look."),
+    "gpu_memory_bytes": Measure(
+        "bytes", "GPU memory of the engine process, on all GPUs, as NVML tells it."
+    ),
+    "gpu_memory_percent": Measure(
+        "%",
+        "Used memory of the fullest GPU that the engine process is on (of all that are seen, "
+        "where NVML does not tell which), by whatever process.",
+    ),
+    "engine_unhealthy": Measure("", "1 when the engine is in any of the following states, else 0."),
+    "engine_stopped": Measure(
+        "", "1 when the process is stopped (SIGSTOP, a debugger, a frozen container), else 0."
+    ),
+    "engine_unresponsive": Measure(
+        "", "1 when the engine does not answer in time (see `health`), else 0."
+    ),
+    "engine_stalled": Measure("", "1 when requests run and no token comes (see `health`), else 0."),
+}
+"""Every measure that a rule may name."""
+
+_ENGINE_STATES = {
+    "engine_stopped": "stopped",
+    "engine_unresponsive": "unresponsive",
+    "engine_stalled": "stalled",
+}
+
+Values = dict[str, float]
+"""Of each measure that could be read."""
+
+
+class Meter:
+    """Reads the measures that rules ask for, and no others.
+
+    Args:
+        pid: The engine process.
+        wanted: Names of measures.
+        engine_state: Tells the engine's state, as :mod:`..engine_health` has it; called only
+            where a rule asks for it.
+        note: Says once what keeps a measure from being read.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        wanted: Collection[str],
+        engine_state: Callable[[], str],
+        note: Callable[[str], None],
+    ) -> None:
+        self._wanted = frozenset(wanted)
+        self._engine_state = engine_state
+        self._pid = pid
+        self._note = note
+        self._noted: set[str] = set()
+        self._process: psutil.Process | None
+        try:
+            self._process = psutil.Process(pid)
+        except psutil.Error:
+            self._process = None
+        gpu = any(name.startswith("gpu_") for name in self._wanted)
+        self._gpu = GpuMemory(pid, note) if gpu else None
+        self._before: dict[str, tuple[float, float]] = {}
+        self._readers: Mapping[str, Callable[[psutil.Process], float | None]] = {
+            "memory_bytes": lambda process: process.memory_info().rss,
+            "memory_percent": self._memory_percent,
+            "container_memory_percent": self._container_memory_percent,
+            "cpu_percent": self._cpu_percent,
+            "descriptors": lambda process: process.num_fds(),
+            "descriptors_percent": self._descriptors_percent,
+            "threads": lambda process: process.num_threads(),
+            "read_bytes_per_second": lambda process: self._rate(
+                "read", process.io_counters().read_bytes
+            ),
+            "write_bytes_per_second": lambda process: self._rate(
+                "write", process.io_counters().write_bytes
+            ),
+        }
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine process lives: it is there, no zombie, and no other of that pid."""
+        process = self._process
+        if process is None:
+            return False
+        try:
+            return process.is_running() and process.status() not in (
+                psutil.STATUS_ZOMBIE,
+                psutil.STATUS_DEAD,
+            )
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.Error:
+            return True
+
+    def read(self) -> Values:
+        """Return the wanted measures that can be read now."""
+        values: Values = {}
+        for name, reader in self._readers.items():
+            value = self._try(name, reader) if name in self._wanted else None
+            if value is not None:
+                values[name] = float(value)
+        if self._gpu is not None:
+            values.update(self._gpu.read())
+        if any(name.startswith("engine_") for name in self._wanted):
+            state = self._engine_state()
+            values["engine_unhealthy"] = float(state != "ok")
+            for name, meant in _ENGINE_STATES.items():
+                values[name] = float(state == meant)
+        return {name: value for name, value in values.items() if name in self._wanted}
+
+    def _try(self, name: str, reader: Callable[[psutil.Process], float | None]) -> float | None:
+        if self._process is None:
+            return None
+        try:
+            return reader(self._process)
+        except psutil.NoSuchProcess:
+            return None
+        except (psutil.AccessDenied, OSError, AttributeError) as error:
+            if name not in self._noted:
+                self._noted.add(name)
+                self._note(f"Cannot measure {name!r}: {_reason(error)}; its rules stay quiet")
+            return None
+
+    def _memory_percent(self, process: psutil.Process) -> float:
+        container = container_memory(self._pid)
+        limit = container.limit if container is not None else psutil.virtual_memory().total
+        return 100.0 * float(process.memory_info().rss) / limit
+
+    def _container_memory_percent(self, _: psutil.Process) -> float | None:
+        container = container_memory(self._pid)
+        return None if container is None else 100.0 * container.used / container.limit
+
+    def _cpu_percent(self, process: psutil.Process) -> float | None:
+        times = process.cpu_times()
+        rate = self._rate("cpu", times.user + times.system)
+        return None if rate is None else 100.0 * rate
+
+    @staticmethod
+    def _descriptors_percent(process: psutil.Process) -> float | None:
+        soft, _ = process.rlimit(psutil.RLIMIT_NOFILE)
+        return 100.0 * process.num_fds() / soft if soft > 0 else None
+
+    def _rate(self, what: str, total: float) -> float | None:
+        """Return how much was added in each second since the last look; None at the first."""
+        now = time.monotonic()
+        then, before = self._before.get(what, (now, total))
+        self._before[what] = now, total
+        return (total - before) / (now - then) if now > then else None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, psutil.AccessDenied):
+        return "not permitted"
+    return str(getattr(error, "strerror", None) or error)

@@ -1,0 +1,151 @@
+"""The alert reporter: measure, judge, tell, and say goodbye."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.gallery.engine_health import EngineHealth
+
+from .alerts import Alerts
+from .death import Autopsy
+from .delivery import Delivery
+from .measures import Meter
+from .rules import DIED, Change, Tracker
+from .settings import read_plan
+
+if TYPE_CHECKING:
+    from lmcache_plugin_adapter.kit import Context, Stop
+
+    from .alerts import Alert
+    from .settings import Plan
+
+_MARGIN = 0.4
+"""Seconds of the grace period that are left for ending."""
+
+_WORD_OF_END = 2.0
+"""Seconds in which SIGTERM follows on the engine's end, where a supervisor looks after us."""
+
+_LAST_WORDS = 10.0
+"""Seconds for the last alerts where no SIGTERM came: then nothing presses."""
+
+_IN_ORDER = frozenset({"ok", "starting"})
+"""States of an engine that no alert is fired for. One that starts may take its time."""
+
+
+def report(ctx: Context, stop: Stop) -> int:
+    """Run the reporter until its engine ends or it is told to end."""
+    if ctx.engine_pid is None:
+        raise kit.ContextError(
+            "the engine is not known: LMCACHE_RUNTIME_PLUGIN_ENGINE_PID is not set; "
+            "the supervisor of lmcache-plugin-adapter sets it"
+        )
+    return Reporter(ctx, stop, ctx.engine_pid, read_plan(ctx)).run()
+
+
+class Reporter:
+    """See the module.
+
+    Args:
+        ctx: The plugin's context.
+        stop: Says when to end.
+        engine: The engine process.
+        plan: What to look at, and whom to tell.
+    """
+
+    def __init__(self, ctx: Context, stop: Stop, engine: int, plan: Plan) -> None:
+        self._stop = stop
+        self._engine = engine
+        self._plan = plan
+        self._label = ctx.label
+        settings = plan.settings
+        self._health = EngineHealth(ctx, settings.health)
+        measures = {rule.measure for rule in plan.rules}
+        self._meter = Meter(engine, measures, self._engine_state, kit.warning)
+        self._autopsy = Autopsy(engine)
+        self._trackers = [Tracker(rule) for rule in plan.rules]
+        self._deliveries = [Delivery(target, settings.keep_resolved) for target in plan.targets]
+        self._alerts = Alerts(ctx, plan.labels, settings.annotations, self._tell)
+
+    def run(self) -> int:
+        """Measure and tell until the end; return the exit code."""
+        settings = self._plan.settings
+        places = ", ".join(f"'{delivery.target.shown}'" for delivery in self._deliveries)
+        count = len(self._trackers)
+        kit.info(
+            f"Watching engine process {self._engine} ({self._label}) by "
+            f"{count} {'rule' if count == 1 else 'rules'}; alerts go to {places}"
+        )
+        if settings.engine_died and self._meter.alive:
+            alert = self._alerts.engine_lives(settings.engine_died_severity)
+            for delivery in self._deliveries:
+                if delivery.target.remembers:
+                    delivery.tell(alert)
+        for _ in kit.every(settings.interval, jitter=0.0, stop=self._stop):
+            if not self._meter.alive:
+                self._stop.wait(_WORD_OF_END)
+                break
+            with self._stop.interruptible():
+                self._look()
+        self._end(died=not self._meter.alive)
+        return 0
+
+    def _look(self) -> None:
+        """Measure once and judge."""
+        values = self._meter.read()
+        now = time.monotonic()
+        for tracker in self._trackers:
+            value = values.get(tracker.rule.measure)
+            change = tracker.take(now, value)
+            if change is Change.FIRES:
+                self._say(self._alerts.fire(tracker.rule, value))
+            elif change is Change.RESOLVES:
+                resolved = self._alerts.resolve(tracker.rule)
+                if resolved is not None:
+                    self._say(resolved)
+
+    def _end(self, died: bool) -> None:
+        """Tell how it ended, in the time that is left."""
+        settings = self._plan.settings
+        resolved = self._alerts.resolve_all()
+        if died and settings.engine_died:
+            self._say(
+                self._alerts.engine_died(
+                    settings.engine_died_severity,
+                    self._autopsy.report(),
+                    settings.engine_died_keep,
+                )
+            )
+        seconds = _LAST_WORDS
+        if self._stop.is_set():
+            seconds = max(self._stop.remaining() - _MARGIN, 0.1)
+        for delivery in self._deliveries:
+            delivery.finish(seconds)
+        for delivery in self._deliveries:
+            untold = delivery.join()
+            if untold:
+                names = ", ".join(sorted({alert.name for alert in untold}))
+                why = delivery.trouble or "no answer in time"
+                kit.error(f"Not told to '{delivery.target.shown}': {names}: {why}")
+        how = "has died" if died else "goes on or closes in order"
+        count = "1 alert" if len(resolved) == 1 else f"{len(resolved)} alerts"
+        kit.info(f"Ending: engine process {self._engine} {how}; {count} resolved")
+
+    def _engine_state(self) -> str:
+        state = self._health.check().state
+        return "ok" if state in _IN_ORDER else state
+
+    def _tell(self, alert: Alert) -> None:
+        for delivery in self._deliveries:
+            delivery.tell(alert)
+
+    @staticmethod
+    def _say(alert: Alert) -> None:
+        text = alert.annotations.get("description", "")
+        if not alert.firing:
+            kit.info(f"Alert {alert.name!r} resolved")
+        elif alert.name == DIED or alert.labels.get("severity") == "critical":
+            kit.error(f"Alert {alert.name!r} fires: {text}")
+        else:
+            kit.warning(f"Alert {alert.name!r} fires: {text}")

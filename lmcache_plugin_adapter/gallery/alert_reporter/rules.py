@@ -1,0 +1,191 @@
+"""When a rule fires and when it resolves: pure, one value at a time."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+SEVERITIES = ("info", "warning", "critical")
+"""Severities of the built-in rules; a rule may name any other."""
+
+Seconds = Annotated[float, Meta(ge=0, le=86400 * 7)]
+
+
+class Rule(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """An alert, and the measure and limit that it depends on."""
+
+    name: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=200,
+            description="Name of the alert: label `alertname`. Of a built-in rule: replaces it.",
+        ),
+    ]
+    measure: Annotated[str, Meta(description="What is looked at: see the table of measures.")]
+    above: Annotated[float | None, Meta(description="Fires when the measure is above this.")] = None
+    below: Annotated[
+        float | None,
+        Meta(description="Fires when the measure is below this. Give one of the two."),
+    ] = None
+    for_: Annotated[
+        Seconds, Meta(description="Seconds for which it must be so, without a break.")
+    ] = msgspec.field(default=0.0, name="for")
+    hysteresis: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="How far the measure must come back beyond the limit before it is well "
+            "again: with `above: 90` and `hysteresis: 5`, to 85.",
+        ),
+    ] = 0.0
+    clear_after: Annotated[
+        Seconds,
+        Meta(description="Seconds for which it must be well, without a break, before it resolves."),
+    ] = 0.0
+    severity: Annotated[
+        str, Meta(min_length=1, max_length=200, description="Label `severity`.")
+    ] = "warning"
+    labels: Annotated[dict[str, str], Meta(description="More labels of the alert.")] = {}
+    annotations: Annotated[
+        dict[str, str],
+        Meta(
+            description="Texts that go with the alert, such as `runbook_url`; they may hold "
+            "`{value}`, `{limit}`, `{measure}`, `{engine}` (its process and role) and `{host}`. "
+            "`summary` and `description` have texts of their own, which may be replaced."
+        ),
+    ] = {}
+    enabled: Annotated[bool, Meta(description="`false` puts a built-in rule out of use.")] = True
+
+    @property
+    def limit(self) -> float:
+        """The number that the measure is compared with."""
+        limit = self.above if self.above is not None else self.below
+        return 0.0 if limit is None else limit
+
+    def judge(self, value: float | None) -> Judgement:
+        """Say how a value is; None is no value."""
+        if value is None:
+            return Judgement.NEITHER
+        if self.above is not None:
+            over = value - self.above
+        elif self.below is not None:
+            over = self.below - value
+        else:
+            return Judgement.NEITHER
+        if over > 0:
+            return Judgement.BAD
+        return Judgement.GOOD if over <= -self.hysteresis else Judgement.NEITHER
+
+
+class Judgement(Enum):
+    """How a value is in the eyes of a rule."""
+
+    BAD = "bad"
+    GOOD = "good"
+    NEITHER = "neither"
+    """Between limit and hysteresis, or no number: nothing begins, and nothing ends."""
+
+
+class Change(Enum):
+    """What a value did to a rule."""
+
+    FIRES = "fires"
+    RESOLVES = "resolves"
+
+
+class Tracker:
+    """Follows one rule.
+
+    It fires once its values were bad for ``for`` seconds without a break, and
+    resolves once they were good for ``clear_after`` seconds without a break.
+
+    Args:
+        rule: Which.
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.firing = False
+        self._since: float | None = None
+        """Since when all values speak for a change."""
+
+    def take(self, now: float, value: float | None) -> Change | None:
+        """Take a value.
+
+        Args:
+            now: Seconds that only grow.
+            value: None where it could not be measured.
+
+        Returns:
+            What happens now, or None.
+        """
+        against = Judgement.GOOD if self.firing else Judgement.BAD
+        if self.rule.judge(value) is not against:
+            self._since = None
+            return None
+        if self._since is None:
+            self._since = now
+        if now - self._since < (self.rule.clear_after if self.firing else self.rule.for_):
+            return None
+        self._since = None
+        self.firing = not self.firing
+        return Change.FIRES if self.firing else Change.RESOLVES
+
+
+BUILT_IN: tuple[Rule, ...] = (
+    Rule(
+        name="EngineMemoryHigh",
+        measure="memory_percent",
+        above=90,
+        for_=60,
+        hysteresis=3,
+        clear_after=60,
+    ),
+    Rule(
+        name="ContainerMemoryAlmostFull",
+        measure="container_memory_percent",
+        above=97,
+        for_=10,
+        hysteresis=3,
+        clear_after=60,
+        severity="critical",
+    ),
+    Rule(
+        name="EngineDescriptorsHigh",
+        measure="descriptors_percent",
+        above=80,
+        for_=60,
+        hysteresis=5,
+        clear_after=60,
+    ),
+    Rule(
+        name="EngineStopped",
+        measure="engine_stopped",
+        above=0,
+        severity="critical",
+    ),
+    Rule(
+        name="EngineUnresponsive",
+        measure="engine_unresponsive",
+        above=0,
+        for_=15,
+        clear_after=15,
+        severity="critical",
+    ),
+    Rule(
+        name="EngineStalled",
+        measure="engine_stalled",
+        above=0,
+        clear_after=15,
+        severity="critical",
+    ),
+)
+"""Rules for every engine; a rule of the settings with the same name takes the place of one."""
+
+DIED = "EngineDied"
+"""The alert of an engine process that ended without closing. It has no rule: nothing is
+measured any more."""
