@@ -80,6 +80,7 @@ class EtcdTarget:
         self._token: str | None = None
         self._auth_is_off = False
         self._lease: str | None = None
+        self._is_entered = False
         self._taken_by: str | None = None
 
     def refresh(self, verdict: Verdict, wanted: Callable[[], bool]) -> None:
@@ -88,14 +89,13 @@ class EtcdTarget:
         if self._lease is not None and not self._keep_alive(self._lease):
             kit.warning("The lease is gone from etcd: registering anew")
             self._lease = None
-        if not wanted():
-            return
-        if self._lease is None:
-            self._lease = self._grant()
-            if wanted():
+        if self._lease is None and wanted():
+            self._lease, self._is_entered = self._grant(), False
+        if self._lease is not None and wanted():
+            if self._is_entered:
+                self._verify(self._lease, wanted)
+            else:
                 self._put(self._lease)
-        else:
-            self._verify(self._lease, wanted)
 
     def complain(self, verdict: Verdict) -> None:
         """Nothing: the lease is not kept alive, so the entry expires."""
@@ -140,7 +140,7 @@ class EtcdTarget:
                 f"Key '{self.key}' was that of another engine until now: "
                 f"{_shown(_decode(earlier))}; each engine needs a key of its own ('instance')"
             )
-        self._taken_by = None
+        self._is_entered, self._taken_by = True, None
 
     def _verify(self, lease: str, wanted: Callable[[], bool]) -> None:
         """Enter the key again if somebody deleted it; leave it alone if somebody took it over."""

@@ -6,6 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
+import httpx
+
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.target import failure
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
     from .board import Board, Notice
     from .settings import Rhythm
+
+WORDS = 0.3
+"""Seconds of the grace period that are kept for the last words and the interpreter's end."""
 
 REMINDER = 300.0
 """Seconds after which a trouble that lasts is said again."""
@@ -145,15 +150,21 @@ class Keeper:
         if not self._entered:
             return
         name, ttl = self._target.name, self._target.rhythm.ttl
-        # A little is kept for the words and for the interpreter's end.
-        timeout = max(0.1, min(self._target.rhythm.timeout, self._remaining() - 0.2))
-        try:
-            self._target.leave(timeout, ending=True)
-        except Exception as error:  # noqa: BLE001 - the last that is said of it
-            expires = f"; the entry expires in {ttl:g} s" if ttl is not None else ""
-            kit.warning(f"Cannot deregister from {name}: {_words(error)}{expires}")
-        else:
-            kit.info(f"Deregistered from {name}")
+        pause = kit.Backoff(initial=0.2, maximum=1.0)
+        while True:
+            timeout = max(0.1, min(self._target.rhythm.timeout, self._remaining() - WORDS))
+            try:
+                self._target.leave(timeout, ending=True)
+            except Exception as error:  # noqa: BLE001 - there is time, or it is the last word
+                wait = pause.next()
+                if isinstance(error, httpx.HTTPError) and self._remaining() > wait + 2 * WORDS:
+                    time.sleep(wait)
+                    continue
+                expires = f"; the entry expires in {ttl:g} s" if ttl is not None else ""
+                kit.warning(f"Cannot deregister from {name}: {_words(error)}{expires}")
+            else:
+                kit.info(f"Deregistered from {name}")
+            return
 
 
 def _words(error: Exception) -> str:

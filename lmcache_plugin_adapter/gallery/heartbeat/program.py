@@ -13,7 +13,7 @@ from .board import Board
 from .bounds import bounds
 from .consul import ConsulTarget
 from .etcd import EtcdTarget
-from .keeper import REMINDER, Keeper, Target
+from .keeper import REMINDER, WORDS, Keeper, Target
 from .ping import PingTarget
 from .registration import Registration, register
 from .settings import Heartbeat, contradictions
@@ -55,7 +55,7 @@ def run(ctx: kit.Context, stop: kit.Stop) -> int:
             board.post(verdict)
     board.close()
     for keeper in keepers:
-        keeper.join(stop.remaining() - 0.1)
+        keeper.join(stop.remaining() - WORDS / 2)
     return 0
 
 

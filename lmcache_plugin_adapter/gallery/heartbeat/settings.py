@@ -21,6 +21,7 @@ CONSUL_REAPING = 30.0
 """Consul looks for services to remove every so many seconds, and after a minute at the earliest."""
 
 Address = Annotated[str, Meta(pattern=r"^https?://[^/?#\s]+\S*$")]
+Seconds = Annotated[float, Meta(gt=0, le=86400)]
 MetaKey = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 MetaValue = Annotated[str, Meta(max_length=512)]
 
@@ -51,8 +52,8 @@ class Etcd(HttpTarget, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = 15
     interval: Annotated[
-        float | None,
-        Meta(gt=0, description="Seconds from one refresh to the next. Default: a third of `ttl`."),
+        Seconds | None,
+        Meta(description="Seconds from one refresh to the next. Default: a third of `ttl`."),
     ] = None
 
 
@@ -77,8 +78,8 @@ class Consul(HttpTarget, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = 15
     interval: Annotated[
-        float | None,
-        Meta(gt=0, description="Seconds from one refresh to the next. Default: a third of `ttl`."),
+        Seconds | None,
+        Meta(description="Seconds from one refresh to the next. Default: a third of `ttl`."),
     ] = None
     remove_critical_after: Annotated[
         float,
