@@ -1,0 +1,1 @@
+"""Measures this launcher beside LMCache's own and beside process supervisors; see README.md."""

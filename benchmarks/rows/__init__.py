@@ -1,0 +1,33 @@
+"""All rows, in the order of the table."""
+
+from __future__ import annotations
+
+from benchmarks.row import Row
+
+from . import (
+    completion,
+    drain,
+    engine_killed,
+    engine_loop,
+    flood,
+    idle,
+    launch_blocked,
+    launch_to_running,
+    memory,
+    stop,
+    thousand,
+)
+
+ROWS: tuple[Row, ...] = (
+    launch_blocked.ROW,
+    engine_loop.ROW,
+    drain.ROW,
+    flood.ROW,
+    launch_to_running.ROW,
+    stop.ROW,
+    engine_killed.ROW,
+    memory.ROW,
+    idle.ROW,
+    thousand.ROW,
+    completion.ROW,
+)
