@@ -10,7 +10,7 @@ Installed as a plugin of pytest, so tests need no import::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 
     from .trial import Trial
 
-__all__ = ["run_plugin"]
+__all__ = ["RunPlugin", "run_plugin"]
+
+RunPlugin: TypeAlias = "Callable[..., Trial]"
+"""The type of the fixture, for annotations."""
 
 
 @pytest.fixture
-def run_plugin(tmp_path: Path) -> Iterator[Callable[..., Trial]]:
+def run_plugin(tmp_path: Path) -> Iterator[RunPlugin]:
     """Run plugins as an engine does; they and their engines end with the test.
 
     Call it as :class:`.trial.Trial`, without ``directory``.

@@ -104,6 +104,7 @@ class Trial:
         self._identity = ProcessIdentity(who, worker_id, max(worker_count, worker_id + 1))
         self._directory = directory
         self._grace = stop_grace
+        self._restart = restart
         directory.mkdir(parents=True)
         self._log = directory / "engine.log"
         location, self.name = _locate(str(plugin), directory, role, name)
@@ -201,14 +202,15 @@ class Trial:
             since: Lines that are passed over, such as ``len(plugin.lines)``.
 
         Raises:
-            AssertionError: There was none; the text has the log.
+            AssertionError: There was none, or the plugin has ended; the text has the log.
         """
         wanted = re.compile(re.escape(text)) if isinstance(text, str) else text
 
         def look() -> Line | None:
             return next((line for line in self.lines[since:] if wanted.search(line.text)), None)
 
-        return self._await(look, timeout, f"line {wanted.pattern!r}")
+        what = f"line {(text if isinstance(text, str) else text.pattern)!r}"
+        return self._await(look, timeout, what, while_running=True)
 
     def wait_exit(self, timeout: float = 10.0) -> int:
         """Wait until the plugin has ended, by itself or after ``engine.kill()``.
@@ -263,13 +265,20 @@ class Trial:
         pids = {int(pid) for pid in re.findall(r"\(supervisor\.py:(\d+):", self.log)}
         return {pid for pid in pids if _runs(pid)}
 
-    def _await(self, look: Callable[[], T | None], seconds: float, what: str) -> T:
+    def _await(
+        self, look: Callable[[], T | None], seconds: float, what: str, while_running: bool = False
+    ) -> T:
         deadline = time.monotonic() + seconds
-        while not (found := look()):
+        while True:
+            over = while_running and self._restart == "never" and self.returncode is not None
+            found = look()
+            if found:
+                return found
+            if over:
+                raise AssertionError(f"it has ended ({self.returncode}) without {what}\n{self.log}")
             if time.monotonic() > deadline:
                 raise AssertionError(f"not within {seconds:g} s: {what}\n{self.log}")
             time.sleep(_LOOK_SECONDS)
-        return found
 
 
 def _locate(plugin: str, directory: Path, role: str, name: str | None) -> tuple[str, str]:

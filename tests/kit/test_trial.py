@@ -1,0 +1,179 @@
+"""The fixture: what it shows is what happens, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lmcache_plugin_adapter.kit.testing import RunPlugin
+
+SHELL = "#!/bin/sh\n"
+
+
+def script(tmp_path: Path, name: str, text: str) -> Path:
+    """Write a plugin."""
+    path = tmp_path / name
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def test_a_plugin_in_any_language(run_plugin: RunPlugin, tmp_path: Path) -> None:
+    """Its lines have their levels; how it ended is known."""
+    path = script(tmp_path, "scheduler_x.sh", SHELL + "echo '<4>careful'; echo plain; exit 3")
+    plugin = run_plugin(path)
+    assert plugin.wait_exit() == 3
+    assert plugin.lines == [("warning", "careful"), ("info", "plain")]
+    assert plugin.returncode == plugin.stop() == 3
+    assert any(report.text.startswith("Started, pid") for report in plugin.reports)
+
+
+def test_its_process_is_known_and_gone_afterwards(run_plugin: RunPlugin, tmp_path: Path) -> None:
+    """Stopped in order, it is told with SIGTERM."""
+    path = script(tmp_path, "worker_x.sh", SHELL + "echo ready; exec sleep 600")
+    plugin = run_plugin(path, role="worker", worker_id=3, worker_count=8)
+    plugin.wait_for("ready")
+    assert plugin.pid is not None
+    os.kill(plugin.pid, 0)
+    assert plugin.returncode is None
+    assert plugin.stop() == -signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(plugin.pid, 0)
+
+
+def test_the_grace_period_is_kept(run_plugin: RunPlugin, tmp_path: Path) -> None:
+    """Then SIGKILL."""
+    path = script(
+        tmp_path, "worker_x.sh", SHELL + "trap '' TERM; echo ready; while :; do sleep 600; done"
+    )
+    plugin = run_plugin(path, role="worker", stop_grace=0.3)
+    plugin.wait_for("ready")
+    assert plugin.stop() == -signal.SIGKILL
+
+
+def test_the_engine_can_be_killed(run_plugin: RunPlugin, tmp_path: Path) -> None:
+    """The plugin hears of it all the same."""
+    path = script(
+        tmp_path,
+        "all_x.sh",
+        SHELL + "trap 'echo goodbye; exit 4' TERM; echo ready; sleep 600 & wait $!",
+    )
+    plugin = run_plugin(path)
+    plugin.wait_for("ready")
+    plugin.engine.kill()
+    assert plugin.wait_exit() == 4
+    assert plugin.lines[-1].text == "goodbye"
+
+
+def test_the_engine_can_be_stuck(run_plugin: RunPlugin, tmp_path: Path) -> None:
+    """Stopped by a signal, and it goes on later; the end of the test frees it."""
+    path = script(tmp_path, "all_x.sh", SHELL + "echo ready; exec sleep 600")
+    plugin = run_plugin(path)
+    plugin.wait_for("ready")
+    plugin.engine.signal(signal.SIGSTOP)
+    assert plugin.returncode is None
+
+
+def test_lines_can_be_waited_for_and_passed_over(run_plugin: RunPlugin, tmp_path: Path) -> None:
+    """By text or by pattern; a line that does not come fails with the log."""
+    path = script(
+        tmp_path, "all_x.sh", SHELL + "for i in 1 2 3; do echo round $i; done; exec sleep 600"
+    )
+    plugin = run_plugin(path)
+    assert plugin.wait_for(re.compile(r"round [23]")).text == "round 2"
+    plugin.wait_for("round 3")
+    assert plugin.wait_for("round", since=1).text == "round 2"
+    with pytest.raises(AssertionError, match=r"not within 0.1 s: line 'round 9'(.|\n)*round 3"):
+        plugin.wait_for("round 9", timeout=0.1)
+    with pytest.raises(AssertionError, match="its end"):
+        plugin.wait_exit(timeout=0.1)
+    plugin.stop()
+    with pytest.raises(AssertionError, match=r"it has ended \(-15\) without line 'round 9'"):
+        plugin.wait_for("round 9", timeout=60)
+
+
+def test_settings_configuration_and_environment_arrive(
+    run_plugin: RunPlugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing of LMCache's that the test itself was started with."""
+    monkeypatch.setenv("LMCACHE_LOG_LEVEL", "ERROR")
+    monkeypatch.setenv("GONE", "1")
+    path = script(
+        tmp_path,
+        "all_x.sh",
+        SHELL + 'echo "$HERE$GONE$LMCACHE_LOG_LEVEL"; echo "$LMCACHE_RUNTIME_PLUGIN_CONFIG"',
+    )
+    extra = {"mine": 1, "runtime_plugins": {"plugins": {"all_x": {"args": ["a"]}}}}
+    plugin = run_plugin(
+        path,
+        config={"chunk_size": 5, "extra_config": extra},
+        settings={"interval": 1},
+        env={"HERE": "yes", "GONE": None},
+    )
+    plugin.wait_exit()
+    first, second = (line.text for line in plugin.lines)
+    assert first == "yes"
+    for part in ('"chunk_size": 5', '"mine": 1', '"interval": 1', '"args": ["a"]'):
+        assert part in second
+
+
+def test_a_function_is_run_from_a_file_that_calls_it(run_plugin: RunPlugin) -> None:
+    """As an installed plugin would."""
+    plugin = run_plugin("platform:machine")
+    assert plugin.name == "scheduler_platform"
+    assert plugin.wait_exit() == 1  # sys.exit() of a text
+    assert plugin.lines[-1].text == os.uname().machine
+
+
+def test_several_at_a_time(run_plugin: RunPlugin, tmp_path: Path) -> None:
+    """Each with an engine of its own."""
+    path = script(tmp_path, "all_x.sh", SHELL + "echo ready; exec sleep 600")
+    first, second = run_plugin(path), run_plugin(path, role="worker")
+    for plugin in (first, second):
+        plugin.wait_for("ready")
+    assert first.engine.pid != second.engine.pid
+    assert first.stop() == -signal.SIGTERM
+    assert second.returncode is None
+
+
+def test_a_restart_is_followed(run_plugin: RunPlugin, tmp_path: Path) -> None:
+    """The last start and the last end count."""
+    path = script(tmp_path, "all_x.sh", SHELL + "echo pid $$; exit 1")
+    extra = {"runtime_plugins": {"backoff": {"initial": 0.01}}}
+    plugin = run_plugin(path, restart="on-failure", config={"extra_config": extra})
+    plugin.wait_for("pid", since=2)
+    assert len({line.text for line in plugin.lines}) >= 3
+
+
+@pytest.mark.parametrize("plugin", ["no_such_file.py", "."])
+def test_a_file_that_is_not_there_is_named(run_plugin: RunPlugin, plugin: str) -> None:
+    """Before anything is started."""
+    with pytest.raises(FileNotFoundError, match=re.escape(plugin)):
+        run_plugin(plugin)
+
+
+def test_a_plugin_that_does_not_run_there_fails_the_test(
+    run_plugin: RunPlugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name says another role; the log is shown."""
+    from lmcache_plugin_adapter.kit import trial
+
+    monkeypatch.setattr(trial, "_START_SECONDS", 1.0)
+    path = script(tmp_path, "worker_x.sh", SHELL)
+    begun = time.monotonic()
+    with pytest.raises(AssertionError, match="plugin 'worker_x' started"):
+        run_plugin(path, role="scheduler")
+    assert time.monotonic() - begun < 10
+
+
+def test_the_fixture_comes_with_the_package(pytestconfig: Any) -> None:
+    """As a plugin of pytest, by its entry point."""
+    assert pytestconfig.pluginmanager.has_plugin("lmcache_plugins")
