@@ -11,6 +11,6 @@ def main() -> int:
 
 
 def _main(ctx: kit.Context, stop: kit.Stop) -> int:
-    from .reporter import report  # what it needs is loaded when settings errors can be told
+    from .reporter import report  # here, where a library that is missing is one line
 
     return report(ctx, stop)

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from .rules import Rule
 
-LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-"""What Alertmanager takes for the name of a label."""
-
 _MADE_UP = re.compile(r"_[0-9a-f]{32}$")
 """At the end of an ``lmcache_instance_id`` that nobody has chosen."""
 

@@ -2,30 +2,59 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-SEVERITIES = ("info", "warning", "critical")
-"""Severities of the built-in rules; a rule may name any other."""
-
 Seconds = Annotated[float, Meta(ge=0, le=86400 * 7)]
+Word = Annotated[str, Meta(min_length=1, max_length=200)]
+LabelName = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!(alertname|severity)$)[a-zA-Z_][a-zA-Z0-9_]*$",
+        extra={
+            "accepted": "letters, digits and '_', not beginning with a digit, and neither "
+            "'alertname' nor 'severity'"
+        },
+    ),
+]
+"""What Alertmanager takes for the name of a label, but for those that have a key of their own."""
+
+Labels = dict[LabelName, str]
+
+MeasureName = Literal[
+    "memory_bytes",
+    "memory_percent",
+    "container_memory_percent",
+    "cpu_percent",
+    "descriptors",
+    "descriptors_percent",
+    "threads",
+    "read_bytes_per_second",
+    "write_bytes_per_second",
+    "gpu_memory_bytes",
+    "gpu_memory_percent",
+    "engine_unhealthy",
+    "engine_stopped",
+    "engine_unresponsive",
+    "engine_stalled",
+]
+"""Every measure of :data:`.measures.MEASURES`."""
+
+DIED = "EngineDied"
+"""The alert of an engine process that has died. It has no rule: nothing is measured any more."""
 
 
-class Rule(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class Rule(msgspec.Struct, kw_only=True, frozen=True):
     """An alert, and the measure and limit that it depends on."""
 
-    name: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            max_length=200,
-            description="Name of the alert: label `alertname`. Of a built-in rule: replaces it.",
-        ),
+    name: Annotated[Word, Meta(description="Name of the alert: label `alertname`.")]
+    measure: Annotated[
+        MeasureName, Meta(description="What is looked at: see the table of measures.")
     ]
-    measure: Annotated[str, Meta(description="What is looked at: see the table of measures.")]
     above: Annotated[float | None, Meta(description="Fires when the measure is above this.")] = None
     below: Annotated[
         float | None,
@@ -46,19 +75,25 @@ class Rule(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
         Seconds,
         Meta(description="Seconds for which it must be well, without a break, before it resolves."),
     ] = 0.0
-    severity: Annotated[
-        str, Meta(min_length=1, max_length=200, description="Label `severity`.")
-    ] = "warning"
-    labels: Annotated[dict[str, str], Meta(description="More labels of the alert.")] = {}
+    severity: Annotated[Word, Meta(description="Label `severity`.")] = "warning"
+    labels: Annotated[Labels, Meta(description="More labels of the alert.")] = {}
     annotations: Annotated[
         dict[str, str],
         Meta(
-            description="Texts that go with the alert, such as `runbook_url`; they may hold "
+            description="Texts that go with the alert, such as `runbook_url`. They may hold "
             "`{value}`, `{limit}`, `{measure}`, `{engine}` (its process and role) and `{host}`. "
-            "`summary` and `description` have texts of their own, which may be replaced."
+            "`summary` and `description` are there without being given."
         ),
     ] = {}
-    enabled: Annotated[bool, Meta(description="`false` puts a built-in rule out of use.")] = True
+
+    def __post_init__(self) -> None:
+        """Refuse what no rule can be."""
+        if (self.above is None) == (self.below is None):
+            raise ValueError("give one of above and below")
+        if not math.isfinite(self.limit):
+            raise ValueError(f"{self.limit} is no limit")
+        if self.name == DIED:
+            raise ValueError(f"'{DIED}' is an alert of its own, see engine_died")
 
     @property
     def limit(self) -> float:
@@ -185,7 +220,3 @@ BUILT_IN: tuple[Rule, ...] = (
     ),
 )
 """Rules for every engine; a rule of the settings with the same name takes the place of one."""
-
-DIED = "EngineDied"
-"""The alert of an engine process that ended without closing. It has no rule: nothing is
-measured any more."""
