@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import importlib
 import json
 import mmap
 import os
@@ -75,9 +76,8 @@ class Engine:
             from lmcache_plugin_adapter import RuntimePluginLauncher
 
             return RuntimePluginLauncher
-        from lmcache.v1.plugin import runtime_plugin_launcher
-
-        return runtime_plugin_launcher.RuntimePluginLauncher
+        module = importlib.import_module("lmcache.v1.plugin.runtime_plugin_launcher")
+        return module.RuntimePluginLauncher
 
 
 def _step(size: int) -> int:

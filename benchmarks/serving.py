@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "real_engine"))
 
@@ -93,7 +92,7 @@ def _measured(server: Server, condition: str, pid: int | None) -> dict[str, floa
         server.complete(tokens=TOKENS)
         times.append(time.perf_counter() - began)
 
-    def ask(*_: Any) -> None:
+    def ask() -> None:
         for _ in range(EACH):
             server.complete(tokens=TOKENS)
 

@@ -23,9 +23,10 @@ SETTINGS = {"rate_limit": False, "restart": "never", "backoff": {"initial": 0.1}
 HOW = (
     "A plugin that is told to begin by a pipe becomes `cat` of a file in memory of "
     f"{LINES:,} different lines of 100 bytes; the rate limit is off. From then until the last "
-    "line is in the log, a file in memory. With this launcher and LMCache's it is the engine's stderr, with honcho "
-    "its stdout; each line there has a prefix. supervisord and circus copy bytes into a log file. "
-    "The CPU time is that of all but the plugin. Lines that are missing in the log are counted."
+    "line is in the log, a file in memory. With this launcher and LMCache's it is the engine's "
+    "stderr, with honcho its stdout; each line there has a prefix. supervisord and circus copy "
+    "bytes into a log file. The CPU time is that of all but the plugin. Lines that are missing "
+    "in the log are counted."
 )
 
 

@@ -13,7 +13,7 @@ from benchmarks.row import Row
 from benchmarks.table import Line, Target, several
 
 COUNTS = (10, 100)
-PATIENCE = 2.0
+PATIENCE = 1.0
 SETTLE_SECONDS = 0.3
 
 HOW = (

@@ -18,8 +18,8 @@ SECONDS = 60.0
 
 HOW = (
     f"All at once for {SECONDS:g} s, each with {COUNT} plugins that sleep, metrics off: the "
-    "context switches (voluntary or not) and the CPU time of all that is not a plugin, as the scheduler "
-    "counts them; of an engine, all threads but its main one."
+    "context switches (voluntary or not) and the CPU time of all that is not a plugin, as "
+    "the scheduler counts them; of an engine, all threads but its main one."
 )
 
 
