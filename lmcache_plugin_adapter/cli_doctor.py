@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from . import upstream
+from .discovery import scan
 from .lmcache_yaml import ConfigError, load_lmcache_yaml
-from .locations import merge_locations
+from .locations import is_installed, merge_locations
 from .runtime_dir import DIRECTORY_VARIABLE, candidates, why_unusable
 from .settings import read_settings
 
@@ -213,6 +214,9 @@ def _configuration(environ: Mapping[str, str]) -> Iterator[Finding]:
         named = ", ".join(f"'{location}'" for location in locations)
         text = f"'{path}' names {named}; 'lmcache-plugins check' tells what runs from there"
         yield Finding(OK, "configuration", text)
+        installed = list(filter(is_installed, locations))
+        for problem in scan(installed, import_path=sys.path).problems:
+            yield Finding(WARNING, "configuration", problem.text)
 
 
 def _system() -> Finding:

@@ -18,7 +18,7 @@ from .problem import Problem, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from .packages import Offer
 
@@ -59,7 +59,7 @@ class Installed:
         note: What only a check shows; empty for nothing.
     """
 
-    def __init__(self, offer: Offer, hidden: Sequence[Offer], path: Sequence[str]) -> None:
+    def __init__(self, offer: Offer, packages: Packages) -> None:
         self.name = offer.name
         self.value = offer.value
         self.project, self.version = offer.project
@@ -77,7 +77,11 @@ class Installed:
             )
         else:
             module = self.reference.partition(":")[0]
-            chain = module_files(module, path)
+            chain = module_files(module, packages.path)
+            if not chain and packages.finders:
+                from .editable import read_finders
+
+                chain = module_files(module, packages.path, read_finders(packages.finders))
             files += [file for file, _ in chain]
             compiled = [_nearest(cached) for _, cached in chain if cached]
             self.file = files[-1] if chain else ""
@@ -86,6 +90,7 @@ class Installed:
                     f"the file of module {quoted(module)} is not found without running code of "
                     "its package (an editable installation?): who can write to it is not checked"
                 )
+        hidden = packages.hidden.get(offer.name)
         if hidden:
             others = ", ".join(quoted(other.package) for other in hidden)
             self.warning = (
@@ -127,7 +132,7 @@ def find_installed(
     name = location.removeprefix(INSTALLED_PREFIX)
     offer = packages.offers.get(name)
     if offer is not None:
-        return Installed(offer, packages.hidden.get(name, ()), packages.path), ()
+        return Installed(offer, packages), ()
     return None, (Problem("warning", f"Location {quoted(location)} {_missing(name, packages)}"),)
 
 
@@ -148,12 +153,15 @@ def read_reference(value: str) -> str:
     return f"{module}:{function}"
 
 
-def module_files(module: str, path: Sequence[str]) -> list[tuple[str, str]]:
+def module_files(
+    module: str, path: Sequence[str], elsewhere: Mapping[str, tuple[str, str]] | None = None
+) -> list[tuple[str, str]]:
     """Find what importing a module runs, without running anything.
 
     Args:
         module: Its full name.
         path: Absolute directories.
+        elsewhere: Modules that are not there, see :func:`.editable.read_finders`.
 
     Returns:
         The files of its packages and its own, in this order, each with the
@@ -165,12 +173,18 @@ def module_files(module: str, path: Sequence[str]) -> list[tuple[str, str]]:
         return []
     from importlib.machinery import PathFinder  # only who names an installed plugin pays for it
 
-    files = []
+    files: list[tuple[str, str]] = []
     origin: str | None = None
+    name = ""
     for word in module.split("."):
+        name = f"{name}.{word}".lstrip(".")
         try:
             # By its last word: the full name would ask for the packages above to be imported.
             spec = PathFinder.find_spec(word, list(path))
+            if spec is None and elsewhere and name in elsewhere:
+                place, finder = elsewhere[name]
+                files.append((finder, ""))
+                spec = PathFinder.find_spec(os.path.basename(place), [os.path.dirname(place)])
         except (ImportError, OSError, ValueError):
             return []
         if spec is None:

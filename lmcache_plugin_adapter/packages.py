@@ -32,6 +32,7 @@ MAX_NAME = 100
 _HEADER_BYTES = 1 << 14
 _SIGN_OF_LIFE = 256
 _ENDINGS = (".dist-info", ".egg-info")
+_FINDER = ("__editable___", "_finder.py")
 _EXTRA_LETTERS = frozenset("_-")
 
 
@@ -94,6 +95,8 @@ class Packages:
         """By name, the first of each."""
         self.hidden: dict[str, list[Offer]] = {}
         """What other packages offer under the same names."""
+        self.finders: list[str] = []
+        """Modules by which setuptools finds those of editable installations."""
         self.troubles: list[str] = []
         """What could not be read, one line each."""
         self._progress = progress
@@ -116,6 +119,8 @@ class Packages:
                         break
                     if entry.name.lower().endswith(_ENDINGS):
                         found.append(entry.name)
+                    elif entry.name.startswith(_FINDER[0]) and entry.name.endswith(_FINDER[1]):
+                        self.finders.append(os.path.join(root, entry.name))
         except (FileNotFoundError, NotADirectoryError):
             return []  # Python's own sys.path names an archive that is hardly ever there
         except (OSError, ValueError) as error:

@@ -188,6 +188,14 @@ def test_an_editable_installation_runs(
     one = start("pkg:all_x", python=str(venv / "bin" / "python"))
     assert greeting(one)[0] == ["all_x"]
     assert one.status("all_x")["command"].startswith(f"{venv}/bin/python {ROOT}/")
+    first = one.plugin_pid("all_x")
+    (source / "acme" / "x.py").write_text(f"{UP}\n")
+    assert one.ask("reload")["restarted"] == ["all_x"]
+    one.wait_for(lambda: one.log().count("] up ") == 2)
+    assert gone(first)
+    (source / "acme" / "x.py").chmod(0o666)
+    assert one.ask("reload")["restarted"] == ["all_x"]
+    one.wait_log(rf"\[all_x\] Refused: '{source}/acme/x.py' can be written by everyone")
 
 
 def test_a_reload_sees_what_was_installed(start: Callable[..., Engine], site: Path) -> None:
@@ -250,3 +258,8 @@ def test_run_and_doctor_know_them(site: Path, tmp_path: Path) -> None:
     done = command("run", "--role", "worker", "--for", "2", env=env)
     assert done.returncode == 0
     assert "LMCache INFO: [worker_x] hi (worker_x:" in done.stderr
+    assert "pkg:worker_x'; 'lmcache-plugins check' tells" in command("doctor", env=env).stdout
+    (tmp_path / "lmcache.yaml").write_text('{"runtime_plugin_locations": ["pkg:worker_y"]}')
+    shown = command("doctor", env=env).stdout
+    assert "Location 'pkg:worker_y' is offered by no package" in shown
+    assert "did you mean 'pkg:worker_x'?" in shown

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from installed_packages import GROUP, write_package
 
+from lmcache_plugin_adapter.editable import read_finders
 from lmcache_plugin_adapter.packages import MAX_BYTES, Packages, entry_points, is_name
 
 if TYPE_CHECKING:
@@ -219,3 +220,26 @@ def test_entry_points_are_read_as_python_reads_them(entries: dict[str, str]) -> 
     found = importlib.metadata.EntryPoints._from_text(text)  # type: ignore[attr-defined]
     assert {p.name: p.value for p in found if p.group == GROUP} == entries
     assert entry_points(text, GROUP) == entries
+
+
+def test_finders_of_editable_installations_are_read_and_not_run(tmp_path: Path) -> None:
+    """The table is taken from the source; whatever else there is counts for nothing."""
+
+    def finder(name: str, text: str | bytes) -> None:
+        path = tmp_path / f"__editable___{name}_finder.py"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    finder("a", "raise SystemExit\nMAPPING: dict[str, str] = {'acme': '/src/acme', 1: '/x'}\n")
+    finder("b", "MAPPING = {'acme': '/late', 'other.sub': '/src/sub', 'rel': 'src/rel'}\n")
+    finder("c", f"MAPPING = {'[' * 99_999}\n")
+    finder("d", "MAPPING = __import__('os').abort()\n")
+    finder("e", "MAPPING = 7\n")
+    finder("f", "nothing\n")
+    finder("g", b"MAPPING = {}\xff\n")
+    finder("h", "MAPPING = {'huge': '/x'}\n" + "#" * (1 << 18))
+    packages = Packages([str(tmp_path)])
+    assert len(packages.finders) == 8
+    assert {name: path for name, (path, _) in read_finders(sorted(packages.finders)).items()} == {
+        "acme": "/src/acme",
+        "other.sub": "/src/sub",
+    }
