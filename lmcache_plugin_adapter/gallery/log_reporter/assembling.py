@@ -131,7 +131,9 @@ class Assembler:
         if pending.open:
             tail = split_tail(text)
             if tail is not None:
-                text, pending.record.file, pending.record.line, pending.record.logger = tail
+                text = tail.text
+                pending.record.file, pending.record.line = tail.file, tail.line
+                pending.record.logger = tail.logger
                 pending.open = False
         if text.startswith(_TRACEBACK):
             pending.traceback = True

@@ -127,6 +127,8 @@ class LogFiles:
         if found is None:
             return None
         segment, lines = found
+        for earlier in followed.segments[: followed.segments.index(segment)]:
+            self._complete(self._assemblers.get(earlier))
         assembler = self._assemblers.get(segment)
         if assembler is None:
             assembler = Assembler(segment, followed.path, self._parser, self._bounds)
@@ -137,6 +139,11 @@ class LogFiles:
             if done is not None:
                 self._ready.append(done)
         return sum(len(line.raw) for line in lines)
+
+    def _complete(self, assembler: Assembler | None) -> None:
+        done = None if assembler is None else assembler.flush()
+        if done is not None:
+            self._ready.append(done)
 
     def _settle(self, now: float, *, final: bool) -> None:
         """Complete the records that nothing more comes to."""

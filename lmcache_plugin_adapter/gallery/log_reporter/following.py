@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from .resuming import copy_of, resume
+from .resuming import between, copy_of, resume
 from .segment import Line, Place, Segment, Truncated, open_log
 
 if TYPE_CHECKING:
@@ -69,11 +69,13 @@ class FollowedPath:
             if text != self._failure:
                 self._failure = text
                 self._report(text, 0)
-        for segment in list(self.segments):
+        waiting = list(self.segments)
+        while waiting:
+            segment = waiting.pop(0)
             try:
                 segment.look(now)
             except Truncated:
-                self._restart(segment)
+                waiting += self._restart(segment)
             except OSError as error:
                 self._give_up(segment, error)
         self._let_go(now)
@@ -101,7 +103,6 @@ class FollowedPath:
         return None
 
     def _find(self, now: float) -> None:
-        fd = -1
         try:
             found = os.stat(self.path)
         except (FileNotFoundError, NotADirectoryError):
@@ -117,10 +118,10 @@ class FollowedPath:
         opened = open_log(self.path)
         if opened is None:
             return
-        fd = opened
         if self.segments:
             self._superseded[id(self.segments[-1])] = now
-        self.segments.append(Segment(fd, self._max_line))
+            self.segments += between(self.path, self.segments, self._max_line)
+        self.segments.append(Segment(opened, self._max_line))
 
     def _may_pass(self, segment: Segment, now: float) -> bool:
         """Whether what comes after ``segment`` may be read."""
@@ -129,8 +130,12 @@ class FollowedPath:
         since = self._superseded.setdefault(id(segment), now)
         return now - segment.quiet_since >= _SETTLE or now - since >= _PATIENCE
 
-    def _restart(self, segment: Segment) -> None:
-        """Read a truncated file from its beginning, after what is left of it in a copy."""
+    def _restart(self, segment: Segment) -> list[Segment]:
+        """Read a truncated file from its beginning, after what is left of it in a copy.
+
+        Returns:
+            What is to be read after ``segment``.
+        """
         position = self.segments.index(segment)
         fresh = Segment(os.dup(segment.fd), self._max_line)
         fd = copy_of(segment, self.path)
@@ -145,7 +150,11 @@ class FollowedPath:
                     f"at least {lost:,} bytes are lost",
                     lost,
                 )
-        self.segments.insert(position + 1, fresh)
+        new = [fresh]
+        if fd is not None:
+            new = [*between(self.path, self.segments[: position + 1], self._max_line), fresh]
+        self.segments[position + 1 : position + 1] = new
+        return new
 
     def _give_up(self, segment: Segment, error: OSError) -> None:
         lost = segment.unread

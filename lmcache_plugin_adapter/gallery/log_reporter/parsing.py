@@ -64,6 +64,9 @@ _WARNING = re.compile(
 
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), 127)}
 _ESCAPES.update({code: f"\\u{code:04x}" for code in (*range(0x80, 0xA0), 0x2028, 0x2029)})
+_OWN = "lmcache_plugin_adapter."
+"""Loggers of plugins' lines begin with this."""
+
 _PROGRESS = ("%|", "it/s", "s/it", "B/s")
 
 
@@ -85,6 +88,16 @@ class Head(NamedTuple):
     """Whether the frame's end is still to come, in a later line."""
 
 
+class Tail(NamedTuple):
+    """What stands at the end of an LMCache record."""
+
+    text: str
+    """What stands before it."""
+    file: str
+    line: int
+    logger: str
+
+
 class _Json(msgspec.Struct):
     """What is used of an object of vLLM's JSON formatter."""
 
@@ -93,6 +106,7 @@ class _Json(msgspec.Struct):
     asctime: str = ""
     name: str = ""
     processName: str = ""  # noqa: N815 (as the formatter names it)
+    vllm_process_name: str = ""
     process: int | None = None
     exc_info: str | None = None
 
@@ -124,12 +138,13 @@ def split_process(text: str) -> tuple[str, str, int | None]:
     return found[0], found["process"], int(found["pid"])
 
 
-def split_tail(text: str) -> tuple[str, str, int, str] | None:
-    """Return text, file, line and logger of what ends an LMCache record, or None."""
+def split_tail(text: str) -> Tail | None:
+    """Return what ends an LMCache record apart from the text before it, or None."""
     found = _LMCACHE_TAIL.search(text[-600:])
     if found is None:
         return None
-    return text[: len(text) - len(found[0])], found["file"], int(found["line"]), found["logger"]
+    before = text[: len(text) - len(found[0])]
+    return Tail(before, found["file"], int(found["line"]), found["logger"])
 
 
 class Parser:
@@ -205,7 +220,13 @@ def _lmcache(rest: str) -> Head | None:
     tail = split_tail(text)
     if tail is None:
         return head._replace(open=True)
-    return head._replace(text=tail[0], file=tail[1], line=tail[2], logger=tail[3])
+    return _with_tail(head, tail)
+
+
+def _with_tail(head: Head, tail: Tail) -> Head:
+    if tail.logger.startswith(_OWN):  # a plugin's line has its process in the place of a line
+        return head._replace(text=tail.text, file=tail.file, logger=tail.logger, pid=tail.line)
+    return head._replace(text=tail.text, file=tail.file, logger=tail.logger, line=tail.line)
 
 
 def _uvicorn(rest: str) -> Head | None:
@@ -273,8 +294,9 @@ def _object(rest: str) -> Head | None:
             at += int(fraction[:3].ljust(3, "0")) * 1_000_000
     text = said.message if not said.exc_info else f"{said.message}\n{said.exc_info}"
     values: dict[str, Any] = {"logger": _one_line(said.name)}
-    if said.processName:
-        values["process"] = _one_line(said.processName)
+    process = said.vllm_process_name or said.processName
+    if process:
+        values["process"] = _one_line(process)
     if said.process is not None and 0 <= said.process < 2**31:
         values["pid"] = said.process
     return Head(level, at, "json", _many_lines(text), prefix="", **values)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .segment import Place, Segment, digest_of, open_log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Report = Callable[[str, int], None]
 
@@ -20,66 +20,18 @@ _CANDIDATES = 200
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip")
 """Endings of rotated files that cannot be read on."""
 
-_ROTATED = re.compile(r"[.-]\d[\d.T:_-]*$")
+_DATE = r"[.-]\d{4}-?\d{2}-?\d{2}[\dT:_-]*"
+_SUFFIX = re.compile(rf"(?:\.\d{{1,4}}|{_DATE})$")
+_DATED = re.compile(_DATE)
 
 
 def looks_rotated(path: str) -> bool:
-    """Whether a file's name is that of a rotated one: ``vllm.log.1``, ``vllm.log-20261122``."""
-    return path.endswith(COMPRESSED) or _ROTATED.search(path) is not None
-
-
-def resume(path: str, max_line_bytes: int, places: list[Place], report: Report) -> list[Segment]:
-    """Return the files that are to be read on, oldest first; say what is gone.
-
-    Files that were rotated away are looked for in the directory, by inode and by their first
-    bytes; those that were written and rotated in the meantime come after them.
-
-    Args:
-        path: What is followed.
-        max_line_bytes: Longer lines are cut.
-        places: What was remembered, oldest first.
-        report: Called with a sentence, and the bytes that are lost, if any are known.
-    """
-    files = siblings(path)
-    try:
-        segments = []
-        taken: set[int] = set()
-        for place in places:
-            number = _find(place, files, taken)
-            if number is not None:
-                taken.add(number)
-                segments.append(Segment(os.dup(files[number].fd), max_line_bytes, place))
-            else:
-                lost = place.size - place.offset
-                report(_gone(path, place.offset, lost), lost)
-        now = _key(path)
-        last = max(taken, default=None, key=lambda number: files[number].mtime)
-        if last is not None and all(files[number].key != now for number in taken):
-            for number, file in enumerate(files):
-                between = number not in taken and file.mtime >= files[last].mtime
-                if between and file.key != now and file.rotated:
-                    segments.append(Segment(os.dup(file.fd), max_line_bytes))
-        return segments
-    finally:
-        for file in files:
-            os.close(file.fd)
-
-
-def copy_of(segment: Segment, path: str) -> int | None:
-    """Return a descriptor of a copy of a file that has been truncated since, or None."""
-    files = siblings(path)
-    try:
-        for file in reversed(files):
-            if file.key != segment.key and segment.matches(file.fd):
-                return os.dup(file.fd)
-        return None
-    finally:
-        for file in files:
-            os.close(file.fd)
+    """Whether a name ends as rotated files do: ``vllm.log.1``, ``vllm.log-20261122``, ``….gz``."""
+    return path.endswith(COMPRESSED) or _SUFFIX.search(path) is not None
 
 
 class Sibling:
-    """An open file that may have been ``path`` before.
+    """An open file that may have stood at the path before.
 
     Args:
         fd: Its descriptor.
@@ -95,27 +47,97 @@ class Sibling:
         self.rotated = rotated
 
 
-def siblings(path: str) -> list[Sibling]:
-    """Return the files in the directory of ``path`` with names like it, oldest first.
+def resume(path: str, max_line_bytes: int, places: list[Place], report: Report) -> list[Segment]:
+    """Return the files that are to be read on, oldest first; say what is gone.
+
+    Files that were rotated away are looked for in the directory, by inode and by their first
+    bytes; those that were written and rotated in the meantime come after them.
+
+    Args:
+        path: What is followed.
+        max_line_bytes: Longer lines are cut.
+        places: What was remembered, oldest first.
+        report: Called with a sentence, and the bytes that are lost, if any are known.
+    """
+    segments = []
+    with siblings(path) as files:
+        taken: set[int] = set()
+        for place in places:
+            number = _find(place, files, taken)
+            if number is None:
+                lost = place.size - place.offset
+                report(_gone(path, place.offset, lost), lost)
+                continue
+            taken.add(number)
+            segments.append(Segment(os.dup(files[number].fd), max_line_bytes, place))
+    return segments + between(path, segments, max_line_bytes)
+
+
+def between(path: str, known: list[Segment], max_line_bytes: int) -> list[Segment]:
+    """Return the files that stood at the path after those known, and were rotated since.
+
+    Nothing if the last of those known still stands there, or if none is known.
+
+    Args:
+        path: What is followed.
+        known: The files that are followed already, oldest first.
+        max_line_bytes: Longer lines are cut.
+    """
+    now = _key(path)
+    if not known or known[-1].key == now:
+        return []
+    since = os.fstat(known[-1].fd).st_mtime_ns
+    keys = {segment.key for segment in known}
+    with siblings(path) as files:
+        return [
+            Segment(os.dup(file.fd), max_line_bytes)
+            for file in files
+            if file.rotated
+            and file.mtime >= since
+            and file.key != now
+            and file.key not in keys
+            and not any(segment.matches(file.fd) for segment in known)
+        ]
+
+
+def copy_of(segment: Segment, path: str) -> int | None:
+    """Return a descriptor of a copy of a file that has been truncated since, or None."""
+    with siblings(path) as files:
+        for file in reversed(files):
+            if file.key != segment.key and segment.matches(file.fd):
+                return os.dup(file.fd)
+    return None
+
+
+@contextlib.contextmanager
+def siblings(path: str) -> Iterator[list[Sibling]]:
+    """Open the files in the directory of ``path`` with names like it, oldest first.
 
     ``vllm.log.1``, ``vllm.log-20261122``, ``vllm-20261122.log``; not compressed ones.
     """
     directory, base = os.path.split(path)
     stem, extension = os.path.splitext(base)
+    names = []
+    with contextlib.suppress(OSError), os.scandir(directory or ".") as entries:
+        names = [entry.name for entry in entries if entry.name.startswith(stem)]
+    files: list[Sibling] = []
     try:
-        with os.scandir(directory or ".") as entries:
-            names = [entry.name for entry in entries if entry.name.startswith(stem)]
-    except OSError:
-        return []
-    files = []
-    for name in sorted(name for name in names if not name.endswith(COMPRESSED))[:_CANDIDATES]:
-        with contextlib.suppress(OSError):
-            fd = open_log(os.path.join(directory, name))
-            if fd is not None:
-                bare = name.removesuffix(extension) if extension else name
-                rotated = name != base and looks_rotated(bare if bare != stem else name)
-                files.append(Sibling(fd, rotated=rotated))
-    return sorted(files, key=lambda file: file.mtime)
+        for name in sorted(one for one in names if not one.endswith(COMPRESSED))[:_CANDIDATES]:
+            with contextlib.suppress(OSError):
+                fd = open_log(os.path.join(directory, name))
+                if fd is not None:
+                    files.append(Sibling(fd, rotated=_is_rotated(name, base, stem, extension)))
+        yield sorted(files, key=lambda file: file.mtime)
+    finally:
+        for file in files:
+            os.close(file.fd)
+
+
+def _is_rotated(name: str, base: str, stem: str, extension: str) -> bool:
+    if name.startswith(base):
+        return _SUFFIX.fullmatch(name, len(base)) is not None
+    middle = name[len(stem) :].removesuffix(extension)
+    return _DATED.fullmatch(middle) is not None
 
 
 def _find(place: Place, files: list[Sibling], taken: set[int]) -> int | None:
