@@ -107,8 +107,8 @@ def registry() -> CollectorRegistry:
     gauge.set(float("nan"))
     Gauge("inf", "Help", registry=found).set(float("-inf"))
     histogram = Histogram("seconds", "Help", ["x"], buckets=(0.1, 1, 5), registry=found)
-    for value in (0.05, 0.5, 2, 7, 7):
-        histogram.labels("y").observe(value)
+    for seconds in (0.05, 0.5, 2, 7, 7):
+        histogram.labels("y").observe(seconds)
     Summary("sizes", "Help", registry=found).observe(3)
     return found
 
@@ -135,15 +135,13 @@ def test_what_is_written_is_read_again_the_same() -> None:
     families = parse(generate_latest(registry()).decode())
     again = parse(exposition.write(families).decode())
     assert flat(again) == flat(families)
-    assert [(f.name, f.kind, f.help) for f in again] == [
-        (f.name, f.kind, f.help) for f in families
-    ]
+    assert [(f.name, f.kind, f.help) for f in again] == [(f.name, f.kind, f.help) for f in families]
 
 
 @given(
     st.dictionaries(
         st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,8}", fullmatch=True),
-        st.text(st.characters(blacklist_categories=("Cs",))),
+        st.text(st.characters(exclude_categories=["Cs"])),
         max_size=4,
     ),
     st.floats(),
@@ -310,6 +308,17 @@ def test_without_created_a_counter_counts_since_it_was_first_seen_or_fell() -> N
     assert starts == [1000, 1000, 2000, 2000]
 
 
+def test_a_series_made_while_it_was_read_keeps_its_beginning() -> None:
+    """Its ``_created`` is after the reading's time; a later one is a new beginning."""
+    kind = otlp()
+    starts = []
+    for time_ms, value, created in ((1000, 5, 1.002), (2000, 7, 1.002), (3000, 9, 2.5)):
+        text = f"# TYPE a counter\na {value}\n# TYPE a_created gauge\na_created {created}\n"
+        (point,) = metrics(kind.pack(report(text, time_ms)))["a"].sum.data_points
+        starts.append(point.start_time_unix_nano // 1_000_000)
+    assert starts == [1000, 1000, 2500]
+
+
 def test_gauges_and_what_has_no_type_become_gauges() -> None:
     """NaN is a value, too."""
     found = metrics(otlp().pack(report("# TYPE g gauge\ng NaN\nu 3\n")))
@@ -370,7 +379,9 @@ def test_what_was_only_partly_taken_is_read_from_the_answer() -> None:
     assert otlp().partly_refused(Answer(200, "OK", "{}", b"{}")) is None
 
 
-@pytest.mark.parametrize(("status", "again"), [(429, True), (503, True), (500, False), (400, False)])
+@pytest.mark.parametrize(
+    ("status", "again"), [(429, True), (503, True), (500, False), (400, False)]
+)
 def test_otlp_is_tried_again_on_its_four_answers_only(status: int, again: bool) -> None:
     """By its specification, 500 is final."""
     assert otlp().try_again(Answer(status, "", "")) is again

@@ -33,8 +33,8 @@ class Starts:
     def __init__(self) -> None:
         self._created: dict[Key, float] = {}
         self._families: set[str] = set()
-        self._seen: dict[Key, tuple[int, float, int]] = {}
-        self._now: dict[Key, tuple[int, float, int]] = {}
+        self._seen: dict[Key, tuple[int, float, int, int]] = {}
+        self._now: dict[Key, tuple[int, float, int, int]] = {}
 
     def read(self, report: Report) -> None:
         """Take the ``_created`` of a report, and what they belong to."""
@@ -67,13 +67,17 @@ class Starts:
             time_ms: Of this value.
         """
         key = (name.removesuffix("_total"), frozenset(labels.items()))
-        created = self._created.get(key)
-        if created is not None and 0 < created * 1000 <= time_ms:
-            return int(created * 1000) * _MS
-        begun, last, last_ms = self._seen.get(key, (time_ms, value, time_ms))
-        if value < last:
-            begun = last_ms
-        self._now[key] = (begun, value, time_ms)
+        created = int(self._created.get(key, 0.0) * 1000)
+        seen = self._seen.get(key)
+        if seen is None:
+            begun = created or time_ms
+        else:
+            begun, last, last_ms, known = seen
+            if value < last or created != known:
+                begun = max(last_ms, created)
+        # A series that was made while it was read is younger than the reading.
+        begun = min(begun, time_ms)
+        self._now[key] = (begun, value, time_ms, created)
         return begun * _MS
 
     def forget_others(self) -> None:

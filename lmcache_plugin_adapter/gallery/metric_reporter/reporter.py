@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 LAST_LOOK = 0.3
 """Part of the grace period that the last reading may take; the rest is for sending."""
 
-MARGIN = 0.3
-"""Seconds of the grace period that are left for the exit itself."""
+EXIT = 0.25
+"""Part of the grace period that is left for the exit itself, on a machine that is busy."""
 
 
 def report(ctx: Context, stop: Stop) -> int:
@@ -68,7 +68,7 @@ class Reporter:
     def __init__(self, ctx: Context, settings: MetricReporter, where: Source) -> None:
         self._ctx = ctx
         self._source = where
-        self._timeout = min(settings.scrape_timeout, settings.interval)
+        self._timeout = settings.scrape_timeout
         self._interval = settings.interval
         own = own_labels(ctx, settings.job, settings.instance or where.instance, settings.labels)
         self._labeller = Labeller(own, settings.drop)
@@ -106,17 +106,18 @@ class Reporter:
 
     def finish(self, stop: Stop) -> None:
         """Read once more, and send what there is as long as the grace period lasts."""
-        last = self.look(max(stop.remaining() * LAST_LOOK, 0.05))
+        grace = stop.remaining()
+        end = time.monotonic() + grace * (1 - EXIT)
+        last = self.look(max(grace * LAST_LOOK, 0.05))
         if last is not None:
-            last.join(stop.remaining() * LAST_LOOK + MARGIN)
+            last.join(grace * (LAST_LOOK + 0.05))
         with self._delivering:
             self._closed = True  # what comes later would come after the farewell
             self._say_goodbye()
-        end = time.monotonic() + max(stop.remaining() - MARGIN, 0.0)
         for lane in self._lanes:
             lane.finish(end)
         for lane in self._lanes:
-            lane.join(max(end + MARGIN / 3 - time.monotonic(), 0.0))
+            lane.join(max(end + grace * EXIT / 3 - time.monotonic(), 0.0))
             if lane.unsent:
                 kit.warning(
                     f"Ends with {lane.unsent} samples not sent to {lane.kind.key} "

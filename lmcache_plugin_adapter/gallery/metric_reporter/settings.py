@@ -87,7 +87,10 @@ class MetricReporter(msgspec.Struct, kw_only=True):
         Meta(
             gt=0,
             le=3600,
-            description="Seconds in which the engine must answer; never more than `interval`.",
+            description=(
+                "Seconds in which the engine must answer. Readings that come due meanwhile are "
+                "left out."
+            ),
         ),
     ] = 10.0
     max_bytes: Annotated[

@@ -10,13 +10,13 @@ import httpx
 from lmcache_plugin_adapter.gallery.target import failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lmcache_plugin_adapter import kit
 
     from .settings import MetricReporter
 
-_ACCEPT = {"Accept": "text/plain;version=0.0.4"}
+# A connection of its own for each reading: one that is kept would stay with a
+# process that another has taken the port from.
+_HEADERS = {"Accept": "text/plain;version=0.0.4", "Connection": "close"}
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -32,7 +32,7 @@ class Source:
         shown: For messages: its address.
         url: What is asked for.
         instance: What the label ``instance`` says of it.
-        client: Makes a client for it.
+        client: For it.
         max_bytes: A longer answer is an error.
         internal: Whether it is LMCache's internal API.
     """
@@ -43,7 +43,7 @@ class Source:
         shown: str,
         url: str,
         instance: str,
-        client: Callable[[], httpx.Client],
+        client: httpx.Client,
         max_bytes: int,
         *,
         internal: bool,
@@ -59,9 +59,6 @@ class Source:
     def read(self, timeout: float) -> str:
         """Return what the endpoint exposes.
 
-        A connection of its own for each reading: one that is kept would stay
-        with a process that another has taken the port from.
-
         Args:
             timeout: Seconds for the answer as a whole.
 
@@ -71,10 +68,9 @@ class Source:
         end = time.monotonic() + timeout
         taken = bytearray()
         try:
-            with (
-                self._client() as client,
-                client.stream("GET", self._url, headers=_ACCEPT, timeout=timeout) as response,
-            ):
+            with self._client.stream(
+                "GET", self._url, headers=_HEADERS, timeout=timeout
+            ) as response:
                 if response.status_code != 200:
                     raise SourceError(f"HTTP {response.status_code} {response.reason_phrase}")
                 for piece in response.iter_bytes():
@@ -99,7 +95,7 @@ def choose(ctx: kit.Context, settings: MetricReporter) -> Source | None:
             str(url.copy_with(userinfo=b"", query=None)),
             str(url),
             f"{host}:{port}",
-            lambda: httpx.Client(trust_env=False),
+            httpx.Client(trust_env=False),
             settings.max_bytes,
             internal=False,
         )
@@ -112,7 +108,7 @@ def choose(ctx: kit.Context, settings: MetricReporter) -> Source | None:
         str(api) if api.socket else f"{api}/metrics",
         "/metrics",
         f"{ctx.host}:{place}",
-        api.client,
+        api.client(),
         settings.max_bytes,
         internal=True,
     )
