@@ -9,7 +9,7 @@ from urllib.parse import quote
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.target import Answer, read_secret
 
-from .keeper import RefusedError
+from .keeper import RefusedError, Words
 from .settings import rhythm_of
 
 if TYPE_CHECKING:
@@ -46,6 +46,13 @@ class ConsulTarget:
         self, settings: Consul, registration: Registration, explicit_address: str | None
     ) -> None:
         self.name = "Consul"
+        self.words = Words(
+            "Registered in Consul",
+            "keep the service in Consul",
+            "Deregistered from Consul",
+            "deregister from Consul",
+        )
+        self.keeps_nothing = False
         self.rhythm = rhythm_of(settings)
         self.id = f"{registration.service}-{registration.instance}"
         self.where = f"{settings.shown}, service '{self.id}'"
@@ -70,7 +77,7 @@ class ConsulTarget:
             },
         }
 
-    def refresh(self, verdict: Verdict, wanted: Callable[[], bool]) -> None:
+    def refresh(self, verdict: Verdict, wanted: Callable[[], bool]) -> bool:
         """Pass the check; register the service first if the agent does not have it."""
         status, output = "passing", "the engine works"
         if verdict.reason:
@@ -79,25 +86,28 @@ class ConsulTarget:
                 status = "warning"
         if self._is_registered:
             if self._update(status, output):
-                return
+                return True
             kit.warning("The agent of Consul does not know the service any more: registering anew")
             self._is_registered = False
         if wanted():
             self._register()
             # Registered as critical: it passes only with a verdict that is still good.
-            if wanted() and not self._update(status, output):
-                raise RefusedError("update the check: the agent does not have it")
+            if wanted():
+                if not self._update(status, output):
+                    raise RefusedError("update the check: the agent does not have it")
+                return True
+        return False
 
-    def complain(self, verdict: Verdict) -> None:
+    def complain(self, verdict: Verdict) -> bool:
         """Make the check critical, with the reason."""
-        if self._is_registered:
-            self._is_registered = self._update(
-                "critical", f"the engine is {verdict.state}: {verdict.reason}"
-            )
+        if not self._is_registered:
+            return False
+        reason = f"the engine is {verdict.state}: {verdict.reason}"
+        self._is_registered = self._update("critical", reason)
+        return True
 
-    def leave(self, timeout: float, *, ending: bool) -> None:
+    def leave(self, timeout: float) -> None:
         """Deregister the service."""
-        del ending
         path = f"/v1/agent/service/deregister/{quote(self.id, safe='')}"
         answer = self._ask(path, b"", timeout)
         if not answer.accepted and not _is_unknown(answer):

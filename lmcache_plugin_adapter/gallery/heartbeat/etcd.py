@@ -12,7 +12,7 @@ import msgspec
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.target import read_secret
 
-from .keeper import RefusedError
+from .keeper import RefusedError, Words
 from .settings import rhythm_of
 
 if TYPE_CHECKING:
@@ -60,6 +60,13 @@ class EtcdTarget:
 
     def __init__(self, settings: Etcd, registration: Registration) -> None:
         self.name = "etcd"
+        self.words = Words(
+            "Registered in etcd",
+            "keep the entry in etcd",
+            "Deregistered from etcd",
+            "deregister from etcd",
+        )
+        self.keeps_nothing = False
         self.rhythm = rhythm_of(settings)
         self.key = settings.key or "/".join(
             (settings.prefix.rstrip("/"), registration.service, registration.instance)
@@ -83,7 +90,7 @@ class EtcdTarget:
         self._is_entered = False
         self._taken_by: str | None = None
 
-    def refresh(self, verdict: Verdict, wanted: Callable[[], bool]) -> None:
+    def refresh(self, verdict: Verdict, wanted: Callable[[], bool]) -> bool:
         """Keep the lease alive and see that the key hangs on it; make both if they are gone."""
         del verdict  # etcd knows entered and not entered
         if self._lease is not None and not self._keep_alive(self._lease):
@@ -96,13 +103,15 @@ class EtcdTarget:
                 self._verify(self._lease, wanted)
             else:
                 self._put(self._lease)
+        return self._lease is not None and self._is_entered and self._taken_by is None
 
-    def complain(self, verdict: Verdict) -> None:
+    def complain(self, verdict: Verdict) -> bool:
         """Nothing: the lease is not kept alive, so the entry expires."""
+        del verdict
+        return False
 
-    def leave(self, timeout: float, *, ending: bool) -> None:
+    def leave(self, timeout: float) -> None:
         """Revoke the lease, and with it the key, if it is still ours."""
-        del ending
         if self._lease is None:
             return
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import httpx
 
@@ -30,6 +30,15 @@ class RefusedError(Exception):
     """The target answered, but did not do what it was asked; the text says why."""
 
 
+class Words(NamedTuple):
+    """What is said of a target: it was entered, cannot be kept, was left, cannot be left."""
+
+    entered: str
+    keep: str
+    left: str
+    leave: str
+
+
 class Target(Protocol):
     """Where an entry is kept.
 
@@ -43,21 +52,21 @@ class Target(Protocol):
     where: str
     """For messages: its address, and what the entry is called there."""
 
+    words: Words
+
     rhythm: Rhythm
 
-    def refresh(self, verdict: Verdict, wanted: Callable[[], bool]) -> None:
-        """Say that the engine works; register it if it is not registered."""
+    keeps_nothing: bool
+    """Whether there is nothing to take back of an engine that does not work."""
 
-    def complain(self, verdict: Verdict) -> None:
-        """Say that the engine does not work; it is still registered."""
+    def refresh(self, verdict: Verdict, wanted: Callable[[], bool]) -> bool:
+        """Say that the engine works, register it if it is not; return whether it is now."""
 
-    def leave(self, timeout: float, *, ending: bool) -> None:
-        """Take the entry back, in so many seconds.
+    def complain(self, verdict: Verdict) -> bool:
+        """Say that the engine does not work, it is still registered; return whether it was said."""
 
-        Args:
-            timeout: For the request.
-            ending: Whether the plugin ends, rather than that the engine does not work.
-        """
+    def leave(self, timeout: float) -> None:
+        """Take the entry back, with so many seconds for a request."""
 
 
 class Keeper:
@@ -83,8 +92,9 @@ class Keeper:
         self._remaining = remaining
         interval = target.rhythm.interval
         self._backoff = kit.Backoff(initial=min(0.5, interval), maximum=interval)
-        self._entered = False
-        self._trouble = Trouble(target.name, target.rhythm.ttl)
+        self._may_be_entered = False
+        self._is_entered = False
+        self._trouble = Trouble(target)
         self._thread = threading.Thread(target=self._run, name=target.name, daemon=True)
 
     def start(self) -> None:
@@ -115,19 +125,22 @@ class Keeper:
         interval = self._target.rhythm.interval
         if notice.verdict.healthy:
             # Before the first request: it may be carried out though no answer comes.
-            entered, self._entered = self._entered, True
-            self._target.refresh(notice.verdict, self._is_wanted)
+            self._may_be_entered = True
+            entered = self._target.refresh(notice.verdict, self._is_wanted)
             self._worked()
-            if not entered:
-                kit.info(f"Registered in {self._target.name}")
-        elif self._entered:
+            if entered and not self._is_entered:
+                kit.info(self._target.words.entered)
+            self._is_entered = entered
+        elif self._may_be_entered:
             left = self._deregister_after - notice.unhealthy_for
-            if left <= 0:
-                self._leave(notice.verdict)
-            else:
-                self._target.complain(notice.verdict)
-                self._worked()
-                return min(interval, left)
+            if self._target.keeps_nothing or left > 0:
+                if self._target.complain(notice.verdict):
+                    self._worked()
+                return interval if left <= 0 else min(interval, left)
+            self._target.leave(self._target.rhythm.timeout)
+            self._worked()
+            self._may_be_entered = self._is_entered = False
+            kit.info(f"{self._target.words.left}: engine is {notice.verdict.state}")
         return interval
 
     def _is_wanted(self) -> bool:
@@ -138,32 +151,25 @@ class Keeper:
         self._backoff.reset()
         self._trouble.over()
 
-    def _leave(self, verdict: Verdict) -> None:
-        """Take the entry of an engine that does not work back."""
-        self._target.leave(self._target.rhythm.timeout, ending=False)
-        self._worked()
-        self._entered = False
-        kit.info(f"Deregistered from {self._target.name}: engine is {verdict.state}")
-
     def _end(self) -> None:
         """Take the entry back in what is left of the grace period."""
-        if not self._entered:
+        if not self._may_be_entered:
             return
-        name, ttl = self._target.name, self._target.rhythm.ttl
+        words, ttl = self._target.words, self._target.rhythm.ttl
         pause = kit.Backoff(initial=0.2, maximum=1.0)
         while True:
             timeout = max(0.1, min(self._target.rhythm.timeout, self._remaining() - WORDS))
             try:
-                self._target.leave(timeout, ending=True)
+                self._target.leave(timeout)
             except Exception as error:  # noqa: BLE001 - there is time, or it is the last word
                 wait = pause.next()
                 if isinstance(error, httpx.HTTPError) and self._remaining() > wait + 2 * WORDS:
                     time.sleep(wait)
                     continue
                 expires = f"; the entry expires in {ttl:g} s" if ttl is not None else ""
-                kit.warning(f"Cannot deregister from {name}: {_words(error)}{expires}")
+                kit.warning(f"Cannot {words.leave}: {_words(error)}{expires}")
             else:
-                kit.info(f"Deregistered from {name}")
+                kit.info(words.left)
             return
 
 
@@ -175,16 +181,14 @@ class Trouble:
     """Says what is wrong with a target: once, again when it lasts, and when it is over.
 
     Args:
-        name: The target's.
-        ttl: Seconds after which the entry is gone without a refresh.
+        target: Which.
         clock: Seconds that only grow.
     """
 
-    def __init__(
-        self, name: str, ttl: float | None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._name = name
-        self._ttl = ttl
+    def __init__(self, target: Target, clock: Callable[[], float] = time.monotonic) -> None:
+        self._name = target.name
+        self._keep = target.words.keep
+        self._ttl = target.rhythm.ttl
         self._clock = clock
         self._worked_at: float | None = None
         self._since: float | None = None
@@ -197,7 +201,7 @@ class Trouble:
         if self._since is None:
             self._since = now
         expired = False
-        consequence = "the engine is not registered"
+        consequence = "it never worked"
         if self._worked_at is not None and self._ttl is not None:
             left = self._worked_at + self._ttl - now
             expired = left <= 0
@@ -206,11 +210,11 @@ class Trouble:
             consequence = f"nothing heard for {now - self._worked_at:.0f} s"
         told = (text, expired)
         if told == self._said and now - self._said_at < REMINDER:
-            kit.debug(f"Cannot keep the entry in {self._name}: {text}")
+            kit.debug(f"Cannot {self._keep}: {text}")
             return
         self._said, self._said_at = told, now
         speak = kit.error if expired or self._worked_at is None else kit.warning
-        speak(f"Cannot keep the entry in {self._name}: {text}; {consequence}; trying again")
+        speak(f"Cannot {self._keep}: {text}; {consequence}; trying again")
 
     def over(self) -> None:
         """Say that all is well again, if something was said."""

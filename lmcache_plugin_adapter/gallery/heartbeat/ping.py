@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from .keeper import RefusedError
+from .keeper import RefusedError, Words
 from .settings import rhythm_of
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ class PingTarget:
 
     def __init__(self, settings: Ping, registration: Registration) -> None:
         self.name = "http"
+        self.words = Words(
+            "The first ping was taken", "ping", "Pings have ended", "tell that pings have ended"
+        )
+        self.keeps_nothing = True
         self.where = settings.shown
         self.rhythm = rhythm_of(settings)
         self._settings = settings
@@ -38,24 +42,27 @@ class PingTarget:
         self._client: httpx.Client | None = None
         self._failed = False
 
-    def refresh(self, verdict: Verdict, wanted: Callable[[], bool]) -> None:
+    def refresh(self, verdict: Verdict, wanted: Callable[[], bool]) -> bool:
         """Ask for the URL."""
         del wanted  # one request
         self._ask(self._settings, "ok", verdict.reason, self.rhythm.timeout)
         self._failed = False
+        return True
 
-    def complain(self, verdict: Verdict) -> None:
+    def complain(self, verdict: Verdict) -> bool:
         """Ask for the URL for failures, once."""
         url = self._settings.fail_url
-        if url is not None and not self._failed:
-            target = msgspec.structs.replace(self._settings, url=url)
-            self._ask(target, verdict.state, verdict.reason, self.rhythm.timeout)
+        if url is None or self._failed:
+            return False
+        target = msgspec.structs.replace(self._settings, url=url)
+        self._ask(target, verdict.state, verdict.reason, self.rhythm.timeout)
         self._failed = True
+        return True
 
-    def leave(self, timeout: float, *, ending: bool) -> None:
-        """Ask for the URL for the end. An engine that does not work is no end."""
+    def leave(self, timeout: float) -> None:
+        """Ask for the URL for the end."""
         url = self._settings.stop_url
-        if ending and url is not None:
+        if url is not None:
             target = msgspec.structs.replace(self._settings, url=url)
             self._ask(target, "ended", "", timeout)
 
