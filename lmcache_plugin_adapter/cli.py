@@ -10,6 +10,7 @@ import typer
 
 from . import __version__
 from .identity import Role
+from .new_choices import Language, RoleWord
 
 if TYPE_CHECKING:
     from .fleet import Selector
@@ -177,6 +178,33 @@ def check(
 
     request = cli_check.Request(config, tp * pp, dp, strict, as_json, server)
     sys.exit(cli_check.check(request))
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it does, such as queue_watch.")],
+    role: Annotated[
+        RoleWord, typer.Option(case_sensitive=False, help="Where it runs.", show_default=False)
+    ],
+    language: Annotated[
+        Language, typer.Option("--lang", case_sensitive=False, help="What it is written in.")
+    ] = Language.PYTHON,
+    directory: Annotated[
+        str, typer.Option("--directory", "-d", metavar="DIR", help="Where it is written.")
+    ] = ".",
+    worker_id: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, metavar="N", help="With --role worker: on this one only."),
+    ] = None,
+) -> None:
+    """Write a working plugin and its test, to be made into what you need.
+
+    Nothing is overwritten. Also writes a configuration to try it with, where
+    there is none. Exit status: 0 written, 2 not.
+    """
+    from . import cli_new
+
+    sys.exit(cli_new.new(cli_new.Request(name, role, language, directory, worker_id)))
 
 
 @app.command()

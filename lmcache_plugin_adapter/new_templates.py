@@ -1,0 +1,173 @@
+"""What ``lmcache-plugins new`` writes; words between ``@`` are replaced."""
+
+from __future__ import annotations
+
+PYTHON = '''\
+#!/usr/bin/env python3
+"""@WHERE@: says every few seconds how many threads its engine has.
+
+Try it:    lmcache-plugins run -c @CONFIG@@OPTIONS@
+Settings:  extra_config.runtime_plugins.plugins.@STEM@.settings
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import msgspec
+from lmcache_plugin_adapter import kit
+
+
+class Settings(msgspec.Struct):
+    """What may be set, with defaults and limits; what is wrong is said in the log."""
+
+    interval: Annotated[float, msgspec.Meta(gt=0, description="Seconds between two looks.")] = 10.0
+
+
+def main(ctx: kit.Context, stop: kit.Stop) -> None:
+    """Work until the engine ends."""
+    settings = ctx.settings(Settings)
+    kit.info(f"Watching {ctx.label} every {settings.interval:g} s")
+    for _ in kit.every(settings.interval, stop=stop):
+        look(ctx)
+    # The engine ends, or has been killed: stop.remaining() seconds are left.
+    kit.info("Goodbye")
+
+
+def look(ctx: kit.Context) -> None:
+    """Do what the plugin is for."""
+    try:
+        threads = len(os.listdir(f"/proc/{ctx.engine_pid}/task"))
+    except FileNotFoundError:
+        kit.warning(f"Engine process {ctx.engine_pid} is gone")
+    else:
+        kit.info(f"Engine process {ctx.engine_pid} has {threads} threads")
+
+
+if __name__ == "__main__":
+    sys.exit(kit.run(main))
+
+# The same without the kit:
+#   role and id  os.environ["LMCACHE_RUNTIME_PLUGIN_ROLE"], "..._WORKER_ID", "..._WORKER_COUNT"
+#   settings     json.loads(os.environ["LMCACHE_RUNTIME_PLUGIN_CONFIG"])["extra_config"]...
+#   the end      signal.signal(signal.SIGTERM, lambda *_: sys.exit()), the goodbye in a "finally"
+#   levels       print("<3>an error"), print("<4>a warning"), print("<7>for debugging")
+'''
+
+PYTHON_TEST = '''\
+"""@STEM@ under a stand-in engine: this needs neither vLLM nor a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lmcache_plugin_adapter.kit.testing import RunPlugin
+
+PLUGIN = Path(__file__).parents[1] / "@FILE@"
+
+
+def test_it_works_and_ends_well(run_plugin: RunPlugin) -> None:
+    """It looks again and again, and says goodbye when the engine ends."""
+    plugin = run_plugin(PLUGIN, @PLACE@, settings={"interval": 0.1})
+    first = plugin.wait_for(f"Engine process {plugin.engine.pid} has")
+    assert first.level == "info"
+    plugin.wait_for("has", since=len(plugin.lines))
+    assert plugin.stop() == 0
+    assert plugin.lines[-1].text == "Goodbye"
+
+
+def test_it_hears_of_its_engine_being_killed(run_plugin: RunPlugin) -> None:
+    """It has its grace period even then."""
+    plugin = run_plugin(PLUGIN, @PLACE@)
+    plugin.wait_for("Engine process")
+    plugin.engine.kill()
+    assert plugin.wait_exit() == 0
+    assert plugin.lines[-1].text == "Goodbye"
+
+
+def test_a_wrong_setting_is_said(run_plugin: RunPlugin) -> None:
+    """With its key; the default stands."""
+    plugin = run_plugin(PLUGIN, @PLACE@, settings={"interval": "often"})
+    assert plugin.wait_for("settings.interval").level == "error"
+    plugin.wait_for("every 10 s")
+'''
+
+BASH = """\
+#!/usr/bin/env bash
+# @WHERE@: says every few seconds how many threads its engine has.
+#
+# Try it:    lmcache-plugins run -c @CONFIG@@OPTIONS@
+# Settings:  INTERVAL, in extra_config.runtime_plugins.plugins.@STEM@.env
+set -u
+
+interval=${INTERVAL:-10}
+engine=$LMCACHE_RUNTIME_PLUGIN_ENGINE_PID
+
+case $LMCACHE_RUNTIME_PLUGIN_ROLE in
+    WORKER) who="worker $LMCACHE_RUNTIME_PLUGIN_WORKER_ID" ;;
+    *) who=${LMCACHE_RUNTIME_PLUGIN_ROLE,,} ;;
+esac
+
+# The engine ends, or has been killed. A trap runs when the command in the foreground has
+# ended: that is why the sleeper below is in the background.
+trap 'kill $(jobs -p) 2>/dev/null; echo "Goodbye"; exit 0' TERM
+
+echo "Watching $who every $interval s"
+while true; do
+    threads=(/proc/"$engine"/task/*)
+    if [ -e "${threads[0]}" ]; then
+        echo "Engine process $engine has ${#threads[@]} threads"
+    else
+        echo "<4>Engine process $engine is gone" # <4> is a warning, <3> an error
+    fi
+    sleep "$interval" &
+    wait $!
+done
+"""
+
+BASH_TEST = '''\
+"""@STEM@ under a stand-in engine: this needs neither vLLM nor a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lmcache_plugin_adapter.kit.testing import RunPlugin
+
+PLUGIN = Path(__file__).parents[1] / "@FILE@"
+
+
+def test_it_works_and_ends_well(run_plugin: RunPlugin) -> None:
+    """It looks again and again, and says goodbye when the engine ends."""
+    plugin = run_plugin(PLUGIN, @PLACE@, env={"INTERVAL": "0.1"})
+    first = plugin.wait_for(f"Engine process {plugin.engine.pid} has")
+    assert first.level == "info"
+    plugin.wait_for("has", since=len(plugin.lines))
+    assert plugin.stop() == 0
+    assert plugin.lines[-1].text == "Goodbye"
+
+
+def test_it_hears_of_its_engine_being_killed(run_plugin: RunPlugin) -> None:
+    """It has its grace period even then."""
+    plugin = run_plugin(PLUGIN, @PLACE@)
+    plugin.wait_for("Engine process")
+    plugin.engine.kill()
+    assert plugin.wait_exit() == 0
+    assert plugin.lines[-1].text == "Goodbye"
+'''
+
+CONFIG = """\
+# To try plugins with: lmcache-plugins run -c @CONFIG@@OPTIONS@
+runtime_plugin_locations: [@DIRECTORY@]
+extra_config:
+  runtime_plugins:
+    plugins:
+      @STEM@:
+        @SETTINGS@
+"""

@@ -1,0 +1,164 @@
+"""``lmcache-plugins new``: what it writes works, as it is, by the commands that it prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lmcache_plugin_adapter.naming import PluginName, parse_name
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(
+    *words: str, cwd: Path, module: str = "lmcache_plugin_adapter"
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a directory, as somebody does who has this package installed."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("LMCACHE_", "PYTEST_"))}
+    environ["LMCACHE_PLUGINS_RUNTIME_DIR"] = str(cwd / "run")
+    environ["PYTHONPATH"] = str(ROOT)
+    return subprocess.run(
+        [sys.executable, "-m", module, *words],
+        cwd=cwd,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+def new(cwd: Path, *words: str) -> list[str]:
+    """Write a plugin; return the commands that are to be run next."""
+    result = run("new", *words, cwd=cwd)
+    assert (result.returncode, result.stderr) == (0, "")
+    return [line.strip() for line in result.stdout.partition("Next:\n")[2].splitlines()]
+
+
+NAMES = [
+    (("--role", "scheduler"), "scheduler_queue_watch.py"),
+    (("--role", "worker"), "worker_queue_watch.py"),
+    (("--role", "worker", "--worker-id", "2"), "worker_2_queue_watch.py"),
+    (("--role", "all"), "all_queue_watch.py"),
+    (("--role", "server"), "server_queue_watch.py"),
+    (("--role", "Scheduler", "--lang", "bash"), "scheduler_queue_watch.sh"),
+]
+
+
+@pytest.mark.parametrize(("options", "file"), NAMES, ids=[file for _, file in NAMES])
+def test_the_file_is_named_by_the_contract_and_can_be_run(
+    options: tuple[str, ...], file: str, tmp_path: Path
+) -> None:
+    """``check`` finds nothing to warn of, with the command that is printed."""
+    commands = new(tmp_path, "queue-watch", "--directory", "p", *options)
+    plugin = tmp_path / "p" / file
+    stem = plugin.stem
+    assert os.access(plugin, os.X_OK)
+    assert isinstance(parse_name(file), PluginName)
+    test = tmp_path / "p" / "_tests" / f"test_{stem}.py"
+    compile(test.read_text(), test, "exec")
+    config = yaml.safe_load((tmp_path / "p" / "lmcache.yaml").read_text())
+    assert config["runtime_plugin_locations"] == [str(tmp_path / "p")]
+    assert stem in config["extra_config"]["runtime_plugins"]["plugins"]
+    program, *check = shlex.split(commands[0])
+    assert (program, check[:3]) == ("lmcache-plugins", ["check", "-c", "p/lmcache.yaml"])
+    result = run(*check, "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert stem in json.dumps(json.loads(result.stdout))
+
+
+@pytest.mark.parametrize(
+    ("language", "role"),
+    [("python", "worker --worker-id 1"), ("bash", "all"), ("python", "server")],
+)
+def test_the_plugin_and_its_test_work(language: str, role: str, tmp_path: Path) -> None:
+    """Checked, run and tested by the commands that are printed."""
+    words = f"queue_watch --role {role} --lang {language}".split()
+    check, started, test = new(tmp_path, *words)
+    assert run(*shlex.split(check)[1:], cwd=tmp_path).returncode == 0
+    result = run(*shlex.split(started)[1:], "--for", "4", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "Watching" in result.stderr
+    assert "threads" in result.stderr
+    assert "Goodbye" in result.stderr
+    result = run(*shlex.split(test)[1:], "-q", cwd=tmp_path, module="pytest")
+    assert result.returncode == 0, result.stdout
+    assert f"{3 if language == 'python' else 2} passed" in result.stdout
+
+
+def test_what_is_written_is_clean(tmp_path: Path) -> None:
+    """For this package's own rules, and for strict types."""
+    new(tmp_path, "a", "--role", "worker")
+    new(tmp_path, "b", "--role", "all", "--lang", "bash")
+    files = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.py")]
+    assert len(files) == 3
+    assert subprocess.run(["bash", "-n", tmp_path / "all_b.sh"], check=False).returncode == 0
+    for words in (
+        ("ruff", "check", "--config", str(ROOT / "pyproject.toml"), "--ignore", "S101,INP001"),
+        ("ruff", "format", "--check", "--config", str(ROOT / "pyproject.toml")),
+        ("mypy", "--strict", "--config-file", os.devnull),
+    ):
+        result = run(*words[1:], *files, cwd=tmp_path, module=words[0])
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    """Neither plugin nor test; a configuration is left alone, and said where it lacks something."""
+    words = ("x", "--role", "worker")
+    new(tmp_path, *words)
+    plugin, test = tmp_path / "worker_x.py", tmp_path / "_tests" / "test_worker_x.py"
+    plugin.write_text("mine")
+    test.unlink()
+    result = run("new", *words, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == "error: 'worker_x.py' is there already: nothing was written\n"
+    assert plugin.read_text() == "mine"
+    assert not test.exists()
+
+    assert "left as it is" not in run("new", "y", "--role", "all", cwd=tmp_path).stdout
+    (tmp_path / "lmcache.yaml").write_text("runtime_plugin_locations: []\n")
+    result = run("new", "z", "--role", "all", cwd=tmp_path)
+    assert f"see that its 'runtime_plugin_locations' has '{tmp_path}'" in result.stdout
+    assert (tmp_path / "lmcache.yaml").read_text() == "runtime_plugin_locations: []\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("0_x", "--role", "worker"), "begins with a letter"),
+        (("a/b", "--role", "worker"), "a name is letters"),
+        (("", "--role", "worker"), "a name is letters"),
+        (("x", "--role", "all", "--worker-id", "0"), "--worker-id is for --role worker"),
+        (("x", "--role", "worker", "--directory", "/proc/none"), "cannot write"),
+    ],
+)
+def test_what_cannot_be_is_refused(words: tuple[str, ...], reason: str, tmp_path: Path) -> None:
+    """In one line, and nothing is written."""
+    result = run("new", *words, cwd=tmp_path)
+    assert result.returncode == 2
+    assert reason in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_role_in_the_name_is_not_said_twice(tmp_path: Path) -> None:
+    """Whoever types the whole name means the same."""
+    new(tmp_path, "worker_x", "--role", "worker")
+    new(tmp_path, "worker_3_x", "--role", "worker", "--worker-id", "3")
+    assert {path.name for path in tmp_path.glob("*.py")} == {"worker_x.py", "worker_3_x.py"}
+
+
+def test_what_cannot_be_written_whole_is_not_written(tmp_path: Path) -> None:
+    """The tests' directory is a file: the plugin does not stay behind."""
+    (tmp_path / "_tests").write_text("")
+    result = run("new", "x", "--role", "worker", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "cannot write" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["_tests"]
