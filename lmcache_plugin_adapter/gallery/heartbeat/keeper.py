@@ -11,6 +11,8 @@ import httpx
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.target import failure
 
+from .settings import PAUSE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -91,7 +93,7 @@ class Keeper:
         self._deregister_after = deregister_after
         self._remaining = remaining
         interval = target.rhythm.interval
-        self._backoff = kit.Backoff(initial=min(0.5, interval), maximum=interval)
+        self._backoff = kit.Backoff(initial=min(PAUSE / 1.2, interval), maximum=interval)
         self._may_be_entered = False
         self._is_entered = False
         self._trouble = Trouble(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import msgspec
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 TIMEOUT = 2.0
 """Seconds for a request: an entry must be refreshed twice within its time, and be taken back
 within the grace period."""
+
+PAUSE = 0.6
+"""The longest pause, in seconds, between a refresh that fails and the next."""
 
 CONSUL_REAPING = 30.0
 """Consul looks for services to remove every so many seconds, and after a minute at the earliest."""
@@ -284,4 +288,4 @@ def contradictions(settings: Heartbeat) -> Iterator[Contradiction]:
 
 def _longest(ttl: float, interval: float) -> float:
     """Return the longest time for a request with which a second one comes in time."""
-    return round((ttl - interval) / 2.5, 3)
+    return math.floor(50 * (ttl - interval - PAUSE)) / 100
