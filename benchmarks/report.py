@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .results import Results
 from .row import Row
-from .table import Line, markdown
+from .table import Line, markdown, verdict
 
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
@@ -25,8 +25,20 @@ def page(rows: Sequence[Row], results: Results) -> str:
     machines = sorted({results.about(row.name)["machine"] for row in measured})
     parts.append("\n".join(f"Measured on: {machine}." for machine in machines))
     parts.append(f"**{met} of {len(targets)} targets are met.**")
+    parts.append(_summary(measured, lines))
     parts += [_section(row, lines[row.name], results) for row in measured]
     return "\n\n".join(parts)
+
+
+def _summary(rows: Sequence[Row], lines: Mapping[str, Sequence[Line]]) -> str:
+    """Return all targets in one table."""
+    cells = [["", "target", "reached"], ["---"] * 3]
+    for row in rows:
+        for line in lines[row.name]:
+            if line.target is not None:
+                target = line.target
+                cells.append([target.what, target.text, verdict(target)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in cells)
 
 
 def _section(row: Row, lines: Sequence[Line], results: Results) -> str:

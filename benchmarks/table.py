@@ -21,12 +21,14 @@ class Target:
     """What a figure must reach.
 
     Attributes:
-        text: For people.
+        what: What must reach it, said so that it stands alone.
+        text: The bound, for people.
         value: What was reached.
         limit: The bound.
         at_least: Whether it is a lower bound.
     """
 
+    what: str
     text: str
     value: float
     limit: float
@@ -83,7 +85,10 @@ def verdict(target: Target | None) -> str:
         return ""
     if target.met is None:
         return "not measured"
-    return f"{'met' if target.met else '**not met**'}: {number(target.value)}"
+    shown = number(target.value)
+    if target.value != target.limit and shown == number(target.limit):
+        shown = f"{target.value:.3f}"  # or it would seem to be the limit
+    return f"{'met' if target.met else '**not met**'}: {shown}"
 
 
 def markdown(lines: Sequence[Line]) -> str:

@@ -104,7 +104,13 @@ def lines(samples: Samples) -> Sequence[Line]:
                 text = f"within the noise, {number(low)}–{number(high)}"
                 worse_is_more = figure == "latency"
                 limit = high if worse_is_more else low
-                target = Target(text, value, limit, at_least=not worse_is_more)
+                target = Target(
+                    f"completion's {figure} with the adapter on, % of off",
+                    text,
+                    value,
+                    limit,
+                    at_least=not worse_is_more,
+                )
             cell = f"{number(value)} ({number(spread[0])}–{number(spread[1])})"
             found.append(Line(f"… {title}, %", {"ours": cell}, target))
     return found

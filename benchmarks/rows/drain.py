@@ -114,7 +114,7 @@ def lines(samples: Samples) -> Sequence[Line]:
             Line(
                 f"… in times of {title}",
                 {OURS: several([ratio])},
-                Target(text, ratio, limit, at_least=True),
+                Target(f"lines a second, in times of {title}", text, ratio, limit, at_least=True),
             )
         )
     cpu = {name: several([samples.median(name, "cpu")]) for name in EVERYBODY}
@@ -124,7 +124,12 @@ def lines(samples: Samples) -> Sequence[Line]:
         Line(
             "lines missing in the log",
             missing,
-            Target("0", max(samples.of(OURS, "missing"), default=float("nan")), 0),
+            Target(
+                "lines missing in the log",
+                "0",
+                max(samples.of(OURS, "missing"), default=float("nan")),
+                0,
+            ),
         )
     )
     return found

@@ -50,7 +50,12 @@ def lines(samples: Samples) -> Sequence[Line]:
         Line(
             f"SIGKILL of the engine until {counts} that obey are gone, ms",
             cells,
-            Target("≤ 200 ms", most, 200),
+            Target(
+                "SIGKILL of the engine until the last of 10, and of 100, is gone",
+                "≤ 200 ms",
+                most,
+                200,
+            ),
         )
     ]
 

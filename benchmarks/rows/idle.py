@@ -61,9 +61,9 @@ def lines(samples: Samples) -> Sequence[Line]:
         Line(
             f"idle, {COUNT} quiet plugins, {SECONDS:g} s: context switches",
             wakes,
-            Target("0", samples.median(OURS, "wakes"), 0),
+            Target("idle: context switches", "0", samples.median(OURS, "wakes"), 0),
         ),
-        Line("… CPU, ms", cpu, Target("0", samples.median(OURS, "cpu"), 0)),
+        Line("… CPU, ms", cpu, Target("idle: CPU, ms", "0", samples.median(OURS, "cpu"), 0)),
     ]
 
 

@@ -74,9 +74,13 @@ def lines(samples: Samples) -> Sequence[Line]:
         Line(
             "memory above an empty `python -I -S`, 1 / 10 / 100 / 1,000 plugins, MB",
             cells,
-            Target("10: ≤ 4 MB", samples.median(OURS, 10), 4),
+            Target("memory with 10 plugins, MB", "10: ≤ 4 MB", samples.median(OURS, 10), 4),
         ),
-        Line("each further plugin, 10–100 and 100–1,000, kB", further, Target("≤ 20 kB", most, 20)),
+        Line(
+            "each further plugin, 10–100 and 100–1,000, kB",
+            further,
+            Target("memory of each further plugin, kB", "≤ 20 kB", most, 20),
+        ),
     ]
 
 

@@ -54,7 +54,9 @@ def lines(samples: Samples) -> Sequence[Line]:
         Line(
             f"stop until {counts} that obey are gone, ms",
             cells,
-            Target("100: ≤ 40 ms", samples.median(OURS, most), 40),
+            Target(
+                "stop of 100 until all are gone, ms", "100: ≤ 40 ms", samples.median(OURS, most), 40
+            ),
         ),
     ]
 

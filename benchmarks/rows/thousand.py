@@ -68,7 +68,12 @@ def lines(samples: Samples) -> Sequence[Line]:
             Line(
                 f"{title}, {counts} plugins, {unit}",
                 cells,
-                Target(f"linear: slope ≤ {number(LIMIT)} ×", bend, LIMIT),
+                Target(
+                    f"1,000 plugins: {title}, slope",
+                    f"linear: slope ≤ {number(LIMIT)} ×",
+                    bend,
+                    LIMIT,
+                ),
             )
         )
     return found
