@@ -87,7 +87,8 @@ class HttpTarget(msgspec.Struct, kw_only=True):
         str,
         Meta(
             pattern=r"^https?://[^/?#\s]+\S*$",
-            description="Address of the server, with `http://` or `https://`.",
+            description="Address of the server.",
+            extra={"accepted": "an address with http:// or https://"},
         ),
     ]
     headers: Annotated[

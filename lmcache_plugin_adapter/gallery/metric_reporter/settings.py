@@ -12,8 +12,22 @@ from lmcache_plugin_adapter.gallery.target import Filled, HttpTarget
 OWN_LABELS = ("job", "instance", "host", "role", "rank", "dp_rank")
 """Labels that the reporter adds to every series; ``rank`` on workers only."""
 
+Address = Annotated[
+    str,
+    Meta(
+        pattern=r"^https?://[^/?#\s]+\S*$",
+        extra={"accepted": "an address with http:// or https://"},
+    ),
+]
 LabelName = Annotated[
-    str, Meta(pattern=r"^(?!__)(?!(le|quantile|job|instance)$)[a-zA-Z_][a-zA-Z0-9_]*$")
+    str,
+    Meta(
+        pattern=r"^(?!__)(?!(le|quantile|job|instance)$)[a-zA-Z_][a-zA-Z0-9_]*$",
+        extra={
+            "accepted": "letters, digits and '_', not beginning with a digit or '__', and none of "
+            "'le', 'quantile', 'job', 'instance'"
+        },
+    ),
 ]
 
 
@@ -97,7 +111,7 @@ class MetricReporter(msgspec.Struct, kw_only=True):
         int, Meta(ge=1024, description="A longer answer of the engine is not taken.")
     ] = 16 * 1024 * 1024
     vllm_metrics_url: Annotated[
-        Annotated[str, Meta(pattern=r"^https?://[^/?#\s]+\S*$")] | None,
+        Address | None,
         Meta(
             description=(
                 "vLLM's own metrics, `http://127.0.0.1:8000/metrics`: read on the scheduler "
