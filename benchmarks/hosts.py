@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from .processes import MARK, LateError, marked
 OURS, LMCACHE = "ours", "lmcache"
 LAUNCHERS = (OURS, LMCACHE)
 PEERS = ("supervisord", "circus", "honcho")
+ANSWER_SECONDS = 120.0
 EVERYBODY = (*LAUNCHERS, *PEERS)
 
 
@@ -113,8 +115,15 @@ class EngineHost(Host):
         self._process.stdin.flush()
 
     def answer(self) -> Any:
-        """Wait for what comes of it."""
-        line = self._process.stdout.readline() if self._process.stdout is not None else b""
+        """Wait for what comes of it.
+
+        Raises:
+            LateError: The engine ended, or does not answer.
+        """
+        stdout = self._process.stdout
+        if stdout is None or not select.select([stdout], [], [], ANSWER_SECONDS)[0]:
+            raise LateError(f"the engine does not answer within {ANSWER_SECONDS:g} s")
+        line = stdout.readline()
         if not line:
             raise LateError(f"the engine ended: {self.log.read_text(errors='replace')[-2000:]}")
         return json.loads(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +31,8 @@ def main() -> int:
         for row in ROWS:
             print(f"{row.name:20} {row.repeats:2} x  {row.title}")
         return 0
+    # So that what was started is ended, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     results = Results(options.output)
     command = shlex.join(["benchmarks/run", *sys.argv[1:]])
     failed = 0
@@ -94,14 +97,17 @@ def _measured(row: Row, options: argparse.Namespace, results: Results, command: 
         for number in range(options.repeats or row.repeats):
             bench.repeat = number
             try:
-                repeats.append(dict(row.measure(bench)))
+                sample = row.measure(bench)
+                bench.clear()
+                repeats.append(dict(sample))
             except SkipError as reason:
                 print(f"Skipped: {reason}", flush=True)
                 return True
             except FAILURES as error:
                 print(f"Repeat {number + 1} failed: {error!r}", flush=True)
-            finally:
                 bench.clear()
+    except LateError as error:
+        print(f"Cannot clear up: {error}", flush=True)
     finally:
         bench.close()
     if not repeats:

@@ -11,10 +11,12 @@ import contextlib
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "real_engine"))
@@ -23,9 +25,10 @@ from tiny_model import make_tiny_model
 from vllm_server import Server, Site, serving, wait_for
 
 TOKENS = 16
-REQUESTS = 15
+REQUESTS = 8
+BURSTS = 4
 CLIENTS = 4
-EACH = 5
+EACH = 2
 WARM_UP = 30
 CONDITIONS = ("off", "off again", "beside", "on, quiet", "on")
 
@@ -71,44 +74,73 @@ def main() -> None:
             for _ in range(WARM_UP):
                 server.complete(tokens=TOKENS)
         for number in range(rounds):
-            turn = number % len(CONDITIONS)
-            sample: dict[str, float] = {}
-            for condition in (*CONDITIONS[turn:], *CONDITIONS[:turn]):
-                server = servers["on" if condition.startswith("on") else "off"]
-                sample.update(_measured(server, condition, pids.get(condition)))
-            print(json.dumps(sample), flush=True)
+            print(json.dumps(_round(servers, pids, number)), flush=True)
         for pid in pids.values():
             os.kill(pid, signal.SIGCONT)
 
 
-def _measured(server: Server, condition: str, pid: int | None) -> dict[str, float]:
-    """Measure one condition; the process ``pid`` goes on meanwhile."""
-    if pid is not None:
-        os.kill(pid, signal.SIGCONT)
-    time.sleep(0.05)
-    times = []
-    for _ in range(REQUESTS):
-        began = time.perf_counter()
-        server.complete(tokens=TOKENS)
-        times.append(time.perf_counter() - began)
+def _round(servers: dict[str, Server], pids: dict[str, int], number: int) -> dict[str, float]:
+    """Measure all conditions once; they take turns request by request.
+
+    Args:
+        servers: ``off`` and ``on``.
+        pids: Of the process that goes on in a condition and is stopped else.
+        number: Which round this is.
+    """
+    times: dict[str, list[float]] = {condition: [] for condition in CONDITIONS}
+    took = dict.fromkeys(CONDITIONS, 0.0)
+    for turn in range(number, number + REQUESTS):
+        for condition in _turned(turn):
+            with _going_on(pids.get(condition)):
+                times[condition].append(_timed(servers[_server(condition)], 1))
+    for turn in range(number, number + BURSTS):
+        for condition in _turned(turn):
+            with _going_on(pids.get(condition)):
+                took[condition] += _timed(servers[_server(condition)], CLIENTS)
+    tokens = BURSTS * CLIENTS * EACH * TOKENS
+    return {
+        **{f"{one}/latency": statistics.median(times[one]) / EACH * 1000 for one in CONDITIONS},
+        **{f"{one}/throughput": tokens / took[one] for one in CONDITIONS},
+    }
+
+
+def _turned(turn: int) -> tuple[str, ...]:
+    start = turn % len(CONDITIONS)
+    return (*CONDITIONS[start:], *CONDITIONS[:start])
+
+
+def _server(condition: str) -> str:
+    return "on" if condition.startswith("on") else "off"
+
+
+@contextlib.contextmanager
+def _going_on(pid: int | None) -> Iterator[None]:
+    """Let a stopped process run meanwhile."""
+    if pid is None:
+        yield
+        return
+    os.kill(pid, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGSTOP)
+
+
+def _timed(server: Server, clients: int) -> float:
+    """Return how long it takes until each of the clients has had its completions, in seconds."""
 
     def ask() -> None:
         for _ in range(EACH):
             server.complete(tokens=TOKENS)
 
-    threads = [threading.Thread(target=ask) for _ in range(CLIENTS)]
+    others = [threading.Thread(target=ask) for _ in range(clients - 1)]
     began = time.perf_counter()
-    for thread in threads:
+    for thread in others:
         thread.start()
-    for thread in threads:
+    ask()
+    for thread in others:
         thread.join()
-    took = time.perf_counter() - began
-    if pid is not None:
-        os.kill(pid, signal.SIGSTOP)
-    return {
-        f"{condition}/latency": sorted(times)[REQUESTS // 2] * 1000,
-        f"{condition}/throughput": CLIENTS * EACH * TOKENS / took,
-    }
+    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -32,10 +32,11 @@ TITLES = {
 HOW = (
     "Two servers of vLLM 0.32 with LMCache 0.5.6 on the CPU with a model of 1 MB, one without "
     "plugins and with the adapter's entry point off, one with a plugin that prints 1,000 lines "
-    f"of 100 bytes a second. {ROUNDS} rounds, in each of which every condition has its turn: the "
-    "median of 15 completions of 16 tokens one after another, then the tokens a second of four "
-    "clients at once. The plugin is stopped while it is not its turn. Figures are in % of the "
-    "same round's `off`; noise is the range in which half of the rounds put `off` against itself."
+    f"of 100 bytes a second. {ROUNDS} rounds. In each the conditions take turns, two completions "
+    "of 16 tokens at a time, eight times: their latency is the median. Then four clients at once, "
+    "two completions each, four times: the tokens a second. The plugin is stopped while it is not "
+    "its turn. Figures are in % of the same round's `off`; noise is the range in which half of "
+    "the rounds put `off` against itself."
 )
 
 
