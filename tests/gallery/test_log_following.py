@@ -428,8 +428,12 @@ def test_the_state_is_private_and_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\xff", b"[]", b'{"version":2,"files":{}}', b'{"version":1,"files":{"/l":[{}]}}']
-    + [
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b'{"version":2,"files":{}}',
+        b'{"version":1,"files":{"/l":[{}]}}',
         b'{"version":1,"files":{"/l":[{"device":1,"inode":1,"offset":-1,"size":1}]}}',
         b'{"version":1,"files":{"/l":[{"device":1,"inode":1,"offset":1,"size":1,"length":9}]}}',
     ],
@@ -438,7 +442,7 @@ def test_a_damaged_state_is_said(tmp_path: Path, data: bytes) -> None:
     """And never used."""
     state = State(str(tmp_path), "loki")
     (tmp_path / "loki.json").write_bytes(data)
-    with pytest.raises(StateError, match="damaged|another version"):
+    with pytest.raises(StateError, match=r"damaged|another version"):
         state.load()
 
 

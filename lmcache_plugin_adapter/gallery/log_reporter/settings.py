@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from lmcache_plugin_adapter.gallery.target import Filled, HttpTarget
 
+_Port = Annotated[int, Meta(ge=1, le=65535)]
 _Name = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -17,9 +18,7 @@ class SyslogTarget(msgspec.Struct, kw_only=True):
 
     host: Annotated[Filled, Meta(description="Name or address of the server.")]
     port: Annotated[
-        int | None,
-        Meta(description="Its TCP port; 514, with `tls` 6514.", extra={"accepted": "a TCP port"}),
-        Meta(ge=1, le=65535),
+        _Port | None, Meta(description="Its TCP port; 514, with `tls` 6514, if not set.")
     ] = None
     tls: Annotated[bool, Meta(description="Whether to speak TLS (RFC 5425).")] = False
     ca_file: Annotated[
