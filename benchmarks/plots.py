@@ -133,7 +133,7 @@ def _running(results: Results) -> Any:
 
 def _memory(results: Results) -> Any:
     samples = results.samples(memory.ROW.name)
-    figure, axes = _axes("Memory above an empty Python, plugins and engine left out", "MB")
+    figure, axes = _axes("Memory added, beside engine and plugins", "MB")
     for name in EVERYBODY:
         found = points(samples, (*memory.COUNTS, memory.MANY), name)
         _line(axes, name, found, COLUMNS[name])

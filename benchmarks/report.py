@@ -26,6 +26,9 @@ def page(rows: Sequence[Row], results: Results) -> str:
     parts.append("\n".join(f"Measured on: {machine}." for machine in machines))
     parts.append(f"**{met} of {len(targets)} targets are met.**")
     parts.append(_summary(measured, lines))
+    missing = [row.title for row in rows if row.name not in results]
+    if missing:
+        parts.append(f"Not measured: {'; '.join(missing)}.")
     parts += [_section(row, lines[row.name], results) for row in measured]
     return "\n\n".join(parts)
 

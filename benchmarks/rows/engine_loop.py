@@ -169,6 +169,11 @@ def lines(samples: Samples) -> Sequence[Line]:
                 target = Target(what, "≤ 102 %", value, 102)
             cells = {name: several([samples.median(name, rate, part)]) for name in LAUNCHERS}
             found.append(Line(f"{title} beside {rate}, % of the floor", cells, target))
+    floor = {
+        name: several([samples.median(name, rate, "floor") for rate in RATES]) for name in LAUNCHERS
+    }
+    rates = " / ".join(RATES)
+    found.append(Line(f"the floor: speed beside {rates} to `/dev/null`, % of undisturbed", floor))
     noise = {}
     for name in (OURS, LMCACHE):
         spread = [

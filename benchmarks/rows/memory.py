@@ -90,4 +90,4 @@ def _further(samples: Samples, name: str, low: int, high: int) -> float:
     return grown * 1000 / (high - low)
 
 
-ROW = Row("memory", "Memory", HOW, 3, measure, lines)
+ROW = Row("memory", "Memory", HOW, 2, measure, lines)
