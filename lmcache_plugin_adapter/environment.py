@@ -21,6 +21,7 @@ NAME = f"{_OWN}NAME"
 RUN_ID = f"{_OWN}RUN_ID"
 CONFIG = f"{_OWN}CONFIG"
 CONFIG_FILE = f"{_OWN}CONFIG_FILE"
+ENDING_FILE = f"{_OWN}ENDING_FILE"
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 _METRICS_HANDED_OVER = f"{_OWN}{METRICS_DIRECTORY}"
 _METRICS_LOWER_CASE = METRICS_DIRECTORY.lower()
@@ -69,6 +70,14 @@ VARIABLES: tuple[Variable, ...] = (
         "Path of a file with the whole JSON, whatever its size, that only the engine's user can "
         "read. Not set where no such file could be written.",
     ),
+    Variable(
+        ENDING_FILE,
+        "Path of a file that is there when SIGTERM comes because of the engine, and says why in "
+        "one word: `closing` (the engine ends in order), `failed` (an exception ends it), `died` "
+        "(its process has ended without a word: killed, crashed), `replaced` (it became another "
+        "program) or `told` (the supervisor was told to stop by a signal). No such file: only "
+        "this plugin is to end. Not set where there is no runtime directory.",
+    ),
     Variable(f"{_OWN}DP_RANK", "Index of the data-parallel replica, from 0."),
     Variable(f"{_OWN}DP_SIZE", "Number of data-parallel replicas."),
     Variable(f"{_OWN}ENGINE_PID", "Process id of the engine process that the plugin belongs to."),
@@ -92,7 +101,10 @@ _OLDER_NAMES = {row.name: row.older for row in VARIABLES if row.older is not Non
 
 
 def plugin_environment(
-    spec: LaunchSpec, environ: Mapping[str, str], config_file: str | None
+    spec: LaunchSpec,
+    environ: Mapping[str, str],
+    config_file: str | None,
+    ending_file: str | None = None,
 ) -> tuple[dict[str, str | None], list[Problem]]:
     """Return how the plugins' environment differs from the engine's; never raises.
 
@@ -100,6 +112,7 @@ def plugin_environment(
         spec: What the engine handed over.
         environ: The engine's environment.
         config_file: Where :func:`config_text` stands, if anywhere.
+        ending_file: Where the supervisor will say why plugins are to end, if anywhere.
 
     Returns:
         Variables to set (text) and to remove (None), each of a size and form
@@ -115,6 +128,7 @@ def plugin_environment(
         f"{_OWN}WORKER_COUNT": str(identity.worker_count),
         CONFIG: _config_variable(spec, config_file, problems),
         CONFIG_FILE: config_file,
+        ENDING_FILE: ending_file,
         f"{_OWN}DP_RANK": str(identity.dp_rank),
         f"{_OWN}DP_SIZE": str(identity.dp_size),
         f"{_OWN}ENGINE_PID": str(spec.engine_pid),

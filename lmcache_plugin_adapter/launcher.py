@@ -17,7 +17,7 @@ from . import pid1
 from .descriptors import send_descriptor
 from .identity import ProcessIdentity, Role
 from .link import LaunchError, supervisor_python
-from .run import Run, stop_all
+from .run import Run, say_exit, stop_all
 from .spec import LaunchSpec
 from .sweep import new_run_id
 
@@ -115,6 +115,7 @@ class RuntimePluginLauncher:
         except Exception as error:
             raise LaunchError(f"cannot launch runtime plugins: {error!r}") from error
         self._run = run
+        _say_exit_at_exit()
         if os.getpid() == 1:
             pid1.wait_at_exit()
             atexit.unregister(stop_all)
@@ -189,6 +190,18 @@ class RuntimePluginLauncher:
             import_path=tuple(entry for entry in sys.path if isinstance(entry, str)),
         )
         return Run(spec.to_bytes(), run_id, self.identity.label, python)
+
+
+def _say_exit_at_exit() -> None:
+    """Have this process say so when it exits by itself, rather than being killed."""
+    atexit.unregister(say_exit)
+    atexit.register(say_exit)
+    # The children of multiprocessing, as vLLM's engine processes are, have exit handlers of
+    # their own; exactly they have a parent process there.
+    util = sys.modules.get("multiprocessing.util")
+    process = sys.modules.get("multiprocessing.process")
+    if util is not None and process is not None and process.parent_process() is not None:
+        util.Finalize(None, say_exit, exitpriority=0)
 
 
 def _section(config: object) -> Mapping[str, Any]:

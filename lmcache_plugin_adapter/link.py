@@ -121,8 +121,15 @@ class Link:
 
     def ask_to_stop(self) -> None:
         """Ask the supervisor to stop its plugins and end; returns at once."""
+        self._send(b"FS" if _failing() else b"S")
+
+    def say_exit(self) -> None:
+        """Tell the supervisor that this process is about to exit by itself; returns at once."""
+        self._send(b"F" if _failing() else b"E")
+
+    def _send(self, message: bytes) -> None:
         try:
-            self.connection.send(b"S", socket.MSG_DONTWAIT)
+            self.connection.send(message, socket.MSG_DONTWAIT)
         except OSError:
             pass  # it is gone
 
@@ -185,6 +192,12 @@ def start_supervisor(
             if fd >= 0:
                 os.close(fd)
     return Link(connection, helper)
+
+
+def _failing() -> bool:
+    """Tell whether an exception ends this process: one on its way up, or one that got through."""
+    error = sys.exc_info()[1] or getattr(sys, "last_value", None)
+    return isinstance(error, Exception)  # neither sys.exit nor Ctrl-C
 
 
 def supervisor_python() -> str:

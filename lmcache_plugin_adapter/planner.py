@@ -16,7 +16,7 @@ from .pid1 import ADVICE, server_is_pid1
 from .plan import make_plan
 from .planning import write_message
 from .records import LEVELS
-from .runtime_dir import remove_stale
+from .runtime_dir import ENDING_FILE, remove_stale
 from .settings import read_settings
 from .spec import LaunchSpec
 from .sweep import end_strays
@@ -58,10 +58,12 @@ def run_planner(
     if server_is_pid1():
         say("warning", f"Plugins may end without warning: {ADVICE}")
     text = config_text(spec)
+    ending_file = None
     if config_file is not None:
+        ending_file = os.path.join(os.path.dirname(config_file), ENDING_FILE)
         config_file, problems = write_config_file(*os.path.split(config_file), text)
         report(problems)
-    environment, problems = plugin_environment(spec, os.environ, config_file)
+    environment, problems = plugin_environment(spec, os.environ, config_file, ending_file)
     report(problems)
     settings, problems = read_settings(_extra_config(text))
     if spec.identity.worker_id <= 0:  # the same in every worker: the first says it

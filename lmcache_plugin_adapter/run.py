@@ -189,6 +189,13 @@ def stop_all() -> None:
         run.stop(wait=False, timeout=None)
 
 
+def say_exit() -> None:
+    """Tell the supervisors of this process that it exits by itself; their plugins may ask."""
+    for run in list(_active.values()):
+        if run.link is not None:
+            run.link.say_exit()
+
+
 def _close_in_child() -> None:
     """In a fork of the engine: only the original's end, or exec, may end the connection."""
     for run in [*_active.values(), *_ending.values()]:

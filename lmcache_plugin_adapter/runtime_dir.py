@@ -18,6 +18,7 @@ DIRECTORY_VARIABLE = "LMCACHE_PLUGINS_RUNTIME_DIR"
 
 CONTROL_SOCKET = "control.sock"
 CONFIG_FILE = "config.json"
+ENDING_FILE = "ending"
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DOTS = 4
@@ -80,10 +81,29 @@ class InstanceDir:
     def __init__(self, root: str, run_id: str, role: str) -> None:
         self.path = f"{root}/{run_id}.{role}"
         self._fd = _lock(self.path)
+        try:
+            os.unlink(self.file(ENDING_FILE))
+        except OSError:
+            pass  # there is none of a supervisor before us
 
     def file(self, name: str) -> str:
         """Return the path of a file in it."""
         return f"{self.path}/{name}"
+
+    def say_ending(self, why: str) -> None:
+        """Write why plugins are to end, for those who ask (see the plugin contract)."""
+        # At one go: who is told to end, and asks then, finds all of it or nothing.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(self.file(ENDING_FILE), flags, 0o600)
+        except OSError:
+            return  # a full disk: plugins find nothing
+        try:
+            os.write(fd, f"{why}\n".encode())
+        except OSError:
+            pass  # as above
+        finally:
+            os.close(fd)
 
     def remove(self) -> None:
         """Remove the directory and what is in it."""

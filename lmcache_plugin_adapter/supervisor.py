@@ -54,6 +54,7 @@ class Supervisor:
         self._started = time.monotonic()
         self._about: dict[str, Any] = {}
         self._adopted = 0
+        self._said = b""
         self._reloads: list[tuple[int, Callable[[dict[str, Any]], None]]] = []
         self._last_words: str | None = None
         reset_signals()
@@ -198,18 +199,34 @@ class Supervisor:
     # --- the end ---------------------------------------------------------------
 
     def _engine_ended(self) -> None:
-        self._stop(f"its engine (pid {self._launch.engine}) ended")
+        try:  # its last words may not have been read yet
+            self._note(self._link.recv(64, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            pass
+        self._stop(f"its engine (pid {self._launch.engine}) ended", self._word_for_end())
+
+    def _note(self, data: bytes) -> None:
+        """Remember what kinds of messages the engine has sent."""
+        self._said = bytes({*self._said, *data})
+
+    def _word_for_end(self) -> str:
+        """Return how the engine ends, in the word that plugins are told."""
+        if b"F" in self._said:
+            return "failed"
+        return "closing" if b"E" in self._said or b"S" in self._said else "died"
 
     def _told_to_stop(self, number: signal.Signals) -> None:
         # The engine's side must know before the connection ends: no respawn.
         self._tell_engine("Q\n")
         self._last_words = "Plugins start again when their engine is started again"
-        self._stop(f"the supervisor got {number.name}")
+        self._stop(f"the supervisor got {number.name}", "told")
 
-    def _stop(self, reason: str) -> None:
+    def _stop(self, reason: str, word: str) -> None:
         if self._shared.ending:
             return
         self._shared.ending = True
+        if self._instance is not None:
+            self._instance.say_ending(word)
         running = [plugin for plugin in self._plugins if not plugin.state.settled]
         self._ending.begin()  # first, whatever goes wrong on the way
         if running:
@@ -286,15 +303,17 @@ class Supervisor:
             return
         except OSError:
             data, fds = b"", []
+        self._note(data)
         for fd in fds:
             self._control.adopt(socket.socket(fileno=fd))
         if b"S" in data:
-            self._stop("the engine closes")
+            self._stop("the engine closes", self._word_for_end())
         elif not data:
             # Closed on exec, and before a process that ends can be seen to have ended.
             self._loop.unwatch(self._link.fileno())
             if has_memory(self._launch.engine):
-                self._stop(f"its engine (pid {self._launch.engine}) became another program")
+                what = f"its engine (pid {self._launch.engine}) became another program"
+                self._stop(what, "replaced")
             else:
                 self._engine_ended()
 

@@ -50,7 +50,9 @@ def with_config(config: object) -> LaunchSpec:
 
 def test_a_plugin_is_told_everything() -> None:
     """Every row of the contract, save the plugin's own name."""
-    environment, problems = plugin_environment(SPEC, {"PATH": "/bin", "HOME": "/h"}, "/run/c.json")
+    environment, problems = plugin_environment(
+        SPEC, {"PATH": "/bin", "HOME": "/h"}, "/run/c.json", "/run/ending"
+    )
     assert problems == []
     assert environment == {
         f"{OWN}ROLE": "WORKER",
@@ -58,6 +60,7 @@ def test_a_plugin_is_told_everything() -> None:
         f"{OWN}WORKER_COUNT": "2",
         f"{OWN}CONFIG": SPEC.config_json,
         f"{OWN}CONFIG_FILE": "/run/c.json",
+        f"{OWN}ENDING_FILE": "/run/ending",
         f"{OWN}DP_RANK": "3",
         f"{OWN}DP_SIZE": "4",
         f"{OWN}ENGINE_PID": "4711",
