@@ -8,9 +8,11 @@ import select
 import signal
 import time
 
+from .syscalls import read_signals, signal_descriptor
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 
 class Timer:
@@ -45,7 +47,8 @@ class Loop:
         self._timers: list[Timer] = []
         self._stopped = False
         self._signal_callbacks: dict[int, Callable[[], None]] = {}
-        self._soon: list[Callable[[], None]] = []
+        self._soon: dict[Callable[[], None], None] = {}
+        self._signals = -1
         self._wake_r, self._wake_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.watch(self._wake_r, self._wake)
         self._on_wake: Callable[[], None] | None = None
@@ -71,14 +74,19 @@ class Loop:
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once all that is ready now has been handled; asked twice, once."""
-        if callback not in self._soon:
-            self._soon.append(callback)
+        self._soon[callback] = None
 
     def on_signal(self, number: signal.Signals, callback: Callable[[], None]) -> None:
-        """Call ``callback`` from the loop when the signal has come."""
+        """Call ``callback`` from the loop when the signal has come.
+
+        It is blocked and read from a descriptor: a child needs no handlers
+        taken away, only :func:`.syscalls.unblock_all_signals`. To be asked
+        before other threads are started, which would take the signal.
+        """
         self._signal_callbacks[number] = callback
-        signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
-        signal.signal(number, _handled_by_loop)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+        self._signals = signal_descriptor(self._signal_callbacks, self._signals)
+        self.watch(self._signals, self._on_signals)
 
     def wake(self, callback: Callable[[], None]) -> None:
         """From another thread: have ``callback`` called from the loop."""
@@ -105,14 +113,9 @@ class Loop:
                 if timer.callback is not None:
                     self.attempt(timer.callback)
             if self._soon:
-                soon, self._soon = self._soon, []
+                soon, self._soon = self._soon, {}
                 for callback in soon:
                     self.attempt(callback)
-
-    @property
-    def signals(self) -> Sequence[signal.Signals]:
-        """The signals that have handlers."""
-        return tuple(signal.Signals(number) for number in self._signal_callbacks)
 
     def _poll(self) -> list[tuple[int, int]]:
         while self._timers and self._timers[0].callback is None:
@@ -126,13 +129,15 @@ class Loop:
 
     def _wake(self) -> None:
         try:
-            came = os.read(self._wake_r, 4096)
+            os.read(self._wake_r, 4096)
         except BlockingIOError:
             return
-        for number in dict.fromkeys(came):
-            callback = self._signal_callbacks.get(number) if number else self._on_wake
-            if callback is not None:
-                self.attempt(callback)
+        if self._on_wake is not None:
+            self.attempt(self._on_wake)
+
+    def _on_signals(self) -> None:
+        for number in read_signals(self._signals):
+            self.attempt(self._signal_callbacks[number])
 
     def attempt(self, callback: Callable[[], object]) -> None:
         """Call ``callback``; an exception is reported, and what comes after it goes on."""
@@ -140,7 +145,3 @@ class Loop:
             callback()
         except Exception as error:  # noqa: BLE001 - see the class
             self._on_error(error)
-
-
-def _handled_by_loop(_number: int, _frame: object) -> None:
-    """Do nothing: Python's wake-up descriptor has told the loop."""

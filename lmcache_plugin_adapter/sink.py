@@ -118,10 +118,17 @@ class Writer:
     Args:
         on_room: Called (on the writer's thread) when a full queue has room
             again, and when a target takes records again after it refused some.
+        soon: Calls what it is given once the caller has put all that it has: a
+            thread that is woken for each record takes the interpreter away as often.
     """
 
-    def __init__(self, on_room: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        on_room: Callable[[], None],
+        soon: Callable[[Callable[[], None]], None] = lambda callback: callback(),
+    ) -> None:
         self._on_room = on_room
+        self._soon = soon
         self._queue: deque[tuple[Target, bytes, int]] = deque()
         self._pending = 0
         self._full = False
@@ -146,13 +153,13 @@ class Writer:
             self.dropped += lines
             return False
         with self._lock:
-            wake = not self._queue
+            first = not self._queue
             self._queue.append((target, data, lines))
             self._pending += len(data)
         if not self._started:
             self._write_ready()
-        elif wake:
-            os.write(self._wake_w, b"w")
+        elif first:
+            self._soon(self._wake)
         return True
 
     @property
@@ -172,6 +179,7 @@ class Writer:
     def drain(self, seconds: float) -> None:
         """Wait until all is written, at most ``seconds``."""
         deadline = time.monotonic() + seconds
+        self._wake()
         while (self._queue or self._busy) and time.monotonic() < deadline:
             if not self._started:
                 self._write_ready()
@@ -184,7 +192,12 @@ class Writer:
         except RuntimeError:
             return
         self._started = True
-        if self._queue:
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._lock:
+            asleep = bool(self._queue) and not self._busy
+        if asleep:
             os.write(self._wake_w, b"w")
 
     def _write_ready(self) -> None:

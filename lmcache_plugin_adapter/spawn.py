@@ -12,7 +12,7 @@ import resource
 import signal
 import struct
 
-from .syscalls import set_parent_death_signal
+from .syscalls import set_parent_death_signal, unblock_all_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 _ALL_SIGNALS = signal.valid_signals()
 
-# An error of a write, and not the end of the supervisor; exec would hand that on.
-_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
+# An error of a write, and not the end of the supervisor. Blocked and not ignored:
+# exec would hand that on.
+_BLOCKED = (signal.SIGPIPE, signal.SIGXFSZ)
 
 EXEC_REPORT = struct.Struct("=ii")
 """What a child that cannot exec writes: its pid and the error number."""
@@ -37,15 +38,15 @@ SPARE_FILES = 12
 def reset_signals() -> None:
     """Give signals their default action and unblock all: nothing of the engine's stays.
 
-    Those of a write that nobody takes are ignored: the supervisor outlives its
+    Those of a write that nobody takes are blocked: the supervisor outlives its
     engine and the reader of its log.
     """
     for number in _ALL_SIGNALS:
         try:
-            signal.signal(number, signal.SIG_IGN if number in _IGNORED else signal.SIG_DFL)
+            signal.signal(number, signal.SIG_DFL)
         except (OSError, ValueError):
             continue  # SIGKILL, SIGSTOP and those the C library keeps
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.pthread_sigmask(signal.SIG_SETMASK, _BLOCKED)
 
 
 def raise_file_limit() -> tuple[int, int] | None:
@@ -67,46 +68,33 @@ class ChildSetup:
     Args:
         supervisor: The supervisor's pid, to notice its death before the
             parent-death signal was armed.
-        handled: Signals that the supervisor has handlers for.
         nofile: The engine's soft limit of open files, which the supervisor
             raised for itself; None where it did not.
     """
 
-    __slots__ = ("_handled", "_nofile", "_supervisor", "most_files")
+    __slots__ = ("_nofile", "_supervisor", "most_files")
 
-    def __init__(
-        self,
-        supervisor: int,
-        handled: Sequence[signal.Signals],
-        nofile: tuple[int, int] | None,
-    ) -> None:
+    def __init__(self, supervisor: int, nofile: tuple[int, int] | None) -> None:
         self._supervisor = supervisor
-        self._handled = (*handled, *_IGNORED)
         self._nofile = nofile
         self.most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         """How many descriptors the supervisor may have."""
 
     def fork(self) -> int:
-        """Fork with all signals blocked; returns twice, as ``os.fork`` does.
+        """Fork; returns twice, as ``os.fork`` does. In the child no signal is blocked.
 
-        In the child, a signal sent to its group before exec must not run the
-        supervisor's handler, which would write to the supervisor's own pipe.
+        The child does as little as it can: each page of memory that it touches
+        is copied.
 
         Raises:
             OSError: No process could be made.
         """
-        signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
-        try:
-            pid = os.fork()
-            if pid == 0:
-                signal.set_wakeup_fd(-1)
-                for number in self._handled:
-                    signal.signal(number, signal.SIG_DFL)
-                set_parent_death_signal(signal.SIGKILL)
-                if os.getppid() != self._supervisor:
-                    os._exit(EXEC_FAILED_CODE)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        pid = os.fork()
+        if pid == 0:
+            set_parent_death_signal(signal.SIGKILL)
+            if os.getppid() != self._supervisor:
+                os._exit(EXEC_FAILED_CODE)
+            unblock_all_signals()
         return pid
 
     def restore_limits(self) -> None:

@@ -59,8 +59,8 @@ class Supervisor:
         self._last_words: str | None = None
         reset_signals()
         self._loop = Loop(self._on_error)
-        self._writer = Writer(self._on_room)
-        files = Writer(self._on_room)
+        self._writer = Writer(self._on_room, self._loop.call_soon)
+        files = Writer(self._on_room, self._loop.call_soon)
         logger = f"lmcache_plugin_adapter.{launch.label.replace(' ', '.')}"
         self._log = EventLog(
             self._writer,
@@ -74,7 +74,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.on_signal(number, partial(self._told_to_stop, number))
         self._loop.on_signal(signal.SIGCHLD, self._reap)
-        setup = ChildSetup(os.getpid(), self._loop.signals, raise_file_limit())
+        setup = ChildSetup(os.getpid(), raise_file_limit())
         role = launch.label.replace(" ", "-")
         self._shared = Shared(
             self._loop, self._log, setup, files, launch.run_id.encode(), role, self._link

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -13,11 +19,56 @@ _SYS_PIDFD_OPEN = 434  # the same number on every architecture
 _libc = ctypes.CDLL(None, use_errno=True)
 _prctl = _libc.prctl
 _prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
+_sigprocmask = _libc.sigprocmask
+_sigprocmask.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+
+_SIGNAL_SET_BYTES = 128  # sigset_t of glibc and musl
+_NO_SIGNALS = ctypes.create_string_buffer(_SIGNAL_SET_BYTES)
+_NO_SIGNALS_AT = ctypes.addressof(_NO_SIGNALS)
+_SET_MASK = int(signal.SIG_SETMASK)
+_SIGNAL_INFO_BYTES = 128  # struct signalfd_siginfo, which begins with the number
 
 
 def set_parent_death_signal(number: int) -> None:
     """Have the kernel send ``number`` to this process when the thread that forked it ends."""
     _prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
+def unblock_all_signals() -> None:
+    """Block no signal; like ``pthread_sigmask``, which touches more memory: a fork copies it."""
+    _sigprocmask(_SET_MASK, _NO_SIGNALS_AT, None)
+
+
+def signal_descriptor(numbers: Iterable[int], fd: int = -1) -> int:
+    """Return a descriptor to read signals from, close-on-exec; they have to be blocked.
+
+    Args:
+        numbers: The signals.
+        fd: One that exists and shall be for these from now on; -1: none.
+
+    Raises:
+        OSError: No descriptor could be made.
+    """
+    mask = ctypes.create_string_buffer(_SIGNAL_SET_BYTES)
+    for number in numbers:
+        _libc.sigaddset(mask, int(number))
+    fd = int(_libc.signalfd(fd, mask, os.O_CLOEXEC | os.O_NONBLOCK))
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return fd
+
+
+def read_signals(fd: int) -> list[int]:
+    """Return the signals that have come, from a :func:`signal_descriptor`."""
+    try:
+        data = os.read(fd, 32 * _SIGNAL_INFO_BYTES)
+    except BlockingIOError:
+        return []
+    return [
+        int.from_bytes(data[start : start + 4], sys.byteorder)
+        for start in range(0, len(data), _SIGNAL_INFO_BYTES)
+    ]
 
 
 def set_process_name(name: bytes) -> None:
