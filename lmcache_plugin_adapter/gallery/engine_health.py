@@ -7,42 +7,37 @@ the kernel that accepts). Faults that show::
     dead          the engine process has ended, or is a zombie
     stopped       it is stopped (SIGSTOP, a debugger) for longer than a moment
     unresponsive  LMCache's internal API or vLLM's HTTP server does not answer
-    stalled       vLLM has requests and gets on with none of them; or the engine's first thread
-                  hangs in the kernel
+    stalled       vLLM has requests and gets on with none of them; or does not answer a trial
+                  request; or the engine's first thread hangs in the kernel
     starting      all is well so far, but not everything has answered for the first time
 
-What cannot show: vLLM's metrics come from the engine's steps. An engine that hangs in the very
-step that its first request began has reported no request yet.
+vLLM's metrics come from the engine's steps: one that hangs in the very step that its first request
+began has reported no request yet. Only a trial request shows that.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import httpx
 import msgspec
 from msgspec import Meta
 
+from .engine_process import Process, State, Verdict
 from .engine_progress import Progress
-from .target import failure
+from .engine_questions import Question, accept_any, accept_ok
+from .engine_trial import Trial, Trials
+
+__all__ = ["EngineHealth", "HealthSettings", "State", "Verdict"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lmcache_plugin_adapter.kit import Context
 
-State = Literal["ok", "dead", "stopped", "unresponsive", "stalled", "starting"]
-
 INTERNAL_API_PATH = "/version"
 """Any answer to it will do, 404 as well: LMCache's internal API has no path for health."""
-
-ANSWER_BYTES = 16 << 20
-"""As much of an answer is read; vLLM's metrics have some hundred KiB."""
-
-_STOPPED = "Tt"
-_ENDED = "ZXx"
 
 Url = Annotated[str, Meta(pattern=r"^https?://[^/?#\s]+\S*$")]
 
@@ -96,6 +91,10 @@ class HealthSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     verify: Annotated[
         bool, Meta(description="`false` accepts any certificate of vLLM's HTTPS server.")
     ] = True
+    trial: Annotated[
+        Trial | None,
+        Meta(description="A request for an idle engine, which shows no other sign of a hang."),
+    ] = None
 
     def detection(self, interval: float) -> dict[State, float]:
         """Return the longest time from each fault to its verdict, in seconds.
@@ -111,22 +110,14 @@ class HealthSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
         }
         if self.health_url or self.metrics_url or self.internal_api:
             found["unresponsive"] = (self.failures + 1) * round_ + self.timeout
-        found["stalled"] = self.stalled_after + 2 * round_ + self.timeout
+        stalled = self.stalled_after
+        if self.trial is not None:
+            stalled = max(stalled, self.trial.interval + self.trial.timeout + round_)
+        found["stalled"] = stalled + 2 * round_ + self.timeout
         return found
 
 
-class Verdict(NamedTuple):
-    """What a check found.
-
-    Attributes:
-        healthy: Whether the engine may be said to work.
-        reason: Why not, for a person to read. Of a healthy engine: what is odd, or empty.
-        state: The fault, or ``ok``.
-    """
-
-    healthy: bool
-    reason: str
-    state: State
+_OK = Verdict(True, "", "ok")
 
 
 class EngineHealth:
@@ -148,18 +139,19 @@ class EngineHealth:
         self._clock = clock
         self._process = None
         if ctx.engine_pid is not None:
-            self._process = _Process(ctx.engine_pid, settings)
+            self._process = Process(ctx.engine_pid, settings.stopped_after, settings.stalled_after)
         self._progress = Progress()
-        self._questions: list[_Question] = []
+        self._trials = Trials(settings.trial, clock) if settings.trial is not None else None
+        self._questions: list[Question] = []
         timeout = settings.timeout
         if settings.internal_api and ctx.internal_api is not None:
             api = ctx.internal_api
             self._questions.append(
-                _Question(
+                Question(
                     "LMCache's internal API",
                     api.url + INTERNAL_API_PATH,
                     lambda: api.client(timeout=timeout),
-                    _accept_any,
+                    accept_any,
                 )
             )
 
@@ -172,10 +164,10 @@ class EngineHealth:
 
         if settings.health_url is not None:
             url = settings.health_url
-            self._questions.append(_Question(f"GET {url}", url, open_client, _accept_ok))
+            self._questions.append(Question(f"GET {url}", url, open_client, accept_ok))
         if settings.metrics_url is not None:
             url = settings.metrics_url
-            self._questions.append(_Question(f"GET {url}", url, open_client, self._take_metrics))
+            self._questions.append(Question(f"GET {url}", url, open_client, self._take_metrics))
 
     def check(self) -> Verdict:
         """Examine the engine; takes about ``timeout`` seconds at most."""
@@ -193,6 +185,8 @@ class EngineHealth:
             question.ask(self._settings.timeout)
         for question in self._questions:
             question.await_answer(deadline, self._settings.timeout)
+        if self._trials is not None and all(question.answered for question in self._questions):
+            self._trials.look(self._progress.moved_at)
 
     def _judge_answers(self, verdict: Verdict) -> Verdict:
         odd = [verdict.reason] if verdict.reason else []
@@ -210,6 +204,10 @@ class EngineHealth:
                 return Verdict(False, text, "stalled")
             if seconds >= self._settings.stalled_after / 2:
                 odd.append(text)
+        if self._trials is not None and self._trials.stalled:
+            return Verdict(False, self._trials.stalled, "stalled")
+        if self._trials is not None and self._trials.odd:
+            odd.append(self._trials.odd)
         for question in self._questions:
             if not question.answered:
                 text = f"has not answered yet: {question.problem}"
@@ -217,181 +215,7 @@ class EngineHealth:
         return Verdict(True, "; ".join(odd), "ok")
 
     def _take_metrics(self, status: int, body: bytes) -> str:
-        problem = _accept_ok(status, body)
+        problem = accept_ok(status, body)
         if problem:
             return problem
         return self._progress.take(body.decode(errors="replace"), self._clock())
-
-
-_OK = Verdict(True, "", "ok")
-
-
-class _Process:
-    """What ``/proc`` says of the engine process."""
-
-    def __init__(self, pid: int, settings: HealthSettings) -> None:
-        self._pid = pid
-        self._settings = settings
-        found = _read_stat(pid)
-        self._start = found[1] if found is not None else None
-        self._stopped_since: float | None = None
-        self._blocked_since: float | None = None
-        self._switches: bytes | None = None
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether it was stopped when last looked at."""
-        return self._stopped_since is not None
-
-    def look(self, now: float) -> Verdict:
-        """Judge the process alone."""
-        found = _read_stat(self._pid)
-        if found is None:
-            return Verdict(False, f"engine process {self._pid} is gone", "dead")
-        state, start = found
-        if self._start is None or start != self._start:
-            text = f"engine process {self._pid} is gone (another has this pid now)"
-            return Verdict(False, text, "dead")
-        if state in _ENDED:
-            text = f"engine process {self._pid} has ended (state {state})"
-            return Verdict(False, text, "dead")
-        odd = []
-        stopped = self._stopped_for(state, now)
-        if stopped is not None:
-            text = f"engine process {self._pid} is stopped (state {state}) for {stopped:.1f} s"
-            if stopped >= self._settings.stopped_after:
-                return Verdict(False, text, "stopped")
-            odd.append(text)
-        blocked = self._blocked_for(state, now)
-        if blocked is not None:
-            text = f"engine process {self._pid} hangs in the kernel (state D) for {blocked:.1f} s"
-            if blocked >= self._settings.stalled_after:
-                return Verdict(False, text, "stalled")
-            if blocked >= self._settings.stopped_after:
-                odd.append(text)
-        return Verdict(True, "; ".join(odd), "ok")
-
-    def _stopped_for(self, state: str, now: float) -> float | None:
-        if state not in _STOPPED:
-            self._stopped_since = None
-            return None
-        if self._stopped_since is None:
-            self._stopped_since = now
-        return now - self._stopped_since
-
-    def _blocked_for(self, state: str, now: float) -> float | None:
-        """Return for how long the first thread has been in one and the same wait."""
-        switches = _read_switches(self._pid) if state == "D" else None
-        if switches is None or switches != self._switches or self._blocked_since is None:
-            self._blocked_since = now
-        self._switches = switches
-        return now - self._blocked_since if switches is not None else None
-
-
-def _read_stat(pid: int) -> tuple[str, int] | None:
-    """Return a process's state and start time (clock ticks since boot), or None."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            line = file.read()
-        # The command's name stands in parentheses and may hold anything.
-        rest = line[line.rindex(b")") + 2 :].split()
-        return rest[0].decode(), int(rest[19])
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _read_switches(pid: int) -> bytes | None:
-    """Return the counts of context switches of a process's first thread."""
-    try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return None
-    return b" ".join(line for line in lines if b"_ctxt_switches:" in line)
-
-
-def _accept_any(status: int, _body: bytes) -> str:
-    return f"HTTP {status}" if status >= 500 else ""
-
-
-def _accept_ok(status: int, _body: bytes) -> str:
-    return "" if 200 <= status < 300 else f"HTTP {status}"
-
-
-class _Question:
-    """One address that must answer. A thread asks, so that nothing can hold up the check.
-
-    Args:
-        name: What is asked, for messages.
-        url: The address.
-        open_client: Makes the client, once, in the thread.
-        judge: Returns what is wrong with status and body, or nothing.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        url: str,
-        open_client: Callable[[], httpx.Client],
-        judge: Callable[[int, bytes], str],
-    ) -> None:
-        self._name = name
-        self._url = url
-        self._open_client = open_client
-        self._judge = judge
-        self._client: httpx.Client | None = None
-        self._thread: threading.Thread | None = None
-        self._outcome = ""
-        self.answered = False
-        """Whether it ever did."""
-        self.failed = 0
-        """Questions in a row without a good answer."""
-        self.problem = ""
-        """What was wrong the last time."""
-
-    def ask(self, timeout: float) -> None:
-        """Begin to ask, unless the last question still waits."""
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._fetch, args=(timeout,), name=f"ask {self._url}", daemon=True
-            )
-            self._thread.start()
-
-    def await_answer(self, deadline: float, timeout: float) -> None:
-        """Take the answer; none by ``deadline`` (monotonic seconds) is a failure."""
-        if self._thread is None:
-            return
-        self._thread.join(max(0.0, deadline - time.monotonic()))
-        if self._thread.is_alive():
-            problem = f"nothing within {timeout:g} s"
-        else:
-            self._thread = None
-            problem = self._outcome
-        if problem:
-            self.failed += 1
-            self.problem = f"{self._name}: {problem}"
-        else:
-            self.answered, self.failed, self.problem = True, 0, ""
-
-    def _fetch(self, timeout: float) -> None:
-        try:
-            self._outcome = self._read(time.monotonic() + timeout)
-        except httpx.HTTPError as error:
-            self._outcome = failure(error)
-        except Exception as error:  # noqa: BLE001 - a thread that dies would say nothing
-            self._outcome = f"{type(error).__name__}: {error}"
-
-    def _read(self, deadline: float) -> str:
-        if self._client is None:
-            self._client = self._open_client()
-        body = bytearray()
-        # A connection that is kept may be closed by the engine just when it is used again.
-        close = {"Connection": "close"}
-        with self._client.stream("GET", self._url, headers=close) as response:
-            for piece in response.iter_bytes():
-                body += piece
-                if len(body) > ANSWER_BYTES:
-                    return f"an answer of more than {ANSWER_BYTES >> 20} MiB"
-                if time.monotonic() > deadline:
-                    return "an answer that does not end"
-            return self._judge(response.status_code, bytes(body))

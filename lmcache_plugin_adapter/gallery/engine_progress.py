@@ -28,6 +28,8 @@ class Progress:
         self._marks: dict[str, tuple[float, ...]] = {}
         self._requests: dict[str, float] = {}
         self._since: dict[str, float] = {}
+        self.moved_at: float | None = None
+        """When any of the engines was last seen to get on; None: not yet."""
 
     def take(self, text: str, now: float) -> str:
         """Take vLLM's metrics as they are now; return what is wrong with them, or nothing."""
@@ -41,6 +43,8 @@ class Progress:
         for engine, found in engines.items():
             marks = tuple(found.get(name, 0.0) for name in MARKS)
             requests = sum(found.get(name, 0.0) for name in REQUESTS)
+            if marks != self._marks.get(engine, marks):
+                self.moved_at = now
             if not requests or marks != self._marks.get(engine) or not self._requests.get(engine):
                 self._since[engine] = now
             self._marks[engine] = marks

@@ -19,6 +19,7 @@ from vllm_stub import METRICS, EngineStub, VllmStub
 
 from lmcache_plugin_adapter.gallery.engine_health import EngineHealth, HealthSettings, Verdict
 from lmcache_plugin_adapter.gallery.engine_progress import MARKS, RUNNING, Progress, read_samples
+from lmcache_plugin_adapter.gallery.engine_trial import Trial
 from lmcache_plugin_adapter.kit import Context
 
 FAST: dict[str, Any] = {"timeout": 0.3, "failures": 2, "stopped_after": 0.1, "stalled_after": 0.5}
@@ -89,11 +90,11 @@ def test_another_process_with_its_pid_is_not_the_engine(
     engine: EngineStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time of its start tells."""
-    from lmcache_plugin_adapter.gallery import engine_health
+    from lmcache_plugin_adapter.gallery import engine_process
 
     health = EngineHealth(of(engine.pid), HealthSettings())
-    state, start = engine_health._read_stat(engine.pid) or ("", 0)
-    monkeypatch.setattr(engine_health, "_read_stat", lambda pid: (state, start + 1))
+    state, start = engine_process.read_stat(engine.pid) or ("", 0)
+    monkeypatch.setattr(engine_process, "read_stat", lambda pid: (state, start + 1))
     verdict = health.check()
     assert verdict.state == "dead"
     assert "another has this pid now" in verdict.reason
@@ -181,6 +182,50 @@ def test_requests_without_progress_are_stalled(vllm: VllmStub) -> None:
     assert health.check().healthy
 
 
+def test_an_idle_engine_that_hangs_shows_by_a_trial(vllm: VllmStub) -> None:
+    """It says that it has no requests, and answers those who ask how it is."""
+    trial = Trial(url=vllm.url + "/v1/completions", body={"n": 1}, interval=0.2, timeout=0.5)
+    settings = HealthSettings(
+        health_url=vllm.url + "/health", metrics_url=vllm.url + "/metrics", trial=trial, **FAST
+    )
+    health = EngineHealth(of(os.getpid()), settings)
+    wait_until(lambda: health.check().healthy and len(vllm.posted) >= 2)
+    assert vllm.posted[0] == b'{"n": 1}'
+    vllm.hanging.set()
+    verdict = reach(health, "stalled")
+    assert verdict.reason == "an idle engine did not answer a request: nothing within 0.5 s"
+    vllm.hanging.clear()
+    reach(health, "ok")
+
+
+def test_a_trial_that_waits_among_others_is_no_stall(vllm: VllmStub) -> None:
+    """A busy engine may be slow; it does get on."""
+    trial = Trial(url=vllm.url + "/v1/completions", body={}, interval=0.1, timeout=0.3)
+    settings = HealthSettings(metrics_url=vllm.url + "/metrics", trial=trial, **FAST)
+    health = EngineHealth(of(os.getpid()), settings)
+    wait_until(lambda: health.check().healthy and vllm.posted)
+    vllm.hanging.set()
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        vllm.values["generation"] += 1
+        assert health.check().healthy
+    asked = len(vllm.posted)
+    vllm.values["generation"] += 1
+    for _ in range(3):
+        vllm.values["generation"] += 1
+        health.check()
+    assert len(vllm.posted) <= asked + 1  # who gets on is not asked
+
+
+def test_a_trial_that_is_refused_is_odd_and_no_stall(vllm: VllmStub) -> None:
+    """The model's name is wrong: that is not the engine's fault."""
+    trial = Trial(url=vllm.url + "/v1/completions", body={}, interval=0.1)
+    health = EngineHealth(of(os.getpid()), HealthSettings(trial=trial, **FAST))
+    vllm.status = 404
+    wait_until(lambda: "the trial request was refused: HTTP 404" in health.check().reason)
+    assert health.check().healthy
+
+
 def test_metrics_that_are_not_vllms_are_said(engine: EngineStub) -> None:
     """Else a wrong address would mean that stalls are never seen."""
     url = f"http://127.0.0.1:{engine.port}/version"
@@ -194,11 +239,11 @@ def test_a_hang_in_the_kernel_shows_and_is_stalled_at_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """State D in one and the same wait; a process that is only often seen in D does work."""
-    from lmcache_plugin_adapter.gallery import engine_health
+    from lmcache_plugin_adapter.gallery import engine_process
 
     now, state, switches = [0.0], ["R"], [b"1"]
-    monkeypatch.setattr(engine_health, "_read_stat", lambda pid: (state[0], 1))
-    monkeypatch.setattr(engine_health, "_read_switches", lambda pid: switches[0])
+    monkeypatch.setattr(engine_process, "read_stat", lambda pid: (state[0], 1))
+    monkeypatch.setattr(engine_process, "read_switches", lambda pid: switches[0])
     health = EngineHealth(of(1), HealthSettings(stopped_after=2, stalled_after=60), lambda: now[0])
     state[0] = "D"
     for now[0] in range(5, 200, 5):

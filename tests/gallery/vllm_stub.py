@@ -39,6 +39,8 @@ class VllmStub:
         self.values = {"running": 0.0, "waiting": 0.0, "usage": 0.0, "prompt": 0.0}
         self.values["generation"] = 0.0
         self.asked = 0
+        self.hanging = threading.Event()
+        self.posted: list[bytes] = []
         stub = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -54,6 +56,14 @@ class VllmStub:
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            def do_POST(self) -> None:
+                stub.posted.append(self.rfile.read(int(self.headers["Content-Length"])))
+                while stub.hanging.is_set() and not stub.ending.wait(0.02):
+                    pass
+                self.send_response(stub.status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
 
             def log_message(self, *args: object) -> None:
                 pass
