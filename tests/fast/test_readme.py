@@ -11,11 +11,13 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_under_test import ROOT, Running, command
+from cli_under_test import ROOT, Running, command, environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 SETUP = "python3 -m venv .venv && .venv/bin/pip install -q -e "
 PROGRAM = ".venv/bin/lmcache-plugins"
+PYTEST = ".venv/bin/pytest"
 
 _BLOCK = re.compile(
     r"(?:<!-- (?P<comment>[^>]*) -->\n+)?^```(?P<language>\w+)\n(?P<text>.*?)^```$",
@@ -63,6 +66,13 @@ def checkout(tmp_path: Path) -> Path:
 def typed(line: str, checkout: Path) -> None:
     """Do what somebody does who types a line; a ``run`` is stopped once a plugin was heard."""
     program, subcommand, *arguments = shlex.split(line)
+    if program == PYTEST:
+        tests = [sys.executable, "-m", "pytest", subcommand, *arguments]
+        result = subprocess.run(
+            tests, cwd=checkout, env=environment(), capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stdout
+        return
     assert program == PROGRAM, line
     if subcommand == "run":
         with Running(checkout, *arguments, cwd=checkout) as running:
