@@ -80,8 +80,9 @@ other keys of `backoff` stay as they are. An example:
 """
 
 _LOCATIONS = f"""\
-A location is a file, or a directory that is searched with everything below it. Locations are merged
-in this order, each one once:
+A location is a file, a directory that is searched with everything below it, or `pkg:NAME`: an
+[installed plugin](contract.md#installed-plugins), of a package that the engine's Python can import.
+Locations are merged in this order, each one once:
 
 1. `{locations.KEY}` of `lmcache.yaml` (older name: `{locations.OLDER_KEY}`), a list or a single
    location. The variable `{locations.VARIABLES[0]}` (older name: `{locations.VARIABLES[1]}`)
@@ -94,7 +95,7 @@ in `lmcache.yaml` are never split.
 
 `~`, `~USER`, `$NAME` and `${{NAME}}` are expanded; a location whose variable is not set is left out
 with a warning that names the variable. Relative locations are relative to the engine's working
-directory.
+directory. Nothing of `pkg:NAME` is expanded; a path that begins so is written `./pkg:…`.
 """
 
 

@@ -378,7 +378,7 @@ def check(site: Path, tmp_path: Path) -> Callable[..., str]:
     def run(*options: str, status: int = 0, locations: object = ("pkg:worker_x",)) -> str:
         config = {"runtime_plugin_locations": list(locations)}  # type: ignore[call-overload]
         (tmp_path / "lmcache.yaml").write_text(json.dumps(config))
-        env = {"PYTHONPATH": str(site)}
+        env = {"PYTHONPATH": f"{ROOT}:{site}"}
         result = command("check", "-c", "lmcache.yaml", *options, cwd=tmp_path, env=env)
         assert (result.returncode, result.stderr) == (status, "")
         return result.stdout

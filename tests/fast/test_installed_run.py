@@ -254,7 +254,7 @@ def test_run_and_doctor_know_them(site: Path, tmp_path: Path) -> None:
     """The stand-in engine looks where its own Python does."""
     write_package(site, {"worker_x": "acme:main"}, modules={"acme.py": "def main(): print('hi')\n"})
     (tmp_path / "lmcache.yaml").write_text('{"runtime_plugin_locations": ["pkg:worker_x"]}')
-    env = {"PYTHONPATH": str(site), "LMCACHE_CONFIG_FILE": str(tmp_path / "lmcache.yaml")}
+    env = {"PYTHONPATH": f"{ROOT}:{site}", "LMCACHE_CONFIG_FILE": str(tmp_path / "lmcache.yaml")}
     done = command("run", "--role", "worker", "--for", "2", env=env)
     assert done.returncode == 0
     assert "LMCache INFO: [worker_x] hi (worker_x:" in done.stderr

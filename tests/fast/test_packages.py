@@ -123,7 +123,7 @@ def test_what_is_no_directory_is_passed_over(tmp_path: Path) -> None:
     packages = Packages([*map(str, bad), "a\0b"])
     assert packages.offers == {}
     assert len(packages.troubles) == 1
-    assert "a\\x00b' cannot be read: embedded null byte" in packages.troubles[0]
+    assert "a\\x00b' cannot be read: " in packages.troubles[0]
 
 
 def test_metadata_of_any_kind_hold_nobody_up(tmp_path: Path) -> None:
