@@ -195,7 +195,7 @@ def start_supervisor(
 
 
 def _failing() -> bool:
-    """Tell whether an exception ends this process: one on its way up, or one that got through."""
+    """Tell whether an exception ends this process: one that is handled now, or got through."""
     error = sys.exc_info()[1] or getattr(sys, "last_value", None)
     return isinstance(error, Exception)  # neither sys.exit nor Ctrl-C
 

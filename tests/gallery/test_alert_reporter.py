@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -400,3 +401,82 @@ def test_a_stopped_engine_is_told_by_the_built_in_rules(
     os.kill(engine.pid, signal.SIGCONT)
     alertmanager.wait_gone("EngineStopped")
     end_in_order(engine)
+
+
+@pytest.mark.parametrize(
+    "python",
+    [
+        "",
+        "import sys; sys.exit(3)",
+        "raise KeyboardInterrupt",
+        "import os; launcher.stop_plugins(wait=False); os._exit(0)",
+        "import os; launcher.stop_plugins(wait=False); os.kill(os.getpid(), 9)",
+    ],
+)
+def test_an_engine_that_closes_and_is_gone_at_once_has_not_died(
+    start: Start, hook: Receiver, python: str
+) -> None:
+    """It told the supervisor before it ended, and that tells the reporter."""
+    engine = start(webhooks=[{"url": hook.url}], rules=[THREADS])
+    wait_started(engine)
+    engine.do(MORE_THREADS)
+    hook.wait_for("firing", "ManyThreads")
+    if python:
+        with contextlib.suppress(AssertionError):
+            engine.do(f"exec({python!r}, globals())")
+    else:
+        engine.close()
+    engine.process.wait(10)
+    hook.wait_for("resolved", "ManyThreads")
+    wait_line(engine, r"in order; 1 alert resolved[^$]*xited with code 0")
+    assert {document["name"] for document in hook.documents} == {"ManyThreads"}
+
+
+@pytest.mark.parametrize(
+    ("python", "how"),
+    [
+        ("import os; os._exit(0)", "has ended without closing."),
+        ("import os; os.abort()", "has ended without closing."),
+        ("import os; os.close(0)", "was ended by an exception."),  # as it cannot read any more
+    ],
+)
+def test_an_engine_that_ends_without_a_word_or_by_an_exception_has_died(
+    start: Start, hook: Receiver, python: str, how: str
+) -> None:
+    """Whatever its exit code is: nobody but its parent knows that."""
+    engine = start(webhooks=[{"url": hook.url}])
+    wait_started(engine)
+    with contextlib.suppress(AssertionError):
+        engine.do(f"exec({python!r}, globals())")
+    died = hook.wait_for("firing", "EngineDied")
+    assert died["annotations"]["description"].endswith(how)
+    wait_line(engine, "xited with code 0")
+
+
+def test_without_the_word_of_a_supervisor_a_process_that_is_gone_has_died(
+    start: Start, hook: Receiver
+) -> None:
+    """As where there is no runtime directory to say it in."""
+    engine = start(webhooks=[{"url": hook.url}])
+    pid = wait_started(engine)
+    os.kill(pid, signal.SIGSTOP)
+    engine.kill()
+    run = engine.log_path.parent / "run"
+    [word] = wait_until(lambda: list(run.glob("*/ending")))
+    assert word.read_text() == "died\n"
+    word.unlink()
+    os.kill(pid, signal.SIGCONT)
+    hook.wait_for("firing", "EngineDied")
+
+
+def test_a_plugin_that_is_stopped_alone_resolves_its_alerts(start: Start, hook: Receiver) -> None:
+    """``lmcache-plugins stop``: the engine lives, so it has not died."""
+    engine = start(webhooks=[{"url": hook.url}], rules=[THREADS])
+    wait_started(engine)
+    engine.do(MORE_THREADS)
+    hook.wait_for("firing", "ManyThreads")
+    engine.ask("stop", names=[NAME])
+    hook.wait_for("resolved", "ManyThreads")
+    wait_line(engine, "goes on or closes in order; 1 alert resolved")
+    end = [document["name"] for document in hook.documents]
+    assert end == ["ManyThreads", "ManyThreads"]

@@ -141,18 +141,18 @@ class Alerts:
         self._firing.clear()
         return resolved
 
-    def engine_died(self, severity: str, why: str, keep: float) -> Alert:
-        """Fire the alert of an engine that has ended without closing.
+    def engine_died(self, severity: str, how: str, keep: float) -> Alert:
+        """Fire the alert of an engine that has died.
 
         Args:
             severity: Of the alert.
-            why: What is known.
+            how: What is known of its end.
             keep: Seconds after which it ends by itself.
         """
         now = self._clock()
         own = {
             "summary": f"{DIED} on {{host}}: {{engine}}",
-            "description": f"{{engine}} ended without closing. {why}".rstrip(),
+            "description": f"{{engine}} {how}",
         }
         return self._fire(
             Alert(

@@ -9,7 +9,7 @@ from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.engine_health import EngineHealth
 
 from .alerts import Alerts
-from .death import Autopsy
+from .death import Autopsy, ending, has_died
 from .delivery import Delivery
 from .measures import Meter
 from .rules import DIED, Change, Tracker
@@ -88,7 +88,8 @@ class Reporter:
                 break
             with self._stop.interruptible():
                 self._look()
-        self._end(died=not self._meter.alive)
+        word = ending()
+        self._end(has_died(word, self._meter.alive), word)
         return 0
 
     def _look(self) -> None:
@@ -105,7 +106,7 @@ class Reporter:
                 if resolved is not None:
                     self._say(resolved)
 
-    def _end(self, died: bool) -> None:
+    def _end(self, died: bool, word: str) -> None:
         """Tell how it ended, in the time that is left."""
         settings = self._plan.settings
         resolved = self._alerts.resolve_all()
@@ -113,7 +114,7 @@ class Reporter:
             self._say(
                 self._alerts.engine_died(
                     settings.engine_died_severity,
-                    self._autopsy.report(),
+                    self._autopsy.report(word),
                     settings.engine_died_keep,
                 )
             )
