@@ -76,7 +76,7 @@ class SyslogTarget(msgspec.Struct, kw_only=True):
         Meta(
             ge=1024,
             le=1_048_576,
-            description="Longer messages are sent in parts; rsyslog takes 8,096 unless "
+            description="Longer messages are sent in parts; rsyslog takes 8 KiB unless "
             "`maxMessageSize` says otherwise.",
         ),
     ] = 8000

@@ -16,6 +16,7 @@ FACILITIES = {"user": 1, "daemon": 3, **{f"local{number}": 16 + number for numbe
 """RFC 5424's numbers."""
 
 _NOT_PRINTABLE = re.compile(r"[^!-~]")
+_NEWLINE = 4
 _LEAST = 256
 """Bytes of text that a message has room for, however long the rest is."""
 
@@ -58,7 +59,7 @@ def messages(record: Record, frame: Frame) -> Iterator[bytes]:
     data = "".join(f' {name}="{_escape(value)}"' for name, value in values.items() if value)
     text = record.text.encode("utf-8", "backslashreplace")
     overhead = len(f"{head}[{frame.sd_id}{data}] ".encode())
-    if overhead + len(text) <= frame.max_bytes:
+    if overhead + len(text) + text.count(b"\n") * (_NEWLINE - 1) <= frame.max_bytes:
         yield _count(f"{head}[{frame.sd_id}{data}] ".encode() + text)
         return
     room = max(frame.max_bytes - overhead - len(' part="9999/9999"'), _LEAST)
@@ -71,20 +72,31 @@ def messages(record: Record, frame: Frame) -> Iterator[bytes]:
 def split(text: bytes, room: int) -> Iterator[bytes]:
     """Cut UTF-8 into parts of at most ``room`` bytes: at line ends if possible, in no character.
 
-    The newline at which it is cut is left out.
+    The newline at which it is cut is left out. One that stays counts for four bytes, as rsyslog
+    writes ``#012`` for it.
     """
-    while len(text) > room:
-        end = text.rfind(b"\n", room // 2, room + 1)
-        if end >= 0:
-            yield text[:end]
-            text = text[end + 1 :]
-            continue
+    part: bytes | None = None
+    cost = 0
+    for line in text.split(b"\n"):
+        for piece in _pieces(line, room):
+            if part is not None and cost + _NEWLINE + len(piece) <= room:
+                part += b"\n" + piece
+                cost += _NEWLINE + len(piece)
+                continue
+            if part is not None:
+                yield part
+            part, cost = piece, len(piece)
+    yield part or b""
+
+
+def _pieces(line: bytes, room: int) -> Iterator[bytes]:
+    while len(line) > room:
         end = room
-        while end > room - 4 and text[end] & 0xC0 == 0x80:
+        while end > room - 4 and line[end] & 0xC0 == 0x80:
             end -= 1
-        yield text[:end]
-        text = text[end:]
-    yield text
+        yield line[:end]
+        line = line[end:]
+    yield line
 
 
 def timestamp(time_ns: int) -> str:
