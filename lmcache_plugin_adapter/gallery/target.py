@@ -135,8 +135,10 @@ class HttpTarget(msgspec.Struct, kw_only=True):
         """Refuse credentials that contradict each other; the message names keys, no values."""
         try:
             url = httpx.URL(self.url)
-        except httpx.InvalidURL as error:
-            raise ValueError(f"url is no address: {error}") from None
+        except httpx.InvalidURL:
+            raise ValueError("url is no address") from None  # httpx's text may hold a password
+        if url.port is not None and not 0 < url.port < 65536:
+            raise ValueError("url has no port that may be")
         basic = self.username is not None or bool(url.userinfo)
         given = [n for n in ("password", "password_file") if getattr(self, n) is not None]
         tokens = [n for n in ("bearer_token", "bearer_token_file") if getattr(self, n) is not None]

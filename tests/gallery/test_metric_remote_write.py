@@ -278,7 +278,7 @@ def test_a_target_that_is_away_at_sigterm_does_not_hold_the_exit(run: Any) -> No
         plugin = run(gate.url + WRITE, grace=4)
         wait_until(lambda: len(gate.requests) >= 1, 20, "a request")
         assert plugin.stop() == 0
-        assert plugin.wait_for("samples not sent to remote_write").level == "warning"
+        assert plugin.wait_for("not sent to remote_write").level == "warning"
 
 
 def test_a_killed_engine_leaves_nothing_unsent_and_no_series_that_goes_on(

@@ -48,6 +48,7 @@ class Buffer:
         self._waiting: deque[Parcel] = deque()
         self._samples = 0
         self._dropped = 0
+        self._closed = False
         self._changed = threading.Condition()
 
     def put(self, parcel: Parcel) -> None:
@@ -75,7 +76,7 @@ class Buffer:
         """Return the oldest parcel, or None if there is none within ``timeout`` seconds."""
         with self._changed:
             self._shed()
-            if not self._waiting:
+            if not self._waiting and not self._closed:
                 self._changed.wait(timeout)
                 self._shed()
             if not self._waiting:
@@ -84,15 +85,21 @@ class Buffer:
             self._samples -= parcel.samples
             return parcel
 
-    def wake(self) -> None:
-        """Let a ``take`` that waits look up."""
+    def close(self) -> None:
+        """Let no ``take`` wait any more: what is there is all that will be."""
         with self._changed:
+            self._closed = True
             self._changed.notify_all()
 
     @property
     def samples(self) -> int:
         """Samples that wait."""
         return self._samples
+
+    @property
+    def requests(self) -> int:
+        """Parcels that wait."""
+        return len(self._waiting)
 
     def dropped(self) -> int:
         """Return how many samples were given up since this was last asked."""

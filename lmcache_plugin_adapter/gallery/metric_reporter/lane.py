@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from .report import Report
 
 
+LOOK_UP = 30.0
+"""Seconds after which a lane with nothing to do looks whether what waits has become too old."""
+
+LONGEST_WAIT = 3600.0
+"""Seconds for which a target may ask to be left alone."""
+
+
 class Kind(Protocol):
     """What differs from one kind of target to another."""
 
@@ -76,21 +83,21 @@ class Lane(threading.Thread):
         self._end: float | None = None
         self._ending = threading.Event()
         self._client: httpx.Client | None = None
-        self._in_hand = 0
+        self._in_hand: Parcel | None = None
 
     def run(self) -> None:
         """Send until ``finish`` and the buffer is empty."""
         while True:
             ending = self._end is not None
-            parcel = self.buffer.take(0.0 if ending else 30.0)
+            parcel = self.buffer.take(LOOK_UP)
             self._count_drops()
             if parcel is not None:
-                self._in_hand = parcel.samples
-                if self._send(parcel):
-                    self._in_hand = 0
-                else:
+                self._in_hand = parcel
+                sent = self._send(parcel)
+                if not sent:
                     self.buffer.put_back(parcel)
-                    self._in_hand = 0
+                self._in_hand = None
+                if not sent:
                     self._pause()
             elif ending:
                 break
@@ -109,12 +116,13 @@ class Lane(threading.Thread):
             self._not_before = 0.0
             self._backoff.reset()
         self._ending.set()
-        self.buffer.wake()
+        self.buffer.close()
 
-    @property
-    def unsent(self) -> int:
-        """Samples not yet sent, as far as is known."""
-        return self.buffer.samples + self._in_hand
+    def unsent(self) -> tuple[int, int]:
+        """Return how many requests, and samples in them, are not known to have arrived."""
+        parcel = self._in_hand
+        requests, samples = self.buffer.requests, self.buffer.samples
+        return (requests, samples) if parcel is None else (requests + 1, samples + parcel.samples)
 
     def _send(self, parcel: Parcel) -> bool:
         """Try once; True: it is dealt with, one way or the other."""
@@ -162,9 +170,9 @@ class Lane(threading.Thread):
         wait = self._backoff.next()
         self._asked_to_wait = retry_after is not None
         if retry_after is not None:
-            wait = max(wait, retry_after)
+            wait = max(wait, min(retry_after, LONGEST_WAIT))
         self._not_before = time.monotonic() + wait
-        waiting = self.unsent
+        _, waiting = self.unsent()
         self._away.happened(
             lambda n: (
                 f"Cannot send to {self._where}: {reason}; {waiting} samples wait, "
@@ -187,7 +195,10 @@ class Lane(threading.Thread):
             if now >= until:
                 return
             self._count_drops()
-            self._ending.wait(min(until - now, 30.0))
+            if self._end is None:
+                self._ending.wait(min(until - now, LOOK_UP))
+            else:
+                time.sleep(until - now)
 
     def _count_drops(self) -> None:
         count = self.buffer.dropped()

@@ -118,10 +118,11 @@ class Reporter:
             lane.finish(end)
         for lane in self._lanes:
             lane.join(max(end + grace * EXIT / 3 - time.monotonic(), 0.0))
-            if lane.unsent:
+            requests, samples = lane.unsent()
+            if requests:
                 kit.warning(
-                    f"Ends with {lane.unsent} samples not sent to {lane.kind.key} "
-                    f"({lane.kind.target.shown})"
+                    f"Ends with {requests} requests ({samples} samples) not sent to "
+                    f"{lane.kind.key} ({lane.kind.target.shown})"
                 )
 
     def _look(self, timeout: float) -> None:
