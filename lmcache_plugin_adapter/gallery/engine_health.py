@@ -39,7 +39,13 @@ if TYPE_CHECKING:
 INTERNAL_API_PATH = "/version"
 """Any answer to it will do, 404 as well: LMCache's internal API has no path for health."""
 
-Url = Annotated[str, Meta(pattern=r"^https?://[^/?#\s]+\S*$")]
+Url = Annotated[
+    str,
+    Meta(
+        pattern=r"^https?://[^/?#\s]+\S*$",
+        extra={"accepted": "an address with http:// or https://"},
+    ),
+]
 
 
 class HealthSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -199,7 +205,8 @@ class EngineHealth:
                 odd.append(f"{question.problem} ({question.failed} of {limit})")
         for engine, seconds, requests in self._progress.standing(self._clock()):
             which = f" of engine {engine}" if engine else ""
-            text = f"no progress{which} for {seconds:.0f} s with {requests:.0f} requests"
+            number = f"{requests:.0f} request{'s' if requests > 1 else ''}"
+            text = f"no progress{which} for {seconds:.0f} s with {number}"
             if seconds >= self._settings.stalled_after:
                 return Verdict(False, text, "stalled")
             if seconds >= self._settings.stalled_after / 2:

@@ -289,3 +289,16 @@ def test_no_module_of_the_heartbeat_is_long() -> None:
 
     for module in Path(str(heartbeat.__file__)).parent.glob("*.py"):
         assert len(module.read_text().splitlines()) < 400
+
+
+def test_the_page_has_the_times_of_the_default_settings() -> None:
+    """What operators read is computed, too."""
+    found = bounds(of(etcd={"url": "http://e"}, consul={"url": "http://c"}))
+    rows = []
+    for state, (gone,) in found["etcd"].items():
+        critical = found["Consul"][state][0]
+        times = (gone.answering, gone.unreachable, critical.answering, critical.unreachable)
+        rows.append(f"| {state} | " + " | ".join(f"{seconds:.0f}" for seconds in times) + " |")
+    page = (Path(__file__).parents[2] / "docs/gallery/heartbeat.md").read_text()
+    table = page.partition("<!-- test: heartbeat bounds -->")[2].split("\n\n")[1]
+    assert table.splitlines()[2:] == rows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from lmcache_plugin_adapter.gallery.engine_health import HealthSettings
+from lmcache_plugin_adapter.gallery.engine_health import HealthSettings, Url
 from lmcache_plugin_adapter.gallery.target import Filled, HttpTarget
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ PAUSE = 0.6
 CONSUL_REAPING = 30.0
 """Consul looks for services to remove every so many seconds, and after a minute at the earliest."""
 
-Address = Annotated[str, Meta(pattern=r"^https?://[^/?#\s]+\S*$")]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 MetaKey = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 MetaValue = Annotated[str, Meta(max_length=512)]
@@ -37,7 +36,7 @@ class Etcd(HttpTarget, kw_only=True, forbid_unknown_fields=True):
         float, Meta(gt=0, le=3600, description="Seconds in which a request must be answered.")
     ] = TIMEOUT
     other_urls: Annotated[
-        list[Address],
+        list[Url],
         Meta(description="Further members of the cluster, for when `url` does not answer."),
     ] = msgspec.field(default_factory=list)
     prefix: Annotated[
@@ -139,11 +138,11 @@ class Ping(HttpTarget, kw_only=True, forbid_unknown_fields=True):
         float, Meta(gt=0, le=86400, description="Seconds from one request to the next.")
     ] = 15.0
     fail_url: Annotated[
-        Address | None,
+        Url | None,
         Meta(description="Asked for once when the engine does not work any more."),
     ] = None
     stop_url: Annotated[
-        Address | None, Meta(description="Asked for once when the engine or the plugin ends.")
+        Url | None, Meta(description="Asked for once when the engine or the plugin ends.")
     ] = None
 
 
