@@ -1,8 +1,7 @@
-"""What plugins write: from their pipes, through limits, to the log, keeping the last of it."""
+"""What plugins write: through limits to the log, keeping the last of it."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections import deque
@@ -16,25 +15,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from .capture import Capture
     from .framing import Block
     from .logfile import RotatedFile
     from .loop import Loop, Timer
     from .relay import Relay, RelayFormat
-
-_READ_BYTES = 1 << 16
-_FLOOD_PIPE_BYTES = 1 << 20
-_F_SETPIPE_SZ = 1031  # fcntl has the name from Python 3.10 on only where its headers had it
-
-_FLOOD_BYTES = 1 << 16
-"""A read that finds a whole pipe full is part of a flood."""
-
-_URGENT_MARKS = (b"\n<0", b"\n<1", b"\n<2", b"\n<3")
-
-_FLOOD_PAUSE = 0.05
-"""Seconds that a pipe may fill while nothing more of it may be logged: fewer, larger reads."""
-
-_CONGESTED_PAUSE = 0.5
-"""Seconds without a write to the log after which lines are dropped rather than waited with."""
 
 HELD_REPORT_SECONDS = 10.0
 """How often a line says what the rate limit held back."""
@@ -278,121 +263,3 @@ class PluginOutput:
             self.name,
             f"{held:,} lines held back in {max(seconds, 0.1):.1f} s (rate_limit)",
         )
-
-
-class Capture:
-    """The pipe of one run of a plugin; goes on until the last process that holds it is gone.
-
-    Args:
-        fd: The read end; owned from now on.
-        output: Where the lines go.
-        loop: The supervisor's loop.
-        log: For the state of the writer.
-        on_end: Called once, after the pipe is closed.
-    """
-
-    def __init__(
-        self,
-        fd: int,
-        output: PluginOutput,
-        loop: Loop,
-        log: EventLog,
-        on_end: Callable[[Capture], None],
-    ) -> None:
-        self._fd = fd
-        self._output = output
-        self._loop = loop
-        self._log = log
-        self._on_end = on_end
-        self._framer = LineFramer(output.max_line_bytes)
-        self._pause: Timer | None = None
-        self._patience = 0.0
-        self._written = -1
-        self._widened = False
-        loop.watch(fd, self._readable)
-
-    def _readable(self) -> None:
-        if self._output.writer.congested and self._wait_for_room():
-            return
-        self._read()
-
-    def _read(self) -> bool:
-        """Read once; False at the end of the file or when nothing is there."""
-        try:
-            chunk = os.read(self._fd, _FLOOD_PIPE_BYTES if self._widened else _READ_BYTES)
-        except BlockingIOError:
-            return False
-        except OSError:
-            chunk = b""
-        if not chunk:
-            self.close()
-            return False
-        self._output.bytes += len(chunk)
-        if len(chunk) >= _FLOOD_BYTES and self._output.holding_back:
-            if not any(mark in chunk for mark in _URGENT_MARKS):
-                chunk = self._skim(chunk)
-            self._slow_down()
-        self._output.add(self._framer.feed(chunk))
-        return True
-
-    def _skim(self, chunk: bytes) -> bytes:
-        """Count all but the end of a flood that the limit holds back anyway; return the end."""
-        end = chunk.rfind(b"\n", 0, -_FLOOD_BYTES // 4) + 1
-        if end:
-            self._framer.abandon()
-            self._output.hold_back(chunk.count(b"\n", 0, end))
-        return chunk[end:]
-
-    def _slow_down(self) -> None:
-        if not self._widened:
-            self._widened = True
-            try:
-                fcntl.fcntl(self._fd, _F_SETPIPE_SZ, _FLOOD_PIPE_BYTES)
-            except OSError:
-                pass  # over the user's share of pipe memory: the flood waits a little more
-        self._suspend(_FLOOD_PAUSE)
-
-    def _wait_for_room(self) -> bool:
-        """Pause while the log is behind; False once it has taken nothing for too long."""
-        now = time.monotonic()
-        written = self._output.writer.written
-        if written != self._written:
-            self._written = written
-            self._patience = now + _CONGESTED_PAUSE
-        elif now >= self._patience:
-            return False
-        self._suspend(self._patience - now)
-        self._log.waiting[self] = None
-        return True
-
-    def _suspend(self, seconds: float) -> None:
-        if self._pause is None and self._fd >= 0:
-            self._loop.unwatch(self._fd)
-            self._pause = self._loop.call_later(seconds, self.resume)
-
-    def resume(self) -> None:
-        """Read again after a pause."""
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
-            if self._fd >= 0:
-                self._loop.watch(self._fd, self._readable)
-
-    def drain(self) -> None:
-        """Read what is there now, at most a pipe full."""
-        budget = 2 * _FLOOD_PIPE_BYTES
-        before = self._output.bytes
-        while self._fd >= 0 and self._output.bytes - before < budget and self._read():
-            pass
-
-    def close(self) -> None:
-        """Log an unfinished line and close the pipe."""
-        if self._fd < 0:
-            return
-        if self._pause is not None:
-            self._pause.cancel()
-        self._output.add(self._framer.flush())
-        self._loop.unwatch(self._fd)
-        os.close(self._fd)
-        self._fd = -1
-        self._on_end(self)

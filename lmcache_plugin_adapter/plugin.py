@@ -8,9 +8,10 @@ import signal
 import time
 
 from .backoff import backoff_delay
+from .capture import Capture
 from .lifecycle import Event, State, after_exit, transition
 from .logfile import RotatedFile
-from .output import Capture, PluginOutput
+from .output import PluginOutput
 from .procfs import ProcessTable, signal_group
 from .records import ERROR, INFO, WARNING
 from .remains import NAME_VARIABLE, chase, remains_of
@@ -392,9 +393,8 @@ class Plugin:
 
     def _command(self) -> str:
         """Return interpreter and file; not the arguments of the settings, which may be secret."""
-        argv = self.entry["argv"]
-        own = argv[: len(argv) - self.entry["own_args"]]
-        return " ".join(os.fsdecode(word) for word in own)
+        shown = len(self.entry["argv"]) - self.entry["own_args"]
+        return " ".join(os.fsdecode(word) for word in self.entry["argv"][:shown])
 
     def _say(self, level: int, text: str) -> None:
         self._shared.log.say(level, self.name, text)
