@@ -57,7 +57,8 @@ def advice(module: str, missing: str) -> str:
 
 
 if __name__ == "__main__":
-    # Python has put this file's directory first: its modules must not be taken for others.
-    _own = __file__.rpartition("/")[0]
-    sys.path[:] = [entry for entry in sys.path if entry != _own]
+    # Python has put this file's directory first (that of the file itself, where this is a
+    # link): its modules must not be taken for others.
+    if not getattr(sys.flags, "safe_path", False):
+        del sys.path[0]
     sys.exit(load(*sys.argv[1:])())

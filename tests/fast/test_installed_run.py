@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,9 @@ import pytest
 from cli_under_test import ROOT, command
 from harness import Engine, alive, gone
 from installed_packages import write_package
+from test_launcher import HANG_SHIM
+
+from lmcache_plugin_adapter.installed import RUNNER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -226,6 +231,60 @@ def test_a_reload_sees_what_was_installed(start: Callable[..., Engine], site: Pa
     assert one.plugin_pid("all_kept") == before
     assert alive(before)
     assert kept.exists()
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_a_path_that_does_not_answer_holds_nobody_up(
+    engine: Callable[..., Engine], plugin: Callable[..., Path], site: Path, tmp_path: Path
+) -> None:
+    """It is said once, files start, installed plugins when it answers; a reload ends none."""
+    file = plugin("all_file.sh", "echo up []; exec sleep 60")
+    write_package(site, {"all_a": "acme.x:main", "all_b": "acme.x:main"}, modules={"acme/x.py": UP})
+    (tmp_path / "shim.c").write_text(HANG_SHIM)
+    build = ["cc", "-shared", "-fPIC", "-o", "shim.so", "shim.c", "-ldl"]
+    subprocess.run(build, cwd=tmp_path, check=True)
+    answers = tmp_path / "answers"
+    one = engine(
+        locations=["pkg:all_a", "pkg:all_b", str(file)],
+        prelude=f"import sys; sys.path.append({str(site)!r})",
+        env={
+            "LD_PRELOAD": str(tmp_path / "shim.so"),
+            "HUNG_DIRECTORY": str(site),
+            "ANSWERS": str(answers),
+        },
+    )
+    one.wait_log(r"WARNING: \[lmcache-plugins\] Location 'pkg:all_a' does not answer")
+    greeting(one, "all_file")
+    answers.touch()
+    greeting(one, "all_a")
+    greeting(one, "all_b")
+    answers.unlink()
+    assert one.ask("reload")["unchanged"] == ["all_file", "all_a", "all_b"]
+    answers.touch()
+    assert one.log().count("does not answer") == 2
+    assert "'pkg:all_b' does not answer" not in one.log()
+    assert one.log().count("Started, pid") == 3
+
+
+def test_nothing_of_ours_is_imported_by_accident(site: Path, tmp_path: Path) -> None:
+    """The runner's own directory is on nobody's path, also where it is a link or the path safe."""
+    write_package(site, {}, modules={"acme.py": "import sys\ndef main(): print(sys.path)\n"})
+    link = tmp_path / "link.py"
+    link.symlink_to(RUNNER)
+    for program in (RUNNER, str(link)):
+        for variable in ("", "1"):
+            if variable and sys.version_info < (3, 11):
+                continue
+            done = subprocess.run(
+                [sys.executable, program, "all_x", "acme:main", str(site)],
+                env={"PYTHONSAFEPATH": variable, "PYTHONPATH": "/first"},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            path = ast.literal_eval(done.stdout)
+            assert (path[0], path[-1]) == ("/first", str(site))
+            assert os.path.dirname(RUNNER) not in path
 
 
 def test_status_shows_where_it_comes_from(
