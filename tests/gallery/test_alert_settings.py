@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
 import pytest
+import yaml
 from alerting import (
     MORE_THREADS,
     NAME,
@@ -28,7 +31,7 @@ from harness import Engine
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.alert_reporter.measures import MEASURES
-from lmcache_plugin_adapter.gallery.alert_reporter.rules import BUILT_IN, MeasureName
+from lmcache_plugin_adapter.gallery.alert_reporter.rules import BUILT_IN, MeasureName, Rule
 from lmcache_plugin_adapter.gallery.alert_reporter.settings import BuiltIn, Plan, read_plan
 
 KEY = f"extra_config.runtime_plugins.plugins.{NAME}.settings"
@@ -290,3 +293,22 @@ def test_firing_alerts_are_repeated_to_a_webhook_that_wants_it(start: Start) -> 
         end_in_order(engine)
         assert [d["repeated"] for d in hook.documents[:3]] == [False, True, True]
         assert len({(d["id"], d["starts_at"]) for d in hook.documents}) == 1
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "gallery" / "alert-reporter.md"
+
+
+def test_the_page_has_every_measure_and_every_built_in_rule() -> None:
+    """With the units, meanings and limits that are in force."""
+    page = PAGE.read_text(encoding="utf-8")
+    for name, measure in MEASURES.items():
+        assert f"| `{name}` | {measure.unit} | {measure.meaning} |" in page
+    _, _, rest = page.partition("<!-- test: built-in rules -->")
+    written = yaml.safe_load(rest.partition("```yaml\n")[2].partition("```")[0])
+    assert [msgspec.convert(rule, Rule) for rule in written] == list(BUILT_IN)
+
+
+def test_the_documents_of_the_page_are_what_is_sent() -> None:
+    """The sample has every key, as the strict webhook wants it."""
+    page = PAGE.read_text(encoding="utf-8")
+    check_webhook(json.loads(page.partition("```json\n")[2].partition("```")[0]))

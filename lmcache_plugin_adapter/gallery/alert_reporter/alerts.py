@@ -125,7 +125,7 @@ class Alerts:
                 starts_at=self._clock(),
                 measure=rule.measure,
                 value=value,
-                limit=rule.limit,
+                limit=float(rule.limit),
             )
         )
 

@@ -30,6 +30,14 @@ _WORD_OF_END = 2.0
 _LAST_WORDS = 10.0
 """Seconds for the last alerts where no SIGTERM came: then nothing presses."""
 
+_HOW = {
+    "": "goes on, only this plugin ends",
+    "closing": "closes in order",
+    "replaced": "became another program",
+    "told": "may go on, but its supervisor was told to stop",
+}
+"""What becomes of an engine that has not died, by the supervisor's word."""
+
 _IN_ORDER = frozenset({"ok", "starting"})
 """States of an engine that no alert is fired for. One that starts may take its time."""
 
@@ -129,7 +137,7 @@ class Reporter:
                 names = ", ".join(sorted({alert.name for alert in untold}))
                 why = delivery.trouble or "no answer in time"
                 kit.error(f"Not told to '{delivery.target.shown}': {names}: {why}")
-        how = "has died" if died else "goes on or closes in order"
+        how = "has died" if died else _HOW.get(word, "ends")
         count = "1 alert" if len(resolved) == 1 else f"{len(resolved)} alerts"
         kit.info(f"Ending: engine process {self._engine} {how}; {count} resolved")
 
