@@ -31,7 +31,7 @@ def prometheus(data: Path) -> Server:
     )
 
 
-def victoria(data: Path) -> Server:
+def victoria(data: Path, *options: str) -> Server:
     """A VictoriaMetrics that shows at once what it has taken."""
     return Server(
         [
@@ -39,9 +39,15 @@ def victoria(data: Path) -> Server:
             "-storageDataPath={data}/vm",
             "-httpListenAddr=127.0.0.1:{port}",
             "-search.latencyOffset=0s",
+            *options,
         ],
         data,
     )
+
+
+def victoria_without_doubles(data: Path) -> Server:
+    """A VictoriaMetrics that keeps one of several samples with the same time."""
+    return victoria(data, "-dedup.minScrapeInterval=1ms")
 
 
 def get(url: str, **parameters: str) -> Any:

@@ -13,7 +13,16 @@ from typing import Any
 import cramjam
 import pytest
 from harness import wait_until
-from metric_servers import LOOKS, kept, labels, prometheus, shown, values, victoria
+from metric_servers import (
+    LOOKS,
+    kept,
+    labels,
+    prometheus,
+    shown,
+    values,
+    victoria,
+    victoria_without_doubles,
+)
 from metric_stubs import EngineMetrics, Gate, basic
 from servers import Server, serving
 
@@ -139,11 +148,12 @@ def test_a_target_that_hangs_is_asked_again_and_gets_every_sample(
         assert values(server) == [float(n + 1) for n in range(engine.served)]
 
 
+@pytest.mark.parametrize("kind", [prometheus, victoria_without_doubles])
 def test_a_lost_answer_makes_the_same_bytes_come_again_and_nothing_double(
-    tmp_path: Path, run: Any, engine: EngineMetrics
+    kind: Callable[[Path], Server], tmp_path: Path, run: Any, engine: EngineMetrics
 ) -> None:
     """It cannot be known whether they arrived; the server knows them by their time."""
-    with prometheus(tmp_path / "server") as server, Gate(server.url) as gate:
+    with kind(tmp_path / "server") as server, Gate(server.url) as gate:
         gate.lose_answers = 3
         plugin = run(gate.url + WRITE)
         wait_until(lambda: gate.lose_answers == 0 and len(values(server)) >= 5, 30, "samples")
