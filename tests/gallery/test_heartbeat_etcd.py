@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import signal
 import time
@@ -340,6 +341,22 @@ def test_a_power_cut_lets_the_entry_expire(start: RunPlugin, etcd: Etcd) -> None
     entered(etcd)
     kill_everything(plugin)
     assert vanished(etcd, TTL + 1 + 2) > 0.5
+
+
+def test_a_plugin_that_was_held_up_itself_enters_the_engine_again(
+    start: RunPlugin, etcd: Etcd
+) -> None:
+    """The whole host was paused, for instance; the engine was well all the while."""
+    etcd.up()
+    plugin = start()
+    entered(etcd)
+    assert plugin.pid is not None
+    os.kill(plugin.pid, signal.SIGSTOP)
+    vanished(etcd, TTL + 3)
+    os.kill(plugin.pid, signal.SIGCONT)
+    entered(etcd)
+    plugin.wait_for("The lease is gone from etcd: registering anew")
+    assert "Deregistered" not in texts(plugin)
 
 
 def test_a_killed_engine_is_taken_back_in_the_grace_period(start: RunPlugin, etcd: Etcd) -> None:

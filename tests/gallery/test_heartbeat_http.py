@@ -136,6 +136,17 @@ def test_pings_come_in_time_and_the_end_is_told(start: RunPlugin, receiver: Rece
     assert 6 * 0.5 - 0.4 < took < 6 * 0.5 + 1.0
 
 
+def test_it_runs_by_the_name_of_its_entry_point(
+    run_plugin: RunPlugin, receiver: Receiver, vllm: VllmStub
+) -> None:
+    """As in the examples."""
+    receiver.start()
+    http = {"url": receiver.url + "/ping", "interval": 0.5}
+    plugin = run_plugin("pkg:scheduler_heartbeat", settings=settings_for(vllm, http=http))
+    wait_until(lambda: receiver.requests)
+    assert plugin.stop() == 0
+
+
 def test_a_body_is_sent_as_json(start: RunPlugin, receiver: Receiver) -> None:
     """What stands in the settings, or what is registered elsewhere with the engine's state."""
     receiver.start()

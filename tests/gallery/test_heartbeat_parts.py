@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from harness import wait_until
 
 from lmcache_plugin_adapter.gallery.engine_health import Verdict
 from lmcache_plugin_adapter.gallery.heartbeat.board import Board
 from lmcache_plugin_adapter.gallery.heartbeat.bounds import Bound, bounds
-from lmcache_plugin_adapter.gallery.heartbeat.keeper import REMINDER, Trouble, Words
+from lmcache_plugin_adapter.gallery.heartbeat.keeper import REMINDER, Keeper, Trouble, Words
 from lmcache_plugin_adapter.gallery.heartbeat.registration import (
     advertised_address,
     default_instance,
@@ -66,9 +68,11 @@ class TestBoard:
         notice = board.read()
         assert notice.verdict == Verdict(False, "not looked at for 8 s", "unresponsive")
         assert notice.unhealthy_for == 3.0
+        assert notice.stale
         board.post(STOPPED)
         now[0] = 110.0
         assert board.read().unhealthy_for == 5.0
+        assert not board.read().stale
         board.post(OK)
         assert board.read().unhealthy_for == 0.0
 
@@ -212,7 +216,8 @@ class TestBounds:
     def test_an_entry_that_is_to_stay_expires_all_the_same(self) -> None:
         """It is not refreshed."""
         found = bounds(of(etcd={"url": "http://e"}, deregister_after=3600))
-        assert found["etcd"]["dead"] == [Bound("gone", 5 + 18, 5 + 18)]
+        assert found["etcd"]["stopped"] == [Bound("gone", 10 + 18, 10 + 18)]
+        assert found["etcd"]["dead"] == [Bound("gone", 5 + 4, 5 + 18)]  # it does not recover
 
     def test_logging_in_takes_time(self) -> None:
         """Three requests instead of one."""
@@ -259,6 +264,83 @@ class TestRegistration:
         """Whoever names one of them means it."""
         found = register(context(), of(metadata={"host": "other", "model": "m"})).to_metadata()
         assert (found["host"], found["model"], found["role"]) == ("other", "m", "scheduler")
+
+
+class Recorder:
+    """A target that notes what it is asked to do."""
+
+    name = "recorder"
+    where = ""
+    words = Words("entered", "keep", "left", "leave")
+    rhythm = Rhythm(0.02, 0.01, 1)
+    keeps_nothing = False
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def refresh(self, verdict: Verdict, wanted: Callable[[], bool]) -> bool:
+        """Note it."""
+        self.asked.append("refresh" if wanted() else "not wanted")
+        return True
+
+    def complain(self, verdict: Verdict) -> bool:
+        """Note it."""
+        self.asked.append("complain")
+        return True
+
+    def leave(self, timeout: float) -> None:
+        """Note it."""
+        self.asked.append("leave")
+
+
+class TestKeeper:
+    """What becomes of an entry."""
+
+    def test_a_stale_verdict_stops_refreshing_and_takes_nothing_back(self) -> None:
+        """A host that was paused for a moment must not drop its engine when it wakes up."""
+        now = [0.0]
+        board, target = Board(5, lambda: now[0]), Recorder()
+        board.post(OK)
+        keeper = Keeper(target, board, 0, lambda: 5.0)
+        keeper.start()
+        wait_until(lambda: len(target.asked) > 3)
+        now[0] = 100.0
+        asked = len(target.asked)
+        time.sleep(0.3)  # the time of 15 refreshes
+        assert len(target.asked) <= asked + 1
+        board.post(OK)
+        wait_until(lambda: len(target.asked) > asked + 3)
+        assert set(target.asked) <= {"refresh", "not wanted"}
+        board.close()
+        assert keeper.join(5)
+        assert target.asked[-1] == "leave"
+
+    def test_a_dead_engine_is_not_waited_for(self) -> None:
+        """Others may recover."""
+        board, target = Board(5), Recorder()
+        board.post(OK)
+        keeper = Keeper(target, board, 600, lambda: 5.0)
+        keeper.start()
+        wait_until(lambda: target.asked)
+        board.post(STOPPED)
+        wait_until(lambda: target.asked.count("complain") > 3)
+        assert "leave" not in target.asked
+        board.post(Verdict(False, "gone", "dead"))
+        wait_until(lambda: target.asked[-1] == "leave")
+        board.close()
+        assert keeper.join(5)
+        assert target.asked.count("leave") == 1
+
+    def test_what_was_never_entered_is_not_taken_back(self) -> None:
+        """The engine has never worked."""
+        board, target = Board(5), Recorder()
+        keeper = Keeper(target, board, 0, lambda: 5.0)
+        keeper.start()
+        board.post(STOPPED)
+        time.sleep(0.1)
+        board.close()
+        assert keeper.join(5)
+        assert target.asked == []
 
 
 def test_trouble_is_said_once_again_after_a_while_and_when_it_is_over(

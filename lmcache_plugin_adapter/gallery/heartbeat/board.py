@@ -20,12 +20,16 @@ class Notice(NamedTuple):
         unhealthy_for: Seconds since the engine did not work, 0 if it does.
         number: Grows when the engine's state changes.
         closed: Whether it is time to end.
+        stale: Whether the verdict is unhealthy only because it is old: nobody knows better. The
+            entry is not refreshed then, and not taken back either, since a host that was paused
+            for a moment knows better in the next.
     """
 
     verdict: Verdict
     unhealthy_for: float
     number: int
     closed: bool
+    stale: bool
 
 
 class Board:
@@ -79,8 +83,9 @@ class Board:
         verdict = self._verdict
         since = self._unhealthy_since
         age = now - self._at
-        if verdict.healthy and age > self._good_for:
+        stale = verdict.healthy and age > self._good_for
+        if stale:
             verdict = Verdict(False, f"not looked at for {age:.0f} s", "unresponsive")
             since = self._at + self._good_for
         unhealthy_for = 0.0 if verdict.healthy else now - since
-        return Notice(verdict, unhealthy_for, self._number, self._closed)
+        return Notice(verdict, unhealthy_for, self._number, self._closed, stale)

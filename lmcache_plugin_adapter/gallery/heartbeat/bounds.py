@@ -34,7 +34,7 @@ class Bound(NamedTuple):
         )
 
 
-def after_verdict(settings: Heartbeat, target: Etcd | Consul | Ping) -> list[Bound]:
+def after_verdict(deregister_after: float, target: Etcd | Consul | Ping) -> list[Bound]:
     """Return the longest times from an unhealthy verdict to its effects at a target."""
     _, timeout, ttl = rhythm_of(target)
     if isinstance(target, Etcd) and target.username is not None:
@@ -45,10 +45,10 @@ def after_verdict(settings: Heartbeat, target: Etcd | Consul | Ping) -> list[Bou
         return [Bound("silent", timeout, timeout)]
     if isinstance(target, Etcd):
         expired = timeout + ttl + ETCD_LAG
-        return [Bound("gone", min(settings.deregister_after + told, expired), expired)]
+        return [Bound("gone", min(deregister_after + told, expired), expired)]
     critical = timeout + ttl
     reaped = critical + target.remove_critical_after + CONSUL_REAPING
-    gone = min(settings.deregister_after + told, reaped)
+    gone = min(deregister_after + told, reaped)
     return [Bound("critical", min(told, critical), critical), Bound("gone", gone, reaped)]
 
 
@@ -62,7 +62,9 @@ def bounds(settings: Heartbeat) -> dict[str, dict[State, list[Bound]]]:
             found[name] = {
                 state: [
                     Bound(b.effect, seconds + b.answering, seconds + b.unreachable)
-                    for b in after_verdict(settings, target)
+                    for b in after_verdict(
+                        0.0 if state == "dead" else settings.deregister_after, target
+                    )
                 ]
                 for state, seconds in detection.items()
             }

@@ -133,8 +133,10 @@ class Keeper:
             if entered and not self._is_entered:
                 kit.info(self._target.words.entered)
             self._is_entered = entered
-        elif self._may_be_entered:
-            left = self._deregister_after - notice.unhealthy_for
+        elif self._may_be_entered and not notice.stale:
+            # A dead engine does not recover.
+            patience = 0.0 if notice.verdict.state == "dead" else self._deregister_after
+            left = patience - notice.unhealthy_for
             if self._target.keeps_nothing or left > 0:
                 if self._target.complain(notice.verdict):
                     self._worked()

@@ -195,8 +195,8 @@ class Heartbeat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             ge=0,
             le=86400,
             description=(
-                "Seconds for which an engine that does not work keeps its entry. It is not "
-                "refreshed (etcd) and critical (Consul) all the same."
+                "Seconds for which an engine that does not work, and is not dead, keeps its entry. "
+                "It is not refreshed (etcd) and critical (Consul) all the same."
             ),
         ),
     ] = 0.0
