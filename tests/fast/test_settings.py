@@ -389,3 +389,21 @@ def test_valid_settings_stay_in_force_beside_any_other(value: object, key: str) 
     """Whatever stands at one key, another keeps its value."""
     settings, _ = read({key: value, "stop_grace": 7.5, "ring_bytes": 2048})
     assert (settings.defaults.stop_grace, settings.defaults.ring_bytes) == (7.5, 2048)
+
+
+@pytest.mark.parametrize("own", [{}, {"interval": "5", "stop_grace": "x", "deep": {"a": [None]}}])
+def test_a_plugins_own_section_is_not_looked_into(own: object) -> None:
+    """It is the plugin's to read, and changes nothing that the supervisor does."""
+    settings, problems = read({"plugins": {"a": {"settings": own, "stop_grace": 1}}})
+    assert problems == []
+    without, _ = read({"plugins": {"a": {"stop_grace": 1}}})
+    assert settings == without
+
+
+def test_a_plugins_own_section_is_a_mapping() -> None:
+    """What stands there instead is said, and not shown: it may be a secret."""
+    problem = one_problem({"plugins": {"a": {"settings": "secret"}}})
+    assert problem.text == (
+        f"Cannot use setting '{PREFIX}.plugins.a.settings': found text, "
+        "accepted is a mapping; it has no effect"
+    )
