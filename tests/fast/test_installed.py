@@ -368,7 +368,7 @@ def test_the_gallery_is_registered() -> None:
     assert tuple(sorted(found)) == GALLERY
     for value in found.values():
         assert read_reference(value) == value
-        assert value.startswith("lmcache_plugin_adapter.gallery.")
+        assert module_files(value.partition(":")[0], [str(ROOT)])
 
 
 @pytest.fixture

@@ -7,18 +7,21 @@ import os
 import re
 import socket
 import struct
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmcache_plugin_adapter.control import ControlServer
 from lmcache_plugin_adapter.framing import CUT_MARK_BYTES, LineFramer, sanitize
 from lmcache_plugin_adapter.identity import ProcessIdentity, Role
+from lmcache_plugin_adapter.installed import find_installed
 from lmcache_plugin_adapter.locations import merge_locations
 from lmcache_plugin_adapter.loop import Loop
 from lmcache_plugin_adapter.naming import NotAPlugin, PluginName, name_warning, parse_name, runs_on
 from lmcache_plugin_adapter.nearmiss import near_miss
 from lmcache_plugin_adapter.operations import Operations
 from lmcache_plugin_adapter.output import printable
+from lmcache_plugin_adapter.packages import GROUP, Packages, is_name
 from lmcache_plugin_adapter.settings import Settings, read_settings
 from lmcache_plugin_adapter.settings_table import SETTINGS
 from lmcache_plugin_adapter.shebang import read_env, read_shebang, split_string
@@ -323,6 +326,34 @@ def words(data: bytes) -> None:
     check(found is None or found in choices, found)
 
 
+def packages(data: bytes) -> None:
+    """Metadata of installed packages: what is offered is harmless, whatever they say."""
+    head, _, rest = data.partition(b"\0")
+    with tempfile.TemporaryDirectory(prefix="fuzz-packages-") as site:
+        metadata = os.path.join(site, "acme-1.dist-info")
+        os.mkdir(metadata, 0o755)
+        for name, content in (
+            ("entry_points.txt", f"[{GROUP}]\nall_x = ".encode() + rest),
+            ("METADATA", head),
+            ("../__editable___acme_finder.py", b"MAPPING = " + rest),
+        ):
+            with open(os.path.join(metadata, name), "wb") as file:
+                file.write(content)
+        found = Packages([site])
+        for name, offer in found.offers.items():
+            check(is_name(name), name)
+            check(offer.package.isprintable(), offer.package)
+            plugin, _ = find_installed(f"pkg:{name}", found)
+            check(plugin is not None and bool(plugin.reference) is not bool(plugin.trouble))
+            for word in filter(None, re.split("[.:]", plugin.reference if plugin else "")):
+                check(word.isidentifier(), word)
+            texts = (plugin.trouble, plugin.warning, plugin.note) if plugin else ()
+            check(all(text.isprintable() and len(text) < 1000 for text in texts), texts)
+        missing, problems = find_installed("pkg:" + rest.decode("utf-8", "surrogateescape"), found)
+        check(missing is not None or problems[0].text.isprintable(), problems)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (names, shebangs, settings, lines, control, spec, words)
+    target.__name__: target
+    for target in (names, shebangs, settings, lines, control, spec, words, packages)
 }
