@@ -29,9 +29,17 @@ def _new_york(monkeypatch: pytest.MonkeyPatch) -> Any:
     time.tzset()
 
 
-def records(data: bytes, bounds: Bounds = BOUNDS, prefix: str = "") -> list[Record]:
+class File:
+    """In the place of a segment."""
+
+    read_up_ns = 0
+
+
+def records(
+    data: bytes, bounds: Bounds = BOUNDS, prefix: str = "", file: Any = File
+) -> list[Record]:
     """Return the records of a file's bytes."""
-    assembler = Assembler(None, "/log", Parser(prefix), bounds)  # type: ignore[arg-type]
+    assembler = Assembler(file, "/log", Parser(prefix), bounds)
     found = []
     end = 0
     for raw in data.split(b"\n"):
@@ -253,6 +261,20 @@ def test_a_date_without_a_year(
     head = Parser().parse(f"INFO {day} {clock} [a.py:1] x", local(*now) / 1e9)
     assert head is not None
     assert head.time_ns == local(*expected)
+
+
+def test_lines_without_a_time() -> None:
+    """Are as old as the line before, unless they were just written."""
+    data = b"first\nINFO 11-22 07:06:56 [a.py:1] x\nINFO:     uvicorn\nplain"
+    times = [record.time_ns for record in records(data)]
+    stated = local(2026, 11, 22, 7, 6, 56)
+    assert times == [int(NOW * 1e9), stated, stated, stated]
+
+    class Live:
+        read_up_ns = int(NOW * 1e9) - 10**9
+
+    times = [record.time_ns for record in records(data, file=Live)]
+    assert times == [int(NOW * 1e9), stated, int(NOW * 1e9), int(NOW * 1e9)]
 
 
 PIECES = st.sampled_from(

@@ -140,8 +140,12 @@ def run_tls(
             "files": str(log),
             "state_directory": str(tmp_path / "state"),
             "syslog": {
-                "host": "127.0.0.1", "port": port, "tls": True, "timeout": 3,
-                "ca_file": str(certificates / "ca.pem"), **options,
+                "host": "127.0.0.1",
+                "port": port,
+                "tls": True,
+                "timeout": 3,
+                "ca_file": str(certificates / "ca.pem"),
+                **options,
             },
         }
         return run_plugin(ENTRY, settings=settings)

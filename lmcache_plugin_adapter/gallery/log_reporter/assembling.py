@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from .segment import Line, Segment
 
 _TRACEBACK = "Traceback (most recent call last)"
+_LIVE_NS = 3_000_000_000
+"""Within this time a line without a time is taken to have been written when it was read."""
+
 _BETWEEN = (
     "During handling of the above exception",
     "The above exception was the direct cause",
@@ -66,6 +69,7 @@ class Assembler:
         self._parser = parser
         self._bounds = bounds
         self._pending: _Pending | None = None
+        self._last_ns = 0
 
     def feed(self, line: Line, now: float, now_ns: int) -> Record | None:
         """Take a line; return the record that it completes by beginning another one.
@@ -143,7 +147,7 @@ class Assembler:
         pending.size += len(text) + 1
 
     def _begin(self, line: Line, text: str, head: Head | None, now_ns: int) -> _Pending:
-        record = Record(self._path, self._segment, line.end, now_ns, text, time_ns=now_ns)
+        record = Record(self._path, self._segment, line.end, now_ns, text)
         if head is None:
             prefix, record.process, record.pid = split_process(text)
             record.text = text[len(prefix) :]
@@ -153,13 +157,26 @@ class Assembler:
             prefix, _, _ = split_process(head.prefix)
             record.text = head.text
             record.level = head.level
-            record.time_ns = now_ns if head.time_ns is None else head.time_ns
+            record.time_ns = head.time_ns or 0
+            self._last_ns = record.time_ns or self._last_ns
             record.format = head.format
             record.logger, record.file, record.line = head.logger, head.file, head.line
             record.process, record.pid = head.process, head.pid
+        record.time_ns = record.time_ns or self._guess(now_ns)
         record.wanted = record.level <= self._bounds.level
         self._pending = _Pending(record, head, prefix)
         return self._pending
+
+    def _guess(self, now_ns: int) -> int:
+        """Return when a line was written that does not say it.
+
+        Now, if the file was read up a moment ago; else as the record before, or when it was
+        read up last.
+        """
+        before = self._segment.read_up_ns
+        if now_ns - before < _LIVE_NS:
+            return now_ns
+        return min(max(before, self._last_ns), now_ns) or now_ns
 
     def _begin_again(self, before: _Pending, line: Line, text: str, now_ns: int) -> _Pending:
         """Begin a record with the head of the one that has grown too long."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .positions import State
     from .records import Record
 
-_LINGER = 0.5
+_LINGER = 1.0
 """Seconds without a new line after which, once asked to end, there is nothing more to come."""
 
 _MARGIN = 0.3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import time
 from typing import NamedTuple
 
 import msgspec
@@ -94,6 +95,8 @@ class Segment:
         """Whether nobody writes to it any more."""
         self.quiet_since = 0.0
         """Since when (monotonic) it has been at its end."""
+        self.read_up_ns = 0
+        """When (nanoseconds since 1970) there was last nothing left to read."""
         self._max_line = max_line_bytes
         self._scan = self.offset
         self._long = b""
@@ -168,6 +171,7 @@ class Segment:
         """
         while not self.frozen:
             if self.size <= self._scan + self._tail and not (final and self.size > self.offset):
+                self.read_up_ns = time.time_ns()
                 return []
             data = os.pread(self.fd, CHUNK, self._scan)
             if not self._is_same():

@@ -60,13 +60,18 @@ class SyslogTarget(msgspec.Struct, kw_only=True):
         str,
         Meta(
             pattern=r"^[!-~]{1,48}$",
-            description="APP-NAME of the records: up to 48 printable ASCII characters.",
+            description="APP-NAME of the records.",
+            extra={"accepted": "text of 1 to 48 printable ASCII characters without spaces"},
         ),
     ] = "vllm"
     sd_id: Annotated[
         str,
         Meta(
             pattern=r"^[!#-<>-\\^-~]{1,32}$",
+            extra={
+                "accepted": "text of 1 to 32 printable ASCII characters without spaces, "
+                "quotes, '=' and ']'"
+            },
             description="SD-ID of the structured data; the number is the one that RFC 5612 "
             "keeps for examples: put your own enterprise number there.",
         ),
@@ -75,7 +80,6 @@ class SyslogTarget(msgspec.Struct, kw_only=True):
         int,
         Meta(
             ge=1024,
-            le=1_048_576,
             description="Longer messages are sent in parts; rsyslog takes 8 KiB unless "
             "`maxMessageSize` says otherwise.",
         ),
@@ -129,10 +133,11 @@ class LogReporterSettings(msgspec.Struct, kw_only=True):
     files: Annotated[
         list[Filled] | Filled,
         Meta(
+            extra={"accepted": "a path or pattern, or a list of them"},
             description="Files to follow: paths or patterns (`*`, `?`, `[…]`, `**`). `~` and "
             "`$VARS` are expanded; relative paths are relative to the engine's working "
             "directory. Names of rotated files do not match a pattern. If not set: the file "
-            "that the engine's stdout and stderr go to."
+            "that the engine's stdout and stderr go to.",
         ),
     ] = []
     syslog: Annotated[SyslogTarget | None, Meta(description="Deliver to syslog.")] = None
@@ -158,15 +163,14 @@ class LogReporterSettings(msgspec.Struct, kw_only=True):
         float, Meta(ge=0.05, le=60, description="Seconds between two looks at the files.")
     ] = 0.5
     batch_records: Annotated[
-        int, Meta(ge=1, le=100_000, description="A batch is sent when it has this many records,")
+        int, Meta(ge=1, le=100_000, description="Records with which a batch is sent.")
     ] = 1000
     batch_bytes: Annotated[
-        int,
-        Meta(ge=1024, le=16_777_216, description="or this much text,"),
+        int, Meta(ge=1024, description="Characters of text with which a batch is sent.")
     ] = 524_288
-    batch_age: Annotated[float, Meta(ge=0, le=300, description="or is this many seconds old.")] = (
-        1.0
-    )
+    batch_age: Annotated[
+        float, Meta(ge=0, le=300, description="Seconds after which a batch is sent in any case.")
+    ] = 1.0
     max_line_bytes: Annotated[
         int, Meta(ge=256, le=65_536, description="Longer lines are cut, with a mark.")
     ] = 16_384
@@ -174,7 +178,6 @@ class LogReporterSettings(msgspec.Struct, kw_only=True):
         int,
         Meta(
             ge=256,
-            le=1_048_576,
             description="A record of several lines that is longer is divided.",
         ),
     ] = 65_536
