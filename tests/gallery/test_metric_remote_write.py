@@ -291,6 +291,16 @@ def test_a_target_that_is_away_at_sigterm_does_not_hold_the_exit(run: Any) -> No
         assert plugin.wait_for("not sent to remote_write").level == "warning"
 
 
+def test_sigterm_brings_one_more_reading(run: Any, engine: EngineMetrics) -> None:
+    """Long before the next would be due."""
+    with Gate() as gate:
+        plugin = run(gate.url + WRITE, interval=60)
+        wait_until(lambda: len(gate.accepted) == 1, 20, "the first reading")
+        assert plugin.stop() == 0
+        assert engine.served == 2
+        assert looks(gate) == [1.0, 2.0]
+
+
 def test_a_killed_engine_leaves_nothing_unsent_and_no_series_that_goes_on(
     tmp_path: Path, run: Any, engine: EngineMetrics
 ) -> None:
