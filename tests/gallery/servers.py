@@ -37,22 +37,40 @@ def _unpack(package: str) -> Path:
         if not shutil.which("apt-get") or not shutil.which("dpkg"):
             pytest.skip(f"no {package}: it comes from Debian's packages, and this is no Debian")
         with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-            done = subprocess.run(
-                ["apt-get", "download", "-qq", package, *NEEDS.get(package, ())],
-                check=False,
-                cwd=scratch,
-                capture_output=True,
-                text=True,
-                timeout=120,
-            )
+            wanted = [package, *NEEDS.get(package, ())]
+            trouble = _download(wanted, scratch)
             archives = list(Path(scratch).glob("*.deb"))
-            if done.returncode or not archives:
-                pytest.skip(f"no {package}: {done.stderr.strip() or 'apt-get found nothing'}")
+            if trouble or not archives:
+                pytest.skip(f"no {package}: {trouble or 'apt-get found nothing'}")
             unpacked = Path(scratch) / "unpacked"
             for archive in archives:
                 subprocess.run(["dpkg", "-x", archive, unpacked], check=True, timeout=120)
             unpacked.rename(root)
     return root
+
+
+def _download(packages: Sequence[str], directory: str) -> str:
+    """Have apt-get fetch packages; return what went wrong."""
+    own = ["-o", f"Dir::State::lists={CACHE}/lists", "-o", f"Dir::Cache={CACHE}/apt"]
+    trouble = _apt(["download", *packages], directory)
+    if trouble:  # the machine knows no packages, or old ones: ask anew, and change nothing of it
+        (CACHE / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+        trouble = _apt([*own, "update"], directory) or _apt(
+            [*own, "download", *packages], directory
+        )
+    return trouble
+
+
+def _apt(arguments: Sequence[str], directory: str) -> str:
+    done = subprocess.run(
+        ["apt-get", "-qq", *arguments],
+        check=False,
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    return (done.stderr.strip() or f"status {done.returncode}") if done.returncode else ""
 
 
 def debian_binary(package: str, program: str | None = None) -> Path:

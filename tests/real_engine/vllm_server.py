@@ -204,10 +204,11 @@ class Server:
         model: Path,
         *arguments: str,
         connector: dict[str, Any] | None = None,
+        port: int | None = None,
         **environ: str,
     ) -> None:
         self.site = site
-        self.port = free_port()
+        self.port = port or free_port()
         self.log_path = site.directory / f"server-{self.port}.log"
         transfer = {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both", **(connector or {})}
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
