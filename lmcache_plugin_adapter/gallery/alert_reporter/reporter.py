@@ -94,15 +94,18 @@ class Reporter:
             if not self._meter.alive:
                 self._stop.wait(_WORD_OF_END)
                 break
-            with self._stop.interruptible():
-                self._look()
+            self._look()
         word = ending()
         self._end(has_died(word, self._meter.alive), word)
         return 0
 
     def _look(self) -> None:
         """Measure once and judge."""
-        values = self._meter.read()
+        values = None
+        with self._stop.interruptible():  # a question to the engine takes its time
+            values = self._meter.read()
+        if values is None or not self._meter.alive:
+            return  # it is time to end; a dead engine has an alert of its own
         now = time.monotonic()
         for tracker in self._trackers:
             value = values.get(tracker.rule.measure)
