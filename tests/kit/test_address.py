@@ -9,6 +9,7 @@ import socket
 import socketserver
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,6 +230,7 @@ print("ANSWERS " + json.dumps(answers))
 """
 
 
+@pytest.mark.timeout(400)  # importing LMCache on a busy machine
 @pytest.mark.skipif(not REAL.exists(), reason="no environment with LMCache")
 def test_lmcache_itself_listens_there(tmp_path: Path) -> None:
     """Its server is made for the scheduler and three workers, and says where it would listen."""
@@ -240,7 +242,7 @@ def test_lmcache_itself_listens_there(tmp_path: Path) -> None:
         text=True,
         env=environ,
         cwd=tmp_path,
-        timeout=100,
+        timeout=180,
         check=False,
     )
     assert result.returncode == 0, result.stderr[-3000:]
@@ -256,3 +258,73 @@ def test_lmcache_itself_listens_there(tmp_path: Path) -> None:
                 if found is not None:
                     assert (found.port, found.socket) == (port, path)
                     assert found.url.startswith(("http://127.0.0.1:", "http://localhost"))
+
+
+SERVE_LMCACHE = """
+import json, sys, types
+from lmcache.v1.config import LMCacheEngineConfig
+from lmcache.v1.internal_api_server.api_server import InternalAPIServer
+
+config = LMCacheEngineConfig.from_defaults(**json.loads(sys.argv[1]))
+for worker_id in (None, 0):
+    metadata = types.SimpleNamespace(worker_id=worker_id)
+    engine = types.SimpleNamespace(config=config, metadata=metadata)
+    engine = None if worker_id is None else engine
+    InternalAPIServer(types.SimpleNamespace(lmcache_engine=engine, config=config)).start()
+sys.stdin.read()
+"""
+
+
+@pytest.mark.timeout(400)  # importing LMCache on a busy machine
+@pytest.mark.skipif(not REAL.exists(), reason="no environment with LMCache")
+@pytest.mark.parametrize("prefix", [None, "api"])
+def test_lmcache_itself_answers_there(prefix: str | None, tmp_path: Path) -> None:
+    """Its servers of a scheduler and of a worker, over TCP and on unix sockets."""
+    config: dict[str, Any] = {**ON, "internal_api_server_port_start": two_free_ports()}
+    if prefix:
+        config["internal_api_server_socket_path_prefix"] = str(tmp_path / prefix)
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("LMCACHE_")}
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(
+            [REAL, "-c", SERVE_LMCACHE, json.dumps(config)],
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=out,
+            env=environ,
+            cwd=tmp_path,
+        ) as server,
+    ):
+        try:
+            for role in ("SCHEDULER", "WORKER"):
+                found = address(config, role)
+                assert found is not None
+                assert (found.socket is not None) == (prefix is not None)
+                assert answer_of(found, server, log)
+                assert found.listens_in(os.getpid()) is False
+        finally:
+            server.kill()
+
+
+def two_free_ports() -> int:
+    """Return a port that is free, as is the next one."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port: int = first.getsockname()[1]
+            try:
+                socket.create_server(("127.0.0.1", port + 1)).close()
+            except OSError:
+                continue
+            return port
+
+
+def answer_of(found: kit.ApiAddress, server: subprocess.Popen[bytes], log: Path) -> str:
+    """Return LMCache's version as the server says it, once it listens."""
+    deadline = time.monotonic() + 180
+    while not found.listens_in(server.pid):
+        assert server.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+    with found.client() as client:
+        return client.get("/lmc_version").raise_for_status().text

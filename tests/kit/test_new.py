@@ -14,6 +14,8 @@ import yaml
 
 from lmcache_plugin_adapter.naming import PluginName, parse_name
 
+pytestmark = pytest.mark.timeout(400)  # each command is a process, mypy among them
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -30,7 +32,7 @@ def run(
         env=environ,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=240,
         check=False,
     )
 
