@@ -96,7 +96,7 @@ def test_chance_delays_a_round_and_never_the_grid(
 
 
 @pytest.mark.parametrize("wrong", [{"seconds": 0}, {"seconds": 1, "jitter": 1}])
-def test_what_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
+def test_what_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     """When it begins."""
     with pytest.raises(ValueError, match="'seconds'"):
         next(kit.every(**wrong))

@@ -133,6 +133,14 @@ def test_a_function_is_run_from_a_file_that_calls_it(run_plugin: RunPlugin) -> N
     assert plugin.lines[-1].text == os.uname().machine
 
 
+def test_an_installed_plugin_is_run_by_its_name(run_plugin: RunPlugin) -> None:
+    """With settings under that name; without any, this one has nothing to do and says so."""
+    plugin = run_plugin("pkg:scheduler_heartbeat", settings={"intervall": 3})
+    assert plugin.wait_exit(timeout=30) == 125
+    section = "extra_config.runtime_plugins.plugins.scheduler_heartbeat.settings"
+    assert f"Unknown setting '{section}.intervall'" in plugin.lines[0].text
+
+
 def test_several_at_a_time(run_plugin: RunPlugin, tmp_path: Path) -> None:
     """Each with an engine of its own."""
     path = script(tmp_path, "all_x.sh", SHELL + "echo ready; exec sleep 600")
