@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -302,3 +303,37 @@ def test_a_slow_target(site: Site) -> None:
     site.wait_all(40)
     assert plugin.stop() == 0
     assert site.duplicates() <= 2000
+
+
+def test_a_target_that_hangs_at_the_end(site: Site) -> None:
+    """The plugin ends within its grace period all the same, and the place is kept."""
+    plugin = site.run()
+    site.write(10)
+    site.wait_all()
+    if site.kind == "syslog":
+        site.target.server.pause()
+    else:
+        site.target.delay = 60
+    site.write(10)
+    began = time.monotonic()
+    assert plugin.stop() == 0
+    assert time.monotonic() - began < 8
+    plugin.wait_for(re.compile("10 records and 0 bytes .* wait for the next start"))
+    if site.kind == "syslog":
+        site.target.server.resume()
+    site.target.delay = 0
+    plugin = site.run()
+    site.wait_all()
+    assert plugin.stop() == 0
+
+
+def test_a_target_that_is_back_when_the_engine_ends(site: Site) -> None:
+    """Pauses have grown: it is tried at once all the same."""
+    site.target.stop()
+    site.write(10)
+    plugin = site.run()
+    plugin.wait_for("cannot be reached")
+    time.sleep(3)  # the next try is seconds away
+    site.target.start()
+    assert plugin.stop() == 0
+    assert site.numbers() == list(range(10))

@@ -285,7 +285,7 @@ def test_rotated_and_compressed_while_nobody_follows(log: Path) -> None:
     assert follower.texts() == ["three"]
     ((text, lost),) = follower.lost
     assert lost == 4
-    assert "at least 4 bytes are lost" in text
+    assert "at least 4 bytes of that are lost" in text
 
 
 def test_another_file_with_the_same_inode(log: Path) -> None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _LINGER = 1.0
 """Seconds without a new line after which, once asked to end, there is nothing more to come."""
 
-_MARGIN = 0.3
-"""Seconds of the grace period that are left for the process's own end."""
+_MARGIN = 1.0
+"""Seconds of the grace period that are left for the process's own end, at most a quarter."""
 
 _SAVED_EVERY = 5.0
 """Seconds between two saves of the places when nothing is delivered."""
@@ -109,6 +109,15 @@ class Ending(Protocol):
         """Seconds that are left."""
 
 
+def margin_of(stop: Ending) -> float:
+    """Return how much of the grace period is left for the process's own end, in seconds.
+
+    Args:
+        stop: Asked before it is time to end.
+    """
+    return min(_MARGIN, stop.remaining() / 4)
+
+
 class Delivery:
     """Follows the files for one target until it is time to end.
 
@@ -136,6 +145,7 @@ class Delivery:
         self._state = state
         self._batching = batching
         self._stop = stop
+        self._margin = margin_of(stop)
         self._backoff = kit.Backoff()
         self._queue: deque[Record] = deque()
         self._bytes = 0
@@ -150,14 +160,18 @@ class Delivery:
 
     def run(self) -> None:
         """Deliver until it is time to end and everything is delivered, or time is over."""
-        quiet_since: float | None = None
+        quiet_since = ended_at = 0.0
         while True:
             now = time.monotonic()
             ending = self._stop.is_set()
-            if ending and self._stop.remaining() <= _MARGIN:
+            if ending and not ended_at:
+                quiet_since = ended_at = now
+                self._not_before = 0.0  # the target may be back
+            if ending and self._stop.remaining() <= self._margin:
                 break
             self._files.poll(now)
-            read = self._fill(now)
+            lines = self._files.lines
+            self._fill(now)
             if self._queue and now >= self._not_before and (ending or self._is_due(now)):
                 self._send()
                 continue
@@ -166,23 +180,21 @@ class Delivery:
             if not ending:
                 self._stop.wait(self._pause(now))
                 continue
-            if read or self._queue:
-                quiet_since = None
-            else:
-                quiet_since = quiet_since or now
-                if now - quiet_since >= _LINGER:
-                    break
+            if self._files.lines > lines:
+                quiet_since = now
+            if now - quiet_since >= _LINGER and not self._queue:
+                break
             time.sleep(0.02 if self._not_before <= now else 0.05)
         self._end()
 
     def _end(self) -> None:
         """Take what is left: lines without a newline, records that waited for more lines."""
-        if self._stop.remaining() > _MARGIN and self._down_since is None:
+        if self._stop.remaining() > self._margin and self._down_since is None:
             now = time.monotonic()
             self._queue.extend(
                 self._files.take(self._batching.records, self._batching.bytes, now, final=True)
             )
-            while self._queue and self._stop.remaining() > _MARGIN:
+            while self._queue and self._stop.remaining() > self._margin:
                 if not self._send():
                     break
         self._save()
@@ -199,19 +211,16 @@ class Delivery:
         self._target.close()
         self._files.close()
 
-    def _fill(self, now: float) -> bool:
-        """Read up to one batch; whether anything came."""
+    def _fill(self, now: float) -> None:
+        """Read up to one batch."""
         if self._bytes >= self._batching.bytes or len(self._queue) >= self._batching.records:
-            return False
+            return
         room = self._batching.records - len(self._queue)
         records = self._files.take(room, self._batching.bytes - self._bytes, now)
-        if not records:
-            return False
-        if not self._queue:
+        if records and not self._queue:
             self._since = now
         self._queue.extend(records)
         self._bytes += sum(len(record.text) for record in records)
-        return True
 
     def _is_due(self, now: float) -> bool:
         return (
@@ -247,7 +256,7 @@ class Delivery:
         taken, wanted = self._batch()
         timeout = self._timeout
         if self._stop.is_set():
-            timeout = min(timeout, max(self._stop.remaining() - _MARGIN, 0.05))
+            timeout = min(timeout, max(self._stop.remaining() - self._margin, 0.05))
         try:
             if wanted:
                 self._target.send(wanted, timeout)

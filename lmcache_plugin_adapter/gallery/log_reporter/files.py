@@ -60,6 +60,8 @@ class LogFiles:
         self._paths: dict[str, FollowedPath] = {}
         self._assemblers: dict[Segment, Assembler] = {}
         self._ready: deque[Record] = deque()
+        self.lines = 0
+        """Lines that have been read."""
         self._turn = 0
         self._rescan = 0.0
         self._full = False
@@ -133,6 +135,7 @@ class LogFiles:
         if assembler is None:
             assembler = Assembler(segment, followed.path, self._parser, self._bounds)
             self._assemblers[segment] = assembler
+        self.lines += len(lines)
         now_ns = time.time_ns()
         for line in lines:
             done = assembler.feed(line, now, now_ns)

@@ -65,8 +65,9 @@ def resume(path: str, max_line_bytes: int, places: list[Place], report: Report) 
         for place in places:
             number = _find(place, files, taken)
             if number is None:
-                lost = place.size - place.offset
-                report(_gone(path, place.offset, lost), lost)
+                lost = max(place.size - place.offset, 0)
+                if lost or place is places[-1]:
+                    report(_gone(path, place.offset, lost), lost)
                 continue
             taken.add(number)
             segments.append(Segment(os.dup(files[number].fd), max_line_bytes, place))
@@ -158,8 +159,10 @@ def _find(place: Place, files: list[Sibling], taken: set[int]) -> int | None:
 
 
 def _gone(path: str, offset: int, lost: int) -> str:
-    what = f"at least {lost:,} bytes are lost" if lost > 0 else "what was added to it is lost"
-    return f"{path!r} is not the file that was delivered up to byte {offset:,}; {what}"
+    what = f"{path!r} is not the file that was delivered up to byte {offset:,}"
+    if lost:
+        return f"{what}: at least {lost:,} bytes of that are lost"
+    return f"{what}: read from the beginning; if more was added to that, it is lost"
 
 
 def _key(path: str) -> tuple[int, int] | None:

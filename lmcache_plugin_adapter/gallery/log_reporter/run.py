@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lmcache_plugin_adapter import kit
 
 from .assembling import Bounds
-from .delivery import Batching, Delivery
+from .delivery import Batching, Delivery, margin_of
 from .files import LogFiles
 from .origin import Origin
 from .parsing import Parser
@@ -59,7 +59,7 @@ def _main(ctx: kit.Context, stop: kit.Stop) -> int:
     kit.info(f"Follows {', '.join(patterns)}; remembers its places in {directory}")
     for name, (target, _) in targets.items():
         kit.info(f"Delivers to {target.name} ({name})")
-    stop.remaining()  # read the grace period now, and not when it runs
+    margin = margin_of(stop) / 2
     failed = threading.Event()
     threads = [
         threading.Thread(
@@ -74,7 +74,7 @@ def _main(ctx: kit.Context, stop: kit.Stop) -> int:
         thread.start()
     while not stop.wait(3600):
         pass
-    while any(thread.is_alive() for thread in threads) and stop.remaining() > _JOIN:
+    while any(thread.is_alive() for thread in threads) and stop.remaining() > margin:
         for thread in threads:
             thread.join(_JOIN)
     return 1 if failed.is_set() else 0
