@@ -14,6 +14,7 @@ Credentials are in no ``repr``, in no text of an error and in no ``Answer``.
 from __future__ import annotations
 
 import email.utils
+import re
 import ssl
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,6 +36,7 @@ _TRANSIENT = frozenset({408, 425, 429})
 """Besides 5xx: answers that ask to come again. All others will be the same the next time."""
 
 _HIDDEN = "***"
+_ERRNO = re.compile(r"\[Errno -?\d+\] ")
 
 Filled = Annotated[str, Meta(min_length=1)]
 """Text that is not empty."""
@@ -333,7 +335,7 @@ def failure(error: Exception) -> str:
         return "no connection in time"
     if isinstance(error, httpx.TimeoutException):
         return "no answer in time"
-    text = " ".join(str(error).split())
+    text = _ERRNO.sub("", " ".join(str(error).split()))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -40,7 +40,7 @@ def engine() -> Iterator[EngineMetrics]:
 def run(run_plugin: Callable[..., Any], engine: EngineMetrics) -> Callable[..., Any]:
     """Run the reporter on worker 0, with a receiver of OTLP."""
 
-    def begin(url: str, grace: float = 5, **settings: Any) -> Any:
+    def begin(url: str, grace: float = 20, **settings: Any) -> Any:
         return run_plugin(
             PLUGIN,
             role="worker",
@@ -209,7 +209,7 @@ def test_a_slow_receiver_gets_what_is_left_in_the_grace_period(
     """SIGTERM while a request is on its way."""
     with Gate() as gate:
         gate.delay = 0.6
-        plugin = run(gate.url, grace=10)
+        plugin = run(gate.url, grace=30)
         wait_until(lambda: len(gate.requests) >= 2, 20, "requests")
         assert plugin.stop() == 0
         assert looks(gate) == [float(n + 1) for n in range(engine.served)]

@@ -31,7 +31,7 @@ def engine() -> Iterator[EngineMetrics]:
 def run(run_plugin: Callable[..., Any], engine: EngineMetrics) -> Callable[..., Any]:
     """Run the reporter on worker 0, with a Pushgateway."""
 
-    def begin(url: str, grace: float = 5, **target: Any) -> Any:
+    def begin(url: str, grace: float = 20, **target: Any) -> Any:
         return run_plugin(
             PLUGIN,
             role="worker",

@@ -47,7 +47,7 @@ def run(run_plugin: Callable[..., Any], engine: EngineMetrics) -> Callable[..., 
     """Run the reporter, on worker 0 if not told otherwise."""
 
     def begin(settings: dict[str, Any], **options: Any) -> Any:
-        options = {"role": "worker", "config": engine.config, "stop_grace": 5, **options}
+        options = {"role": "worker", "config": engine.config, "stop_grace": 20, **options}
         return run_plugin(PLUGIN, name=NAME, settings={"interval": 0.25, **settings}, **options)
 
     return begin

@@ -79,6 +79,7 @@ class Reporter:
         self._broken: BaseException | None = None
         self._answered = False
         self._shared = False
+        self._ending = False
         self._closed = False
         self._last_ms = 0
 
@@ -108,7 +109,8 @@ class Reporter:
         """Read once more, and send what there is as long as the grace period lasts."""
         grace = stop.remaining()
         end = time.monotonic() + grace * (1 - EXIT)
-        last = self.look(max(grace * LAST_LOOK, 0.05))
+        self._ending = True
+        last = self.look(max(min(grace * LAST_LOOK, self._timeout), 0.05))
         if last is not None:
             last.join(grace * (LAST_LOOK + 0.05))
         with self._delivering:
@@ -177,6 +179,9 @@ class Reporter:
 
     def _failed(self, reason: str) -> None:
         what = f"Cannot read {self._source.name} ({self._source.shown}): {reason}"
+        if self._ending:
+            kit.debug(what)  # it ends, too, or has ended
+            return
         if not self._answered and self._failing.since is None:
             # Engines start their plugins before they answer.
             self._failing.quietly()
