@@ -10,6 +10,8 @@ Installed as a plugin of pytest, so tests need no import::
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
@@ -34,13 +36,12 @@ def run_plugin(tmp_path: Path) -> Iterator[RunPlugin]:
     """
     from .trial import Trial  # for the tests that use it only: pytest loads this file for all
 
-    trials: list[Trial] = []
+    with contextlib.ExitStack() as trials:
+        count = itertools.count()
 
-    def run(plugin: str | Path, **options: Any) -> Trial:
-        directory = tmp_path / f"engine-{len(trials)}"
-        trials.append(Trial(plugin, directory=directory, **options))
-        return trials[-1].begin()
+        def run(plugin: str | Path, **options: Any) -> Trial:
+            trial = Trial(plugin, directory=tmp_path / f"engine-{next(count)}", **options)
+            trials.callback(trial.stop)
+            return trial.begin()
 
-    yield run
-    for trial in trials:
-        trial.stop()
+        yield run

@@ -33,6 +33,9 @@ _STARTED = re.compile(r"Started, pid (\d+)")
 _ENDED = re.compile(r"(?:exited with code (?P<code>\d+)|killed by (?P<signal>\w+))", re.IGNORECASE)
 _ENTRY = re.compile(r"[\w.]+:\w+")
 _START_SECONDS = 20.0
+_STOP_SECONDS = 10.0
+"""Beyond the grace period; by then all is gone, on a busy machine too."""
+
 _LOOK_SECONDS = 0.01
 
 
@@ -240,7 +243,7 @@ class Trial:
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-        seconds = self._grace + 10
+        seconds = self._grace + _STOP_SECONDS
         try:
             self.engine.signal(signal.SIGCONT)
             self._process.wait(seconds)
@@ -249,7 +252,8 @@ class Trial:
             self._process.kill()
             self._process.wait()
             for pid in self._supervisors():
-                os.kill(pid, signal.SIGKILL)  # its plugins go with it
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)  # its plugins go with it
             raise AssertionError(f"still running {seconds:g} s after SIGTERM: {late}") from None
         return self.returncode
 
@@ -263,7 +267,8 @@ class Trial:
     def _supervisors(self) -> set[int]:
         """Return the supervisors that still run, by what they said."""
         pids = {int(pid) for pid in re.findall(r"\(supervisor\.py:(\d+):", self.log)}
-        return {pid for pid in pids if _runs(pid)}
+        directory = self._environment.get(DIRECTORY_VARIABLE, "")
+        return {pid for pid in pids if _runs(pid, directory)}
 
     def _await(
         self, look: Callable[[], T | None], seconds: float, what: str, while_running: bool = False
@@ -333,9 +338,12 @@ def _environment(env: Mapping[str, str | None], directory: Path) -> dict[str, st
     return kept
 
 
-def _runs(pid: int) -> bool:
+def _runs(pid: int, directory: str) -> bool:
+    """Tell whether a process runs that has this runtime directory, and not another of its pid."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
         return False
-    return stat[stat.rfind(b")") + 2 :][:1] not in (b"Z", b"X")
+    state = stat[stat.rfind(b")") + 2 :][:1]
+    return state not in (b"Z", b"X") and f"{DIRECTORY_VARIABLE}={directory}".encode() in variables

@@ -6,13 +6,12 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lmcache_plugin_adapter.kit.testing import RunPlugin
 
 SHELL = "#!/bin/sh\n"
@@ -180,6 +179,27 @@ def test_a_plugin_that_does_not_run_there_fails_the_test(
     with pytest.raises(AssertionError, match="plugin 'worker_x' started"):
         run_plugin(path, role="scheduler")
     assert time.monotonic() - begun < 10
+
+
+def test_what_does_not_end_is_killed_and_fails_the_test(
+    run_plugin: RunPlugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a supervisor that hangs: it goes, and its plugin with it."""
+    from lmcache_plugin_adapter.kit import trial
+
+    path = script(tmp_path, "all_x.sh", SHELL + "echo ready; exec sleep 600")
+    plugin = run_plugin(path, stop_grace=0.2)
+    plugin.wait_for("ready")
+    (supervisor,) = plugin._supervisors()
+    os.kill(supervisor, signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "_STOP_SECONDS", 1.0)
+        with pytest.raises(AssertionError, match=r"still running 1\.2 s after SIGTERM"):
+            plugin.stop()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{plugin.pid}/cwd").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_the_fixture_comes_with_the_package(pytestconfig: Any) -> None:
