@@ -83,22 +83,22 @@ class Trials:
         now = self._clock()
         if self._thread is not None and not self._thread.is_alive():
             self._thread = None
-            self._judge(now, moved_at)
+            self._judge(now)
         if moved_at is not None and moved_at > self._begun:
-            self.stalled = ""
+            self.stalled = ""  # it waits among others, and they get on
         due = self._last if moved_at is None else max(self._last, moved_at)
         if self._thread is None and (self.stalled or now >= due + self._settings.interval):
             self._begun = now
             self._thread = threading.Thread(target=self._send, name="trial", daemon=True)
             self._thread.start()
 
-    def _judge(self, now: float, moved_at: float | None) -> None:
+    def _judge(self, now: float) -> None:
         answered, text = self._outcome
         self._last = now
         self.odd = text if answered else ""
         if answered:
             self.stalled = ""
-        elif moved_at is None or moved_at <= self._begun:
+        else:
             self.stalled = f"an idle engine did not answer a request: {text}"
 
     def _send(self) -> None:

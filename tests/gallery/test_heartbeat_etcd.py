@@ -114,9 +114,9 @@ def vllm() -> Iterator[VllmStub]:
 def start(run_plugin: RunPlugin, vllm: VllmStub, etcd: Etcd) -> RunPlugin:
     """Start the plugin with an entry in etcd; arguments are settings of that."""
 
-    def start(more: dict[str, Any] | None = None, **target: Any) -> Trial:
+    def start(more: dict[str, Any] | None = None, stop_grace: float = 5, **target: Any) -> Trial:
         settings = settings_for(vllm, etcd={"url": etcd.url, "ttl": TTL, **target}, **(more or {}))
-        return run_plugin(ENTRY, settings=settings)
+        return run_plugin(ENTRY, settings=settings, stop_grace=stop_grace)
 
     return start
 
@@ -331,6 +331,20 @@ def test_sigterm_in_the_middle_of_a_request_takes_the_entry_back(
     time.sleep(2)  # SIGTERM has come, and the first requests for the end had no answer
     etcd.resume()
     assert plugin.wait_exit() == 0
+    assert etcd.entry() is None
+
+
+def test_an_etcd_that_comes_back_in_the_grace_period_is_told(start: RunPlugin, etcd: Etcd) -> None:
+    """The first requests for the end are refused."""
+    etcd.up()
+    plugin = start(stop_grace=30, ttl=LONG)
+    entered(etcd)
+    etcd.stop()
+    plugin.engine.kill()
+    wait_until(lambda: "Stopping 1 plugin" in plugin.log)
+    time.sleep(1)
+    etcd.up()
+    assert plugin.wait_exit(30) == 0
     assert etcd.entry() is None
 
 
