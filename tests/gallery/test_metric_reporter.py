@@ -137,8 +137,8 @@ def test_an_engine_that_is_not_up_yet_is_no_warning(
 ) -> None:
     """Plugins are started before the internal API is."""
     engine.stop()
-    plugin = run({**push_to(gate), "interval": 1.5})
-    assert plugin.wait_for("Cannot read LMCache's internal API").level == "info"
+    plugin = run({**push_to(gate), "say_every": 0.5})
+    plugin.wait_for("Connection refused; tries again (2 times)")
     engine.start()
     plugin.wait_for("Reads LMCache's internal API again")
     assert plugin.stop() == 0
@@ -238,6 +238,20 @@ def test_a_unix_socket_is_read_and_told_in_the_instance(
     assert ":api_7000" in text(gate)
     assert plugin.stop() == 0
     listener.close()
+
+
+def test_it_runs_as_an_installed_plugin(
+    run_plugin: Callable[..., Any], engine: EngineMetrics, gate: Gate
+) -> None:
+    """``pkg:all_metric_reporter``."""
+    plugin = run_plugin(
+        f"pkg:{NAME}",
+        role="worker",
+        config=engine.config,
+        settings={"interval": 1, **push_to(gate)},
+    )
+    wait_until(lambda: gate.accepted and "looks_total" in text(gate), 20, "values")
+    assert plugin.stop() == 0
 
 
 # --- what is set -----------------------------------------------------------------

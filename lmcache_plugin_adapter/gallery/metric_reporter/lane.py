@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.target import failure
 
-from .trouble import Trouble
+from .trouble import Trouble, times
 
 if TYPE_CHECKING:
     import httpx
@@ -160,7 +160,7 @@ class Lane(threading.Thread):
         partly = kind.partly_refused(answer)
         if partly is not None:
             self._refusing.happened(
-                lambda n: f"Target {self._where} took only a part ({n} times): {partly}"
+                lambda n: f"Target {self._where} took only a part{times(n)}: {partly}"
             )
         elif self._refusing.over() is not None:
             kit.info(f"Target {self._where} accepts what it is sent again")
@@ -176,7 +176,7 @@ class Lane(threading.Thread):
         self._away.happened(
             lambda n: (
                 f"Cannot send to {self._where}: {reason}; {waiting} samples wait, "
-                f"tries again ({n} failed)"
+                f"tries again{times(n)}"
             )
         )
 

@@ -14,7 +14,7 @@ from .labelling import Labeller, own_labels
 from .lane import Kind, Lane
 from .report import Report, counter, gauge
 from .settings import Buffered, MetricReporter
-from .trouble import Trouble
+from .trouble import Trouble, times
 
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.kit import Context, Stop
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 LAST_LOOK = 0.3
 """Part of the grace period that the last reading may take; the rest is for sending."""
+
+STARTING = 300.0
+"""Seconds in which an engine may load and warm up its model before it answers."""
 
 EXIT = 0.25
 """Part of the grace period that is left for the exit itself, on a machine that is busy."""
@@ -73,7 +76,8 @@ class Reporter:
         own = own_labels(ctx, settings.job, settings.instance or where.instance, settings.labels)
         self._labeller = Labeller(own, settings.drop)
         self._lanes = _lanes(settings, own, ctx.engine_pid)
-        self._failing = Trouble(settings.say_every)
+        self._failing = Trouble(settings.say_every, self._complain)
+        self._begun = time.monotonic()
         self._looking = threading.Lock()
         self._delivering = threading.Lock()
         self._broken: BaseException | None = None
@@ -123,7 +127,7 @@ class Reporter:
             requests, samples = lane.unsent()
             if requests:
                 kit.warning(
-                    f"Ends with {requests} requests ({samples} samples) not sent to "
+                    f"Ends with {samples} samples (requests: {requests}) not sent to "
                     f"{lane.kind.key} ({lane.kind.target.shown})"
                 )
 
@@ -182,12 +186,12 @@ class Reporter:
         if self._ending:
             kit.debug(what)  # it ends, too, or has ended
             return
-        if not self._answered and self._failing.since is None:
-            # Engines start their plugins before they answer.
-            self._failing.quietly()
-            kit.info(f"{what}; tries again every {self._interval:g} s")
-            return
-        self._failing.happened(lambda n: f"{what} ({n} times)")
+        self._failing.happened(lambda n: f"{what}; tries again{times(n)}")
+
+    def _complain(self, text: str) -> None:
+        # Engines start their plugins before they answer.
+        starting = not self._answered and time.monotonic() - self._begun < STARTING
+        (kit.info if starting else kit.warning)(text)
 
     def _recovered(self) -> None:
         lasted = self._failing.over()

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def times(number: int) -> str:
+    """Return what a line says of how often it has happened since the last: `` (7 times)``."""
+    return "" if number == 1 else f" ({number} times)"
+
+
 class Trouble:
     """One kind of trouble, with what has added up since it was last said.
 
@@ -44,10 +49,6 @@ class Trouble:
         self._text = text
         if now >= self._next:
             self.flush()
-
-    def quietly(self) -> None:
-        """Let it begin without a line."""
-        self.since = self._clock()
 
     def remind(self) -> None:
         """Say what has added up, if its time has come."""
