@@ -280,3 +280,13 @@ def test_moments_are_rfc_3339_and_values_have_units() -> None:
     assert worded(2048, "bytes/s") == "2 KiB/s"
     assert worded(91.23456, "%") == "91.23 %"
     assert worded(51, "") == "51"
+
+
+def test_what_changes_while_it_is_being_sent_is_sent_again() -> None:
+    """The answer is about the state that was sent, not about the one that is."""
+    box = Outbox(60, 0, 100)
+    box.put(alert("a"), 0)
+    sent = box.due(0).alerts
+    box.put(alert("a", 1.0), 1)
+    box.told(sent, 2)
+    assert [one.firing for one in box.untold] == [False]

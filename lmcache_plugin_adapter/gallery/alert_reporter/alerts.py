@@ -89,7 +89,7 @@ class Alerts:
         self._tell = tell
         self._clock = clock
         self._places = {"engine": f"engine process {ctx.engine_pid} ({ctx.label})"}
-        self._places["host"] = ctx.host
+        self._places.update(host=ctx.host, role=ctx.label)
         self._firing: dict[str, Alert] = {}
 
     @property
@@ -102,8 +102,14 @@ class Alerts:
         labels = {**self._common, **more, "alertname": name, "severity": severity}
         return {name: value for name, value in labels.items() if value}
 
-    def fire(self, rule: Rule, value: float | None) -> Alert:
-        """Fire the alert of a rule."""
+    def fire(self, rule: Rule, value: float | None, state: str = "") -> Alert:
+        """Fire the alert of a rule.
+
+        Args:
+            rule: Which.
+            value: What was measured.
+            state: What is known of the engine's state, for rules on that.
+        """
         unit = MEASURES[rule.measure].unit
         side = "above" if rule.above is not None else "below"
         limit = worded(rule.limit, unit)
@@ -115,9 +121,12 @@ class Alerts:
         }
         lasting = f" for {rule.for_:g} s" if rule.for_ else ""
         own = {
-            "summary": f"{rule.name} on {{host}}: {{measure}} is {{value}}",
+            "summary": f"{rule.name} of {{role}} on {{host}}: {{measure}} is {{value}}",
             "description": f"{{measure}} of {{engine}} is {{value}}, {side} {{limit}}{lasting}.",
         }
+        if rule.measure.startswith("engine_") and state:
+            own["summary"] = f"{rule.name} of {{role}} on {{host}}"
+            own["description"] = f"{{role}}: {state}."
         return self._fire(
             Alert(
                 labels=self.labels(rule.name, rule.severity, rule.labels),
@@ -151,7 +160,7 @@ class Alerts:
         """
         now = self._clock()
         own = {
-            "summary": f"{DIED} on {{host}}: {{engine}}",
+            "summary": f"{DIED}: {{role}} on {{host}}",
             "description": f"{{engine}} {how}",
         }
         return self._fire(

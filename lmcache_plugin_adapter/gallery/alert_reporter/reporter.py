@@ -67,6 +67,8 @@ class Reporter:
         self._engine = engine
         self._plan = plan
         self._label = ctx.label
+        self._state = ""
+        """What was found of the engine's state when it was last looked at."""
         settings = plan.settings
         self._health = EngineHealth(ctx, settings.health)
         measures = {rule.measure for rule in plan.rules}
@@ -111,7 +113,7 @@ class Reporter:
             value = values.get(tracker.rule.measure)
             change = tracker.take(now, value)
             if change is Change.FIRES:
-                self._say(self._alerts.fire(tracker.rule, value))
+                self._say(self._alerts.fire(tracker.rule, value, self._state))
             elif change is Change.RESOLVES:
                 resolved = self._alerts.resolve(tracker.rule)
                 if resolved is not None:
@@ -145,8 +147,9 @@ class Reporter:
         kit.info(f"Ending: engine process {self._engine} {how}; {count} resolved")
 
     def _engine_state(self) -> str:
-        state = self._health.check().state
-        return "ok" if state in _IN_ORDER else state
+        verdict = self._health.check()
+        self._state = verdict.reason
+        return "ok" if verdict.state in _IN_ORDER else verdict.state
 
     def _tell(self, alert: Alert) -> None:
         for delivery in self._deliveries:

@@ -81,7 +81,8 @@ class Rule(msgspec.Struct, kw_only=True, frozen=True):
         dict[str, str],
         Meta(
             description="Texts that go with the alert, such as `runbook_url`. They may hold "
-            "`{value}`, `{limit}`, `{measure}`, `{engine}` (its process and role) and `{host}`. "
+            "`{value}`, `{limit}`, `{measure}`, `{role}` (such as `worker 1`), `{engine}` (its "
+            "process and role) and `{host}`. "
             "`summary` and `description` are there without being given."
         ),
     ] = {}
