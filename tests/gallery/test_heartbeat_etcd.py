@@ -203,7 +203,7 @@ def test_etcd_may_come_later(start: RunPlugin, etcd: Etcd) -> None:
     plugin = start()
     line = plugin.wait_for("Cannot keep the entry in etcd: ConnectError")
     assert line.level == "error"
-    assert line.text.endswith("it never worked; trying again")
+    assert line.text.endswith("the engine is not registered; trying again")
     etcd.up()
     entered(etcd)
     plugin.wait_for("etcd has answered again, after")

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import yaml
 from harness import wait_until
 
 from lmcache_plugin_adapter.gallery.engine_health import Verdict
@@ -276,7 +277,7 @@ class Recorder:
 
     name = "recorder"
     where = ""
-    words = Words("entered", "keep", "left", "leave")
+    words = Words("entered", "keep", "missing", "left", "leave")
     rhythm = Rhythm(0.02, 0.01, 1)
     keeps_nothing = False
 
@@ -355,7 +356,7 @@ def test_trouble_is_said_once_again_after_a_while_and_when_it_is_over(
 
     class Target:
         name = "etcd"
-        words = Words("", "keep the entry", "", "")
+        words = Words("", "keep the entry", "not there", "", "")
         rhythm = Rhythm(5, 2, 15)
 
     now = [0.0]
@@ -389,3 +390,16 @@ def test_the_page_has_the_times_of_the_default_settings() -> None:
     page = (Path(__file__).parents[2] / "docs/gallery/heartbeat.md").read_text()
     table = page.partition("<!-- test: heartbeat bounds -->")[2].split("\n\n")[1]
     assert table.splitlines()[2:] == rows
+
+
+def test_the_examples_of_the_page_are_accepted() -> None:
+    """The whole file as well as the parts of one."""
+    page = (Path(__file__).parents[2] / "docs/gallery/heartbeat.md").read_text()
+    examples = [yaml.safe_load(part.partition("```")[0]) for part in page.split("```yaml\n")[1:]]
+    assert len(examples) == 4
+    whole, *parts = examples
+    assert whole["runtime_plugin_locations"] == ["pkg:scheduler_heartbeat"]
+    plugins = whole["extra_config"]["runtime_plugins"]["plugins"]
+    for part in (plugins["scheduler_heartbeat"]["settings"], *parts):
+        settings = of(**part)
+        assert list(contradictions(settings)) == []

@@ -49,6 +49,7 @@ class ConsulTarget:
         self.words = Words(
             "Registered in Consul",
             "keep the service in Consul",
+            "the engine is not registered",
             "Deregistered from Consul",
             "deregister from Consul",
         )

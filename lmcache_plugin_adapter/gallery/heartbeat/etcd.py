@@ -63,6 +63,7 @@ class EtcdTarget:
         self.words = Words(
             "Registered in etcd",
             "keep the entry in etcd",
+            "the engine is not registered",
             "Deregistered from etcd",
             "deregister from etcd",
         )

@@ -33,10 +33,11 @@ class RefusedError(Exception):
 
 
 class Words(NamedTuple):
-    """What is said of a target: it was entered, cannot be kept, was left, cannot be left."""
+    """What is said of a target: it was entered, cannot be kept, is not, was left, cannot be."""
 
     entered: str
     keep: str
+    missing: str
     left: str
     leave: str
 
@@ -144,6 +145,7 @@ class Keeper:
             self._target.leave(self._target.rhythm.timeout)
             self._worked()
             self._may_be_entered = self._is_entered = False
+            self._trouble.forget()
             kit.info(f"{self._target.words.left}: engine is {notice.verdict.state}")
         return interval
 
@@ -192,6 +194,7 @@ class Trouble:
     def __init__(self, target: Target, clock: Callable[[], float] = time.monotonic) -> None:
         self._name = target.name
         self._keep = target.words.keep
+        self._missing = target.words.missing
         self._ttl = target.rhythm.ttl
         self._clock = clock
         self._worked_at: float | None = None
@@ -205,7 +208,7 @@ class Trouble:
         if self._since is None:
             self._since = now
         expired = False
-        consequence = "it never worked"
+        consequence = self._missing
         if self._worked_at is not None and self._ttl is not None:
             left = self._worked_at + self._ttl - now
             expired = left <= 0
@@ -226,3 +229,7 @@ class Trouble:
         if self._since is not None:
             kit.info(f"{self._name} has answered again, after {now - self._since:.1f} s")
         self._worked_at, self._since, self._said = now, None, None
+
+    def forget(self) -> None:
+        """Count from the beginning: there is no entry any more that could expire."""
+        self._worked_at = None

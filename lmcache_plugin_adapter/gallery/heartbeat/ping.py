@@ -32,7 +32,11 @@ class PingTarget:
     def __init__(self, settings: Ping, registration: Registration) -> None:
         self.name = "http"
         self.words = Words(
-            "The first ping was taken", "ping", "Pings have ended", "tell that pings have ended"
+            "The first ping was taken",
+            "ping",
+            "none was taken so far",
+            "Pings have ended",
+            "tell that pings have ended",
         )
         self.keeps_nothing = True
         self.where = settings.shown

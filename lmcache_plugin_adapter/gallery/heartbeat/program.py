@@ -49,8 +49,10 @@ def run(ctx: kit.Context, stop: kit.Stop) -> int:
     health = EngineHealth(ctx, examination)
     reporter = _Reporter()
     for _ in kit.every(settings.interval, jitter=0, stop=stop):
-        with stop.interruptible():
+        verdict = None
+        with stop.interruptible():  # nothing else is: a lock must not be left behind
             verdict = health.check()
+        if verdict is not None:
             reporter.say(verdict)
             board.post(verdict)
     board.close()
