@@ -34,14 +34,18 @@ class Target:
         self.answers = answers
         self.got: list[str] = []
         self.largest = 0
+        self.die: Callable[[], None] = lambda: None
+        """Ends the plugin at once."""
 
     def send(self, records: Sequence[Record], timeout: float) -> None:
         """Take the records, or not, and say so, or not."""
         answer = next(self.answers, "take")
         self.largest = max(self.largest, len(records))
-        if answer in ("take", "take and fail"):
+        if answer.endswith("die"):
+            self.die()
+        if answer.startswith("take"):
             self.got += [record.text for record in records]
-        if answer in ("fail", "take and fail"):
+        if answer.endswith(("fail", "die")):
             raise UnavailableError("fails")
         if answer == "too large" and len(records) > 1:
             raise RefusedError("too large", too_large=True)
@@ -58,6 +62,10 @@ class Script:
     def __init__(self, steps: Iterator[Callable[[], None]]) -> None:
         self.steps = steps
         self.over = False
+
+    def end(self) -> None:
+        """End now, in the middle of whatever is done."""
+        self.over = True
 
     def is_set(self) -> bool:
         """Whether the script is over."""
@@ -78,7 +86,10 @@ class Script:
 
 
 STEPS = st.lists(st.sampled_from(["write", "write", "rotate", "look", "kill"]), max_size=25)
-ANSWERS = st.lists(st.sampled_from(["take", "fail", "take and fail", "too large"]), max_size=25)
+ANSWERS = st.lists(
+    st.sampled_from(["take", "fail", "take and fail", "too large", "die", "take and die"]),
+    max_size=25,
+)
 
 
 @pytest.fixture
@@ -127,7 +138,7 @@ def test_every_line_arrives(
 
     actions = {"write": write, "rotate": rotate, "look": lambda: None}
     lives = " ".join(steps).split("kill")
-    for life in [*lives, "look " * 12]:
+    for life in [*lives, *["look " * 12] * 26]:
         names = life.split()
         with contextlib.closing(State(str(directory / "state"), "target")) as state:
             files = LogFiles(
@@ -139,18 +150,13 @@ def test_every_line_arrives(
                 from_end=False,
                 report=lambda text, lost: pytest.fail(text) if lost else None,
             )
-            Delivery(
-                target,
-                1.0,
-                files,
-                state,
-                Batching(size, 10**6, 0.0, 0.0),
-                Script(iter([actions[name] for name in names])),
-            ).run()
+            script = Script(iter([actions[name] for name in names]))
+            target.die = script.end
+            Delivery(target, 1.0, files, state, Batching(size, 10**6, 0.0, 0.0), script).run()
     first = list(dict.fromkeys(target.got))
     assert first == [str(number) for number in range(written)]
     assert target.largest <= size
-    failures = answers.count("take and fail")
+    failures = sum(answer.startswith("take and") for answer in answers)
     killed = len(lives)
     assert len(target.got) - written <= size * (failures + killed)
 

@@ -140,6 +140,26 @@ def test_renamed_and_made_anew(log: Path) -> None:
     assert follower.texts() == ["two", "three"]
 
 
+def test_the_new_file_waits_for_the_old_one(log: Path) -> None:
+    """Whoever still writes to the renamed one has a second for it."""
+    append(log, "one")
+    follower = Follower(log)
+    follower.take()
+
+    def soon(seconds: float) -> list[str]:
+        follower.now += seconds
+        follower.files.poll(follower.now)
+        return [record.text for record in follower.files.take(99, 9999, follower.now)]
+
+    log.rename(f"{log}.1")
+    append(log, "three")
+    assert soon(0.1) == []
+    append(Path(f"{log}.1"), "two")
+    assert soon(0.1) == ["two"]
+    assert soon(0.1) == []
+    assert soon(2) == ["three"]
+
+
 def test_a_writer_that_never_reopens(log: Path) -> None:
     """As vLLM with its stderr: what goes to the renamed file is read on."""
     with log.open("a") as file:

@@ -98,7 +98,8 @@ class FollowedPath:
                 continue
             if lines:
                 return segment, lines
-            if not final and not self._may_pass(segment, now):
+            last = segment is self.segments[-1]
+            if last or not (final or self._may_pass(segment, now)):
                 return None
         return None
 
@@ -114,13 +115,14 @@ class FollowedPath:
             if segment.key == key and not segment.frozen:  # it was moved back
                 self.segments.remove(segment)
                 self.segments.append(segment)
+                self._superseded.pop(id(segment), None)
                 return
         opened = open_log(self.path)
         if opened is None:
             return
-        if self.segments:
-            self._superseded[id(self.segments[-1])] = now
-            self.segments += between(self.path, self.segments, self._max_line)
+        self.segments += between(self.path, self.segments, self._max_line)
+        for segment in self.segments:
+            self._superseded.setdefault(id(segment), now)
         self.segments.append(Segment(opened, self._max_line))
 
     def _may_pass(self, segment: Segment, now: float) -> bool:
@@ -128,7 +130,8 @@ class FollowedPath:
         if segment.frozen or segment.is_copy:
             return True
         since = self._superseded.setdefault(id(segment), now)
-        return now - segment.quiet_since >= _SETTLE or now - since >= _PATIENCE
+        quiet = now - max(segment.quiet_since, since)
+        return quiet >= _SETTLE or now - since >= _PATIENCE
 
     def _restart(self, segment: Segment) -> list[Segment]:
         """Read a truncated file from its beginning, after what is left of it in a copy.
