@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import httpx
 import pytest
 from harness import wait_until
 from heartbeats import ENTRY, SECTION, kill_everything, settings_for, texts
-from servers import Server, debian_binary
+from servers import Server, debian_binary, free_port
 from vllm_stub import VllmStub
 
 from lmcache_plugin_adapter.kit.trial import Trial
@@ -32,14 +33,20 @@ RunPlugin = Callable[..., Trial]
 class Etcd(Server):
     """A member of its own, asked through its JSON gateway."""
 
-    def __init__(self, data: Path) -> None:
-        client, peer = "http://127.0.0.1:{port}", "http://127.0.0.1:{peer}"
-        command: list[str | Path] = [debian_binary("etcd-server", "etcd"), "--data-dir"]
-        command += ["{data}/db", "--initial-cluster", f"default={peer}"]
-        for option, url in (("client", client), ("peer", peer)):
+    def __init__(
+        self, data: Path, name: str = "default", members: dict[str, int] | None = None
+    ) -> None:
+        members = members or {name: free_port()}
+        peers = {one: f"http://127.0.0.1:{port}" for one, port in members.items()}
+        client = "http://127.0.0.1:{port}"
+        command: list[str | Path] = [debian_binary("etcd-server", "etcd"), "--name", name]
+        command += ["--data-dir", "{data}/db", "--initial-cluster"]
+        command += [",".join(f"{one}={url}" for one, url in peers.items())]
+        for option, url in (("client", client), ("peer", peers[name])):
             command += [f"--listen-{option}-urls", url]
-        command += ["--advertise-client-urls", client, "--initial-advertise-peer-urls", peer]
-        super().__init__(command, data, ports=["peer"])
+        command += ["--advertise-client-urls", client]
+        command += ["--initial-advertise-peer-urls", peers[name]]
+        super().__init__(command, data)
         self.token = ""
 
     def ask(self, path: str, **request: Any) -> dict[str, Any]:
@@ -53,7 +60,7 @@ class Etcd(Server):
     def up(self) -> Etcd:
         """Start it and wait until it serves."""
         self.start()
-        wait_until(lambda: httpx.get(self.url + "/health").status_code == 200, 20)
+        wait_until(lambda: _is_healthy(self), 20)
         return self
 
     def entry(self, key: str = KEY) -> dict[str, Any] | None:
@@ -495,6 +502,37 @@ def test_another_member_is_asked_when_the_first_is_away(
     entered(etcd)
     assert plugin.stop() == 0
     assert etcd.entry() is None
+
+
+def test_a_cluster_may_lose_the_member_that_is_asked(
+    run_plugin: RunPlugin, vllm: VllmStub, tmp_path: Path
+) -> None:
+    """Three members, one of them killed: the entry stays what it was, with the same lease."""
+    ports = {name: free_port() for name in ("a", "b", "c")}
+    members = [Etcd(tmp_path / name, name, ports) for name in ports]
+    with contextlib.ExitStack() as stack:
+        for member in members:
+            stack.callback(member.stop)
+            member.start()
+        for member in members:
+            wait_until(lambda m=member: _is_healthy(m), 30)
+        target = {"url": members[0].url, "other_urls": [m.url for m in members[1:]], "ttl": 10}
+        plugin = run_plugin(ENTRY, settings=settings_for(vllm, etcd=target))
+        first = entered(members[1])
+        members[0].stop()
+        time.sleep(10 + 3)  # more than the lease's time
+        last = members[1].entry()
+        assert last is not None
+        assert (last["lease"], last["version"]) == (first["lease"], "1")
+        assert plugin.stop() == 0
+        assert members[1].entry() is None
+
+
+def _is_healthy(member: Etcd) -> bool:
+    try:
+        return httpx.get(member.url + "/health", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def test_malformed_settings_are_said_with_their_full_keys(start: RunPlugin, etcd: Etcd) -> None:
