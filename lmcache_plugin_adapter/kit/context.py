@@ -58,6 +58,7 @@ class Context:
         config_file: str | None = None,
         config_text: str | None = None,
         path: str = "",
+        ending_file: str | None = None,
     ) -> None:
         self.role = role
         self.worker_id = worker_id
@@ -71,6 +72,7 @@ class Context:
         self._config_file = config_file
         self._config_text = config_text
         self._path = path
+        self._ending_file = ending_file
 
     @classmethod
     def from_environ(
@@ -118,7 +120,25 @@ class Context:
             config_file=text("CONFIG_FILE"),
             config_text=text("CONFIG"),
             path=path,
+            ending_file=text("ENDING_FILE"),
         )
+
+    @property
+    def ending(self) -> str:
+        """Why the plugin is to end, once it was asked to: the supervisor's one word.
+
+        ``closing``: the engine ends in order; ``failed``: an exception ends it;
+        ``died``: its process has ended without a word; ``replaced``: it became
+        another program; ``told``: the supervisor got a signal. Empty: only this
+        plugin is to end, or nothing is known.
+        """
+        if not self._ending_file:
+            return ""
+        try:
+            with open(self._ending_file, encoding="ascii", errors="replace") as file:
+                return file.read(64).strip()
+        except OSError:
+            return ""
 
     @property
     def label(self) -> str:

@@ -189,3 +189,13 @@ def test_a_real_plugin_has_it(run_plugin: Any, tmp_path: Path) -> None:
         "label": "worker 2",
     }
     assert second == [64, {"deep": {"a": [1]}}]
+
+
+def test_why_it_ends_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
+    """Before, there is nothing to read; nor where no file is named."""
+    path = tmp_path / "ending"
+    ctx = read({**FULL, "LMCACHE_RUNTIME_PLUGIN_ENDING_FILE": str(path)})
+    assert ctx.ending == ""
+    path.write_text("died\n")
+    assert ctx.ending == "died"
+    assert read(FULL).ending == ""

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from .cgroup import OomKills
 
-ENDING_FILE = "LMCACHE_RUNTIME_PLUGIN_ENDING_FILE"
-
 _DIED, _FAILED = "died", "failed"
-_WORD_BYTES = 64
 
 
 class Autopsy:
@@ -26,7 +21,7 @@ class Autopsy:
         """Say what is known of the death, to go on after "engine process 4711".
 
         Args:
-            word: What :func:`ending` has returned.
+            word: The context's ``ending``.
         """
         how = "was ended by an exception." if word == _FAILED else "has ended without closing."
         killed = self._kills.since()
@@ -43,19 +38,7 @@ def has_died(word: str, alive: bool) -> bool:
     (no runtime directory; a stop of this plugin alone), an engine process that is gone has died.
 
     Args:
-        word: What :func:`ending` has returned.
+        word: The context's ``ending``.
         alive: Whether the engine process lives.
     """
     return word in (_DIED, _FAILED) if word else not alive
-
-
-def ending() -> str:
-    """Return why plugins are to end, in the supervisor's one word; empty if it says nothing."""
-    path = os.environ.get(ENDING_FILE)
-    if not path:
-        return ""
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read(_WORD_BYTES).strip()
-    except OSError:
-        return ""

@@ -9,7 +9,7 @@ from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.engine_health import EngineHealth
 
 from .alerts import Alerts
-from .death import Autopsy, ending, has_died
+from .death import Autopsy, has_died
 from .delivery import Delivery
 from .measures import Meter
 from .rules import DIED, Change, Tracker
@@ -63,10 +63,10 @@ class Reporter:
     """
 
     def __init__(self, ctx: Context, stop: Stop, engine: int, plan: Plan) -> None:
+        self._ctx = ctx
         self._stop = stop
         self._engine = engine
         self._plan = plan
-        self._label = ctx.label
         self._state = ""
         """What was found of the engine's state when it was last looked at."""
         settings = plan.settings
@@ -84,7 +84,7 @@ class Reporter:
         places = ", ".join(f"'{delivery.target.shown}'" for delivery in self._deliveries)
         count = len(self._trackers)
         kit.info(
-            f"Watching engine process {self._engine} ({self._label}) by "
+            f"Watching engine process {self._engine} ({self._ctx.label}) by "
             f"{count} {'rule' if count == 1 else 'rules'}; alerts go to {places}"
         )
         if settings.engine_died and self._meter.alive:
@@ -97,7 +97,7 @@ class Reporter:
                 self._stop.wait(_WORD_OF_END)
                 break
             self._look()
-        word = ending()
+        word = self._ctx.ending
         self._end(has_died(word, self._meter.alive), word)
         return 0
 
