@@ -332,6 +332,18 @@ def test_long_lines_are_cut(log: Path) -> None:
     assert follower.texts(final=True) == ["d" * 256 + " … [199,744 bytes cut]"]
 
 
+def test_no_character_is_cut(log: Path) -> None:
+    """The line ends before the one that does not fit."""
+    for text in ("ä", "€", "🙂"):
+        for shift in range(4):
+            append(log, "x" * shift + text * 200)
+    follower = Follower(log, max_line=256)
+    texts = follower.texts()
+    assert len(texts) == 12
+    for text in texts:
+        assert set(text.partition(" …")[0]) <= set("xä€🙂")
+
+
 def test_patterns(tmp_path: Path) -> None:
     """Files that match, also later ones; not what rotation left, and no pipes."""
     for name in ("a.log", "b.log", "b.log.1", "c.log-20261122", "d.log.gz", "e.txt"):

@@ -22,6 +22,7 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip")
 
 _DATE = r"[.-]\d{4}-?\d{2}-?\d{2}[\dT:_-]*"
 _SUFFIX = re.compile(rf"(?:\.\d{{1,4}}|{_DATE})$")
+_NUMBER = re.compile(r"[0-9]{1,4}")
 _DATED = re.compile(_DATE)
 
 
@@ -35,14 +36,16 @@ class Sibling:
 
     Args:
         fd: Its descriptor.
-        rotated: Whether its name says so.
+        number: What rotation has put behind its name: the higher, the older; 0 for none.
+        rotated: Whether its name is that of a rotated file.
     """
 
-    def __init__(self, fd: int, *, rotated: bool) -> None:
+    def __init__(self, fd: int, number: int, *, rotated: bool) -> None:
         found = os.fstat(fd)
         self.fd = fd
         self.key = (found.st_dev, found.st_ino)
         self.mtime = found.st_mtime_ns
+        self.age = (-found.st_mtime_ns, number)
         self.size = found.st_size
         self.rotated = rotated
 
@@ -127,8 +130,11 @@ def siblings(path: str) -> Iterator[list[Sibling]]:
             with contextlib.suppress(OSError):
                 fd = open_log(os.path.join(directory, name))
                 if fd is not None:
-                    files.append(Sibling(fd, rotated=_is_rotated(name, base, stem, extension)))
-        yield sorted(files, key=lambda file: file.mtime)
+                    suffix = name.rpartition(".")[2]
+                    number = int(suffix) if _NUMBER.fullmatch(suffix) else 0
+                    rotated = _is_rotated(name, base, stem, extension)
+                    files.append(Sibling(fd, number, rotated=rotated))
+        yield sorted(files, key=lambda file: file.age, reverse=True)
     finally:
         for file in files:
             os.close(file.fd)

@@ -71,6 +71,18 @@ def digest_of(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
+def whole_characters(raw: bytes) -> bytes:
+    """Return UTF-8 without a last character that is not complete."""
+    for back in range(1, min(len(raw), 3) + 1):
+        byte = raw[-back]
+        if byte >= 0xC0:  # the first byte of a character
+            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return raw[:-back] if needed > back else raw
+        if byte < 0x80:
+            break
+    return raw
+
+
 class Segment:
     """An open log file, and how far it was read and delivered.
 
@@ -260,8 +272,9 @@ class Segment:
         length = end - self.offset - (1 if end > self._scan + len(raw) else 0)
         if self._long:
             raw, self._long = self._long, b""
-        raw = raw[: self._max_line]
-        cut = max(length - len(raw), 0)
+        if length > self._max_line:
+            raw = whole_characters(raw[: self._max_line])
+        cut = length - len(raw)
         self.offset = self._scan = end
         return Line(raw, end, cut)
 
