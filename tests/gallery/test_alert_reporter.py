@@ -516,3 +516,28 @@ def test_two_targets_of_a_kind_are_both_told(
         assert second.wait_for("ManyThreads")["fingerprint"] == first["fingerprint"]
         end_in_order(engine)
         assert alertmanager.alerts() == second.alerts() == {}
+
+
+def test_what_has_resolved_is_told_to_an_alertmanager_again(start: Start) -> None:
+    """It may have been restarted before it notified anybody; the end stays what it was."""
+    ends: list[tuple[bool, str]] = []
+
+    def take(alerts: list[dict[str, Any]]) -> None:
+        for alert in alerts:
+            assert set(alert) == {"labels", "annotations", "startsAt", "endsAt"}
+            if alert["labels"]["alertname"] == "ManyThreads":
+                resolved = moment(alert["endsAt"]).timestamp() <= time.time()
+                ends.append((resolved, alert["endsAt"]))
+
+    with Receiver(take) as receiver:
+        engine = start(alertmanagers=[{"url": receiver.url, "resend": 1}], rules=[THREADS])
+        wait_started(engine)
+        engine.do(MORE_THREADS)
+        wait_until(lambda: len(ends) >= 2)
+        engine.do(FEWER_THREADS)
+        wait_until(lambda: [resolved for resolved, _ in ends].count(True) >= 3)
+        end_in_order(engine)
+        assert {path for path, _ in receiver.requests} == {"/api/v2/alerts"}
+    fired = [end for resolved, end in ends if not resolved]
+    assert fired == sorted(set(fired))  # each time further ahead
+    assert len({end for resolved, end in ends if resolved}) == 1
