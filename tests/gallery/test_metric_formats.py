@@ -374,7 +374,7 @@ def test_what_was_only_partly_taken_is_read_from_the_answer() -> None:
     answer.partial_success.rejected_data_points = 3
     answer.partial_success.error_message = "too old"
     raw = answer.SerializeToString()
-    assert otlp().partly_refused(Answer(200, "OK", "", raw)) == "3 points refused: too old"
+    assert otlp().partly_refused(Answer(200, "OK", "", raw)) == (3, "too old")
     assert otlp().partly_refused(Answer(200, "OK", "", b"")) is None
     assert otlp().partly_refused(Answer(200, "OK", "{}", b"{}")) is None
 

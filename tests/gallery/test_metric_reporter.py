@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -94,15 +95,14 @@ def test_a_reading_without_an_end_is_over_when_its_time_is(run: Any, gate: Gate)
                 connection, _ = listener.accept()
             except OSError:
                 return
-            try:
+            with connection, contextlib.suppress(OSError):
                 connection.recv(4096)
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
                 while not ending.wait(0.05):
                     connection.sendall(b"#")
-            except OSError:
-                connection.close()
 
-    threading.Thread(target=dribble, daemon=True).start()
+    thread = threading.Thread(target=dribble, daemon=True)
+    thread.start()
     try:
         plugin = run(
             {**push_to(gate), "scrape_timeout": 0.5},
@@ -115,6 +115,8 @@ def test_a_reading_without_an_end_is_over_when_its_time_is(run: Any, gate: Gate)
         assert plugin.stop() == 0
     finally:
         ending.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
         listener.close()
 
 
@@ -228,7 +230,8 @@ def test_a_unix_socket_is_read_and_told_in_the_instance(
                 head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
                 connection.sendall(head + body)
 
-    threading.Thread(target=serve, daemon=True).start()
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
     config = {
         "internal_api_server_enabled": True,
         "internal_api_server_socket_path_prefix": str(tmp_path / "api"),
@@ -237,6 +240,8 @@ def test_a_unix_socket_is_read_and_told_in_the_instance(
     wait_until(lambda: gate.accepted and "over_unix" in text(gate), 20, "values")
     assert ":api_7000" in text(gate)
     assert plugin.stop() == 0
+    listener.shutdown(socket.SHUT_RDWR)
+    thread.join(10)
     listener.close()
 
 

@@ -49,8 +49,8 @@ class Kind(Protocol):
     def try_again(self, answer: Answer) -> bool:
         """Tell whether the same request may be accepted later."""
 
-    def partly_refused(self, answer: Answer) -> str | None:
-        """Return what an answer that accepts a request says it has not taken."""
+    def partly_refused(self, answer: Answer) -> tuple[int, str] | None:
+        """Return how much of a request that is accepted was not taken, and why; None: all was."""
 
 
 class Lane(threading.Thread):
@@ -159,8 +159,11 @@ class Lane(threading.Thread):
             return True
         partly = kind.partly_refused(answer)
         if partly is not None:
+            refused, why = partly
+            self.lost += refused
             self._refusing.happened(
-                lambda n: f"Target {self._where} took only a part{times(n)}: {partly}"
+                lambda n: f"Target {self._where} took only a part: {n} points refused: {why}",
+                refused,
             )
         elif self._refusing.over() is not None:
             kit.info(f"Target {self._where} accepts what it is sent again")

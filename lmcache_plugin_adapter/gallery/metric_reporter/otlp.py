@@ -84,7 +84,7 @@ class OtlpKind:
         """Those four only, by the protocol."""
         return answer.status in _AGAIN
 
-    def partly_refused(self, answer: Answer) -> str | None:
+    def partly_refused(self, answer: Answer) -> tuple[int, str] | None:
         """Return what ``partial_success`` of an answer says."""
         try:
             partly = ExportMetricsServiceResponse.FromString(answer.raw).partial_success
@@ -93,7 +93,7 @@ class OtlpKind:
         if not partly.rejected_data_points and not partly.error_message:
             return None
         message = " ".join(partly.error_message.split())
-        return f"{partly.rejected_data_points} points refused: {message or 'no reason given'}"
+        return partly.rejected_data_points, message or "no reason given"
 
     def _metrics(self, family: Family, time_ms: int) -> Iterable[Metric]:
         """Return a family as metrics, named as their samples are."""

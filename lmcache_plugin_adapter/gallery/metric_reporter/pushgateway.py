@@ -49,7 +49,10 @@ class PushgatewayKind:
         """As everywhere: it may be a proxy that answers."""
         return answer.transient
 
-    def partly_refused(self, answer: Answer) -> str | None:  # noqa: ARG002 - the kinds' protocol
+    def partly_refused(
+        self,
+        answer: Answer,  # noqa: ARG002 - the kinds' protocol
+    ) -> tuple[int, str] | None:
         """A push is taken as a whole or not at all."""
         return None
 

@@ -79,7 +79,10 @@ class RemoteWriteKind:
         """429 and 5xx, by the protocol; a 4xx is the same the next time."""
         return answer.transient
 
-    def partly_refused(self, answer: Answer) -> str | None:  # noqa: ARG002 - the kinds' protocol
+    def partly_refused(
+        self,
+        answer: Answer,  # noqa: ARG002 - the kinds' protocol
+    ) -> tuple[int, str] | None:
         """Version 1.0 knows nothing of the kind."""
         return None
 
