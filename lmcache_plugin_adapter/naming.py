@@ -210,7 +210,7 @@ def _without_role(stem: str, extension: str, words: list[str]) -> NotAPlugin:
             stem,
             "no-role",
             "its name starts with no role (scheduler, worker, all or server)",
-            f"all_{stem}{extension}",
+            f"all_{stem.lstrip('.')}{extension}",
             in_lmcache,
         )
     role, rest = meant
