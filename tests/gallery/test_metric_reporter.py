@@ -10,16 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import msgspec
 import pytest
 from harness import wait_until
 from metric_stubs import EngineMetrics, Gate
 from servers import free_port
 
-from lmcache_plugin_adapter.gallery.metric_reporter.buffer import Buffer, Parcel
 from lmcache_plugin_adapter.gallery.metric_reporter.settings import MetricReporter
 from lmcache_plugin_adapter.gallery.metric_reporter.source import choose, shared_with_worker
-from lmcache_plugin_adapter.gallery.metric_reporter.trouble import Trouble
 from lmcache_plugin_adapter.kit import Context
 
 PLUGIN = "lmcache_plugin_adapter.gallery.metric_reporter:main"
@@ -323,87 +320,3 @@ def test_dropped_metrics_are_not_sent(run: Any, gate: Gate) -> None:
     wait_until(lambda: gate.accepted and "looks_total" in text(gate), 20, "values")
     assert "lmcache:seconds" not in text(gate)
     assert plugin.stop() == 0
-
-
-# --- the parts ---------------------------------------------------------------------
-
-
-class Clock:
-    """A clock that is set."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        """Tell the time."""
-        return self.now
-
-
-def parcel(samples: int, born: float = 1000.0, name: str = "") -> Parcel:
-    """Return a request."""
-    return Parcel(name.encode(), samples, born)
-
-
-def test_a_buffer_gives_up_its_oldest_by_samples_and_by_age() -> None:
-    """And counts them."""
-    clock = Clock()
-    buffer = Buffer(samples=100, seconds=60, clock=clock)
-    for number in range(5):
-        buffer.put(parcel(30, clock.now, str(number)))
-        clock.now += 1
-    assert buffer.samples == 90
-    assert buffer.dropped() == 60
-    taken = buffer.take(0)
-    assert taken is not None
-    assert taken.body == b"2"
-    buffer.put_back(taken)
-    assert buffer.dropped() == 0
-    clock.now = 1063.5
-    assert buffer.dropped() == 60
-    taken = buffer.take(0)
-    assert taken is not None
-    assert taken.body == b"4"
-    buffer.put(parcel(90, clock.now))
-    buffer.put_back(taken)  # there is no room for it any more
-    assert buffer.dropped() == 30
-    assert buffer.samples == 90
-
-
-def test_a_buffer_of_the_latest_keeps_that_only_and_calls_it_no_loss() -> None:
-    """For a Pushgateway."""
-    buffer = Buffer(samples=1, seconds=float("inf"), latest_only=True)
-    first = parcel(10, name="a")
-    buffer.put(first)
-    buffer.put(parcel(10, name="b"))
-    buffer.put_back(first)
-    taken = buffer.take(0)
-    assert taken is not None
-    assert taken.body == b"b"
-    assert buffer.take(0) is None
-    assert buffer.dropped() == 0
-
-
-def test_trouble_is_said_at_once_then_once_a_period_with_its_count() -> None:
-    """Until it is over."""
-    clock = Clock()
-    said: list[str] = []
-    trouble = Trouble(60, said.append, clock)
-    for _ in range(5):
-        trouble.happened(lambda n: f"{n} of them")
-        clock.now += 10
-    assert said == ["1 of them"]
-    clock.now += 10
-    trouble.remind()
-    assert said == ["1 of them", "4 of them"]
-    assert trouble.over() == 60.0
-    assert trouble.over() is None
-    trouble.happened(lambda n: f"{n} again")
-    assert said[-1] == "1 again"
-
-
-def test_all_settings_have_a_meaning() -> None:
-    """The page is made of them."""
-    schema = msgspec.json.schema(MetricReporter)
-    for struct in schema["$defs"].values():
-        for name, field in struct["properties"].items():
-            assert field.get("description"), name
