@@ -84,6 +84,16 @@ def test_kills_for_lack_of_memory_are_counted(tmp_path: Path) -> None:
     assert kills.since() == 1
 
 
+def test_kills_are_counted_by_version_1_too(tmp_path: Path) -> None:
+    """Where both versions are mounted, the one that has the memory controller counts."""
+    write(tmp_path, "proc/7/cgroup", "4:memory:/docker/abc\n0::/\n")
+    place = "sys/fs/cgroup/memory/docker/abc/memory.oom_control"
+    write(tmp_path, place, "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n")
+    kills = OomKills(7, str(tmp_path))
+    write(tmp_path, place, "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+    assert kills.since() == 2
+
+
 class Nvml(types.ModuleType):
     """An NVML with two GPUs: the process is on the second."""
 

@@ -541,3 +541,55 @@ def test_what_has_resolved_is_told_to_an_alertmanager_again(start: Start) -> Non
     fired = [end for resolved, end in ends if not resolved]
     assert fired == sorted(set(fired))  # each time further ahead
     assert len({end for resolved, end in ends if resolved}) == 1
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Iterator[Path]:
+    """A group of processes that may use 300 MiB of memory, as a container is."""
+    place = next(
+        (
+            path
+            for line in Path("/proc/self/cgroup").read_text().splitlines()
+            for _, controllers, own in [line.split(":", 2)]
+            for path in [
+                Path("/sys/fs/cgroup/memory" if controllers else "/sys/fs/cgroup") / own.strip("/")
+            ]
+            if controllers in ("", "memory") and list(path.glob("memory.limit_in_bytes"))
+        ),
+        None,
+    )
+    if place is None:
+        pytest.skip("no memory controller of version 1 to make a group in")
+    group = place / f"alert-reporter-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(300 << 20))
+    except OSError as error:
+        pytest.skip(f"cannot make a group with a memory limit: {error}")
+    yield group
+    wait_until(lambda: not (group / "cgroup.procs").read_text())
+    group.rmdir()
+
+
+def test_a_full_container_and_the_kernels_kill_are_told(
+    start: Start, hook: Receiver, container: Path
+) -> None:
+    """A real limit: an alert when it is near, and the cause of death when it is reached."""
+    rule = {"name": "Full", "measure": "container_memory_percent", "above": 70}
+    share = {"name": "Share", "measure": "memory_percent", "above": 60}
+    enter = f"import os; open('{container}/cgroup.procs', 'w').write(str(os.getpid()))"
+    engine = start(
+        webhooks=[{"url": hook.url}], rules=[rule, share], engine_options={"prelude": enter}
+    )
+    wait_started(engine)
+    engine.do("memory = bytearray(b'x') * (200 << 20)")
+    assert 70 < hook.wait_for("firing", "Full")["value"] < 100
+    assert 60 < hook.wait_for("firing", "Share")["value"] < 100
+    with contextlib.suppress(AssertionError):
+        engine.do("more = bytearray(b'x') * (200 << 20)")
+    died = hook.wait_for("firing", "EngineDied")
+    assert died["annotations"]["description"].endswith(
+        "Meanwhile the kernel killed 1 process of its container for lack of memory."
+    )
+    hook.wait_for("resolved", "Full")
+    wait_line(engine, "xited with code 0")

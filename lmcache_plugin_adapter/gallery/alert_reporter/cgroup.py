@@ -61,11 +61,17 @@ class OomKills:
         except OSError:
             groups = []
         for line in groups:
-            if line.startswith("0::"):
-                path = line.removeprefix("0::").strip("/")
-                places = (f"{root}/sys/fs/cgroup/{path}", f"{root}/sys/fs/cgroup")
-                files = [f"{place.rstrip('/')}/memory.events" for place in places]
-                self._file = next((file for file in files if os.path.exists(file)), "")
+            _, _, rest = line.partition(":")
+            controllers, _, path = rest.partition(":")
+            if not controllers:
+                mount, name = f"{root}/sys/fs/cgroup", "memory.events"
+            elif "memory" in controllers.split(","):
+                mount, name = f"{root}/sys/fs/cgroup/memory", "memory.oom_control"
+            else:
+                continue
+            own = f"{mount}/{path.strip('/')}".rstrip("/")
+            files = (f"{own}/{name}", f"{mount}/{name}")
+            self._file = next((file for file in files if os.path.exists(file)), self._file)
         self._before = self._count()
 
     def since(self) -> int:
