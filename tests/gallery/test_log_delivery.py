@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -337,3 +339,31 @@ def test_a_target_that_is_back_when_the_engine_ends(site: Site) -> None:
     site.target.start()
     assert plugin.stop() == 0
     assert site.numbers() == list(range(10))
+
+
+def test_everything_at_once(site: Site) -> None:
+    """Target and plugin killed and stopped, logs rotated, for some time: nothing is lost."""
+    plugin = site.run(restart="always")
+    rotations = 0
+    deeds = ["kill target", "kill plugin", "rotate", "start target", "kill plugin", "rotate"]
+    for deed in deeds * 3:
+        for _ in range(20):
+            site.write(20)
+            time.sleep(0.04)  # the load
+        if deed == "kill target":
+            site.target.stop()
+        elif deed == "start target":
+            site.target.start()
+        elif deed == "rotate":
+            rotations += 1
+            site.log.rename(f"{site.log}.{100 - rotations}")
+        elif plugin.returncode is None and plugin.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(plugin.pid, signal.SIGKILL)
+    site.wait_all(60)
+    wait_until(lambda: plugin.returncode is None, 40)
+    plugin.stop()
+    starts = sum("Started, pid" in line.text for line in plugin.reports)
+    print(f"{site.kind}: {starts} starts, {site.duplicates()} of {site.written} twice")
+    killed = 9  # each may cost a batch
+    assert site.duplicates() <= killed * 1000
