@@ -173,3 +173,13 @@ def pin(pids: Iterable[int], cpus: set[int], but: int = 0) -> None:
                     os.sched_setaffinity(thread, cpus)
                 except ProcessLookupError:
                     continue
+
+
+def count_in(log: Path, word: bytes) -> int:
+    """Return how often a word is in a file that may be large."""
+    total, rest = 0, b""
+    with log.open("rb") as file:
+        while chunk := file.read(1 << 24):
+            total += (rest + chunk).count(word)
+            rest = (rest + chunk)[1 - len(word) :]
+    return total

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.bench import Bench
 from benchmarks.figures import Sample, Samples, key
 from benchmarks.hosts import EVERYBODY, LMCACHE, OURS, Host
-from benchmarks.processes import LateError, cpu_seconds
+from benchmarks.processes import LateError, count_in, cpu_seconds
 from benchmarks.row import Row
 from benchmarks.table import Line, Target, several
 
@@ -69,7 +69,7 @@ def _drained(bench: Bench, host: Host) -> tuple[float, float, int]:
         time.sleep(0.005)
     took = time.monotonic() - began
     cpu = sum(map(cpu_seconds, ours)) - before
-    return took, cpu, LINES - _count(host.log)
+    return took, cpu, LINES - count_in(host.log, FILL)
 
 
 def _write(path: Path) -> None:
@@ -86,15 +86,6 @@ def _ended(log: Path, since: int) -> bool:
             return LAST in file.read()
     except FileNotFoundError:
         return False
-
-
-def _count(log: Path) -> int:
-    total, rest = 0, b""
-    with log.open("rb") as file:
-        while chunk := file.read(1 << 24):
-            total += (rest + chunk).count(FILL)
-            rest = (rest + chunk)[1 - len(FILL) :]
-    return total
 
 
 def lines(samples: Samples) -> Sequence[Line]:

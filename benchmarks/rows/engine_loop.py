@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from benchmarks.bench import Bench
 from benchmarks.figures import Sample, Samples, key, median, quantile
 from benchmarks.hosts import LAUNCHERS, LMCACHE, OURS, EngineHost
-from benchmarks.processes import marked, pin
+from benchmarks.processes import count_in, marked, pin
 from benchmarks.row import Row, SkipError
 from benchmarks.table import Line, Target, number, several
 
@@ -24,13 +24,14 @@ SECONDS = 9.0
 CONDITIONS = ("off", "null", "log")
 SETTINGS = {"rate_limit": False}
 
+LINE = b"x" * 99
 PRINTS = """\
 if {null}:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
 say_so()
-line = "x" * 99
+line = {line!r}
 rate = {rate}
 due = time.monotonic()
 while True:
@@ -53,7 +54,9 @@ HOW = (
     f"and one to `/dev/null`. Every {WINDOW:g} s both are stopped and one, the other or none goes "
     "on, so that all conditions share one process and the machine's drift. A figure is the "
     "engine's while the first plugin runs, in % of its while the second does (the floor: a busy "
-    "neighbour, nothing to log). Noise: the even windows of the floor against its odd ones."
+    "neighbour, nothing to log). A launcher that takes lines slowly holds the plugin back, which "
+    "then is less of a neighbour; how many lines were logged is shown. Noise: the even windows of "
+    "the floor against its odd ones."
 )
 
 
@@ -87,7 +90,7 @@ def _watched(
     plugins = bench.plugins(0)
     for condition in CONDITIONS[1:]:
         path = plugins.directory / f"all_{condition}.pid"
-        source = PRINTS.format(null=condition == "null", rate=rate)
+        source = PRINTS.format(null=condition == "null", rate=rate, line=LINE.decode())
         source = f"open({str(path)!r}, 'w').write(str(os.getpid()))\n{source}"
         plugins.add_python(f"all_{condition}.py", source)
     engine.launch(plugins, SETTINGS)
@@ -102,7 +105,9 @@ def _watched(
     engine.begin("steps", seconds=SECONDS, milliseconds=STEP_MS, cpu=cpu, into=str(times))
     windows = _toggled(pids)
     engine.answer()
-    return judged(array.array("d", times.read_bytes()), windows)
+    logging = sum(ended - began + SETTLING for name, began, ended in windows if name == "log")
+    found = judged(array.array("d", times.read_bytes()), windows)
+    return {**found, "logged": count_in(engine.log, LINE) / logging}
 
 
 def _toggled(pids: dict[str, int]) -> list[tuple[str, float, float]]:
@@ -174,6 +179,11 @@ def lines(samples: Samples) -> Sequence[Line]:
     }
     rates = " / ".join(RATES)
     found.append(Line(f"the floor: speed beside {rates} to `/dev/null`, % of undisturbed", floor))
+    logged = {
+        name: several([samples.median(name, rate, "logged") for rate in RATES])
+        for name in LAUNCHERS
+    }
+    found.append(Line(f"lines logged in a second, of {rates}", logged))
     noise = {}
     for name in (OURS, LMCACHE):
         spread = [
