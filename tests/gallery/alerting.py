@@ -20,6 +20,9 @@ import pytest
 from harness import Engine, wait_until
 from servers import Server, debian_binary, debian_directory
 
+Start = Callable[..., Engine]
+"""Starts an engine."""
+
 NAME = "all_alert_reporter"
 PLUGIN = """\
 import sys

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,20 +13,18 @@ from alerting import (
     MORE_THREADS,
     NAME,
     PASSWORD,
-    PLUGIN,
     THREADS,
     USER,
     RealAlertmanager,
     Receiver,
+    Start,
     check_webhook,
     end_in_order,
     lines,
     password_file,
-    settings_of,
     wait_line,
     wait_started,
 )
-from harness import Engine
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.alert_reporter.measures import MEASURES
@@ -193,19 +190,9 @@ def test_secrets_are_not_shown_in_complaints(capsys: pytest.CaptureFixture[str])
     assert "hunter" not in repr(found)
 
 
-Start = Callable[..., Engine]
-
-
-@pytest.fixture
-def start(engine: Start, plugin: Callable[..., Path]) -> Start:
-    """Start an engine with the reporter; keywords are the reporter's settings."""
-    plugin(f"{NAME}.py", PLUGIN)
-    return lambda **settings: engine(settings_of(**settings))
-
-
-def test_a_reporter_with_nowhere_to_send_to_gives_up(start: Start) -> None:
+def test_a_reporter_with_nowhere_to_send_to_gives_up(start_reporter: Start) -> None:
     """It says what to add, and is not started again."""
-    engine = start(alertmanagers=[{"url": "alertmanager:9093"}])
+    engine = start_reporter(alertmanagers=[{"url": "alertmanager:9093"}])
     wait_line(engine, "Exited with code 125")
     text = lines(engine)
     assert f"ERROR: Cannot use setting '{KEY}.alertmanagers[0].url'" in text
@@ -214,10 +201,10 @@ def test_a_reporter_with_nowhere_to_send_to_gives_up(start: Start) -> None:
     engine.close()
 
 
-def test_a_malformed_rule_of_a_real_run_does_not_touch_the_others(start: Start) -> None:
+def test_a_malformed_rule_of_a_real_run_does_not_touch_the_others(start_reporter: Start) -> None:
     """The complaint is in the engine's log, and the good rule fires."""
     with Receiver(check_webhook) as hook:
-        engine = start(webhooks=[{"url": hook.url}], rules=[{"name": "Bad"}, THREADS])
+        engine = start_reporter(webhooks=[{"url": hook.url}], rules=[{"name": "Bad"}, THREADS])
         wait_started(engine)
         engine.do(MORE_THREADS)
         hook.wait_for("firing", "ManyThreads")
@@ -225,14 +212,14 @@ def test_a_malformed_rule_of_a_real_run_does_not_touch_the_others(start: Start) 
 
 
 def test_wrong_credentials_are_said_and_right_ones_are_picked_up(
-    start: Start, tmp_path: Path
+    start_reporter: Start, tmp_path: Path
 ) -> None:
     """Alertmanager asks for a password: with the wrong one, one line; then the file is mended."""
     path = password_file(tmp_path, "wrong-password\n")
     with RealAlertmanager(tmp_path / "alertmanager", secured=True) as alertmanager:
         assert isinstance(alertmanager, RealAlertmanager)
         target = {"url": alertmanager.url, "username": USER, "password_file": path}
-        engine = start(alertmanagers=[target], rules=[THREADS])
+        engine = start_reporter(alertmanagers=[target], rules=[THREADS])
         wait_started(engine)
         engine.do(MORE_THREADS)
         wait_line(engine, "WARNING: Cannot send alerts to .*HTTP 401 Unauthorized")
@@ -255,12 +242,12 @@ def test_wrong_credentials_are_said_and_right_ones_are_picked_up(
     ],
 )
 def test_a_webhook_that_refuses_for_now_is_asked_again(
-    start: Start, status: int, headers: dict[str, str], said: str
+    start_reporter: Start, status: int, headers: dict[str, str], said: str
 ) -> None:
     """With growing pauses, or after as long as it wants."""
     with Receiver(check_webhook) as hook:
         hook.status, hook.headers = status, headers
-        engine = start(webhooks=[{"url": hook.url}], rules=[THREADS])
+        engine = start_reporter(webhooks=[{"url": hook.url}], rules=[THREADS])
         wait_started(engine)
         engine.do(MORE_THREADS)
         wait_line(engine, said)
@@ -270,11 +257,11 @@ def test_a_webhook_that_refuses_for_now_is_asked_again(
         assert len(hook.documents) == 2
 
 
-def test_what_a_webhook_cannot_understand_is_not_sent_again_at_once(start: Start) -> None:
+def test_what_a_webhook_cannot_understand_is_not_sent_again_at_once(start_reporter: Start) -> None:
     """HTTP 400 is about the content: one line, and the next news is sent all the same."""
     with Receiver(check_webhook) as hook:
         hook.status = 400
-        engine = start(webhooks=[{"url": hook.url}], rules=[THREADS])
+        engine = start_reporter(webhooks=[{"url": hook.url}], rules=[THREADS])
         wait_started(engine)
         engine.do(MORE_THREADS)
         wait_line(engine, r"ERROR: Alerts refused by '.*' \(ManyThreads\): HTTP 400")
@@ -283,10 +270,10 @@ def test_what_a_webhook_cannot_understand_is_not_sent_again_at_once(start: Start
         assert [document["status"] for document in hook.documents] == ["resolved"]
 
 
-def test_firing_alerts_are_repeated_to_a_webhook_that_wants_it(start: Start) -> None:
+def test_firing_alerts_are_repeated_to_a_webhook_that_wants_it(start_reporter: Start) -> None:
     """The document says that it is no news."""
     with Receiver(check_webhook) as hook:
-        engine = start(webhooks=[{"url": hook.url, "resend": 1}], rules=[THREADS])
+        engine = start_reporter(webhooks=[{"url": hook.url, "resend": 1}], rules=[THREADS])
         wait_started(engine)
         engine.do(MORE_THREADS)
         engine.wait_for(lambda: len(hook.documents) >= 3)
