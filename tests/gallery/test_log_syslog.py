@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -213,7 +214,7 @@ def test_tls_with_certificates_of_both(certificates: Path, run_tls: Callable[...
     [
         ({"ca_file": "other.pem"}, "its certificate: "),
         ({"server_name": "elsewhere.example"}, "its certificate: "),
-        ({"cert_file": None}, "cannot be reached: TLS: "),
+        ({"cert_file": None}, "cannot be reached: .*certificate"),
         ({"cert_file": "missing.pem"}, "cannot use cert_file"),
         ({"ca_file": "missing.pem"}, "cannot use ca_file"),
     ],
@@ -230,7 +231,7 @@ def test_bad_certificates(
             own[key] = str(certificates / own[key])
     try:
         plugin = run_tls(receiver.port, **own)
-        line = plugin.wait_for(reason)
+        line = plugin.wait_for(re.compile(reason))
         assert line.level == "warning"
         assert "cannot be reached" in line.text
         assert "tried again" in line.text

@@ -7,6 +7,7 @@ not read when it goes away end in a reset instead, and the batch is sent again.
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 import time
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 PORT, TLS_PORT = 514, 6514
 _PIECE = 65536
+_ENDED = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN})
 
 
 class Syslog:
@@ -64,7 +66,12 @@ class Syslog:
         except TimeoutError:
             raise UnavailableError(f"not confirmed within {timeout:g} s") from None
         except OSError as error:
-            raise UnavailableError(_words(error)) from None
+            reason = _words(error)
+            if error.errno in _ENDED:
+                reason = "it ended the connection before it had read everything"
+                if self._settings.tls and self._settings.cert_file is None:
+                    reason += ", or wants a certificate ('cert_file')"
+            raise UnavailableError(reason) from None
 
     def close(self) -> None:
         """No connection outlives a batch."""
