@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,36 @@ def test_tls_down_for_a_while(
         server.stop()
 
 
+def test_tls_killed_under_load(
+    tmp_path: Path, certificates: Path, run_tls: Callable[..., Any]
+) -> None:
+    """Rsyslog stopped with batches under way, killed, and started again: nothing is lost."""
+    server = Rsyslog(tmp_path / "rsyslog", certificates / "server.pem", certificates / "ca.pem")
+    server.start()
+    plugin = run_tls(server.port)
+    log = tmp_path / "vllm.log"
+    written = 100
+
+    def all_arrived() -> bool:
+        return len({got.text for got in server.records()}) == written
+
+    try:
+        for _ in range(6):
+            wait_until(all_arrived, 20)
+            server.server.pause()
+            for _ in range(10):
+                with log.open("a") as file:
+                    file.write("".join(f"{LINE}Number {written + n}\n" for n in range(50)))
+                written += 50
+                time.sleep(0.02)  # the load
+            server.stop()
+            server.start()
+        wait_until(all_arrived, 20)
+        assert plugin.stop() == 0
+    finally:
+        server.stop()
+
+
 def test_tls_with_certificates_of_both(certificates: Path, run_tls: Callable[..., Any]) -> None:
     """A strict receiver, which wants the client's certificate, too; by another name."""
     receiver = TlsSyslog(certificates / "server.pem", certificates / "ca.pem")
@@ -238,6 +269,7 @@ def test_bad_certificates(
         wait_until(lambda: receiver.connections != 1, 5)
         assert plugin.stop() == 0
         assert receiver.records() == []
+        plugin.wait_for("100 records and 0 bytes that were not read wait for the next start")
     finally:
         receiver.stop()
 

@@ -7,6 +7,7 @@ not read when it goes away end in a reset instead, and the batch is sent again.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import ssl
@@ -67,7 +68,7 @@ class Syslog:
             raise UnavailableError(f"not confirmed within {timeout:g} s") from None
         except OSError as error:
             reason = _words(error)
-            if error.errno in _ENDED:
+            if error.errno in _ENDED or isinstance(error, ssl.SSLEOFError):
                 reason = "it ended the connection before it had read everything"
                 if self._settings.tls and self._settings.cert_file is None:
                     reason += ", or wants a certificate ('cert_file')"
@@ -119,14 +120,10 @@ class Syslog:
         """
         connection.settimeout(_left(deadline))
         if isinstance(connection, ssl.SSLSocket):
-            try:
+            # A server may end the connection without TLS's own farewell. Whether it did so in
+            # order, TCP tells below: after a reset there is nothing left to shut down.
+            with contextlib.suppress(ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 connection = connection.unwrap()
-            except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-                return  # it ended the connection without TLS's own farewell, but in order
-            except ssl.SSLError as error:
-                if "APPLICATION_DATA_AFTER_CLOSE_NOTIFY" not in str(error):
-                    raise
-                return
         connection.shutdown(socket.SHUT_WR)
         while True:
             connection.settimeout(_left(deadline))
