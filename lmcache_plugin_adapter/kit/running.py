@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def run(main: Callable[[Context, Stop], int | None]) -> int:
     """Call ``main`` and return the exit code.
 
-    Settings that it cannot work with end it with 125, "do not restart me";
-    any other exception is one line, its traceback for debugging, and code 1.
+    Settings that it cannot work with end it with 125, "do not restart me"; so
+    does a module that is not installed. Any other exception is one line, its
+    traceback for debugging, and code 1.
     Without an engine the line says how to try the plugin, and the code is 2.
 
     Args:
@@ -39,6 +40,12 @@ def run(main: Callable[[Context, Stop], int | None]) -> int:
         return 0
     except (SettingsError, ContextError) as wrong:
         error(f"{str(wrong)[:1].upper()}{str(wrong)[1:]}")
+        return NOT_AGAIN
+    except ModuleNotFoundError as missing:
+        from lmcache_plugin_adapter.run_installed import advice
+
+        module = getattr(main, "__module__", None) or "__main__"
+        error(advice(module, missing.name or str(missing)).removeprefix("<3>"))
         return NOT_AGAIN
     except Exception as failure:  # noqa: BLE001 - the last place to say it
         import traceback

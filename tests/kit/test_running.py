@@ -66,6 +66,16 @@ def test_a_configuration_that_cannot_be_read_ends_it_for_good() -> None:
     assert result.stdout.startswith("<3>Cannot read LMCACHE_RUNTIME_PLUGIN_CONFIG: ")
 
 
+def test_a_module_that_is_missing_ends_it_for_good() -> None:
+    """It will not be there after a restart either: one line says what to install, and where."""
+    result = run("import nowhere_to_be_found")
+    assert (result.returncode, result.stderr) == (125, "")
+    assert result.stdout == (
+        "<3>Cannot import the plugin: it needs 'nowhere_to_be_found': install that, or the extra "
+        f"of its package that brings it, with {sys.executable}\n"
+    )
+
+
 def test_another_exception_is_one_line_and_a_traceback_for_debugging() -> None:
     """Code 1: a failure, to be tried again."""
     result = run("int('x')")

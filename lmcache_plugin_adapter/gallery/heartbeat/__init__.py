@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from lmcache_plugin_adapter import kit
+
 __all__ = ["main"]
 
 
 def main() -> int:
     """Run the plugin; the entry point ``scheduler_heartbeat``."""
-    from lmcache_plugin_adapter import kit
+    return kit.run(_main)
 
-    from .program import run
 
-    return kit.run(run)
+def _main(ctx: kit.Context, stop: kit.Stop) -> int:
+    from .program import run  # here, where a library that is missing is one line
+
+    return run(ctx, stop)

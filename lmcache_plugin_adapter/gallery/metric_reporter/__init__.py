@@ -12,9 +12,13 @@ from lmcache_plugin_adapter import kit
 
 def main() -> int:
     """Run the plugin and return its exit code."""
-    from .reporter import report  # the libraries only where there is an engine to report on
+    return kit.run(_main)
 
-    return kit.run(report)
+
+def _main(ctx: kit.Context, stop: kit.Stop) -> int:
+    from .reporter import report  # here, where a library that is missing is one line
+
+    return report(ctx, stop)
 
 
 __all__ = ["main"]
