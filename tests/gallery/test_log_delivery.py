@@ -345,12 +345,16 @@ def test_everything_at_once(site: Site) -> None:
     """Target and plugin killed and stopped, logs rotated, for some time: nothing is lost."""
     plugin = site.run(restart="always")
     rotations = 0
-    deeds = ["kill target", "kill plugin", "rotate", "start target", "kill plugin", "rotate"]
+    deeds = ["pause target", "kill target", "kill plugin", "rotate", "start target"]
+    deeds += ["kill plugin", "rotate"]
     for deed in deeds * 3:
         for _ in range(20):
             site.write(20)
             time.sleep(0.04)  # the load
-        if deed == "kill target":
+        if deed == "pause target":
+            if site.kind == "syslog":
+                site.target.server.pause()
+        elif deed == "kill target":
             site.target.stop()
         elif deed == "start target":
             site.target.start()
