@@ -84,6 +84,9 @@ class Loop:
         before other threads are started, which would take the signal.
         """
         self._signal_callbacks[number] = callback
+        if number == signal.SIGCHLD:
+            # Ignored, as a starter may have left it, the kernel reaps children and sends nothing.
+            signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_BLOCK, {number})
         self._signals = signal_descriptor(self._signal_callbacks, self._signals)
         self.watch(self._signals, self._on_signals)

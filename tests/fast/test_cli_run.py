@@ -163,6 +163,20 @@ def test_nohup_and_background_jobs_ignore_what_their_shell_ignores(tmp_path: Pat
         assert running.stdout.count("Stopping") == 1
 
 
+def test_it_ends_where_its_starter_ignores_the_end_of_children(tmp_path: Path) -> None:
+    """The kernel would reap them unseen, and nothing would tell that the last one is gone."""
+    code = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    config = configuration(tmp_path, TELLS)
+    ignoring = (sys.executable, "-c", code)
+    with Running(tmp_path, "-c", config, "--for", "1", prefix=ignoring) as running:
+        assert running.wait() == 0
+        assert "no process is left" in running.stdout
+
+
 def test_a_reader_of_stdout_that_went_away_changes_nothing(tmp_path: Path) -> None:
     """``run | head -1`` must not end in a traceback, nor leave plugins behind."""
     config = configuration(tmp_path, TELLS)
