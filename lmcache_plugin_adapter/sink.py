@@ -154,10 +154,13 @@ class Writer:
             return False
         with self._lock:
             first = not self._queue
+            before = self._pending
             self._queue.append((target, data, lines))
             self._pending += len(data)
         if not self._started:
             self._write_ready()
+        elif before < _LOW_WATER <= self._pending:
+            self._wake()  # a burst that fills the queue is not waited for
         elif first:
             self._soon(self._wake)
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 
 import pytest
 from harness import wait_until
@@ -82,6 +83,21 @@ def test_full_queue_drops_and_counts_then_goes_on(pipe) -> None:
     writer.drain(2)
     assert not writer.congested
     assert writer.put(target, record, 1)
+
+
+def test_a_burst_wakes_the_writer_before_the_queue_is_full(tmp_path) -> None:
+    """All plugins that end at once are read in one turn of the loop: nothing of it is dropped."""
+    later: list[Callable[[], None]] = []
+    writer = Writer(lambda: None, later.append)
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        target = StreamTarget(file.fileno())
+        writer.put(target, b"first\n", 1)
+        later.pop()()
+        wait_until(lambda: path.stat().st_size == 6)
+        record = b"x" * 99_999 + b"\n"
+        assert all(writer.put(target, record, 1) for _ in range(5))
+        wait_until(lambda: path.stat().st_size > 6)
 
 
 def test_closed_reader_is_counted_not_raised(capfd) -> None:
