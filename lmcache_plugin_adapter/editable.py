@@ -41,6 +41,6 @@ def read_finders(files: Iterable[str]) -> dict[str, tuple[str, str]]:
                     found.setdefault(module, (path, file))
         except (OSError, ValueError, SyntaxError, MemoryError, RecursionError):
             continue
-        except (IndexError, AttributeError):  # no such line, or no table in it
+        except (IndexError, AttributeError, TypeError):  # no such line, or no table in it
             continue
     return found

@@ -236,9 +236,10 @@ def test_finders_of_editable_installations_are_read_and_not_run(tmp_path: Path) 
     finder("e", "MAPPING = 7\n")
     finder("f", "nothing\n")
     finder("g", b"MAPPING = {}\xff\n")
+    finder("i", "MAPPING = {[]: '/x'}\n")
     finder("h", "MAPPING = {'huge': '/x'}\n" + "#" * (1 << 18))
     packages = Packages([str(tmp_path)])
-    assert len(packages.finders) == 8
+    assert len(packages.finders) == 9
     assert {name: path for name, (path, _) in read_finders(sorted(packages.finders)).items()} == {
         "acme": "/src/acme",
         "other.sub": "/src/sub",
