@@ -196,7 +196,9 @@ def start_supervisor(
 
 def _failing() -> bool:
     """Tell whether an exception ends this process: one that is handled now, or got through."""
-    error = sys.exc_info()[1] or getattr(sys, "last_value", None)
+    error = sys.exc_info()[1]
+    if error is None and not hasattr(sys, "ps1"):  # at a prompt, the last one ended nothing
+        error = getattr(sys, "last_value", None)
     return isinstance(error, Exception)  # neither sys.exit nor Ctrl-C
 
 

@@ -111,6 +111,16 @@ def test_a_child_of_multiprocessing_that_returns_closes(
     one.do("child.join()")
 
 
+def test_an_error_at_a_prompt_is_none_of_the_engine(
+    begin: Callable[[], Engine], word: Path
+) -> None:
+    """In a notebook an earlier cell may have failed: that did not end the engine."""
+    one = begin()
+    one.do("import sys; sys.ps1 = '> '; sys.last_value = ValueError('of an earlier cell')")
+    one.close()
+    assert said(word) == "closing"
+
+
 def test_a_supervisor_that_is_told_to_stop_says_so(begin: Callable[[], Engine], word: Path) -> None:
     """As systemd does with all processes of a unit."""
     one = begin()
