@@ -138,7 +138,7 @@ def examine(request: Request, config: StandInConfig | ServerConfig) -> Report:
         entries = scan(locations, progress, skip, sys.path)
         path = plugin_path(sys.executable, os.environ.get("PATH"))
         planner = Planner(entries, settings, sys.executable, path, progress)
-        found = [*entries.problems, *planner.unknown_settings(), *unnamed(locations)]
+        found = [*entries.problems, *planner.unknown_settings(), *unnamed({*locations} - skip)]
         return planner.check(fleet), found
 
     try:

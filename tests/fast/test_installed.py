@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,10 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from installed_packages import GROUP, write_modules, write_package
 
-from lmcache_plugin_adapter import run_installed
+from lmcache_plugin_adapter import cli_check, run_installed
+from lmcache_plugin_adapter.cli_config import read_config
 from lmcache_plugin_adapter.discovery import scan
 from lmcache_plugin_adapter.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.installed import GALLERY, RUNNER, module_files, read_reference
+from lmcache_plugin_adapter.patience import patiently
 from lmcache_plugin_adapter.plan import Plan, make_plan
 from lmcache_plugin_adapter.planner import encode_plugin
 from lmcache_plugin_adapter.settings import read_settings
@@ -415,6 +419,30 @@ def test_check_json_shows_where_it_comes_from(site: Path, check: Callable[..., s
     assert (file["path"], file["location"]) == ("pkg:worker_x", "pkg:worker_x")
     assert (file["name"], file["status"]) == ("worker_x", "runs")
     assert [process["role"] for process in file["runs_on"]] == ["worker"]
+
+
+def test_check_goes_on_where_their_directory_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever names two of them waits for each, and not for what else is installed."""
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if path == "/hung":
+            time.sleep(60)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(sys, "path", [*sys.path, "/hung"])
+    monkeypatch.setattr(cli_check, "patiently", partial(patiently, patience=0.5))
+    write_modules(tmp_path, {"all_x.py": "pass\n"})
+    config = tmp_path / "lmcache.yaml"
+    locations = ["pkg:all_x", "pkg:all_y", str(tmp_path / "all_x.py")]
+    config.write_text(json.dumps({"runtime_plugin_locations": locations}))
+    report = cli_check.examine(cli_check.Request(str(config)), read_config(str(config)))
+    assert [(file.path, file.status) for file in report.files] == [(locations[2], "runs")]
+    waited = [problem.text for problem in report.problems if "not answer" in problem.text]
+    assert len(waited) == 2
 
 
 def test_check_fails_where_one_is_refused(site: Path, check: Callable[..., str]) -> None:
