@@ -228,7 +228,9 @@ def _location(value: object, environ: Mapping[str, str]) -> str:
         raise LocationError("it contains a NUL character")
     if not text:
         raise LocationError("it is empty once its variables are expanded")
-    return _tidy(text)
+    tidy = _tidy(text)
+    # A path that begins like an installed plugin is told from one by its "./".
+    return f"./{tidy}" if is_installed(tidy) and not is_installed(text) else tidy
 
 
 def _tidy(path: str) -> str:

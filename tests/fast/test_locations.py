@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         (["[/a]"], None, ["[/a]"]),
         (["/a b", " /c"], None, ["/a b", " /c"]),
         (["pkg:x", "pkg:x", "pkg:~/$y"], None, ["pkg:x", "pkg:~/$y"]),
+        (["./pkg:x", ".//pkg:x/", "pkg:x"], None, ["./pkg:x", "pkg:x"]),
     ],
 )
 def test_locations_are_merged_in_order(raw: object, own: object, merged: list[str]) -> None:
