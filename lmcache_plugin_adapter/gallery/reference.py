@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import msgspec
 
-from lmcache_plugin_adapter.kit.accepted import accepted
+from lmcache_plugin_adapter.kit.accepted import accepted, show_number
 
 from .target import HttpTarget
 
@@ -158,7 +158,7 @@ def _default(field: Any) -> str:
     if isinstance(value, msgspec.Struct):
         return "see below"
     if isinstance(value, float):
-        return f"`{value:g}`" if value < 1e6 else f"`{value:.0f}`"
+        return f"`{show_number(value)}`"
     if isinstance(value, str):
         return f"`{value}`" if value else "empty"
     return f"`{msgspec.json.encode(value).decode()}`"

@@ -25,6 +25,11 @@ def choices(kind: Any) -> tuple[str, ...]:
     return tuple(word for part in parts for word in _choices(_plain(part)))
 
 
+def show_number(number: float) -> str:
+    """Return a number as people write it: ``0.5``, ``10``, ``2592000``."""
+    return f"{number:.15g}"
+
+
 def _words(info: msgspec.inspect.Type) -> str:
     if isinstance(info, msgspec.inspect.Metadata) and "accepted" in (info.extra or {}):
         return str((info.extra or {})["accepted"])
@@ -73,7 +78,7 @@ def _choices(info: msgspec.inspect.Type) -> tuple[str, ...]:
 
 def _limits(info: msgspec.inspect.IntType | msgspec.inspect.FloatType) -> str:
     if info.ge is not None and info.le is not None:
-        text = f" from {info.ge:g} to {info.le:g}"
+        text = f" from {show_number(info.ge)} to {show_number(info.le)}"
     else:
         bounds = (
             ("above", info.gt),
@@ -81,9 +86,11 @@ def _limits(info: msgspec.inspect.IntType | msgspec.inspect.FloatType) -> str:
             ("below", info.lt),
             ("of at most", info.le),
         )
-        told = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+        told = [f"{word} {show_number(bound)}" for word, bound in bounds if bound is not None]
         text = f" {' and '.join(told)}".replace(" and of ", " and ") if told else ""
-    return text + ("" if info.multiple_of is None else f", a multiple of {info.multiple_of:g}")
+    return text + (
+        "" if info.multiple_of is None else f", a multiple of {show_number(info.multiple_of)}"
+    )
 
 
 def _text(info: msgspec.inspect.StrType) -> str:

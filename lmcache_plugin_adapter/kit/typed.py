@@ -12,7 +12,7 @@ from msgspec import Meta
 from lmcache_plugin_adapter.describe import describe_type, show
 from lmcache_plugin_adapter.nearmiss import near_miss
 
-from .accepted import accepted, choices
+from .accepted import accepted, choices, show_number
 from .printing import ERROR, WARNING
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -182,19 +182,24 @@ def _key_text(key: object) -> str:
 def _in_force(field: msgspec.structs.FieldInfo, where: str) -> str:
     default = field.default
     if isinstance(default, (bool, int, float, str)) and not _is_secret(where, default, field.type):
-        plain = f"{default:g}" if isinstance(default, float) else show(default)
-        return f"{plain} stays in force"
+        text = show_number(default) if isinstance(default, float) else show(default)
+        return f"{text} stays in force"
     return _NO_EFFECT
 
 
 def _is_secret(where: str, value: object, kind: Any) -> bool:
-    """Tell whether a value must not be shown; an address may have a password before its ``@``."""
+    """Tell whether a value must not be shown.
+
+    An address may have a password before its ``@`` or a key after its ``?``.
+    """
     info = msgspec.inspect.type_info(kind)
     extra = info.extra if isinstance(info, msgspec.inspect.Metadata) else None
     if extra and extra.get("secret"):
         return True
     own = where.lower().rpartition(".settings.")[2]
-    return any(word in own for word in _SECRET) or (isinstance(value, str) and "@" in value)
+    return any(word in own for word in _SECRET) or (
+        isinstance(value, str) and ("@" in value or "?" in value)
+    )
 
 
 def _hint(value: object, words: str, known: tuple[str, ...]) -> str:

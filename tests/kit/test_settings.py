@@ -49,6 +49,7 @@ class Settings(msgspec.Struct, kw_only=True):
     """Everything that occurs."""
 
     interval: Annotated[float, Meta(gt=0, description="Seconds.")] = 10.0
+    keep: Annotated[float, Meta(ge=0.5, le=30 * 86400)] = 1234567.0
     count: Annotated[int, Meta(ge=1, le=9)] = 3
     enabled: bool = True
     mode: Literal["fast", "slow"] = "fast"
@@ -136,6 +137,10 @@ WRONG = [
     ),
     ({"interval": 0}, "interval': found 0, accepted is a number above 0; 10 stays in force"),
     ({"interval": True}, "interval': found true, accepted is a number above 0; 10 stays in force"),
+    (
+        {"keep": 0},
+        "keep': found 0, accepted is a number from 0.5 to 2592000; 1234567 stays in force",
+    ),
     ({"count": 10}, "count': found 10, accepted is a whole number from 1 to 9; 3 stays in force"),
     ({"count": 1.5}, "count': found 1.5, accepted is a whole number from 1 to 9; 3 stays in force"),
     (
@@ -261,6 +266,7 @@ def test_words_of_ones_own_say_what_is_accepted(say: Say) -> None:
         {"target": {"url": "http://a", "password": 123456}},
         {"target": {"url": "http://a", "headers": {"Authorization": 123456}}},
         {"target": {"url": "ftp://user:123456@host"}},
+        {"target": {"url": "host/path?key=123456"}},
         {"target": "http://user:123456@host"},
         {"seed": 123456},
         {"password": 123456},
