@@ -28,6 +28,7 @@ from .engine_process import Process, State, Verdict
 from .engine_progress import Progress
 from .engine_questions import Question, accept_any, accept_ok
 from .engine_trial import Trial, Trials
+from .target import check_url, shown_url
 
 __all__ = ["EngineHealth", "HealthSettings", "State", "Verdict"]
 
@@ -102,6 +103,13 @@ class HealthSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
         Meta(description="A request for an idle engine, which shows no other sign of a hang."),
     ] = None
 
+    def __post_init__(self) -> None:
+        """Refuse what only looks like an address."""
+        for key in ("health_url", "metrics_url"):
+            url = getattr(self, key)
+            if url is not None:
+                check_url(key, url)
+
     def detection(self, interval: float) -> dict[State, float]:
         """Return the longest time from each fault to its verdict, in seconds.
 
@@ -170,10 +178,11 @@ class EngineHealth:
 
         if settings.health_url is not None:
             url = settings.health_url
-            self._questions.append(Question(f"GET {url}", url, open_client, accept_ok))
+            self._questions.append(Question(f"GET {shown_url(url)}", url, open_client, accept_ok))
         if settings.metrics_url is not None:
             url = settings.metrics_url
-            self._questions.append(Question(f"GET {url}", url, open_client, self._take_metrics))
+            name = f"GET {shown_url(url)}"
+            self._questions.append(Question(name, url, open_client, self._take_metrics))
 
     def check(self) -> Verdict:
         """Examine the engine; takes about ``timeout`` seconds at most."""

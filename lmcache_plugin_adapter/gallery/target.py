@@ -17,7 +17,7 @@ import email.utils
 import re
 import ssl
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import httpx
 import msgspec
@@ -85,6 +85,9 @@ class Answer(msgspec.Struct, frozen=True):
 class HttpTarget(msgspec.Struct, kw_only=True):
     """A server that is spoken to over HTTP."""
 
+    path_is_secret: ClassVar[bool] = False
+    """Whether who knows the path may use it, as with many hooks: then it is not shown."""
+
     url: Annotated[
         str,
         Meta(
@@ -135,12 +138,7 @@ class HttpTarget(msgspec.Struct, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse credentials that contradict each other; the message names keys, no values."""
-        try:
-            url = httpx.URL(self.url)
-        except httpx.InvalidURL:
-            raise ValueError("url is no address") from None  # httpx's text may hold a password
-        if url.port is not None and not 0 < url.port < 65536:
-            raise ValueError("url has no port that may be")
+        url = check_url("url", self.url)
         basic = self.username is not None or bool(url.userinfo)
         given = [n for n in ("password", "password_file") if getattr(self, n) is not None]
         tokens = [n for n in ("bearer_token", "bearer_token_file") if getattr(self, n) is not None]
@@ -169,7 +167,10 @@ class HttpTarget(msgspec.Struct, kw_only=True):
     @property
     def shown(self) -> str:
         """The address for messages: no name, password or query, which may hold a key."""
-        return str(httpx.URL(self.url).copy_with(userinfo=b"", query=None, fragment=None))
+        text = shown_url(self.url)
+        if self.path_is_secret and httpx.URL(text).path != "/":
+            return f"{httpx.URL(text).copy_with(path='/')}…"
+        return text
 
     def at(self, path: str = "") -> str:
         """Return the address of ``path`` (``/api/v2/alerts``, percent-encoded) below ``url``.
@@ -301,6 +302,26 @@ class _Credentials(httpx.Auth):
             yield from httpx.BasicAuth(username, password).auth_flow(request)
             return
         yield request
+
+
+def check_url(key: str, url: str) -> httpx.URL:
+    """Return an address that setting ``key`` has.
+
+    Raises:
+        ValueError: It is none; the text does not have it, since it may hold a password.
+    """
+    try:
+        found = httpx.URL(url)
+    except httpx.InvalidURL:
+        raise ValueError(f"{key} is no address") from None
+    if found.port is not None and not 0 < found.port < 65536:
+        raise ValueError(f"{key} has no port that may be")
+    return found
+
+
+def shown_url(url: str) -> str:
+    """Return an address for messages: no name, password or query, which may hold a key."""
+    return str(httpx.URL(url).copy_with(userinfo=b"", query=None, fragment=None))
 
 
 def read_secret(key: str, path: str) -> str:

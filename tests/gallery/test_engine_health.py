@@ -153,6 +153,15 @@ def test_what_never_answered_is_starting(engine: EngineStub) -> None:
         assert verdict.reason.startswith(f"has not answered yet: GET {url}: ConnectError")
 
 
+def test_secrets_in_an_address_are_not_said(engine: EngineStub) -> None:
+    """Of a proxy before the engine, for instance."""
+    url = "http://me:s3cret@127.0.0.1:1/health?key=s3cret"
+    settings = HealthSettings(health_url=url, metrics_url=url, **FAST)
+    reason = EngineHealth(of(engine.pid), settings).check().reason
+    assert reason.startswith("has not answered yet: GET http://127.0.0.1:1/health: ")
+    assert "s3cret" not in reason
+
+
 def test_no_internal_api_is_asked_where_it_is_off_or_not_wanted(engine: EngineStub) -> None:
     """Two ways."""
     assert EngineHealth(of(engine.pid), HealthSettings()).check().healthy

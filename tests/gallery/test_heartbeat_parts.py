@@ -17,6 +17,7 @@ from harness import wait_until
 from lmcache_plugin_adapter.gallery.engine_health import Verdict
 from lmcache_plugin_adapter.gallery.heartbeat.board import Board
 from lmcache_plugin_adapter.gallery.heartbeat.bounds import Bound, bounds
+from lmcache_plugin_adapter.gallery.heartbeat.consul import ConsulTarget
 from lmcache_plugin_adapter.gallery.heartbeat.keeper import REMINDER, Keeper, Trouble, Words
 from lmcache_plugin_adapter.gallery.heartbeat.registration import (
     advertised_address,
@@ -349,10 +350,40 @@ class TestKeeper:
         assert target.asked == []
 
 
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"engine": {"health_url": "http://h:s3cret"}},
+        {"engine": {"metrics_url": "http://h:s3cret/metrics"}},
+        {"etcd": {"url": "http://h", "other_urls": ["http://h:1", "http://h:s3cret"]}},
+        {"http": {"url": "http://h", "fail_url": "http://h:99999/"}},
+        {"http": {"url": "http://h", "stop_url": "http://h:-1/s3cret"}},
+    ],
+)
+def test_what_only_looks_like_an_address_is_refused(section: dict[str, Any]) -> None:
+    """With the settings, which says where; later, it would end the plugin again and again."""
+    with pytest.raises(msgspec.ValidationError, match=r"_url(s\[1\])? (is no|has no)") as error:
+        of(**section)
+    assert "s3cret" not in str(error.value)
+
+
+def test_the_path_of_a_ping_is_not_shown() -> None:
+    """Who knows it may ping."""
+    assert of(http={"url": "https://me:pw@h:1/3b9b6a1e?x=1"}).http.shown == "https://h:1/…"
+    assert of(http={"url": "https://h"}).http.shown == "https://h"
+
+
+def test_consul_is_told_durations_as_go_reads_them() -> None:
+    """Go knows no exponents."""
+    settings = of(consul={"url": "http://h", "remove_critical_after": 30 * 86400})
+    target = ConsulTarget(settings.consul, register(context(), settings), None)
+    assert target._service["Check"]["DeregisterCriticalServiceAfter"] == "2592000s"
+
+
 def test_trouble_is_said_once_again_after_a_while_and_when_it_is_over(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What is repeated meanwhile is for debugging."""
+    """What is repeated meanwhile is not, not even for debugging: it may last for hours."""
 
     class Target:
         name = "etcd"
@@ -367,8 +398,8 @@ def test_trouble_is_said_once_again_after_a_while_and_when_it_is_over(
     now[0] += 1.0
     trouble.over()
     levels = [line[:3] for line in capsys.readouterr().out.splitlines()]
-    # expires in 10 s; again; has expired; again; the reminder; over
-    assert levels == ["<4>", "<7>", "<3>", "<7>", "<3>", "<6>"]
+    # expires in 10 s; has expired; the reminder; over
+    assert levels == ["<4>", "<3>", "<3>", "<6>"]
 
 
 def test_no_module_of_the_heartbeat_is_long() -> None:

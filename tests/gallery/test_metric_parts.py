@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from lmcache_plugin_adapter.gallery.metric_reporter.buffer import Buffer, Parcel
 from lmcache_plugin_adapter.gallery.metric_reporter.settings import MetricReporter
@@ -80,6 +81,14 @@ def test_trouble_is_said_at_once_then_once_a_period_with_its_count() -> None:
     assert trouble.over() is None
     trouble.happened(lambda n: f"{n} again")
     assert said[-1] == "1 again"
+
+
+@pytest.mark.parametrize("url", ["http://h:s3cret/metrics", "http://h:0/", "http://h:s3cret"])
+def test_what_only_looks_like_an_address_is_refused(url: str) -> None:
+    """With the settings; later, it would end the plugin again and again."""
+    with pytest.raises(msgspec.ValidationError, match=r"vllm_metrics_url (is|has) no") as error:
+        msgspec.convert({"vllm_metrics_url": url}, MetricReporter)
+    assert "s3cret" not in str(error.value)
 
 
 def test_all_settings_have_a_meaning() -> None:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.target import Answer, read_secret
+from lmcache_plugin_adapter.kit.accepted import show_number
 
 from .keeper import RefusedError, Words
 from .settings import rhythm_of
@@ -74,7 +75,7 @@ class ConsulTarget:
                 "Notes": "Refreshed by the engine's plugin, which looks at the engine.",
                 "TTL": f"{settings.ttl}s",
                 "Status": "critical",
-                "DeregisterCriticalServiceAfter": f"{settings.remove_critical_after:g}s",
+                "DeregisterCriticalServiceAfter": f"{show_number(settings.remove_critical_after)}s",
             },
         }
 

@@ -217,7 +217,6 @@ class Trouble:
             consequence = f"nothing heard for {now - self._worked_at:.0f} s"
         told = (text, expired)
         if told == self._said and now - self._said_at < REMINDER:
-            kit.debug(f"Cannot {self._keep}: {text}")
             return
         self._said, self._said_at = told, now
         speak = kit.error if expired or self._worked_at is None else kit.warning

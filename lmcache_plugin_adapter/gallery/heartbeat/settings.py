@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from lmcache_plugin_adapter.gallery.engine_health import HealthSettings, Url
-from lmcache_plugin_adapter.gallery.target import Filled, HttpTarget
+from lmcache_plugin_adapter.gallery.target import Filled, HttpTarget, check_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +58,12 @@ class Etcd(HttpTarget, kw_only=True, forbid_unknown_fields=True):
         Seconds | None,
         Meta(description="Seconds from one refresh to the next. Default: a third of `ttl`."),
     ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse what only looks like an address."""
+        super().__post_init__()
+        for index, url in enumerate(self.other_urls):
+            check_url(f"other_urls[{index}]", url)
 
 
 class Consul(HttpTarget, kw_only=True, forbid_unknown_fields=True):
@@ -115,6 +121,8 @@ class Consul(HttpTarget, kw_only=True, forbid_unknown_fields=True):
 class Ping(HttpTarget, kw_only=True, forbid_unknown_fields=True):
     """A URL that is asked for as long as the engine works."""
 
+    path_is_secret: ClassVar[bool] = True
+
     timeout: Annotated[
         float, Meta(gt=0, le=3600, description="Seconds in which a request must be answered.")
     ] = TIMEOUT
@@ -144,6 +152,14 @@ class Ping(HttpTarget, kw_only=True, forbid_unknown_fields=True):
     stop_url: Annotated[
         Url | None, Meta(description="Asked for once when the engine or the plugin ends.")
     ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse what only looks like an address."""
+        super().__post_init__()
+        for key in ("fail_url", "stop_url"):
+            url = getattr(self, key)
+            if url is not None:
+                check_url(key, url)
 
 
 class Heartbeat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
