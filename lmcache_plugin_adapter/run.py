@@ -65,14 +65,12 @@ class Run:
             return False
         try:
             before = _ending.pop(key, None)
-            link = self._start(after=before.supervisor if before is not None else 0)
+            self._link = self._start(after=before.supervisor if before is not None else 0)
         except BaseException:
             _active.pop(key, None)
             raise
-        self._link = link
-        watcher = threading.Thread(
-            target=self._watch, args=(link,), name="lmcache-plugins", daemon=True
-        )
+        # No arguments: a thread keeps those, and with them a connection, until it ends.
+        watcher = threading.Thread(target=self._watch, name="lmcache-plugins", daemon=True)
         try:
             watcher.start()
         except RuntimeError as error:  # the limit of threads is reached
@@ -131,8 +129,11 @@ class Run:
                 link = self._link or link
                 time.sleep(0.001)
 
-    def _watch(self, link: Link) -> None:
+    def _watch(self) -> None:
         """On a thread that sleeps in one read: start another supervisor if this one is killed."""
+        link = self._link
+        if link is None:
+            return
         # The engine's signals are for its own threads.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         attempt = previous = 0

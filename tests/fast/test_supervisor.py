@@ -96,13 +96,16 @@ def test_killed_supervisor_takes_plugins_along_and_is_replaced(plugin, engine, t
 
 
 def test_supervisor_killed_again_and_again(plugin, engine) -> None:
-    """Each time it comes back, later each time; the engine goes on."""
+    """Each time it comes back, later each time; the engine goes on, with what it has open."""
     plugin("all_x.sh", UP)
     one = engine()
+    descriptors = 0
     for count in range(1, 4):
         one.wait_for(lambda n=count: one.log().count("] up ") == n)
+        descriptors = descriptors or len(os.listdir(f"/proc/{one.pid}/fd"))
         os.kill(one.supervisor(), signal.SIGKILL)
     one.wait_for(lambda: one.log().count("] up ") == 4)
+    one.wait_for(lambda: len(os.listdir(f"/proc/{one.pid}/fd")) <= descriptors)
     one.do("launcher.stop_plugins()")
 
 
