@@ -154,7 +154,16 @@ def test_any_label_and_value_goes_round(labels: dict[str, str], value: float) ->
 
 
 @pytest.mark.parametrize(
-    "line", ["no value", "a{b=1} 2", 'a{b="1" c="2"} 3', 'a{b="1",b="2"} 3', "a 1 2 3", "{} 1"]
+    "line",
+    [
+        "no value",
+        "a{b=1} 2",
+        'a{b="1" c="2"} 3',
+        'a{b="1",b="2"} 3',
+        "a 1 2 3",
+        "{} 1",
+        f"a 1 {2**63}",
+    ],
 )
 def test_a_text_that_is_no_exposition_is_refused_with_its_line(line: str) -> None:
     """Such as the page of a proxy."""
@@ -353,6 +362,27 @@ def test_summaries_keep_their_quantiles() -> None:
     (point,) = metrics(otlp().pack(report(text)))["x_sum"].summary.data_points
     assert (point.count, point.sum) == (4, 9.0)
     assert [(q.quantile, q.value) for q in point.quantile_values] == [(0.5, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('# TYPE h histogram\nh_bucket{le="1"} NaN\nh_bucket{le="+Inf"} 3\nh_count 3\n', set()),
+        ('# TYPE h histogram\nh_bucket{le="1"} 1\nh_bucket{le="+Inf"} +Inf\n', set()),
+        ('# TYPE h histogram\nh_bucket{le="one"} 1\nh_bucket{le="+Inf"} 3\n', set()),
+        ("# TYPE h histogram\nh_bucket 3\nh_count 3\n", set()),
+        ('# TYPE s summary\ns{quantile="0.5"} 1\ns_count NaN\n', set()),
+        ("# TYPE s summary\ns_sum 1\ns_count -2\n", set()),
+        ('# TYPE s summary\ns{quantile="half"} 1\ns_count 2\n', {"s"}),
+        ("# TYPE c counter\nc_total 1\n# TYPE c_created gauge\nc_created NaN\n", {"c_total"}),
+        ("# TYPE c counter\nc_total 1\n# TYPE c_created gauge\nc_created -5\n", {"c_total"}),
+        ("g 1 -5\n", {"g"}),
+        (f"g 1 {2**62}\n", {"g"}),
+    ],
+)
+def test_what_otlp_has_no_word_for_does_no_harm_to_the_rest(text: str, names: set[str]) -> None:
+    """It would end the reporter, for all targets."""
+    assert set(metrics(otlp().pack(report(f"{text}u 1\n")))) == {*names, "u"}
 
 
 def test_the_resource_says_who_it_is() -> None:

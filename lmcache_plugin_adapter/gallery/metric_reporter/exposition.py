@@ -98,12 +98,10 @@ class _Reader:
         if match is None:
             raise ValueError("no sample")
         name, inside, value, timestamp = match.groups()
-        one = Sample(
-            name,
-            _labels(inside) if inside else {},
-            float(value),
-            None if timestamp is None else int(timestamp),
-        )
+        time = None if timestamp is None else int(timestamp)
+        if time is not None and not -(2**63) <= time < 2**63:
+            raise ValueError("a time that is no time")
+        one = Sample(name, _labels(inside) if inside else {}, float(value), time)
         self._family(name).samples.append(one)
 
     def _family(self, name: str) -> Family:

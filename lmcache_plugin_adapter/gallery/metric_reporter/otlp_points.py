@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Key = tuple[str, frozenset[tuple[str, str]]]
 
 _MS = 1_000_000
+_LATEST_MS = 2**63 // _MS
 _CREATED = "_created"
 _ON_RESOURCE = ("job", "instance")
 
@@ -49,8 +50,9 @@ class Starts:
             for sample in family.samples:
                 base = sample.name.removesuffix(_CREATED)
                 if base != sample.name and base in cumulative:
-                    self._created[base, frozenset(sample.labels.items())] = sample.value
                     self._families.add(sample.name)
+                    if 0 < sample.value < math.inf:
+                        self._created[base, frozenset(sample.labels.items())] = sample.value
         self._now = {}
 
     def is_start(self, family: Family) -> bool:
@@ -87,7 +89,8 @@ class Starts:
 
 def plain(sample: Sample, time_ms: int, starts: Starts | None) -> NumberDataPoint:
     """Return the point of a gauge, or of a counter where there are ``starts``."""
-    time_ms = time_ms if sample.timestamp is None else sample.timestamp
+    if sample.timestamp is not None:
+        time_ms = min(max(sample.timestamp, 0), _LATEST_MS)  # OTLP has no time before 1970
     begun = starts.start(sample.name, sample.labels, sample.value, time_ms) if starts else 0
     return NumberDataPoint(
         attributes=attributes(sample.labels),
@@ -101,17 +104,13 @@ def histograms(family: Family, time_ms: int, starts: Starts) -> list[HistogramDa
     """Return a point for each set of labels; one whose buckets do not add up is left out."""
     points = []
     for labels, samples in _grouped(family, "le"):
-        buckets = sorted(
-            (float(s.labels["le"]), s.value) for s in samples if s.name.endswith("_bucket")
-        )
         total = _value(samples, f"{family.name}_sum")
-        count = _value(samples, f"{family.name}_count")
-        if not buckets or not math.isinf(buckets[-1][0]):
-            if count is None:
-                continue
-            buckets.append((math.inf, count))
-        counts = [round(value - below) for value, below in _steps([v for _, v in buckets])]
-        if any(one < 0 for one in counts):
+        try:
+            buckets = _buckets(samples, _value(samples, f"{family.name}_count"))
+            counts = [round(value - below) for value, below in _steps([v for _, v in buckets])]
+        except (KeyError, ValueError, OverflowError):
+            continue  # a bucket without a limit, or a count that is no number
+        if not counts or any(one < 0 for one in counts):
             continue
         point = HistogramDataPoint(
             attributes=attributes(labels),
@@ -128,10 +127,12 @@ def histograms(family: Family, time_ms: int, starts: Starts) -> list[HistogramDa
 
 
 def summaries(family: Family, time_ms: int, starts: Starts) -> list[SummaryDataPoint]:
-    """Return a point for each set of labels."""
+    """Return a point for each set of labels; one whose count is none is left out."""
     points = []
     for labels, samples in _grouped(family, "quantile"):
         count = _value(samples, f"{family.name}_count") or 0.0
+        if not 0 <= count < math.inf:
+            continue
         points.append(
             SummaryDataPoint(
                 attributes=attributes(labels),
@@ -140,15 +141,37 @@ def summaries(family: Family, time_ms: int, starts: Starts) -> list[SummaryDataP
                 count=round(count),
                 sum=_value(samples, f"{family.name}_sum") or 0.0,
                 quantile_values=[
-                    SummaryDataPoint.ValueAtQuantile(
-                        quantile=float(s.labels["quantile"]), value=s.value
-                    )
+                    SummaryDataPoint.ValueAtQuantile(quantile=quantile, value=s.value)
                     for s in samples
-                    if s.name == family.name and "quantile" in s.labels
+                    if s.name == family.name and (quantile := _quantile(s)) is not None
                 ],
             )
         )
     return points
+
+
+def _buckets(samples: list[Sample], count: float | None) -> list[tuple[float, float]]:
+    """Return limits and counts of the buckets, the last without a limit; none if that is missing.
+
+    Raises:
+        KeyError: A bucket has no limit.
+        ValueError: A limit is no number.
+    """
+    buckets = sorted(
+        (float(s.labels["le"]), s.value) for s in samples if s.name.endswith("_bucket")
+    )
+    if not buckets or not math.isinf(buckets[-1][0]):
+        if count is None:
+            return []
+        buckets.append((math.inf, count))
+    return buckets
+
+
+def _quantile(sample: Sample) -> float | None:
+    try:
+        return float(sample.labels["quantile"])
+    except (KeyError, ValueError):
+        return None
 
 
 def attributes(labels: dict[str, str]) -> list[KeyValue]:
