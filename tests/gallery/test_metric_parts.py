@@ -83,6 +83,21 @@ def test_trouble_is_said_at_once_then_once_a_period_with_its_count() -> None:
     assert said[-1] == "1 again"
 
 
+def test_trouble_that_comes_and_goes_is_said_a_few_times_a_period() -> None:
+    """Such as one bad server of several behind an address: each second request fails."""
+    clock = Clock()
+    said: list[str] = []
+    trouble = Trouble(60, said.append, clock)
+    over = 0
+    for _ in range(3600):
+        trouble.happened(lambda n: f"{n} of them")
+        over += trouble.over() is not None
+        clock.now += 1
+    assert said[:4] == ["1 of them", "1 of them", "1 of them", "58 of them"]
+    assert len(said) == over <= 3 * 61
+    assert sum(int(line.split()[0]) for line in said) > 3500
+
+
 @pytest.mark.parametrize("url", ["http://h:s3cret/metrics", "http://h:0/", "http://h:s3cret"])
 def test_what_only_looks_like_an_address_is_refused(url: str) -> None:
     """With the settings; later, it would end the plugin again and again."""

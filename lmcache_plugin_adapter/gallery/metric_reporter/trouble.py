@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter import kit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+AT_ONCE = 3
+"""So many lines may come in one period, where a trouble is over and there is another."""
 
 
 def times(number: int) -> str:
@@ -35,6 +39,8 @@ class Trouble:
         self._say = say
         self._clock = clock
         self._next = 0.0
+        self._lines: deque[float] = deque(maxlen=AT_ONCE)
+        self._told = False
         self._text: Callable[[int], str] | None = None
         self._count = 0
         self.since: float | None = None
@@ -62,15 +68,24 @@ class Trouble:
         self._say(self._text(self._count))
         self._text = None
         self._count = 0
+        self._told = True
+        self._lines.append(self._clock())
         self._next = self._clock() + self._every
 
     def over(self) -> float | None:
-        """Return how many seconds it lasted, or None if there was none; say no more of it."""
+        """Return how many seconds it lasted, and say no more of it.
+
+        None if there was none, or none that was said: its count goes to the next.
+        """
         if self.since is None:
             return None
         lasted = self._clock() - self.since
         self.since = None
+        # What comes and goes all the time is said no more often than what stays.
+        self._next = self._lines[0] + self._every if len(self._lines) == AT_ONCE else 0.0
+        if not self._told:
+            return None
+        self._told = False
         self._text = None
         self._count = 0
-        self._next = 0.0
         return lasted
