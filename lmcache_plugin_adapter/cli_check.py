@@ -135,10 +135,11 @@ def examine(request: Request, config: StandInConfig | ServerConfig) -> Report:
     def look(
         progress: Callable[[str], None], skip: frozenset[str]
     ) -> tuple[tuple[CheckedFile, ...], list[Problem]]:
+        asked = [location for location in locations if location not in skip]
         entries = scan(locations, progress, skip, sys.path)
         path = plugin_path(sys.executable, os.environ.get("PATH"))
         planner = Planner(entries, settings, sys.executable, path, progress)
-        found = [*entries.problems, *planner.unknown_settings(), *unnamed({*locations} - skip)]
+        found = [*entries.problems, *planner.unknown_settings(), *unnamed(asked, progress)]
         return planner.check(fleet), found
 
     try:
@@ -162,12 +163,13 @@ def examine(request: Request, config: StandInConfig | ServerConfig) -> Report:
     )
 
 
-def unnamed(locations: Iterable[str]) -> Iterator[Problem]:
+def unnamed(locations: Iterable[str], progress: Callable[[str], None]) -> Iterator[Problem]:
     """Say to who runs installed plugins which others there are."""
-    named = {one.removeprefix(INSTALLED_PREFIX) for one in locations if is_installed(one)}
-    if not named:
+    asked = [one for one in locations if is_installed(one)]
+    if not asked:
         return
-    offers = Packages(sys.path).offers
+    named = {one.removeprefix(INSTALLED_PREFIX) for one in asked}
+    offers = Packages(sys.path, lambda: progress(asked[0])).offers
     others = [
         f"{quoted(INSTALLED_PREFIX + name)} ({offers[name].package})"
         for name in sorted(offers.keys() - named)

@@ -31,6 +31,8 @@ MAX_NAME = 100
 
 _HEADER_BYTES = 1 << 14
 _SIGN_OF_LIFE = 256
+_READ_SIGN_OF_LIFE = 16
+"""So many packages are read between two calls of ``progress``, on a disk that may be slow."""
 _ENDINGS = (".dist-info", ".egg-info")
 _FINDER = ("__editable___", "_finder.py")
 _EXTRA_LETTERS = frozenset("_-")
@@ -102,7 +104,9 @@ class Packages:
         self._progress = progress
         self._projects: set[str] = set()
         for root in self.path:
-            for metadata in self._metadata(root):
+            for seen, metadata in enumerate(self._metadata(root)):
+                if seen % _READ_SIGN_OF_LIFE == 0 and progress is not None:
+                    progress()
                 self._read(root, metadata)
 
     def _metadata(self, root: str) -> list[str]:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from installed_packages import GROUP, write_package
 
+from lmcache_plugin_adapter import packages
 from lmcache_plugin_adapter.editable import read_finders
 from lmcache_plugin_adapter.packages import MAX_BYTES, Packages, entry_points, is_name
 
@@ -197,6 +198,25 @@ def test_progress_is_told_in_a_large_directory(tmp_path: Path) -> None:
     calls: list[int] = []
     Packages([str(tmp_path)], lambda: calls.append(1))
     assert len(calls) == 3
+
+
+def test_progress_is_told_while_many_packages_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is read from a disk that may be slow: all of them together take longer than patience."""
+    for number in range(100):
+        write_package(tmp_path, {f"all_{number}": "acme:main"}, f"acme-{number}")
+    told: list[str] = []
+    read = packages.read_bounded
+
+    def reading(path: str, most: int) -> bytes:
+        told.append("read")
+        return read(path, most)
+
+    monkeypatch.setattr(packages, "read_bounded", reading)
+    Packages([str(tmp_path)], lambda: told.append("progress"))
+    assert told.count("read") == 100
+    assert max(map(len, "".join(word[0] for word in told).split("p"))) <= 20
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=300))
