@@ -5,8 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.metric_reporter.buffer import Buffer, Parcel
 from lmcache_plugin_adapter.gallery.metric_reporter.settings import MetricReporter
+from lmcache_plugin_adapter.gallery.metric_reporter.source import choose
 from lmcache_plugin_adapter.gallery.metric_reporter.trouble import Trouble
 
 
@@ -99,11 +101,15 @@ def test_trouble_that_comes_and_goes_is_said_a_few_times_a_period() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://h:s3cret/metrics", "http://h:0/", "http://h:s3cret"])
-def test_what_only_looks_like_an_address_is_refused(url: str) -> None:
-    """With the settings; later, it would end the plugin again and again."""
-    with pytest.raises(msgspec.ValidationError, match=r"vllm_metrics_url (is|has) no") as error:
-        msgspec.convert({"vllm_metrics_url": url}, MetricReporter)
+def test_what_only_looks_like_an_address_ends_it_for_good(url: str) -> None:
+    """On the scheduler; workers do not need it. An exception would end it again and again."""
+    settings = msgspec.convert({"vllm_metrics_url": url}, MetricReporter)
+    scheduler = kit.Context(role="SCHEDULER", worker_id=-1, worker_count=2, name="x", config={})
+    with pytest.raises(kit.SettingsError, match=r"\.x\.settings\.vllm_metrics_url': it ") as error:
+        choose(scheduler, settings)
     assert "s3cret" not in str(error.value)
+    worker = kit.Context(role="WORKER", worker_id=0, worker_count=2, name="x", config={})
+    assert choose(worker, settings) is None
 
 
 def test_all_settings_have_a_meaning() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from lmcache_plugin_adapter.gallery.target import Filled, HttpTarget, check_url
+from lmcache_plugin_adapter.gallery.target import Filled, HttpTarget
 
 OWN_LABELS = ("job", "instance", "host", "role", "rank", "dp_rank")
 """Labels that the reporter adds to every series; ``rank`` on workers only."""
@@ -157,8 +157,3 @@ class MetricReporter(msgspec.Struct, kw_only=True):
     otlp: Annotated[Otlp | None, Meta(description="Where to send OTLP; see the table below.")] = (
         None
     )
-
-    def __post_init__(self) -> None:
-        """Refuse what only looks like an address."""
-        if self.vllm_metrics_url is not None:
-            check_url("vllm_metrics_url", self.vllm_metrics_url)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from lmcache_plugin_adapter.gallery.target import failure
+from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.gallery.target import check_url, failure, shown_url
+from lmcache_plugin_adapter.kit.sections import own_section
 
 if TYPE_CHECKING:
-    from lmcache_plugin_adapter import kit
-
     from .settings import MetricReporter
 
 # A connection of its own for each reading: one that is kept would stay with a
@@ -85,14 +85,22 @@ class Source:
 
 
 def choose(ctx: kit.Context, settings: MetricReporter) -> Source | None:
-    """Return what is read in this process; None: nothing, see ``why_none``."""
+    """Return what is read in this process; None: nothing, see ``why_none``.
+
+    Raises:
+        SettingsError: ``vllm_metrics_url`` only looks like an address.
+    """
     if ctx.role == "SCHEDULER" and settings.vllm_metrics_url is not None:
-        url = httpx.URL(settings.vllm_metrics_url)
+        try:
+            url = check_url("it", settings.vllm_metrics_url)
+        except ValueError as wrong:
+            key = f"{own_section(ctx)[0]}.vllm_metrics_url"
+            raise kit.SettingsError(f"cannot use setting '{key}': {wrong}") from None
         port = url.port or (443 if url.scheme == "https" else 80)
         host = ctx.host if url.host in _LOOPBACK else url.host
         return Source(
             "vLLM's metrics",
-            str(url.copy_with(userinfo=b"", query=None)),
+            shown_url(settings.vllm_metrics_url),
             str(url),
             f"{host}:{port}",
             httpx.Client(trust_env=False),
