@@ -83,4 +83,4 @@ def _problem(problem: Problem) -> dict[str, str]:
 
 def _text(text: str) -> str:
     r"""Return text that every reader of JSON accepts: undecodable bytes become ``\xNN``."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

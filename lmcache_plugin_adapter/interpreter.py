@@ -102,6 +102,8 @@ class Interpreters:
             words = [self._engine_python(), choice.script, *map(os.fsencode, own)]
         except CannotRunError as error:
             return Command((), str(error), tuple(choice.warnings), tuple(choice.hints))
+        except UnicodeEncodeError:
+            return Command((), f"{quoted(installed.reference)} cannot be encoded in this locale")
         return _complete(choice, words, arguments)
 
     def _words(self, choice: _Choice) -> list[bytes]:

@@ -445,6 +445,21 @@ def test_check_goes_on_where_their_directory_does_not_answer(
     assert len(waited) == 2
 
 
+def test_a_name_that_the_locale_lacks_is_refused(site: Path, tmp_path: Path) -> None:
+    """Only this plugin, and not the search for all."""
+    write_package(site, {"all_x": "acme.\u03b6:main", "all_y": "acme.x:main"}, modules=MODULES)
+    config = tmp_path / "lmcache.yaml"
+    config.write_text(json.dumps({"runtime_plugin_locations": ["pkg:all_x", "pkg:all_y"]}))
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    env = {"PYTHONPATH": f"{ROOT}:{site}", **ascii_only}
+    result = command("check", "-c", config, "--json", env=env)
+    files = json.loads(result.stdout)["files"]
+    assert [(file["path"], file["status"]) for file in files] == [
+        ("pkg:all_x", "refused"),
+        ("pkg:all_y", "runs"),
+    ]
+
+
 def test_check_fails_where_one_is_refused(site: Path, check: Callable[..., str]) -> None:
     """And says elsewhere what would run elsewhere."""
     write_package(site, {"worker_x": "acme.x", "server_y": "acme.x:main"}, modules=MODULES)
