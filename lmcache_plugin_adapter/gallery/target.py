@@ -36,6 +36,7 @@ _TRANSIENT = frozenset({408, 425, 429})
 """Besides 5xx: answers that ask to come again. All others will be the same the next time."""
 
 _HIDDEN = "***"
+_SECRET_HEADER = re.compile("auth|key|token", re.IGNORECASE)
 _ERRNO = re.compile(r"\[Errno -?\d+\] ")
 
 Filled = Annotated[str, Meta(min_length=1)]
@@ -239,7 +240,11 @@ class HttpTarget(msgspec.Struct, kw_only=True):
             except httpx.HTTPError:
                 pass  # the status is known, and that is what counts
             raw = bytes(taken[:ANSWER_BYTES])
-            sent = response.request.headers.get("Authorization", "")
+            sent = [
+                value.rpartition(" ")[2]
+                for name, value in response.request.headers.items()
+                if _SECRET_HEADER.search(name)
+            ]
         return Answer(
             response.status_code,
             response.reason_phrase,
@@ -268,11 +273,13 @@ class HttpTarget(msgspec.Struct, kw_only=True):
                 raise TargetError(f"cannot use cert_file {self.cert_file!r}: {error}") from None
         return context
 
-    def _without_secrets(self, text: str, authorization: str) -> str:
+    def _without_secrets(self, text: str, sent: list[str]) -> str:
         """Hide what a server may have echoed."""
-        secrets = {authorization.rpartition(" ")[2], self.password, self.bearer_token}
-        secrets.add(httpx.URL(self.url).password)
-        secrets.update(self.headers.values())
+        url = httpx.URL(self.url)
+        secrets = {*sent, *self.headers.values(), *url.params.values()}
+        secrets |= {url.password, self.password or "", self.bearer_token or ""}
+        if self.path_is_secret:
+            secrets.add(url.path)
         for secret in sorted((s for s in secrets if s and len(s) > 3), key=len, reverse=True):
             text = text.replace(secret, _HIDDEN)
         return text

@@ -18,7 +18,13 @@ from lmcache_plugin_adapter.gallery.engine_health import Verdict
 from lmcache_plugin_adapter.gallery.heartbeat.board import Board
 from lmcache_plugin_adapter.gallery.heartbeat.bounds import Bound, bounds
 from lmcache_plugin_adapter.gallery.heartbeat.consul import ConsulTarget
-from lmcache_plugin_adapter.gallery.heartbeat.keeper import REMINDER, Keeper, Trouble, Words
+from lmcache_plugin_adapter.gallery.heartbeat.keeper import (
+    REMINDER,
+    Keeper,
+    RefusedError,
+    Trouble,
+    Words,
+)
 from lmcache_plugin_adapter.gallery.heartbeat.registration import (
     advertised_address,
     default_instance,
@@ -321,6 +327,27 @@ class TestKeeper:
         board.close()
         assert keeper.join(5)
         assert target.asked[-1] == "leave"
+
+    def test_what_never_worked_is_not_said_to_have_been_left(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """It is left all the same: a request may have been carried out without an answer."""
+
+        class Silent(Recorder):
+            def refresh(self, verdict: Verdict, wanted: Callable[[], bool]) -> bool:
+                super().refresh(verdict, wanted)
+                raise RefusedError("not today")
+
+        board, target = Board(5), Silent()
+        board.post(OK)
+        keeper = Keeper(target, board, 0, lambda: 5.0)
+        keeper.start()
+        wait_until(lambda: target.asked)
+        board.close()
+        assert keeper.join(5)
+        assert target.asked[-1] == "leave"
+        lines = capsys.readouterr().out.splitlines()
+        assert [line[:3] for line in lines] == ["<3>"]
 
     def test_a_dead_engine_is_not_waited_for(self) -> None:
         """Others may recover."""

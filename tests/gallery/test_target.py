@@ -90,6 +90,19 @@ def test_a_secret_that_the_server_says_back_is_hidden(gate: Gate) -> None:
     assert "you sent ***" in answer.body
 
 
+def test_a_key_in_query_path_or_header_that_the_server_says_back_is_hidden(gate: Gate) -> None:
+    """As debugging pages do, which show the whole request."""
+
+    class Hook(HttpTarget):
+        path_is_secret = True
+
+    gate.status = 500
+    gate.answer_body = f"/hook/{SECRET}-path?key={SECRET} with X-Token: {SECRET}2".encode()
+    hook = Hook(url=f"{gate.url}/hook/{SECRET}-path?key={SECRET}")
+    answer = ask(hook, headers={"X-Token": f"{SECRET}2", "Content-Type": "text/plain"})
+    assert answer.body == "***?key=*** with X-Token: ***"
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -97,6 +97,7 @@ class Keeper:
         self._backoff = kit.Backoff(initial=min(PAUSE / 1.2, interval), maximum=interval)
         self._may_be_entered = False
         self._is_entered = False
+        self._has_worked = False
         self._trouble = Trouble(target)
         self._thread = threading.Thread(target=self._run, name=target.name, daemon=True)
 
@@ -143,10 +144,12 @@ class Keeper:
                     self._worked()
                 return interval if left <= 0 else min(interval, left)
             self._target.leave(self._target.rhythm.timeout)
+            was_entered = self._has_worked
             self._worked()
-            self._may_be_entered = self._is_entered = False
+            self._may_be_entered = self._is_entered = self._has_worked = False
             self._trouble.forget()
-            kit.info(f"{self._target.words.left}: engine is {notice.verdict.state}")
+            if was_entered:
+                kit.info(f"{self._target.words.left}: engine is {notice.verdict.state}")
         return interval
 
     def _is_wanted(self) -> bool:
@@ -154,6 +157,7 @@ class Keeper:
         return notice.verdict.healthy and not notice.closed
 
     def _worked(self) -> None:
+        self._has_worked = True
         self._backoff.reset()
         self._trouble.over()
 
@@ -175,7 +179,8 @@ class Keeper:
                 expires = f"; the entry expires in {ttl:g} s" if ttl is not None else ""
                 kit.warning(f"Cannot {words.leave}: {_words(error)}{expires}")
             else:
-                kit.info(words.left)
+                if self._has_worked:
+                    kit.info(words.left)
             return
 
 
