@@ -28,6 +28,9 @@ HELD_REPORT_SECONDS = 10.0
 _BLOCK_BYTES = 150
 """What a block of lines takes in memory beside its text."""
 
+_LAST_LINES = 3
+_LAST_CHARACTERS = 200
+
 _NAME_CHARACTERS = 200
 """A longer name is cut where it frames each line: a line must have room beside it."""
 
@@ -225,6 +228,14 @@ class PluginOutput:
         """Keep the last lines of this plugin's earlier version, and who follows them."""
         self.followers = before.followers
         self.ring.take_over(before.ring)
+
+    def last_words(self, before: int) -> str:
+        """Return the end of a line on a failure: what was printed since line ``before``."""
+        count = min(self.lines - before, _LAST_LINES)
+        if not count:
+            return "; it printed nothing"
+        lines = [text[:_LAST_CHARACTERS] for _, _, text in self.ring.lines()[-count:]]
+        return "; last output: " + " | ".join(lines)
 
     def close(self) -> None:
         """Let go of the plugin's log file, once what is queued has been written."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import time
@@ -15,7 +14,7 @@ from .output import PluginOutput
 from .procfs import ProcessTable, signal_group
 from .records import ERROR, INFO, WARNING
 from .remains import NAME_VARIABLE, chase, remains_of
-from .spawn import spawn
+from .spawn import exec_error_text, spawn
 from .wording import count_processes, exit_text, span, uncapitalized
 
 TYPE_CHECKING = False
@@ -34,15 +33,6 @@ _CHASE_AFTER = 0.05
 
 _LOOK_AGAIN = 0.01
 """Seconds between two looks while processes are being killed."""
-
-_LAST_LINES = 3
-_LAST_CHARACTERS = 200
-
-_EXEC_HINTS = {
-    errno.ENOEXEC: "exec format error; add a first line such as '#!/bin/sh', "
-    "or build it for this machine",
-    errno.E2BIG: "its environment or arguments are too long for the kernel (see 'ulimit -s')",
-}
 
 
 class Plugin:
@@ -75,6 +65,7 @@ class Plugin:
         self._killing_since = 0.0
         self._asked: set[int] = set()
         self._lines_before = 0
+        self._unheard = -1
         self._captures: list[Capture] = []
         files = None
         if entry["log"] is not None:
@@ -113,6 +104,7 @@ class Plugin:
     def stop(self) -> None:
         """Ask the plugin to end: SIGTERM now, SIGKILL to all of it after its grace period."""
         self.starts_again = False
+        self._listen()
         was = self.state
         self._move(Event.STOP)
         if was is State.STOPPING:
@@ -131,11 +123,9 @@ class Plugin:
 
     def exec_failed(self, number: int) -> None:
         """Take note that the child could not exec; ``number`` is the error's."""
+        self._listen()
         self._move(Event.CANNOT_RUN)
-        reason = _EXEC_HINTS.get(number) or (
-            os.strerror(number) if number > 0 else "an error before its start"
-        )
-        cause = f"Cannot run {self._command()}: {reason}"
+        cause = f"Cannot run {self._command()}: {exec_error_text(number)}"
         self.trouble = uncapitalized(cause)
         self._say(ERROR, f"{cause}; not tried again until reload")
 
@@ -149,6 +139,7 @@ class Plugin:
         code = os.waitstatus_to_exitcode(status)
         uptime = time.monotonic() - self.started_at
         self.last_exit = code
+        self._listen()
         for capture in list(self._captures):
             capture.drain()
         was = self.state
@@ -226,12 +217,21 @@ class Plugin:
         self.started_at = time.monotonic()
         self.trouble = None
         self._move(Event.SPAWNED)
+        self._unheard = read_end
+        shared.loop.call_soon(self._listen)
+
+    def _listen(self) -> None:
+        """Read what the new process writes, and say that it runs: once all are started."""
+        if self._unheard < 0:
+            return
+        shared = self._shared
         self._lines_before = self.output.lines
-        self.output.started(pid)
+        self.output.started(self.pid)
         self._captures.append(
-            Capture(read_end, self.output, shared.loop, shared.log, self._captures.remove)
+            Capture(self._unheard, self.output, shared.loop, shared.log, self._captures.remove)
         )
-        self._say(INFO, f"Started, pid {pid}: {self._command()}")
+        self._unheard = -1
+        self._say(INFO, f"Started, pid {self.pid}: {self._command()}")
 
     def _say_exit(self, code: int, uptime: float, remains: int) -> None:
         text = f"{exit_text(code)} after {span(uptime)}"
@@ -250,15 +250,8 @@ class Plugin:
             text += f"; starting again in {span(self._next_delay())} (restart {self.restarts + 1})"
         failed = after_exit(code, "on-failure") is not Event.DONE
         if failed:
-            text += self._last_output()
+            text += self.output.last_words(self._lines_before)
         self._say(WARNING if failed else INFO, text)
-
-    def _last_output(self) -> str:
-        count = min(self.output.lines - self._lines_before, _LAST_LINES)
-        if not count:
-            return "; it printed nothing"
-        lines = [text[:_LAST_CHARACTERS] for _, _, text in self.output.ring.lines()[-count:]]
-        return "; last output: " + " | ".join(lines)
 
     def _next_delay(self) -> float:
         """Choose the delay before the next start."""

@@ -29,6 +29,12 @@ EXEC_REPORT = struct.Struct("=ii")
 
 EXEC_FAILED_CODE = 127
 
+_EXEC_HINTS = {
+    errno.ENOEXEC: "exec format error; add a first line such as '#!/bin/sh', "
+    "or build it for this machine",
+    errno.E2BIG: "its environment or arguments are too long for the kernel (see 'ulimit -s')",
+}
+
 _MANY_FILES = 65536
 
 SPARE_FILES = 12
@@ -140,6 +146,13 @@ def spawn(
     finally:
         os.close(output)
     return pid, read_end
+
+
+def exec_error_text(number: int) -> str:
+    """Return in words why a child could not exec, from its :data:`EXEC_REPORT`."""
+    if number <= 0:
+        return "an error before its start"
+    return _EXEC_HINTS.get(number) or os.strerror(number)
 
 
 def _output_pipe(below: int) -> tuple[int, int]:
