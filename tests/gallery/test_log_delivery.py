@@ -177,6 +177,16 @@ def test_normal_run(site: Site) -> None:
     assert {line.level for line in plugin.lines} == {"info"}
 
 
+def test_no_file_yet(site: Site) -> None:
+    """A pattern that matches nothing may be a slip: it is said, and the file is waited for."""
+    plugin = site.run()
+    line = plugin.wait_for("No file matches", 20)
+    assert line.level == "warning"
+    site.write(10)
+    site.wait_all()
+    assert plugin.stop() == 0
+
+
 def test_target_down_at_start(site: Site) -> None:
     """It is said once; when the target is there, everything arrives."""
     site.target.stop()

@@ -24,6 +24,7 @@ sys.exit(main())
     [
         ("alert_reporter", "httpx"),
         ("heartbeat", "httpx"),
+        ("log_reporter", "msgspec"),
         ("heartbeat", "msgspec"),
         ("metric_reporter", "httpx"),
         ("metric_reporter", "cramjam"),

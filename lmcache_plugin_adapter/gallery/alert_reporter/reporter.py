@@ -139,7 +139,9 @@ class Reporter:
         for delivery in self._deliveries:
             untold = delivery.join()
             if untold:
-                names = ", ".join(sorted({alert.name for alert in untold}))
+                names = ", ".join(
+                    sorted({f"{one.name}{'' if one.firing else ' (resolved)'}" for one in untold})
+                )
                 why = delivery.trouble or "no answer in time"
                 kit.error(f"Not told to '{delivery.target.shown}': {names}: {why}")
         how = "has died" if died else _HOW.get(word, "ends")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from msgspec import Meta
 
@@ -23,6 +23,8 @@ VERSION = 1
 
 class Webhook(HttpTarget, kw_only=True, forbid_unknown_fields=True):
     """A server that takes a document for each alert."""
+
+    path_is_secret: ClassVar[bool] = True
 
     resend: Annotated[
         float,

@@ -6,9 +6,15 @@ the target has confirmed what stood before it. The file is the buffer: in memory
 
 from __future__ import annotations
 
+from lmcache_plugin_adapter import kit
+
 
 def main() -> int:
     """Run the plugin (entry point ``lmcache.runtime_plugins``) and return its exit code."""
-    from .run import main as run
+    return kit.run(_main)
 
-    return run()
+
+def _main(ctx: kit.Context, stop: kit.Stop) -> int:
+    from .run import report  # here, where a library that is missing is one line
+
+    return report(ctx, stop)

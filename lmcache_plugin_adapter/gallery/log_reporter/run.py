@@ -26,16 +26,15 @@ if TYPE_CHECKING:
     from .delivery import Target
     from .segment import Place
 
+_PATIENCE = 10.0
+"""Seconds after which a pattern that matches no file is said to: it may be a slip."""
+
 _JOIN = 0.1
 """Seconds between two looks at whether the threads have ended."""
 
 
-def main() -> int:
-    """Run the plugin and return its exit code."""
-    return kit.run(_main)
-
-
-def _main(ctx: kit.Context, stop: kit.Stop) -> int:
+def report(ctx: kit.Context, stop: kit.Stop) -> int:
+    """Deliver until the plugin is to end; return its exit code."""
     settings = ctx.settings(LogReporterSettings)
     origin = Origin(ctx.host, ctx.role.lower(), ctx.worker_id, ctx.dp_rank, ctx.name)
     targets = make_targets(settings, origin)
@@ -72,6 +71,10 @@ def _main(ctx: kit.Context, stop: kit.Stop) -> int:
     ]
     for thread in threads:
         thread.start()
+    if not stop.wait(_PATIENCE):
+        for pattern in patterns:
+            if not glob.glob(pattern):
+                kit.warning(f"No file matches '{pattern}'; it is followed once it is there")
     while not stop.wait(3600):
         pass
     while any(thread.is_alive() for thread in threads) and stop.remaining() > margin:
