@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+from _thread import start_new_thread
 
 from .backoff import backoff_delay
 from .link import LaunchError, Link, start_supervisor
@@ -49,7 +50,8 @@ class Run:
         self._owner = os.getpid()
         self._stopping = False
         self._link: Link | None = None
-        self._watcher: threading.Thread | None = None
+        self._has_watcher = False
+        self._watching = False
         # Held until a stop: a lock may be released anywhere, signal handlers included.
         self._pause = threading.Lock()
         self._pause.acquire()
@@ -69,18 +71,19 @@ class Run:
         except BaseException:
             _active.pop(key, None)
             raise
-        # No arguments: a thread keeps those, and with them a connection, until it ends.
-        watcher = threading.Thread(target=self._watch, name="lmcache-plugins", daemon=True)
+        self._has_watcher = self._watching = True
         try:
-            watcher.start()
+            # Not threading.Thread, whose start() waits until the thread runs: that may take
+            # milliseconds beside a supervisor that starts. And without arguments: a thread
+            # keeps those, and with them a connection, until it ends.
+            start_new_thread(self._keep_watch, ())
         except RuntimeError as error:  # the limit of threads is reached
+            self._has_watcher = self._watching = False
             logger.warning(
                 "Cannot watch the supervisor of runtime plugins (%s): "
                 "should it be killed, it is not started again",
                 error,
             )
-        else:
-            self._watcher = watcher
         return True
 
     @property
@@ -117,17 +120,23 @@ class Run:
     def _wait(self, link: Link, began: float, timeout: float | None) -> None:
         """Wait until nothing is left; where the supervisor is killed meanwhile, for the next."""
         while True:
-            if self._watcher is None:  # then nobody else reads what it says
+            if not self._has_watcher:  # then nobody else reads what it says
                 link.poll_messages()
             limit = link.grace + SLACK_SECONDS
             left = began + (limit if timeout is None else min(timeout, limit)) - time.monotonic()
             if left <= 0:
                 return
-            if link.wait_for_end(min(left, 0.1) if self._watcher is None else left):
-                if self._watcher is None or not self._watcher.is_alive():
+            if link.wait_for_end(left if self._has_watcher else min(left, 0.1)):
+                if not self._watching:
                     return
                 link = self._link or link
                 time.sleep(0.001)
+
+    def _keep_watch(self) -> None:
+        try:
+            self._watch()
+        finally:
+            self._watching = False
 
     def _watch(self) -> None:
         """On a thread that sleeps in one read: start another supervisor if this one is killed."""
