@@ -12,6 +12,11 @@ from typing import Any
 import pytest
 from harness import Engine, marked, survivors, wait_until
 
+# A job in the background of a script ignores SIGINT, and nohup SIGHUP; what tests start would,
+# too, and take them for not meant for it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 
 @pytest.fixture
 def plugins(tmp_path: Path) -> Path:
