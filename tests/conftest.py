@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from harness import Engine, marked, survivors, wait_until
 
-# A job in the background of a script ignores SIGINT, and nohup SIGHUP; what tests start would,
-# too, and take them for not meant for it.
+# A job in the background of a script ignores SIGINT and SIGQUIT, and nohup SIGHUP; what tests
+# start would, too, and take them for not meant for it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
