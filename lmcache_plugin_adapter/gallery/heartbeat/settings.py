@@ -25,6 +25,13 @@ CONSUL_REAPING = 30.0
 """Consul looks for services to remove every so many seconds, and after a minute at the earliest."""
 
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
+_Timeout = Annotated[
+    float, Meta(gt=0, le=3600, description="Seconds in which a request must be answered.")
+]
+_Refresh = Annotated[
+    Seconds | None,
+    Meta(description="Seconds from one refresh to the next. Default: a third of `ttl`."),
+]
 MetaKey = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 MetaValue = Annotated[str, Meta(max_length=512)]
 
@@ -32,9 +39,7 @@ MetaValue = Annotated[str, Meta(max_length=512)]
 class Etcd(HttpTarget, kw_only=True, forbid_unknown_fields=True):
     """An entry in etcd v3 that expires with its lease, through etcd's JSON gateway."""
 
-    timeout: Annotated[
-        float, Meta(gt=0, le=3600, description="Seconds in which a request must be answered.")
-    ] = TIMEOUT
+    timeout: _Timeout = TIMEOUT
     other_urls: Annotated[
         list[Url],
         Meta(description="Further members of the cluster, for when `url` does not answer."),
@@ -54,10 +59,7 @@ class Etcd(HttpTarget, kw_only=True, forbid_unknown_fields=True):
             description="Seconds after which the entry expires when nothing refreshes it.",
         ),
     ] = 15
-    interval: Annotated[
-        Seconds | None,
-        Meta(description="Seconds from one refresh to the next. Default: a third of `ttl`."),
-    ] = None
+    interval: _Refresh = None
 
     def __post_init__(self) -> None:
         """Refuse what only looks like an address."""
@@ -69,9 +71,7 @@ class Etcd(HttpTarget, kw_only=True, forbid_unknown_fields=True):
 class Consul(HttpTarget, kw_only=True, forbid_unknown_fields=True):
     """A service with a TTL check, registered with the Consul agent of this host."""
 
-    timeout: Annotated[
-        float, Meta(gt=0, le=3600, description="Seconds in which a request must be answered.")
-    ] = TIMEOUT
+    timeout: _Timeout = TIMEOUT
     token: Annotated[
         Filled | None, Meta(description="ACL token (`X-Consul-Token`). Better: a file.")
     ] = None
@@ -86,10 +86,7 @@ class Consul(HttpTarget, kw_only=True, forbid_unknown_fields=True):
             description="Seconds after which the check is critical when nothing refreshes it.",
         ),
     ] = 15
-    interval: Annotated[
-        Seconds | None,
-        Meta(description="Seconds from one refresh to the next. Default: a third of `ttl`."),
-    ] = None
+    interval: _Refresh = None
     remove_critical_after: Annotated[
         float,
         Meta(
@@ -123,9 +120,7 @@ class Ping(HttpTarget, kw_only=True, forbid_unknown_fields=True):
 
     path_is_secret: ClassVar[bool] = True
 
-    timeout: Annotated[
-        float, Meta(gt=0, le=3600, description="Seconds in which a request must be answered.")
-    ] = TIMEOUT
+    timeout: _Timeout = TIMEOUT
     method: Annotated[
         Literal["GET", "HEAD", "POST", "PUT"], Meta(description="Method of all requests.")
     ] = "GET"
