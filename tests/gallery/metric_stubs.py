@@ -6,12 +6,29 @@ import base64
 import http.server
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import httpx
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
+
+PLUGIN = "lmcache_plugin_adapter.gallery.metric_reporter:main"
+
+
+def report_worker(
+    run_plugin: Callable[..., Any], engine: EngineMetrics, grace: float, **settings: Any
+) -> Any:
+    """Run the reporter on worker 0 of ``engine``, with an impatient test's interval."""
+    return run_plugin(
+        PLUGIN,
+        role="worker",
+        name="worker_metric_reporter",
+        config=engine.config,
+        settings={"interval": 0.25, **settings},
+        stop_grace=grace,
+    )
 
 
 class _Quiet(http.server.ThreadingHTTPServer):

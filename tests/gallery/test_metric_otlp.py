@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from harness import wait_until
 from metric_servers import LOOKS
-from metric_stubs import EngineMetrics, Gate, Request
+from metric_stubs import EngineMetrics, Gate, Request, report_worker
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
@@ -22,10 +22,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_C
 
 from lmcache_plugin_adapter import __version__
 
-PLUGIN = "lmcache_plugin_adapter.gallery.metric_reporter:main"
-NAME = "worker_metric_reporter"
 PATH = "/v1/metrics"
-INTERVAL = 0.25
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -42,18 +39,8 @@ def run(run_plugin: Callable[..., Any], engine: EngineMetrics) -> Callable[..., 
     """Run the reporter on worker 0, with a receiver of OTLP."""
 
     def begin(url: str, grace: float = 20, **settings: Any) -> Any:
-        return run_plugin(
-            PLUGIN,
-            role="worker",
-            name=NAME,
-            config=engine.config,
-            settings={
-                "interval": INTERVAL,
-                "otlp": {"url": url + PATH, **settings.pop("target", {})},
-                **settings,
-            },
-            stop_grace=grace,
-        )
+        target = {"url": url + PATH, **settings.pop("target", {})}
+        return report_worker(run_plugin, engine, grace, otlp=target, **settings)
 
     return begin
 

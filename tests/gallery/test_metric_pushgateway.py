@@ -10,12 +10,8 @@ from typing import Any
 import pytest
 from harness import wait_until
 from metric_servers import LOOKS, get, pushgateway
-from metric_stubs import EngineMetrics, Gate
+from metric_stubs import EngineMetrics, Gate, report_worker
 from servers import Server, serving
-
-PLUGIN = "lmcache_plugin_adapter.gallery.metric_reporter:main"
-NAME = "worker_metric_reporter"
-INTERVAL = 0.25
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -32,14 +28,7 @@ def run(run_plugin: Callable[..., Any], engine: EngineMetrics) -> Callable[..., 
     """Run the reporter on worker 0, with a Pushgateway."""
 
     def begin(url: str, grace: float = 20, **target: Any) -> Any:
-        return run_plugin(
-            PLUGIN,
-            role="worker",
-            name=NAME,
-            config=engine.config,
-            settings={"interval": INTERVAL, "pushgateway": {"url": url, **target}},
-            stop_grace=grace,
-        )
+        return report_worker(run_plugin, engine, grace, pushgateway={"url": url, **target})
 
     return begin
 

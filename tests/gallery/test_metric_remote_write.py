@@ -23,15 +23,12 @@ from metric_servers import (
     victoria,
     victoria_without_doubles,
 )
-from metric_stubs import EngineMetrics, Gate, basic
+from metric_stubs import EngineMetrics, Gate, basic, report_worker
 from servers import Server, serving
 
 from lmcache_plugin_adapter.gallery.metric_reporter.remote_write_schema import WriteRequest
 
-PLUGIN = "lmcache_plugin_adapter.gallery.metric_reporter:main"
-NAME = "worker_metric_reporter"
 WRITE = "/api/v1/write"
-INTERVAL = 0.25
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -49,14 +46,7 @@ def run(run_plugin: Callable[..., Any], engine: EngineMetrics) -> Callable[..., 
 
     def begin(url: str, grace: float = 20, **settings: Any) -> Any:
         target = {"url": url, **settings.pop("target", {})}
-        return run_plugin(
-            PLUGIN,
-            role="worker",
-            name=NAME,
-            config=engine.config,
-            settings={"interval": INTERVAL, "remote_write": target, **settings},
-            stop_grace=grace,
-        )
+        return report_worker(run_plugin, engine, grace, remote_write=target, **settings)
 
     return begin
 

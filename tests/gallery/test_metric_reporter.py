@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 from harness import wait_until
-from metric_stubs import EngineMetrics, Gate
+from metric_stubs import PLUGIN, EngineMetrics, Gate
 from servers import free_port
 
 from lmcache_plugin_adapter.gallery.metric_reporter.settings import MetricReporter
 from lmcache_plugin_adapter.gallery.metric_reporter.source import choose, shared_with_worker
 from lmcache_plugin_adapter.kit import Context
 
-PLUGIN = "lmcache_plugin_adapter.gallery.metric_reporter:main"
 NAME = "all_metric_reporter"
 KEY = f"extra_config.runtime_plugins.plugins.{NAME}.settings"
 
