@@ -15,7 +15,7 @@ import time
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from servers import free_port
+from http_stub import HttpStub
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -25,7 +25,7 @@ CHECK["DeregisterCriticalServiceAfter"] = str
 STATES = ("passing", "warning", "critical")
 
 
-class ConsulStub:
+class ConsulStub(HttpStub):
     """One agent.
 
     Args:
@@ -35,27 +35,23 @@ class ConsulStub:
     """
 
     def __init__(self, token: str | None = None, *, older: bool = False, haste: float = 1) -> None:
+        super().__init__()
         self.token = token
         self.older = older
         self.haste = haste
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
         self.services: dict[str, dict[str, Any]] = {}
         self.violations: list[str] = []
         self.requests: list[tuple[float, str, str]] = []
-        self.silent = threading.Event()
         self._lock = threading.Lock()
-        self._server: http.server.ThreadingHTTPServer | None = None
 
-    def start(self) -> ConsulStub:
-        """Listen on its port."""
+    def handler(self) -> type[http.server.BaseHTTPRequestHandler]:
+        """Return the class that answers."""
         agent = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_PUT(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                if agent.silent.is_set():
-                    agent._ending.wait(60)
+                if agent.keeps_silent():
                     return
                 status, text = agent.answer(self.path, dict(self.headers.items()), body)
                 answer = text.encode()
@@ -73,21 +69,7 @@ class ConsulStub:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self._ending = threading.Event()
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        return self
-
-    def stop(self) -> None:
-        """Listen no more; what it knows stays."""
-        if self._server is not None:
-            self._ending.set()
-            self._server.shutdown()
-            self._thread.join()
-            self._server.server_close()
-            self._server = None
+        return Handler
 
     def __enter__(self) -> ConsulStub:
         return self

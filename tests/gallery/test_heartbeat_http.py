@@ -7,7 +7,6 @@ import http.server
 import json
 import re
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from harness import wait_until
 from heartbeats import ENTRY, SECTION, settings_for, texts
-from servers import free_port
+from http_stub import HttpStub
 from vllm_stub import VllmStub
 
 from lmcache_plugin_adapter.kit.trial import Trial
@@ -34,26 +33,22 @@ class Request(NamedTuple):
     body: bytes
 
 
-class Receiver:
+class Receiver(HttpStub):
     """Keeps all requests."""
 
     def __init__(self) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__()
         self.requests: list[Request] = []
         self.status = 200
-        self.silent = threading.Event()
-        self._server: http.server.ThreadingHTTPServer | None = None
 
-    def start(self) -> Receiver:
-        """Listen on its port."""
+    def handler(self) -> type[http.server.BaseHTTPRequestHandler]:
+        """Return the class that answers."""
         receiver = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                if receiver.silent.is_set():
-                    receiver._ending.wait(60)
+                if receiver.keeps_silent():
                     return
                 receiver.requests.append(
                     Request(
@@ -69,21 +64,7 @@ class Receiver:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self._ending = threading.Event()
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        return self
-
-    def stop(self) -> None:
-        """Listen no more."""
-        if self._server is not None:
-            self._ending.set()
-            self._server.shutdown()
-            self._thread.join()
-            self._server.server_close()
-            self._server = None
+        return Handler
 
     def paths(self, since: int = 0) -> list[str]:
         """Return what was asked for."""
