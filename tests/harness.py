@@ -193,9 +193,9 @@ class Engine:
         return ask(self.control, json.dumps({"op": op, **request}).encode() + b"\n")
 
     def supervisor(self) -> int:
-        """Return the supervisor's pid."""
-        found = re.findall(r"\(supervisor\.py:(\d+):", self.log())
-        return int(found[-1])
+        """Return the pid of the supervisor that wrote last."""
+        self.wait_log(SUPERVISOR)
+        return int(re.findall(SUPERVISOR, self.log())[-1])
 
     def plugin_pid(self, name: str) -> int:
         """Return the pid that a plugin was last started with."""
@@ -225,6 +225,7 @@ class Engine:
         return status
 
 
+SUPERVISOR = r"\(supervisor\.py:(\d+):"
 RECORD = re.compile(
     r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\] LMCache ([A-Z]+): \[(.*?)\] (.*) "
     r"\(([^()]*):\d+:lmcache_plugin_adapter\.[\w.]+\)",
