@@ -147,6 +147,14 @@ class Engine:
             raise AssertionError(answer["error"])
         return answer["value"]
 
+    def interrupt(self, python: str) -> None:
+        """Have the engine run Python as a signal's handler, outside :meth:`do` and its answers."""
+        self.do(
+            "import signal; scope = globals()\n"
+            f"signal.signal(signal.SIGALRM, lambda *_: exec({python!r}, scope))"
+        )
+        self.process.send_signal(signal.SIGALRM)
+
     def log(self) -> str:
         """Return all that was logged."""
         return self.log_path.read_bytes().decode(errors="surrogateescape")
@@ -178,7 +186,7 @@ class Engine:
 
     def status(self, name: str = "all_x") -> dict[str, Any]:
         """Return what the supervisor says of one plugin; empty as long as there is none."""
-        status = self.do("launcher.status()") or {"plugins": ()}
+        status = self.do("launcher.status(10)") or {"plugins": ()}
         return next((plugin for plugin in status["plugins"] if plugin["name"] == name), {})
 
     @property

@@ -73,13 +73,7 @@ def test_the_word_tells_how_the_engine_ends(
     python, expected = ENDS[end]
     one = begin()
     if python:
-        # Outside the program's own handling of errors.
-        handler = f"lambda *_: exec({python!r}, scope)"
-        one.do(
-            "import signal, sys; scope = globals()\n"
-            f"signal.signal(signal.SIGALRM, {handler})\n"
-            "signal.setitimer(signal.ITIMER_REAL, 0.01)"
-        )
+        one.interrupt(python)
     else:
         one.close()
     assert said(word) == expected

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from harness import Engine, alive, gone, wait_until
+from harness import Engine, alive, gone, state_of, wait_until
 
 POLITE = """
 trap 'echo goodbye >> "$NOTES"; exit 0' TERM
@@ -69,20 +69,13 @@ def test_engine_ends(end, plugin, up, notes) -> None:
     one = up()
     pid = one.plugin_pid("all_x")
     supervisor = one.supervisor()
-    assert one.process.stdin is not None
     if ENDS[end]:
-        # Outside the program's own handling of errors.
-        one.process.stdin.write(
-            b'"import threading, signal\\nsignal.signal(signal.SIGALRM, lambda *_: exec(%s))\\n'
-            b'signal.setitimer(signal.ITIMER_REAL, 0.01)"\n'
-            % ascii(ENDS[end]).replace("\\", "\\\\").replace('"', '\\"').encode()
-        )
-        one.process.stdin.flush()
+        one.interrupt(ENDS[end])
     else:
         one.close()
-    wait_until(lambda: gone(pid), 5, "the plugin ends")
+    wait_until(lambda: gone(pid), what="the plugin ends")
     assert notes.read_text() == "goodbye\n"
-    wait_until(lambda: gone(supervisor), 5, "the supervisor ends")
+    wait_until(lambda: gone(supervisor), what="the supervisor ends")
     reason = "became another program" if end == "exec" else "ended"
     one.wait_log(rf"Stopping 1 plugin: its engine \(pid {one.pid}\) {reason} ")
     if end == "exec":
@@ -91,14 +84,14 @@ def test_engine_ends(end, plugin, up, notes) -> None:
 
 
 def test_stubborn_plugin_is_killed_after_its_grace_period(plugin, up) -> None:
-    """One that ignores SIGTERM is gone within the grace period and a second."""
+    """One that ignores SIGTERM is gone after its grace period, which here is not the default."""
     plugin("all_x.sh", STUBBORN)
     one = up({"stop_grace": 0.5})
     pid = one.plugin_pid("all_x")
     started = time.monotonic()
     one.kill()
-    wait_until(lambda: gone(pid), 5)
-    assert 0.4 < time.monotonic() - started < 1.5
+    wait_until(lambda: gone(pid))
+    assert 0.4 < time.monotonic() - started < 4
     one.wait_log(r"Did not end within 0.5 s of SIGTERM")
 
 
@@ -117,15 +110,15 @@ def test_stop_waits_and_is_idempotent(plugin, up) -> None:
 def test_stop_without_waiting_returns_at_once(plugin, up) -> None:
     """A shutdown path is not delayed; the supervisor sees to the end by itself."""
     plugin("all_x.sh", STUBBORN)
-    one = up({"stop_grace": 1})
+    one = up({"stop_grace": 2})
     pid = one.plugin_pid("all_x")
     seconds = one.do(
         "(__import__('time').monotonic(), launcher.stop_plugins(wait=False),"
         " __import__('time').monotonic())"
     )
-    assert seconds[2] - seconds[0] < 0.2
+    assert seconds[2] - seconds[0] < 1
     assert alive(pid)
-    wait_until(lambda: gone(pid), 4)
+    wait_until(lambda: gone(pid))
 
 
 def test_daemon_is_ended_too(plugin, up, notes) -> None:
@@ -136,7 +129,7 @@ def test_daemon_is_ended_too(plugin, up, notes) -> None:
     daemon = int(notes.read_text())
     assert alive(daemon)
     one.kill()
-    wait_until(lambda: gone(daemon), 3)
+    wait_until(lambda: gone(daemon))
 
 
 def test_children_of_the_group_get_sigterm_once(plugin, up, notes) -> None:
@@ -156,6 +149,8 @@ def test_stopped_plugin_is_continued_and_warned(plugin, up, notes) -> None:
     """One that stopped itself with SIGSTOP can still say goodbye."""
     plugin("all_x.sh", POLITE.replace("echo up", "echo up; kill -STOP $$"))
     one = up()
+    pid = one.plugin_pid("all_x")
+    wait_until(lambda: state_of(pid) == "T")
     one.do("launcher.stop_plugins()")
     assert notes.read_text() == "goodbye\n"
 
@@ -179,12 +174,13 @@ def test_fork_of_the_engine_that_lives_on_keeps_nothing_alive(plugin, up) -> Non
     one = up()
     copy = one.do(
         "[pid for pid in [__import__('os').fork()] if pid or"
-        " __import__('time').sleep(4) or __import__('os')._exit(0)][0]"
+        " __import__('time').sleep(60) or __import__('os')._exit(0)][0]"
     )
     pid = one.plugin_pid("all_x")
     one.kill()
-    wait_until(lambda: gone(pid), 2)
+    wait_until(lambda: gone(pid))
     assert alive(copy)
+    os.kill(copy, signal.SIGKILL)
 
 
 def test_fork_of_the_engine_that_exits_touches_nothing(plugin, up) -> None:
@@ -223,12 +219,12 @@ def test_exit_right_after_launch_leaves_nothing(plugin, engine) -> None:
         plugin(f"all_{number}_x.sh", "exec sleep 60")
     for delay in range(6):
         one = engine(launch=False, role="scheduler")
-        one.do(
-            "import os, signal, time\nlauncher.launch_plugins()\n"
-            f"signal.signal(signal.SIGALRM, signal.SIG_DFL)\n"
+        one.interrupt(
+            "import signal\nlauncher.launch_plugins()\n"
+            "signal.signal(signal.SIGALRM, signal.SIG_DFL)\n"
             f"signal.setitimer(signal.ITIMER_REAL, {0.001 + delay * 0.012})"
         )
-        one.process.wait(5)
+        assert one.process.wait(20) == -signal.SIGALRM
 
 
 def test_engine_s_terminal_interrupt_reaches_plugins_as_sigterm(plugin, up, notes) -> None:
@@ -236,8 +232,8 @@ def test_engine_s_terminal_interrupt_reaches_plugins_as_sigterm(plugin, up, note
     plugin("all_x.sh", POLITE.replace("TERM", "TERM INT"))
     one = up(start_new_session=True)
     os.killpg(one.pid, signal.SIGINT)
-    one.process.wait(5)
-    wait_until(lambda: notes.exists() and notes.read_text() == "goodbye\n", 5)
+    one.process.wait(20)
+    wait_until(lambda: notes.exists() and notes.read_text() == "goodbye\n")
 
 
 def test_engine_with_closed_standard_descriptors(plugin, tmp_path) -> None:
