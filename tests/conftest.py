@@ -11,12 +11,22 @@ from typing import Any
 
 import pytest
 from harness import Engine, marked, survivors, wait_until
+from hypothesis import HealthCheck, settings
+
+# Rings run in parallel on small machines: a slow example is no failure.
+settings.register_profile("rings", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("rings")
+
+# What tests write is refused where others might write it, and where they may not read it.
+os.umask(0o022)
 
 # A job in the background of a script ignores SIGINT and SIGQUIT, and nohup SIGHUP; what tests
 # start would, too, and take them for not meant for it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# With another umask, what tests write could be changed by others, and would be refused.
+os.umask(0o022)
 
 
 @pytest.fixture
@@ -65,7 +75,7 @@ def engine(tmp_path: Path, plugins: Path) -> Iterator[Callable[..., Engine]]:
     try:
         for one in started:
             one.close()
-        wait_until(lambda: not marked(str(tmp_path)), 8, "no process left")
+        wait_until(lambda: not marked(str(tmp_path)), 20, "no process left")
     except AssertionError:
         left = list(survivors(tmp_path))
         for line in left:
