@@ -184,13 +184,13 @@ def test_stopped_supervisor_holds_up_nobody(root, plugin, engine) -> None:
     os.kill(one.supervisor(), signal.SIGSTOP)
     try:
         began = time.monotonic()
-        replies = ask_all(find({}).found, {"op": "status"}, 0.3)
-        assert time.monotonic() - began < 3
+        replies = ask_all(find({}).found, {"op": "status"}, 1.5)
+        assert time.monotonic() - began < 10
     finally:
         os.kill(one.supervisor(), signal.SIGCONT)
     assert sorted(reply.answer is not None for reply in replies) == [False, True]
     (problem,) = [reply.problem for reply in replies if reply.problem]
-    assert "does not answer within 0.3 s" in problem
+    assert "does not answer within 1.5 s" in problem
 
 
 def test_endless_answer_is_cut_off(answering, monkeypatch) -> None:

@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -91,13 +92,15 @@ def test_no_free_descriptor_is_no_busy_loop(monkeypatch, tmp_path) -> None:
 
         def __init__(self, listener: socket.socket) -> None:
             self.listener = listener
-            self.calls = 0
+            self.calls: list[float] = []
 
         def fileno(self) -> int:
             return self.listener.fileno()
 
         def accept(self) -> None:
-            self.calls += 1
+            self.calls.append(time.monotonic())
+            if len(self.calls) == 2:
+                loop.stop()
             raise OSError(errno.EMFILE, "Too many open files")
 
         def close(self) -> None:
@@ -106,10 +109,10 @@ def test_no_free_descriptor_is_no_busy_loop(monkeypatch, tmp_path) -> None:
     full = Full(server._listener)  # type: ignore[arg-type]
     server._listener = full  # type: ignore[assignment]
     with connect(str(tmp_path / "control.sock")):
-        loop.call_later(1.6, loop.stop)
         loop.run()
     server.close()
-    assert full.calls == 2
+    first, second = full.calls
+    assert second - first >= 1
     assert not errors
 
 
@@ -140,7 +143,8 @@ def test_several_requests_on_one_connection(path) -> None:
 
 
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.binary(max_size=200).map(lambda raw: raw.replace(b"\n", b" ") + b"\n"))
 def test_any_line_is_answered(path, line) -> None:

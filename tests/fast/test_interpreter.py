@@ -286,7 +286,10 @@ def test_a_program_is_found_as_a_shell_finds_it(make, tmp_path: Path, monkeypatc
     assert find_program(b"", b"/usr/bin") is None
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.binary(max_size=300), st.sampled_from([".py", ".sh", ".pl", ""]), st.booleans())
 def test_any_content_gets_a_command_or_an_error(
     tmp_path: Path, content: bytes, extension: str, shebang: bool

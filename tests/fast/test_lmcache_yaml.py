@@ -257,7 +257,7 @@ def test_keys_that_are_no_text_become_json_keys(file: Path) -> None:
     assert load(file, text).extra_config == {"2": "a", "true": "b", "null": "c", "1.5": "d"}
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.text() | st.text(alphabet="{}[]:,&*!-'\"# \n\tab1"), st.binary(max_size=50))
 def test_any_text_is_a_configuration_or_one_clear_error(file: Path, text: str, data: bytes) -> None:
     """No other exception comes out."""

@@ -90,8 +90,8 @@ def test_state_restarts_and_exit(plugin, measured, directory) -> None:
 def test_types_and_help(plugin, measured, directory) -> None:
     """Names follow the conventions: counters end in _total, units are in the name."""
     plugin("all_up.sh", UP)
-    one = measured()
-    one.wait_for(lambda: state(directory, "all_up") == "running")
+    measured()
+    wait_until(lambda: samples(directory, metrics.MEMORY))  # written last
     text = scrape(directory)
     for name, help_text in metrics.HELP.items():
         if name != metrics.LAST_EXIT:
@@ -150,7 +150,7 @@ def test_reload_ends_and_continues_series(plugin, plugins, measured, directory) 
     one.ask("reload")
     one.wait_for(lambda: samples(directory, name, "plugin").get(("all_x",)) == 57, 15)
     one.wait_for(lambda: state(directory, "all_y") is None, 15)
-    assert state(directory, "all_x") == "exited"
+    one.wait_for(lambda: state(directory, "all_x") == "exited")
 
 
 def test_odd_names_do_not_break_the_page(plugin, plugins, measured, directory) -> None:

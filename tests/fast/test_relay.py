@@ -100,15 +100,16 @@ def test_engine_that_is_killed(plugin, engine) -> None:
     one.wait_for(lambda: one.texts("all_x") == ["goodbye"])
 
 
-def test_engine_that_is_stopped(plugin, engine) -> None:
+def test_engine_that_is_stopped(plugin, engine, tmp_path) -> None:
     """An engine that takes nothing holds nobody up: after some seconds stderr has the lines."""
     plugin("all_x.sh", "echo up; read -r _ < go; seq 20000; exec sleep 60")
+    go = tmp_path / "go"
+    os.mkfifo(go)
     one = engine({**ON, "rate_limit": "off"}, prelude=PRELUDE)
     one.wait_for(lambda: [r for r in relayed(one) if r["json"] == "[all_x] up"])
-    go = one.log_path.parent / "go"
     os.kill(one.pid, signal.SIGSTOP)
     try:
-        wait_until(lambda: go.exists() or os.mkfifo(go) is None)
+        go.write_text("\n")
         one.wait_for(lambda: "20000" in one.texts("all_x"), 20)
     finally:
         os.kill(one.pid, signal.SIGCONT)
@@ -136,8 +137,8 @@ def test_killed_supervisor(plugin, engine) -> None:
     answer = one.do("launcher.status()")
     os.kill(answer["supervisor_pid"], signal.SIGKILL)
     one.wait_for(lambda: [r["json"] for r in relayed(one, "all_x")].count("[all_x] up") == 2)
-    threads = one.do("[t.name for t in __import__('threading').enumerate()]")
-    assert threads.count("lmcache-plugins-log") == 1
+    threads = "[t.name for t in __import__('threading').enumerate()]"
+    one.wait_for(lambda: one.do(threads).count("lmcache-plugins-log") == 1)
 
 
 def test_nothing_of_it_by_default(plugin, engine) -> None:

@@ -74,7 +74,7 @@ def test_leftovers_end_with_the_first_process(plugin, engine, tmp_path) -> None:
     plugin("all_x.sh", f"sleep 60 & echo $! > {tmp_path}/pid; exit 0")
     one = engine()
     one.wait_log(r"Exited with code 0 .* it left 1 process behind, which end now \(use 'exec'")
-    wait_until(lambda: gone(int((tmp_path / "pid").read_text())), 2)
+    wait_until(lambda: gone(int((tmp_path / "pid").read_text())))
     one.wait_for(lambda: one.status()["state"] == "exited")
 
 
@@ -108,7 +108,7 @@ def test_leftovers_may_be_kept(plugin, engine, tmp_path) -> None:
     assert one.status()["state"] == "exited"
     assert alive(left)
     one.kill(signal.SIGKILL)
-    wait_until(lambda: gone(left), 3)
+    wait_until(lambda: gone(left))
 
 
 def test_one_that_exits_at_once_is_no_failure_of_the_others(plugin, engine) -> None:

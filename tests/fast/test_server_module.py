@@ -362,8 +362,7 @@ KEYS = st.sampled_from(
 @given(JSON | st.dictionaries(KEYS, JSON), JSON, st.lists(JSON, max_size=2))
 @hypothesis_settings(
     max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_whatever_is_given_the_server_serves_on(
     stub: type[Stub], config: Any, parameters: Any, locations: list[Any]

@@ -110,7 +110,10 @@ ARGUMENTS = st.lists(
 ).map(b"".join)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @example(b"", 0, b" " + b"x" * 400, b"\n")
 @example(b"", 200, b"", b"\n")
 @example(b"", 300, b"", b"\n")
