@@ -25,8 +25,6 @@ os.umask(0o022)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-# With another umask, what tests write could be changed by others, and would be refused.
-os.umask(0o022)
 
 
 @pytest.fixture
