@@ -63,7 +63,10 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                # As set when the request came: who sees it may set something else at once.
+                delay = receiver.delay
                 receiver.requests.append((self.path, dict(self.headers)))
+                time.sleep(delay)
                 status = receiver._take(self.headers.get("Authorization"), self.path, body, check)
                 self.send_response(status)
                 for name, value in receiver.headers.items():
@@ -84,14 +87,13 @@ class Receiver:
         self._server = HttpServer(("127.0.0.1", port), Handler)
         self.port: int = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        serve = self._server.serve_forever
+        self._thread = threading.Thread(target=serve, args=(0.05,), daemon=True)
         self._thread.start()
 
     def _take(
         self, credentials: str | None, path: str, body: bytes, check: Callable[[Any], None] | None
     ) -> int:
-        if self.delay:
-            time.sleep(self.delay)
         if self.credentials is not None:
             wanted = "Basic " + b64encode(self.credentials.encode()).decode()
             if credentials != wanted:
@@ -123,7 +125,7 @@ class Receiver:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def wait_for(self, status: str, name: str, seconds: float = 10.0) -> dict[str, Any]:
+    def wait_for(self, status: str, name: str, seconds: float = 30.0) -> dict[str, Any]:
         """Return the first document of an alert with a status."""
 
         def look() -> dict[str, Any] | None:
@@ -134,7 +136,7 @@ class Receiver:
 
         return wait_until(look, seconds, f"{name} {status}: {self.documents}")
 
-    def notified(self, status: str, name: str, seconds: float = 10.0) -> dict[str, Any]:
+    def notified(self, status: str, name: str, seconds: float = 30.0) -> dict[str, Any]:
         """Return an alert of Alertmanager's own notifications, which come here."""
 
         def look() -> dict[str, Any] | None:
@@ -230,15 +232,15 @@ class RealAlertmanager(Server):
 
     def alerts(self) -> dict[str, dict[str, Any]]:
         """Return the alerts that it holds as firing, by name, as its v2 API tells them."""
-        answer = httpx.get(f"{self.url}/api/v2/alerts", auth=self._auth, timeout=5)
+        answer = httpx.get(f"{self.url}/api/v2/alerts", auth=self._auth, timeout=30)
         answer.raise_for_status()
         return {alert["labels"]["alertname"]: alert for alert in answer.json()}
 
-    def wait_for(self, name: str, seconds: float = 10.0) -> dict[str, Any]:
+    def wait_for(self, name: str, seconds: float = 30.0) -> dict[str, Any]:
         """Return an alert once it fires."""
         return wait_until(lambda: self.alerts().get(name), seconds, f"alert {name} fires")
 
-    def wait_gone(self, name: str, seconds: float = 10.0) -> None:
+    def wait_gone(self, name: str, seconds: float = 30.0) -> None:
         """Wait until an alert does not fire."""
         wait_until(lambda: name not in self.alerts(), seconds, f"alert {name} resolves")
 
@@ -258,11 +260,11 @@ def _among_its_files() -> list[str]:
     return command
 
 
-def settings_of(**settings: Any) -> dict[str, Any]:
+def settings_of(stop_grace: float = 5, **settings: Any) -> dict[str, Any]:
     """Return the section ``runtime_plugins`` with the reporter's settings."""
     settings = {"interval": 0.1, "built_in_rules": False, **settings}
     return {
-        "stop_grace": 5,
+        "stop_grace": stop_grace,
         "restart": "never",
         "rate_limit": "off",
         "plugins": {NAME: {"settings": settings}},
@@ -289,7 +291,7 @@ def lines(engine: Engine) -> str:
     return "\n".join(f"{level}: {text}" for level, _, text in engine.records(NAME))
 
 
-def wait_line(engine: Engine, pattern: str, seconds: float = 10.0) -> re.Match[str]:
+def wait_line(engine: Engine, pattern: str, seconds: float = 30.0) -> re.Match[str]:
     """Wait until the reporter has printed something."""
     return engine.wait_for(lambda: re.search(pattern, lines(engine)), seconds, pattern)
 

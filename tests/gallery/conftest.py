@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,10 @@ from typing import Any
 import pytest
 from alerting import NAME, PLUGIN, RealAlertmanager, Receiver, Start, check_webhook, settings_of
 from harness import Engine
+
+# The servers of tests are on loopback, and no proxy leads there.
+for _name in ("no_proxy", "NO_PROXY"):
+    os.environ[_name] = ",".join(filter(None, [os.environ.get(_name), "127.0.0.1,localhost"]))
 
 
 @pytest.fixture

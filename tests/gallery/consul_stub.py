@@ -101,6 +101,11 @@ class ConsulStub(HttpStub):
             service = self.services.get(name)
             return None if service is None else (service["Status"], service["Output"])
 
+    def forget(self) -> None:
+        """Lose all data."""
+        with self._lock:
+            self.services.clear()
+
     def _expire(self) -> None:
         now = time.monotonic()
         for name, service in list(self.services.items()):

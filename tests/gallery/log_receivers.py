@@ -52,7 +52,8 @@ class HttpReceiver:
         self.complaints: list[str] = []
         self.requests = 0
         self._server: ThreadingHTTPServer | None = None
-        self._open: set[socket.socket] = set()
+        self._open: set[socket.socket] | None = None
+        self._lock = threading.Lock()
 
     @property
     def url(self) -> str:
@@ -62,16 +63,23 @@ class HttpReceiver:
     def start(self) -> None:
         """Listen."""
         receiver = self
+        connections: set[socket.socket] = set()
+        self._open = connections
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def setup(self) -> None:
                 super().setup()
-                receiver._open.add(self.connection)
+                with receiver._lock:
+                    connections.add(self.connection)
+                    stopped = receiver._open is not connections  # just after it was accepted
+                if stopped:
+                    with contextlib.suppress(OSError):
+                        self.connection.shutdown(socket.SHUT_RDWR)
 
             def finish(self) -> None:
-                receiver._open.discard(self.connection)
+                connections.discard(self.connection)
                 with contextlib.suppress(OSError):
                     super().finish()
 
@@ -91,7 +99,9 @@ class HttpReceiver:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
-            for connection in list(self._open):
+            with self._lock:
+                connections, self._open = self._open or set(), None
+            for connection in list(connections):
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
@@ -349,11 +359,12 @@ class Rsyslog:
 
     def __init__(self, data: Path, certificate: Path | None = None, ca: Path | None = None) -> None:
         program = debian_binary("rsyslog", "rsyslogd")
-        modules = [debian_directory("rsyslog", "usr/lib/x86_64-linux-gnu/rsyslog")]
+        libraries = "usr/lib/*-linux-gnu/rsyslog"
+        modules = [*debian_directory("rsyslog", "").glob(libraries)]
         environment = debian_environment("rsyslog")
         tls = driver = ""
         if certificate is not None:
-            modules.append(debian_directory("rsyslog-gnutls", "usr/lib/x86_64-linux-gnu/rsyslog"))
+            modules += debian_directory("rsyslog-gnutls", "").glob(libraries)
             tls = (
                 f'global(defaultNetstreamDriver="gtls" defaultNetstreamDriverCAFile="{ca}" '
                 f'defaultNetstreamDriverCertFile="{certificate}" '

@@ -17,9 +17,19 @@ def pushgateway(data: Path) -> Server:
     return Server([program, "--web.listen-address=127.0.0.1:{port}"], data)
 
 
+class Prometheus(Server):
+    """It listens before it can answer: its data are read first."""
+
+    def _up(self) -> bool:
+        if not super()._up():
+            return False
+        answer = httpx.get(f"{self.url}/-/ready", timeout=30, trust_env=False)
+        return answer.status_code == 200
+
+
 def prometheus(data: Path) -> Server:
     """A Prometheus that takes remote write and scrapes nothing."""
-    return Server(
+    return Prometheus(
         [
             debian_binary("prometheus"),
             "--config.file=/dev/null",
@@ -52,7 +62,7 @@ def victoria_without_doubles(data: Path) -> Server:
 
 def get(url: str, **parameters: str) -> Any:
     """Return the JSON at an address."""
-    return httpx.get(url, params=parameters, timeout=5, trust_env=False).json()
+    return httpx.get(url, params=parameters, timeout=30, trust_env=False).json()
 
 
 def kept(server: Server, name: str = LOOKS) -> list[tuple[float, float]]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import httpx
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
+from servers import free_port
 
 PLUGIN = "lmcache_plugin_adapter.gallery.metric_reporter:main"
 
@@ -42,11 +43,10 @@ class _Quiet(http.server.ThreadingHTTPServer):
 class _Service:
     """A server in a thread of the test."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self) -> None:
         self.ending = threading.Event()
-        self._wanted = port
         self._server: _Quiet | None = None
-        self.port = port
+        self.port = free_port()
 
     def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         """Answer one request."""
@@ -68,7 +68,6 @@ class _Service:
                 pass
 
         self._server = _Quiet(("127.0.0.1", self.port), Handler)
-        self.port = self._server.server_address[1]
         self.ending.clear()
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -206,14 +205,16 @@ class Gate(_Service):
             handler.rfile.read(length),
             time.monotonic(),
         )
+        # As set when the request came: who sees it in the list may set something else at once.
+        delay, status, headers = self.delay, self.status, self.headers
         self.requests.append(request)
-        if self.delay and self.ending.wait(self.delay):
+        if delay and self.ending.wait(delay):
             return
         if self.authorization and request.headers.get("authorization") != self.authorization:
             reply(handler, 401, f"no: {request.headers.get('authorization')}".encode())
             return
-        if self.status is not None:
-            reply(handler, self.status, self.answer_body, self.headers)
+        if status is not None:
+            reply(handler, status, self.answer_body, headers)
             return
         status, body = 200, self.answer_body
         if self.upstream is not None:

@@ -5,56 +5,112 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1]))  # as a program; pytest has it there
+
 from harness import gone, wait_until
 
 NEEDS = {"rsyslog": ("libestr0", "libfastjson4"), "rsyslog-gnutls": ()}
 """Libraries of a package that few machines have."""
 
-CACHE = (
-    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    / "lmcache-plugin-adapter-tests"
+PACKAGES = (
+    "etcd-server",
+    "logrotate",
+    "prometheus",
+    "prometheus-alertmanager",
+    "prometheus-pushgateway",
+    "rsyslog",
+    "rsyslog-gnutls",
+    "victoria-metrics",
 )
+"""All that tests ask for; this file, run as a program, fetches them before any test waits."""
+
+_TRIES = 3
+_FAILED_SECONDS = 600.0
+"""How long a package that could not be had is not asked for again, by no worker."""
+
+
+def _cache() -> Path:
+    """Return the directory in which packages are kept from run to run, made if missing."""
+    candidates = [os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")]
+    candidates.append(f"{tempfile.gettempdir()}/cache-{os.getuid()}")
+    for candidate in filter(os.path.isabs, candidates):
+        place = Path(candidate) / "lmcache-plugin-adapter-tests"
+        with contextlib.suppress(OSError):
+            place.mkdir(parents=True, exist_ok=True)
+            if os.access(place, os.W_OK | os.X_OK):
+                return place
+    raise AssertionError(f"no place for Debian's packages among {candidates}")
 
 
 def _unpack(package: str) -> Path:
     """Return the directory with a Debian package's files, downloaded once for this machine."""
-    root = CACHE / package
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with open(CACHE / f"{package}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several workers of one test run
+    trouble = fetch(package, 1)
+    if trouble:
+        pytest.skip(f"no {package}: {trouble}")
+    return _cache() / package
+
+
+def fetch(package: str, tries: int = _TRIES) -> str:
+    """Have a Debian package's files in the cache; return what went wrong."""
+    cache = _cache()
+    root, failed = cache / package, cache / f"{package}.failed"
+    if root.exists():
+        return ""
+    if not shutil.which("apt-get") or not shutil.which("dpkg"):
+        return "it comes from Debian's packages, and this is no Debian"
+    # One at a time, of all workers: apt-get's lists are for one, too.
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if root.exists():
-            return root
-        if not shutil.which("apt-get") or not shutil.which("dpkg"):
-            pytest.skip(f"no {package}: it comes from Debian's packages, and this is no Debian")
-        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-            wanted = [package, *NEEDS.get(package, ())]
-            trouble = _download(wanted, scratch)
-            archives = list(Path(scratch).glob("*.deb"))
-            if trouble or not archives:
-                pytest.skip(f"no {package}: {trouble or 'apt-get found nothing'}")
-            unpacked = Path(scratch) / "unpacked"
-            for archive in archives:
-                subprocess.run(["dpkg", "-x", archive, unpacked], check=True, timeout=120)
+            return ""
+        with contextlib.suppress(OSError):
+            if tries == 1 and time.time() - failed.stat().st_mtime < _FAILED_SECONDS:
+                return failed.read_text()
+        for number in range(tries):
+            time.sleep(5 * number)  # the mirror's trouble may be over then
+            trouble = _fetch(package, root)
+            if not trouble:
+                return ""
+        failed.write_text(trouble)
+        return trouble
+
+
+def _fetch(package: str, root: Path) -> str:
+    with tempfile.TemporaryDirectory(dir=root.parent) as scratch:
+        wanted = [package, *NEEDS.get(package, ())]
+        trouble = _download(wanted, scratch)
+        archives = list(Path(scratch).glob("*.deb"))
+        if not trouble and len(archives) < len(wanted):
+            trouble = f"apt-get found {len(archives)} of {len(wanted)}"
+        unpacked = Path(scratch) / "unpacked"
+        for archive in () if trouble else archives:
+            trouble = trouble or _run(["dpkg", "-x", str(archive), str(unpacked)], scratch)
+        if not trouble:
             unpacked.rename(root)
-    return root
+    return trouble
 
 
 def _download(packages: Sequence[str], directory: str) -> str:
     """Have apt-get fetch packages; return what went wrong."""
-    own = ["-o", f"Dir::State::lists={CACHE}/lists", "-o", f"Dir::Cache={CACHE}/apt"]
+    cache = _cache()
+    own = ["-o", f"Dir::State::lists={cache}/lists", "-o", f"Dir::Cache={cache}/apt"]
     trouble = _apt(["download", *packages], directory)
     if trouble:  # the machine knows no packages, or old ones: ask anew, and change nothing of it
-        (CACHE / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+        (cache / "lists" / "partial").mkdir(parents=True, exist_ok=True)
         trouble = _apt([*own, "update"], directory) or _apt(
             [*own, "download", *packages], directory
         )
@@ -62,14 +118,17 @@ def _download(packages: Sequence[str], directory: str) -> str:
 
 
 def _apt(arguments: Sequence[str], directory: str) -> str:
-    done = subprocess.run(
-        ["apt-get", "-qq", *arguments],
-        check=False,
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
+    return _run(["apt-get", "-qq", "-o", "Acquire::Retries=2", *arguments], directory)
+
+
+def _run(command: Sequence[str], directory: str) -> str:
+    """Run a command; return what went wrong."""
+    try:
+        done = subprocess.run(
+            command, check=False, cwd=directory, capture_output=True, text=True, timeout=180
+        )
+    except subprocess.TimeoutExpired:
+        return f"{command[0]} took more than 180 s"
     return (done.stderr.strip() or f"status {done.returncode}") if done.returncode else ""
 
 
@@ -102,10 +161,27 @@ def debian_environment(package: str) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a TCP port of loopback that nobody listened on a moment ago."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """Return a TCP port of loopback that is this process's until it ends.
+
+    Below those that the kernel gives to clients: none of them may come to have it while a test
+    has its server stopped. And claimed by a name that ends with the process: other workers, of
+    this run or another, take others.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = range(10_000, lowest) if lowest > 12_000 else range(10_000, 65_536)
+    first = random.randrange(len(ports))
+    for port in (*ports[first:], *ports[:first]):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0lmcache-plugin-adapter-tests-port-{port}")
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            continue
+        claim.detach()  # open, and so claimed, until this process ends
+        return port
+    raise AssertionError(f"no port of {ports} is free")
 
 
 def listens(port: int) -> bool:
@@ -149,6 +225,7 @@ class Server:
 
     def start(self, *, wait: bool = True) -> Server:
         """Start it, and wait until it listens."""
+        assert self._process is None, f"started twice: {self._command}"
         self.data.mkdir(parents=True, exist_ok=True)
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
@@ -161,7 +238,11 @@ class Server:
                 start_new_session=True,
             )
         if wait:
-            wait_until(self._up, 30, f"{self._command[0]} listens: {self.log}")
+            try:
+                wait_until(self._up, 60, f"{self._command[0]} listens: {self.log}")
+            except AssertionError:
+                self.stop()
+                raise
         return self
 
     def _up(self) -> bool:
@@ -221,3 +302,8 @@ def serving(*servers: Server) -> Iterator[None]:
         for server in servers:
             stack.enter_context(server)
         yield
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or PACKAGES:
+        print(f"{name}: {fetch(name) or 'there'}", flush=True)

@@ -20,6 +20,8 @@ from lmcache_plugin_adapter.kit.trial import Trial
 ID = "vllm-one"
 TTL = 4
 LONG = 600
+LATE = 2.0
+"""What a busy machine may add to a promised time, in seconds."""
 
 RunPlugin = Callable[..., Trial]
 
@@ -114,14 +116,14 @@ def test_an_agent_may_come_later_be_away_and_lose_its_data(
     becomes(agent, "passing")
     agent.stop()
     plugin.wait_for("it expires in")
-    assert becomes(agent, "critical", TTL + 2) == "TTL expired"
+    assert becomes(agent, "critical", TTL + 20) == "TTL expired"
     plugin.wait_for("the entry has expired")
     agent.start()
     becomes(agent, "passing")
-    agent.services.clear()
+    agent.forget()
     becomes(agent, "passing")
     plugin.wait_for("The agent of Consul does not know the service any more: registering anew")
-    agent.services.clear()
+    agent.forget()
     assert plugin.stop() == 0
     assert "Cannot deregister" not in texts(plugin)
 
@@ -141,9 +143,9 @@ def test_a_slow_agent_is_waited_for_and_sigterm_ends_in_time(
     agent.silent.set()
     begun = time.monotonic()
     assert plugin.stop() == 0
-    assert time.monotonic() - begun < 6
+    assert time.monotonic() - begun < 5 + LATE  # 0: it was not killed when its 5 s were over
     plugin.wait_for("Cannot deregister from Consul: no answer in time; the entry expires in 4 s")
-    assert becomes(agent, "critical", TTL + 1) == "TTL expired"
+    assert becomes(agent, "critical", TTL + 1 + LATE) == "TTL expired"
 
 
 def test_a_bad_token_is_said_without_it_and_may_be_mended(
@@ -168,13 +170,13 @@ def test_a_bad_token_is_said_without_it_and_may_be_mended(
 
 def test_a_power_cut_turns_critical_and_is_removed(start: RunPlugin, agent: ConsulStub) -> None:
     """By the agent itself; here it has not as much time as in truth."""
-    agent.haste = 30
+    agent.haste = 15
     agent.start()
     plugin = start()
     becomes(agent, "passing")
     kill_everything(plugin)
-    assert becomes(agent, "critical", TTL + 1) == "TTL expired"
-    becomes(agent, None, 60 / 30 + 1)
+    assert becomes(agent, "critical", TTL + 1 + LATE) == "TTL expired"
+    becomes(agent, None, 60 / 15 + 1 + LATE)
 
 
 def test_a_killed_engine_is_deregistered_in_the_grace_period(
@@ -185,7 +187,7 @@ def test_a_killed_engine_is_deregistered_in_the_grace_period(
     plugin = start(ttl=LONG)
     becomes(agent, "passing")
     plugin.engine.kill()
-    becomes(agent, None, 5)
+    becomes(agent, None, 5 + LATE)
     assert plugin.wait_exit() == 0
 
 
@@ -203,15 +205,16 @@ def test_a_stopped_engine_is_critical_then_gone_and_comes_back(
     begun = time.monotonic()
     plugin.engine.signal(signal.SIGSTOP)
     output = becomes(agent, "critical")
-    assert time.monotonic() - begun <= critical + 0.5
+    told = time.monotonic()
+    assert time.monotonic() - begun <= critical + LATE
     assert re.match(r"the engine is stopped: engine process \d+ is stopped \(state T\)", output)
     becomes(agent, None)
-    assert 3 <= time.monotonic() - begun <= gone + 0.5
+    assert 3 <= time.monotonic() - begun <= gone + LATE
     plugin.wait_for("Deregistered from Consul: engine is stopped")
     plugin.engine.signal(signal.SIGCONT)
     becomes(agent, "passing")
     assert "passing" not in {
-        status for at, _, status in agent.requests if begun + critical < at < begun + 3
+        status for at, _, status in list(agent.requests) if told < at < begun + 3
     }
 
 
@@ -238,7 +241,7 @@ def test_what_is_odd_is_a_warning_where_that_is_wanted(
     start(more, warnings=True, interval=0.2)
     becomes(agent, "passing")
     vllm.values["running"] = 1.0
-    output = becomes(agent, "warning")
+    output = becomes(agent, "warning", 40)
     assert "the engine works, but: no progress of engine 0 for" in output
 
 

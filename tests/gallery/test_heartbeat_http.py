@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import http.server
+import itertools
 import json
 import re
 import signal
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,14 +109,15 @@ def test_pings_come_in_time_and_the_end_is_told(start: RunPlugin, receiver: Rece
     """GET without a body, at a fixed rate."""
     receiver.start()
     plugin = start()
-    wait_until(lambda: len(receiver.requests) >= 7)
+    wait_until(lambda: len(receiver.requests) >= 7, 20)
     assert plugin.stop() == 0
     *pings, end = receiver.requests
     assert end.path == "/ping/uuid/stop"
     assert {(r.method, r.path, r.body) for r in pings} == {("GET", "/ping/uuid", b"")}
     assert "Content-Type" not in pings[0].headers
-    took = pings[6].at - pings[0].at
-    assert 6 * 0.5 - 0.4 < took < 6 * 0.5 + 1.0
+    gaps = [late.at - early.at for early, late in itertools.pairwise(pings)]
+    # Of all of them: a busy machine may delay some, and what follows those comes sooner.
+    assert 0.5 - 0.15 < statistics.median(gaps) < 0.5 + 0.15
 
 
 def test_it_runs_by_the_name_of_its_entry_point(
@@ -124,7 +127,7 @@ def test_it_runs_by_the_name_of_its_entry_point(
     receiver.start()
     http = {"url": receiver.url + "/ping", "interval": 0.5}
     plugin = run_plugin("pkg:scheduler_heartbeat", settings=settings_for(vllm, http=http))
-    wait_until(lambda: receiver.requests)
+    wait_until(lambda: receiver.requests, 20)
     assert plugin.stop() == 0
 
 
@@ -133,18 +136,18 @@ def test_a_body_is_sent_as_json(start: RunPlugin, receiver: Receiver) -> None:
     receiver.start()
     own = {"text": "up", "n": [1, 2], "$x": "{{ .Y }}"}
     plugin = start(method="POST", body=own, headers={"X-Own": "1"})
-    first = wait_until(lambda: receiver.requests)[0]
+    first = wait_until(lambda: receiver.requests, 20)[0]
     plugin.stop()
     assert json.loads(first.body) == own
     assert first.headers["Content-Type"] == "application/json"
     assert first.headers["X-Own"] == "1"
     since = len(receiver.requests)
     plugin = start(method="PUT")
-    found = wait_until(lambda: receiver.requests[since:])[0]
+    found = wait_until(lambda: receiver.requests[since:], 20)[0]
     body = json.loads(found.body)
     assert (found.method, body["instance"], body["state"]) == ("PUT", "one", "ok")
     plugin.engine.signal(signal.SIGSTOP)
-    fail = wait_until(lambda: [r for r in receiver.requests if r.path.endswith("/fail")])[0]
+    fail = wait_until(lambda: [r for r in receiver.requests if r.path.endswith("/fail")], 20)[0]
     body = json.loads(fail.body)
     assert body["state"] == "stopped"
     assert body["reason"].startswith(f"engine process {plugin.engine.pid} is stopped")
@@ -156,14 +159,14 @@ def test_a_stuck_engine_is_not_pinged_for_and_told_once(
     """Silence is what the other end goes by; pings come again when the engine does."""
     receiver.start()
     plugin = start({"deregister_after": 600})
-    wait_until(lambda: receiver.requests)
+    wait_until(lambda: receiver.requests, 20)
     plugin.engine.signal(signal.SIGSTOP)
-    wait_until(lambda: "/ping/uuid/fail" in receiver.paths())
+    wait_until(lambda: "/ping/uuid/fail" in receiver.paths(), 20)
     told = len(receiver.requests)
     time.sleep(2)  # four pings' time
     assert receiver.paths(told) == []
     plugin.engine.signal(signal.SIGCONT)
-    wait_until(lambda: receiver.paths(told)[:2] == ["/ping/uuid"] * 2)
+    wait_until(lambda: receiver.paths(told)[:2] == ["/ping/uuid"] * 2, 20)
     assert receiver.paths().count("/ping/uuid/fail") == 1
 
 
@@ -173,18 +176,18 @@ def test_a_failure_is_told_without_waiting_to_deregister(
     """There is nothing to take back at a URL."""
     receiver.start()
     plugin = start()
-    wait_until(lambda: receiver.requests)
+    wait_until(lambda: receiver.requests, 20)
     plugin.engine.signal(signal.SIGSTOP)
-    wait_until(lambda: "/ping/uuid/fail" in receiver.paths())
+    wait_until(lambda: "/ping/uuid/fail" in receiver.paths(), 20)
 
 
 def test_a_killed_engine_is_told_in_the_grace_period(start: RunPlugin, receiver: Receiver) -> None:
     """SIGTERM comes, and a last request goes out."""
     receiver.start()
     plugin = start()
-    wait_until(lambda: receiver.requests)
+    wait_until(lambda: receiver.requests, 20)
     plugin.engine.kill()
-    wait_until(lambda: receiver.paths()[-1] == "/ping/uuid/stop", 5)
+    wait_until(lambda: receiver.paths()[-1] == "/ping/uuid/stop", 10)
     assert plugin.wait_exit() == 0
 
 
@@ -193,13 +196,16 @@ def test_a_receiver_may_come_later_and_be_away(start: RunPlugin, receiver: Recei
     plugin = start()
     plugin.wait_for("Cannot ping: ConnectError")
     receiver.start()
-    wait_until(lambda: len(receiver.requests) >= 2)
+    wait_until(lambda: len(receiver.requests) >= 2, 20)
+    plugin.wait_for("http has answered again")
+    before = len(plugin.lines)
     receiver.stop()
-    plugin.wait_for("Cannot ping: ConnectError", since=len(plugin.lines))
+    # A ping that is on its way at this moment is reset instead.
+    plugin.wait_for(re.compile(r"Cannot ping: \w+Error"), since=before)
     came = len(receiver.requests)
     receiver.start()
-    wait_until(lambda: len(receiver.requests) > came)
-    plugin.wait_for("http has answered again")
+    wait_until(lambda: len(receiver.requests) > came, 20)
+    plugin.wait_for("http has answered again", since=before)
     loud = [r for r in plugin.lines if "Cannot ping" in r.text and r.level != "debug"]
     assert len(loud) == 2
 
@@ -210,12 +216,12 @@ def test_a_slow_receiver_is_waited_for_and_sigterm_ends_in_time(
     """It accepts connections and does not answer."""
     receiver.start()
     plugin = start()
-    wait_until(lambda: receiver.requests)
+    wait_until(lambda: receiver.requests, 20)
     receiver.silent.set()
     plugin.wait_for("Cannot ping: no answer in time")
     begun = time.monotonic()
     assert plugin.stop() == 0
-    assert time.monotonic() - begun < 6
+    assert time.monotonic() - begun < 7  # 0: it was not killed when its 5 s were over
     plugin.wait_for("Cannot tell that pings have ended: no answer in time")
 
 
@@ -253,7 +259,7 @@ def test_malformed_settings_are_said_with_their_full_keys(
     """Others stay in force."""
     receiver.start()
     plugin = start(method="PATCH", success=["all"], timeout=7)
-    wait_until(lambda: receiver.requests)
+    wait_until(lambda: receiver.requests, 20)
     assert receiver.requests[0].method == "GET"
     said = texts(plugin)
     assert f"'{SECTION}.http.method'" in said

@@ -122,7 +122,7 @@ class EngineStub:
         }
 
     def __enter__(self) -> EngineStub:
-        wait_until(lambda: listens(self.port))
+        wait_until(lambda: listens(self.port), 30)
         return self
 
     def __exit__(
