@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from harness import alive, connect, gone, wait_until
+from test_launcher import HANG_SHIM
 
 UP = "trap 'echo goodbye; exit' TERM; echo up; while :; do sleep 30 & wait $!; done"
 
@@ -93,19 +96,28 @@ def test_status_says_who_and_why(plugin, engine) -> None:
     assert failed["reason"].startswith("cannot run /")
 
 
-def test_reload_whose_search_is_killed(plugin, engine) -> None:
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_reload_whose_search_is_killed(plugin, plugins, engine, tmp_path) -> None:
     """Whoever asked for it is told, and the plugins run on."""
     plugin("all_a.sh", UP)
-    one = engine()
+    (tmp_path / "shim.c").write_text(HANG_SHIM)
+    build = ["cc", "-shared", "-fPIC", "-o", "shim.so", "shim.c", "-ldl"]
+    subprocess.run(build, cwd=tmp_path, check=True)
+    answers = tmp_path / "answers"
+    answers.touch()
+    env = {"LD_PRELOAD": str(tmp_path / "shim.so"), "HUNG_DIRECTORY": str(plugins)}
+    one = engine(env={**env, "ANSWERS": str(answers)})
     one.wait_log(r"\] up ")
     pid, supervisor = pid_of(one, "all_a"), one.supervisor()
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children")
     wait_until(lambda: children.read_text().split() == [str(pid)])
+    answers.unlink()  # a search waits now, and has found nothing when it is killed
     with connect(one.control) as connection:
         connection.sendall(b'{"op": "reload"}\n')
         (search,) = wait_until(lambda: set(children.read_text().split()) - {str(pid)})
         os.kill(int(search), signal.SIGKILL)
         answer = json.loads(connection.recv(65536))
+    answers.touch()
     assert answer["error"] == "the search for plugins failed; the log says why"
     assert alive(pid)
     assert one.ask("reload")["unchanged"] == ["all_a"]
@@ -119,13 +131,13 @@ def test_stopped_twice_is_still_killed(plugin, engine) -> None:
     pid = pid_of(one, "all_x")
     for _ in range(3):
         one.ask("stop", names=["all_x"])
-    wait_until(lambda: gone(pid), 3)
+    wait_until(lambda: gone(pid), 4)  # less than the default
 
 
 def test_stop_of_one_that_waits_for_its_restart(plugin, engine) -> None:
     """In backoff, a stop means no restart."""
     plugin("all_x.sh", "exit 1")
-    one = engine({"backoff": {"initial": 0.3, "max": 0.3}})
+    one = engine({"backoff": {"initial": 60, "max": 60}})
     one.wait_log("starting again")
     one.wait_for(lambda: one.status()["state"] == "backing-off")
     assert one.ask("stop", names=["all_x"])["plugins"][0]["state"] == "stopped"
@@ -192,7 +204,7 @@ def test_reload_under_load_loses_no_line(plugin, engine) -> None:
     for number in range(5):
         changing.write_text(UP + "\n" * number)
         one.ask("reload")
-    one.wait_log(r"\[all_x\] 20000 ")
+    one.wait_log(r"\[all_x\] 20000 ", 30)
     assert one.texts("all_x") == [str(number) for number in range(1, 20_001)]
 
 
@@ -217,7 +229,7 @@ def test_logs_followed(one) -> None:
         assert b"names" in connection.recv(4096)
         one.ask("restart", names=["all_a"])
         received = b""
-        while received.count(b'"text"') < 2:
+        while received.count(b'"text"') < 2 or not received.endswith(b"\n"):
             received += connection.recv(65536)
     assert [json.loads(line)["text"] for line in received.splitlines()] == ["goodbye", "up"]
     one.ask("restart", names=["all_a"], wait=True)
@@ -261,6 +273,6 @@ def test_engine_that_ends_under_a_follower(plugin, engine) -> None:
     one.wait_log(r"\] up ")
     with connect(one.control) as connection:
         connection.sendall(b'{"op": "logs", "all": true, "follow": true}\n')
-        one.wait_log(r"\] 5\d{4} ")
+        one.wait_log(r"\] 5\d{4} ", 30)
         one.close()
         wait_until(lambda: not os.listdir(one.log_path.parent / "run"))

@@ -72,28 +72,32 @@ def wait_for_change(condition, seconds: float = 1.0) -> bool:
 def test_nothing_is_started_while_all_ends(plugin, engine, op) -> None:
     """In the grace period after the engine's end, requests to start are refused."""
     plugin("all_x.sh", STUBBORN)
-    one = engine({"stop_grace": 1.5})
+    one = engine({"stop_grace": 60})
     one.wait_log(r"\] up ")
-    control = one.control
+    pid, control = one.plugin_pid("all_x"), one.control
     with connect(control) as connection:
         one.kill()
         one.wait_log(r"Stopping 1 plugin")
         connection.sendall(json.dumps({"op": op, "all": True}).encode() + b"\n")
         assert b"the supervisor is stopping" in connection.recv(4096)
-    wait_until(lambda: not os.path.exists(os.path.dirname(control)), 5)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not os.path.exists(os.path.dirname(control)))
     assert one.log().count("] Started") == 1
 
 
 def test_reload_under_way_when_the_engine_ends(plugin, engine) -> None:
     """A changed plugin that waits for its old version's end is not started any more."""
     changing = plugin("all_x.sh", STUBBORN)
-    one = engine({"stop_grace": 1})
+    one = engine({"stop_grace": 60})
     one.wait_log(r"\] up ")
+    pid = one.plugin_pid("all_x")
     changing.write_text(STUBBORN + "\n")
-    one.ask("reload")
+    assert one.ask("reload")["restarted"] == ["all_x"]
     one.kill()
+    one.wait_log(r"Stopping 1 plugin")
+    os.kill(pid, signal.SIGKILL)
     run = one.log_path.parent / "run"
-    wait_until(lambda: not os.listdir(run), 5)
+    wait_until(lambda: not os.listdir(run))
     assert one.log().count("] Started") == 1
 
 
@@ -140,15 +144,14 @@ def test_exec_by_an_engine_whose_forks_live_on(plugin, engine) -> None:
     one = engine()
     one.wait_log(r"\] up ")
     pid = one.plugin_pid("all_x")
-    one.do(
-        "import os, signal, threading, time\n"
-        "copy = os.fork()\n"
-        "if not copy: time.sleep(3); os._exit(0)\n"
-        "signal.signal(signal.SIGALRM, lambda *_: os.execv('/bin/sleep', ['sleep', '4']))\n"
-        "signal.setitimer(signal.ITIMER_REAL, 0.05)"
-    )
-    wait_until(lambda: gone(pid), 2)
+    one.do("import os, time\ncopy = os.fork()\nif not copy: time.sleep(60); os._exit(0)")
+    copy = one.do("copy")
+    one.interrupt("import os; os.execv('/bin/sleep', ['sleep', '60'])")
+    wait_until(lambda: gone(pid))
     one.wait_log(r"became another program")
+    assert alive(copy)
+    os.kill(copy, signal.SIGKILL)
+    one.kill()
 
 
 def test_own_files_get_every_line_and_are_closed(plugin, engine, tmp_path) -> None:

@@ -226,7 +226,7 @@ def test_the_launcher_of_one_file_runs_the_others(
     server.do("child.terminate()")
     assert server.do("child.wait(10)") == 0
     assert server.log().count("] goodbye (") == 2
-    wait_until(lambda: list(marked(str(plugins.parent))) == [server.pid], 3)
+    wait_until(lambda: list(marked(str(plugins.parent))) == [server.pid])
 
 
 def test_a_killed_server_takes_its_plugins_along(
@@ -238,8 +238,8 @@ def test_a_killed_server_takes_its_plugins_along(
     server.wait_log(r"\[server_x\] SERVER")
     server.kill(signal.SIGKILL)
     server.wait_log(r"\[server_x\] goodbye")
-    wait_until(lambda: not alive(child), 3)
-    wait_until(lambda: not marked(str(plugins.parent)), 3)
+    wait_until(lambda: not alive(child))
+    wait_until(lambda: not marked(str(plugins.parent)))
 
 
 def test_when_the_starter_is_killed_the_plugins_end(
@@ -252,7 +252,7 @@ def test_when_the_starter_is_killed_the_plugins_end(
     os.kill(child, signal.SIGKILL)
     server.wait_log(r"\[server_x\] goodbye")
     server.do("child.wait()")
-    wait_until(lambda: list(marked(str(plugins.parent))) == [server.pid], 3)
+    wait_until(lambda: list(marked(str(plugins.parent))) == [server.pid])
 
 
 @pytest.mark.parametrize(
