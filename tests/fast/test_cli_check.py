@@ -320,9 +320,9 @@ def test_a_location_that_hangs_is_left_out_and_the_others_are_searched() -> None
         return os.getpid()
 
     before = time.monotonic()
-    pid, hung = patiently(work, patience=0.2)
+    pid, hung = patiently(work, patience=1)
     assert hung == ["/hung"]
-    assert 0.2 <= time.monotonic() - before < 5
+    assert 1 <= time.monotonic() - before < 30
     until(lambda: state_of(pid) == "Z", "the child is gone")
 
 

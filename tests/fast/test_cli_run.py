@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -71,9 +72,12 @@ def test_ctrl_c_reaches_no_plugin_and_no_stand_in(tmp_path: Path) -> None:
     with Running(tmp_path, "-c", configuration(tmp_path, TELLS)) as running:
         running.until_logged("I am", times=2)
         others = [pid for pid in running.processes() if pid != running.process.pid]
-        assert len(others) >= 2 + 2
-        assert running.process.pid not in {os.getpgid(pid) for pid in others}
-        assert running.process.pid not in {os.getsid(pid) for pid in others}
+        seen = set()
+        for pid in others:
+            with contextlib.suppress(ProcessLookupError):  # a search that has ended meanwhile
+                seen.add((os.getpgid(pid), os.getsid(pid)))
+        assert len(seen) >= 2 + 2
+        assert running.process.pid not in {number for pair in seen for number in pair}
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_grace_period(tmp_path: Path) -> None:
@@ -83,8 +87,9 @@ def test_a_second_ctrl_c_does_not_wait_for_the_grace_period(tmp_path: Path) -> N
         running.until_logged("deaf", times=2)
         running.process.send_signal(signal.SIGINT)
         until(lambda: "once more" in running.stdout, "the first Ctrl-C is answered")
+        running.until_logged("Stopping 1 plugin", times=2)
         running.process.send_signal(signal.SIGINT)
-        assert running.wait(10) == 0
+        assert running.wait() == 0
         assert not running.processes()
         # The supervisors were left to end in order: they have said what became of the plugins.
         assert running.log.count("[all_x] Stopped: killed by SIGKILL") == 2
@@ -136,7 +141,7 @@ def test_one_role_alone(tmp_path: Path) -> None:
 
 def test_for_ends_by_itself(tmp_path: Path) -> None:
     """``--for`` is what tests and scripts use in the place of Ctrl-C."""
-    with Running(tmp_path, "-c", configuration(tmp_path, TELLS), "--for", "4") as running:
+    with Running(tmp_path, "-c", configuration(tmp_path, TELLS), "--for", "8") as running:
         running.until_logged("I am", times=2)
         assert running.wait() == 0
         assert running.log.count("goodbye") == 2

@@ -434,7 +434,7 @@ def test_check_goes_on_where_their_directory_does_not_answer(
 
     monkeypatch.setattr(os, "scandir", scandir)
     monkeypatch.setattr(sys, "path", [*sys.path, "/hung"])
-    monkeypatch.setattr(cli_check, "patiently", partial(patiently, patience=0.5))
+    monkeypatch.setattr(cli_check, "patiently", partial(patiently, patience=1.5))
     write_modules(tmp_path, {"all_x.py": "pass\n"})
     config = tmp_path / "lmcache.yaml"
     locations = ["pkg:all_x", "pkg:all_y", str(tmp_path / "all_x.py")]

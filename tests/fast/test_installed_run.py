@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cli_under_test import ROOT, command
+from cli_under_test import ROOT, Running, command
 from harness import Engine, alive, gone
 from installed_packages import write_package
 from test_launcher import HANG_SHIM
@@ -261,7 +261,7 @@ def test_a_path_that_does_not_answer_holds_nobody_up(
     answers.unlink()
     assert one.ask("reload")["unchanged"] == ["all_file", "all_a", "all_b"]
     answers.touch()
-    assert one.log().count("does not answer") == 2
+    one.wait_for(lambda: one.log().count("does not answer") == 2)
     assert "'pkg:all_b' does not answer" not in one.log()
     assert one.log().count("Started, pid") == 3
 
@@ -314,9 +314,9 @@ def test_run_and_doctor_know_them(site: Path, tmp_path: Path) -> None:
     write_package(site, {"worker_x": "acme:main"}, modules={"acme.py": "def main(): print('hi')\n"})
     (tmp_path / "lmcache.yaml").write_text('{"runtime_plugin_locations": ["pkg:worker_x"]}')
     env = {"PYTHONPATH": f"{ROOT}:{site}", "LMCACHE_CONFIG_FILE": str(tmp_path / "lmcache.yaml")}
-    done = command("run", "--role", "worker", "--for", "2", env=env)
-    assert done.returncode == 0
-    assert "LMCache INFO: [worker_x] hi (worker_x:" in done.stderr
+    with Running(tmp_path, "--role", "worker", env=env) as running:
+        running.until_logged("LMCache INFO: [worker_x] hi (worker_x:")
+        assert running.stop() == 0
     assert "pkg:worker_x'; 'lmcache-plugins check' tells" in command("doctor", env=env).stdout
     (tmp_path / "lmcache.yaml").write_text('{"runtime_plugin_locations": ["pkg:worker_y"]}')
     shown = command("doctor", env=env).stdout
