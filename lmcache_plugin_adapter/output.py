@@ -109,6 +109,11 @@ class EventLog:
         for capture in waiting:
             capture.resume()
 
+    def engine_ended(self) -> None:
+        """Let all that comes go to stderr."""
+        if self.relay is not None:
+            self.relay.engine_ended()
+
     def say(self, level: int, name: str, text: str) -> None:
         """Log one event, of plugin ``name`` or of the supervisor itself."""
         if level > self.threshold:

@@ -87,6 +87,17 @@ class Relay:
         self._accepted = False
         self._open = True
 
+    def engine_ended(self) -> None:
+        """Send the engine no more.
+
+        A process that ends closes its end some time after others can see that it ends, a
+        forked copy of it never: what goes there until then is lost.
+        """
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the engine or the writer has closed it
+
     def make_format(self, name: str, file: str, pid: int) -> RelayFormat:
         """Return the frame of the records of one source."""
         return RelayFormat(name, file, pid)

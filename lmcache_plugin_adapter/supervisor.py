@@ -203,6 +203,7 @@ class Supervisor:
             self._note(self._link.recv(64, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except OSError:
             pass
+        self._shared.log.engine_ended()
         self._stop(f"its engine (pid {self._launch.engine}) ended", self._word_for_end())
 
     def _note(self, data: bytes) -> None:
@@ -313,6 +314,7 @@ class Supervisor:
             self._loop.unwatch(self._link.fileno())
             if has_memory(self._launch.engine):
                 what = f"its engine (pid {self._launch.engine}) became another program"
+                self._shared.log.engine_ended()
                 self._stop(what, "replaced")
             else:
                 self._engine_ended()

@@ -100,6 +100,19 @@ def test_engine_that_is_killed(plugin, engine) -> None:
     one.wait_for(lambda: one.texts("all_x") == ["goodbye"])
 
 
+def test_forked_copy_of_a_killed_engine(plugin, engine) -> None:
+    """It holds the engine's end open, and nobody reads there: stderr has what comes."""
+    plugin("all_x.sh", UP)
+    one = engine(ON, prelude=PRELUDE + "import os, signal\n")
+    one.wait_for(lambda: [r for r in relayed(one) if r["json"] == "[all_x] up"])
+    copy = one.do("os.fork() or signal.pause()")
+    try:
+        one.kill()
+        one.wait_for(lambda: one.texts("all_x") == ["goodbye"])
+    finally:
+        os.kill(copy, signal.SIGKILL)
+
+
 def test_engine_that_is_stopped(plugin, engine, tmp_path) -> None:
     """An engine that takes nothing holds nobody up: after some seconds stderr has the lines."""
     plugin("all_x.sh", "echo up; read -r _ < go; seq 20000; exec sleep 60")
@@ -134,7 +147,7 @@ def test_killed_supervisor(plugin, engine) -> None:
     plugin("all_x.sh", UP)
     one = engine(ON, prelude=PRELUDE)
     one.wait_for(lambda: "[all_x] up" in [r["json"] for r in relayed(one, "all_x")])
-    answer = one.do("launcher.status()")
+    answer = one.do("launcher.status(10)")
     os.kill(answer["supervisor_pid"], signal.SIGKILL)
     one.wait_for(lambda: [r["json"] for r in relayed(one, "all_x")].count("[all_x] up") == 2)
     threads = "[t.name for t in __import__('threading').enumerate()]"
