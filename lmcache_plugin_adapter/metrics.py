@@ -95,7 +95,8 @@ class Metrics:
     def changed(self, plugin: Plugin) -> None:
         """Write what is known of a plugin that changed its state."""
         name = printable(plugin.name)
-        for state in State:
+        # The state that it is in comes last: whoever reads meanwhile finds it in no two.
+        for state in sorted(State, key=lambda state: plugin.state is state):
             key = self._key(STATE, STATE, name, state.value)
             self._gauges.write_value(key, float(plugin.state is state), time.time())
         if plugin.last_exit is not None:

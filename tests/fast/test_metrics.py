@@ -6,17 +6,20 @@ import os
 import signal
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import Engine, gone, wait_until
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest, mmap_dict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 from lmcache_plugin_adapter import metrics
 from lmcache_plugin_adapter.lifecycle import State
+from lmcache_plugin_adapter.loop import Loop
 from lmcache_plugin_adapter.metrics_plan import clear_dead
 from lmcache_plugin_adapter.sweep import new_run_id
 
@@ -210,6 +213,37 @@ def test_off_means_no_trace(plugin, engine, directory) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert "lmcache_plugin_adapter.metrics" not in done.stdout.split()
+
+
+class Moving:
+    """A plugin whose state is set by hand."""
+
+    name = "all_x"
+    state = State.STARTING
+    last_exit = None
+    restarts = 0
+    output = types.SimpleNamespace(lines=0, dropped=0)
+
+
+def test_never_in_two_states(directory) -> None:
+    """Whoever reads between two writes finds a plugin in one state, or in none."""
+    plugin: Any = Moving()
+    where = (str(directory), mmap_dict.__file__, "run.worker-0", {"role": "worker"})
+    kept: Any = metrics.Metrics(Loop(print), [plugin], *where)
+    write = kept._gauges.write_value
+    found = []
+
+    def read_too(*written: object) -> None:
+        write(*written)
+        found.append(sum(samples(directory, metrics.STATE, "state").values()))
+
+    kept._gauges.write_value = read_too
+    for plugin.state in (State.RUNNING, State.BACKING_OFF, State.STARTING, State.RUNNING):
+        kept.changed(plugin)
+        assert found[-1] == 1
+    assert set(found) == {0, 1}
+    for file in (kept, kept._gauges, kept._counters):
+        file.close()
 
 
 def test_what_dead_engines_left_is_cleared(directory) -> None:
