@@ -23,7 +23,7 @@ MARK = "CLI_UNDER_TEST"
 def environment(**more: str) -> dict[str, str]:
     """Return this process's environment without LMCache's variables, with the checkout on top."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LMCACHE_")}
-    for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR"):
+    for name in ("COLUMNS", "FORCE_COLOR", "GITHUB_ACTIONS", "NO_COLOR", "PY_COLORS"):
         kept.pop(name, None)
     path = os.pathsep.join(filter(None, [str(ROOT), kept.get("PYTHONPATH")]))
     return {**kept, "PYTHONPATH": path, **more}

@@ -44,6 +44,7 @@ def run(tmp_path, monkeypatch, capsys) -> Callable[..., Done]:
     monkeypatch.setattr(client, "_USERS_ROOTS", ())
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
 
     def do(*arguments: object) -> Done:
         with pytest.raises(SystemExit) as ended:

@@ -72,7 +72,7 @@ def test_it_runs_once_as_a_program_of_its_own(start: Callable[..., Engine], site
     assert (argv, name) == (["all_x", "--fast"], "all_x")
     assert path[:2] == [str(site), str(ROOT)]
     assert str(ROOT / "lmcache_plugin_adapter") not in path
-    status = one.do("launcher.status()")["plugins"]
+    status = one.do("launcher.status(10)")["plugins"]
     assert [(plugin["name"], plugin["state"]) for plugin in status] == [("all_x", "running")]
     assert one.log().count("Started, pid") == 1
     pid = one.plugin_pid("all_x")
