@@ -62,7 +62,8 @@ def test_engine_below_pid1_in_a_namespace(plugin, engine, tmp_path) -> None:
         "all_x.sh",
         f"trap 'echo goodbye >> {notes}; exit' TERM; echo up; while :; do sleep 0.1; done",
     )
-    init = f'"$@"; n=0; until [ -s {notes} ] || [ $n = 100 ]; do sleep 0.1; n=$((n+1)); done'
+    ended = '[ -z "$(ls run)" ]'  # of the supervisor, which PID 1 must not precede
+    init = f'"$@"; n=0; until {ended} || [ $n = 100 ]; do sleep 0.1; n=$((n+1)); done'
     one = engine(prefix=(*UNSHARE, "sh", "-c", init, "sh"))
     one.wait_log(r"\] up ")
     one.close()
