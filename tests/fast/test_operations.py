@@ -251,7 +251,7 @@ def test_follower_that_does_not_read_misses_lines_but_holds_nobody(
         connection.sendall(b'{"op": "logs", "all": true, "follow": true}\n')
         assert connection.recv(1, socket.MSG_PEEK)  # it follows now
         (tmp_path / "go").touch()
-        one.wait_log(r"\] 100000 ", 30)
+        one.wait_log(r"\] 100000 ", 60)
         received = b""
         connection.settimeout(0.5)
         with contextlib.suppress(TimeoutError):

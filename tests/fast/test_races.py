@@ -132,7 +132,7 @@ def test_many_that_cannot_be_executed(plugin, engine) -> None:
     for number in range(300):
         plugin(f"all_x{number}", b"\x7fNOT-AN-ELF\n")
     one = engine()
-    one.wait_for(lambda: one.log().count("exec format error") == 300, 30)
+    one.wait_for(lambda: one.log().count("exec format error") == 300, 60)
     assert "Exited with code 127" not in one.log()
     states = {plugin["state"] for plugin in one.ask("status")["plugins"]}
     assert states == {"failed"}
@@ -158,7 +158,7 @@ def test_own_files_get_every_line_and_are_closed(plugin, engine, tmp_path) -> No
     """A plugin with a file of its own is slowed rather than cut; reloads leak no descriptor."""
     noisy = plugin("all_x.sh", f"seq 300000\n{UP}")
     one = engine({"log": str(tmp_path / "logs")})
-    one.wait_for(lambda: one.status().get("lines", 0) >= 300_001, 30)
+    one.wait_for(lambda: one.status().get("lines", 0) >= 300_001, 60)
     assert one.status()["lines_dropped"] == 0
     noisy.write_text(UP)
     one.ask("reload")

@@ -123,7 +123,7 @@ def test_engine_that_is_stopped(plugin, engine, tmp_path) -> None:
     os.kill(one.pid, signal.SIGSTOP)
     try:
         go.write_text("\n")
-        one.wait_for(lambda: "20000" in one.texts("all_x"), 20)
+        one.wait_for(lambda: "20000" in one.texts("all_x"), 60)
     finally:
         os.kill(one.pid, signal.SIGCONT)
 
@@ -132,7 +132,7 @@ def test_engine_that_is_stopped(plugin, engine, tmp_path) -> None:
         one.ask("restart", names=["all_x"], wait=True)
         return "Started" in str(relayed(one, "all_x")[-1]["json"])
 
-    wait_until(completed, 20)
+    wait_until(completed, 60)
     numbers = [int(text) for text in one.texts("all_x") if text.isdigit()]
     numbers += [
         int(text)
