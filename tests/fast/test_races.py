@@ -170,7 +170,7 @@ def test_own_files_get_every_line_and_are_closed(plugin, engine, tmp_path) -> No
 
     before = descriptors()
     for number in range(5):
-        noisy.write_text(UP + "\n" * number + "#")
+        noisy.write_text(UP + "\n#" * (number + 1))
         one.ask("reload")
         one.wait_for(lambda: one.status()["state"] == "running")
     wait_until(lambda: descriptors() <= before + 1)
