@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -206,6 +207,19 @@ def test_alive_is_not_fooled_by_a_zombie(child: subprocess.Popen[bytes]) -> None
     assert not meter.alive
     assert meter.read() == {}
     assert not Meter(child.pid, ("threads",), lambda: "ok", print).alive
+
+
+def test_a_process_that_ends_is_told_from_one_that_lives(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no zombie yet, and its memory is gone."""
+    meter = Meter(child.pid, ("threads",), lambda: "ok", print)
+    assert not meter.ends
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    monkeypatch.setattr(psutil.Process, "status", lambda _: psutil.STATUS_RUNNING)
+    assert meter.alive
+    assert meter.ends
 
 
 def alert(name: str, ends_at: float | None = None) -> Alert:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
+from lmcache_plugin_adapter.procfs import has_memory
+
 from .cgroup import container_memory
 from .gpu import GpuMemory
 
@@ -136,6 +138,14 @@ class Meter:
             return False
         except psutil.Error:
             return True
+
+    @property
+    def ends(self) -> bool:
+        """Whether the engine process is gone, or on its way: it has lost its memory already.
+
+        Who sees its connections close may be told to end before the process has ended.
+        """
+        return not self.alive or self._process is None or not has_memory(self._process.pid)
 
     def read(self) -> Values:
         """Return the wanted measures that can be read now."""

@@ -98,7 +98,7 @@ class Reporter:
                 break
             self._look()
         word = self._ctx.ending
-        self._end(has_died(word, self._meter.alive), word)
+        self._end(has_died(word, not self._meter.ends), word)
         return 0
 
     def _look(self) -> None:
