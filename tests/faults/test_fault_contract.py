@@ -19,7 +19,7 @@ NOTE = 'echo "{} $$" >> "$NOTES"\n'
 def settled(world: World, word: str, count: int) -> None:
     """Check that ``word`` is noted ``count`` times, and not once more."""
     if count:
-        world.wait_noted(word, count, 5)
+        world.wait_noted(word, count)
     time.sleep(0.6)
     assert len(world.noted(word)) == count, f"{len(world.noted(word))} run, not {count}"
 
@@ -59,7 +59,7 @@ def test_name(world: World, case: str) -> None:
         world.engine(role="worker", worker_id=rank, worker_count=2, env={"WHO": f"worker{rank}"})
     for who, count in zip(("scheduler", "worker0", "worker1"), expected, strict=True):
         if count:
-            world.wait_noted(who, 1, 5)
+            world.wait_noted(who)
     time.sleep(0.8)
     found = tuple(len(world.noted(who)) for who in ("scheduler", "worker0", "worker1"))
     assert found == expected, f"ran {found}, not {expected} (scheduler, worker 0, worker 1)"
@@ -102,7 +102,7 @@ def test_fifo(world: World) -> None:
     world.python("all_x.py")
     engine = world.engine(launch=False)
     engine.tell("launcher.launch_plugins()")
-    world.wait_noted("up", 1, 5)
+    world.wait_noted("up")
 
 
 @pytest.mark.fault("G9", "a plain string as location")
@@ -120,7 +120,7 @@ def test_missing(world: World) -> None:
     world.python("all_x.py")
     engine = world.engine(locations=["/none/such", str(world.plugins)])
     settled(world, "up", 1)
-    assert "/none/such" in engine.log()
+    world.wait_logged(engine, "/none/such")
 
 
 @pytest.mark.fault("G1", "the order of starts is that of the paths")
@@ -130,7 +130,7 @@ def test_order(world: World) -> None:
     for name in names:
         world.file(name, "exec sleep 60")
     engine = world.engine()
-    world.wait(lambda: all(name in engine.log() for name in names), 5, "all are said")
+    world.wait(lambda: all(name in engine.log() for name in names), "all are said")
     found = sorted(names, key=lambda name: engine.log().index(name))
     assert found == sorted(names), "another order"
 
@@ -201,10 +201,10 @@ def test_interpreter(
         settings={"restart": "never"}, env={"ENGINE_PYTHON": world.launcher.python}
     )
     if "-e" in request.node.name and "env" not in request.node.name:
-        world.wait(lambda: "xited with code 1" in engine.log(), 5, "the argument -e counts")
+        world.wait_logged(engine, "xited with code 1")
         assert not world.noted("unseen")
     else:
-        world.wait_noted("ran", 1, 5)
+        world.wait_noted("ran")
 
 
 @pytest.mark.fault("G1", "interpreter: a compiled program")
@@ -219,7 +219,7 @@ def test_compiled(world: World) -> None:
     )
     subprocess.run(["cc", "-o", world.plugins / "all_x", source], check=True)
     world.engine()
-    world.wait_noted("ran", 1, 5)
+    world.wait_noted("ran")
 
 
 # --- environment ------------------------------------------------------------
@@ -235,7 +235,7 @@ def probe(world: World, expression: str, **options: object) -> object:
         f"os.rename({str(answer)!r} + '.new', {str(answer)!r}); stay()",
     )
     world.engine(**options)  # type: ignore[arg-type]
-    world.wait(answer.exists, 8, "the plugin runs")
+    world.wait(answer.exists, "the plugin runs")
     return json.loads(answer.read_text())
 
 
@@ -322,7 +322,7 @@ def test_open_to_all(world: World, case: str) -> None:
     path = world.python("sub/all_x.py")
     (path if case == "file" else path.parent).chmod(0o777)
     engine = world.engine()
-    world.wait(lambda: "chmod" in engine.log() or world.noted("up"), 8, "the mend is named")
+    world.wait(lambda: "chmod" in engine.log() or world.noted("up"), "the mend is named")
     settled(world, "up", 0)
 
 

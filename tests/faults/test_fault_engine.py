@@ -88,7 +88,7 @@ def test_hundred(world: World) -> None:
     for number in range(100):
         world.file(f"all_{chr(97 + number // 26)}{chr(97 + number % 26)}.sh", "exec sleep 60")
     engine = world.engine(settings={"stop_grace": 5})
-    world.wait(lambda: len(world.processes()) >= 100, 20, "100 plugins run")
+    world.wait(lambda: len(world.processes()) >= 100, "100 plugins run")
     pids = world.processes()
     time.sleep(0.5)
     since = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from harness import alive, gone
-from world import GRACE, POLITE, World
+from world import ALLOWANCE, GRACE, POLITE, World
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +38,7 @@ needs_pids = pytest.mark.skipif(
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become another user")
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 
-NOBODY = 54321 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+NOBODY = 54_000 + os.getpid() % 10_000
 """A user without a name, a home or anything else; one for each worker, as limits are a user's."""
 
 
@@ -170,18 +171,17 @@ def test_processes(world: World, nobody: dict[str, object], case: int) -> None:
                 or "failed" in engine.log()
                 or len(world.noted("up")) == 3
             ),
-            5,
             "a line that says so",
         )
     engine.do("limit(4096)")
     # Without room for the thread that watches, the engine says so and starts no other.
     if world.launcher.ours and launched and "Cannot watch" not in engine.log():
         # Again and again: what was just being started had the old limit.
-        world.wait(lambda: lift(world) or len(world.noted("up")) == 3, 30, "all three started")
+        world.wait(lambda: lift(world) or len(world.noted("up")) == 3, "all three started")
         world.measured("all started once there was room")
     since = time.monotonic()
     engine.do("launcher.stop_plugins()")
-    assert time.monotonic() - since < GRACE + 2 + 1
+    assert time.monotonic() - since < GRACE + 2 + ALLOWANCE
     world.expect_nothing(GRACE + 2)
 
 
@@ -215,13 +215,13 @@ def test_no_thread(world: World) -> None:
         "sys.stdout.flush(); stay()",
     )
     engine, pids = world.up(env={"LD_PRELOAD": str(world.directory / "shim.so")})
-    (supervisor,) = {*world.everything()} - {*world.processes(), engine.pid}
-    world.wait(lambda: "] line 2999" in engine.log(), 5, "its last line in the log")
+    supervisor = world.supervisor_of(engine)
+    world.wait_logged(engine, "] line 2999")
     assert len(os.listdir(f"/proc/{supervisor}/task")) == 1, "it has a thread: no fault"
     since = time.monotonic()
     engine.kill()
     world.expect_gone(pids, GRACE + 1, since)
-    world.wait(lambda: "Stopped" in engine.log(), 3, "the last record")
+    world.wait_logged(engine, "Stopped")
 
 
 @pytest.mark.fault("G9", "ulimit -n 64 ({}): 70 plugins")
@@ -238,16 +238,11 @@ def test_files(world: World, case: str) -> None:
         prelude=f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, {hard}))",
     )
     if case == "soft":
-        world.wait_noted("limit=64", 70)
+        world.wait_noted("limit=64", 70, 40)
     else:
-        world.wait_noted("limit=64", 30)
-        time.sleep(0.5)
+        world.wait_noted("limit=64", 30, 40)
+        world.wait(lambda: "oo many open files" in engine.log(), "the limit is said")
         world.measured(f"{len(world.noted('up'))} of 70 run")
-        assert (
-            "too many open files" in engine.log()
-            or "Too many open files" in engine.log()
-            or ("too many open files" in engine.log())
-        )
     assert "Internal error" not in engine.log()
     pids = world.processes()
     since = time.monotonic()
@@ -281,7 +276,7 @@ def test_runtime_directory(world: World, case: str) -> None:
         (world.directory / "target").mkdir(mode=0o700)
         chosen.symlink_to(world.directory / "target")
     engine, _ = world.up(env={"LMCACHE_PLUGINS_RUNTIME_DIR": str(chosen)})
-    world.wait(lambda: "file /" in engine.log(), 3, "a CONFIG_FILE elsewhere")
+    world.wait_logged(engine, "file /")
     assert str(chosen) + "/" not in engine.log()
 
 
@@ -319,13 +314,15 @@ def test_read_only(world: World) -> None:
     with pytest.raises(AssertionError, match="Read-only"):
         engine.do("open('/tmp/none', 'w')")
     if world.launcher.ours:
+        world.wait_logged(engine, "No usable runtime directory")
         assert engine.log().count("No usable runtime directory") == 1
     since = time.monotonic()
     engine.kill()
     world.expect_gone(pids, GRACE + 1, since)
     assert world.noted("term")
     for path in Path("/mnt").glob("kept-*"):
-        path.rmdir()
+        with contextlib.suppress(OSError):  # another run's
+            path.rmdir()
 
 
 # --- processes and time -------------------------------------------------------
@@ -338,9 +335,15 @@ PID_NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 def test_namespace(world: World) -> None:
     """As in a container with tini."""
     world.python("all_x.py")
-    engine, _ = world.up(prefix=(*PID_NAMESPACE, "sh", "-c", '"$@"; sleep 1.5; exit 0', "sh"))
+    # Its init outlives the engine until the plugin has had its SIGTERM; 20 s if it has none.
+    init = (
+        '"$@"; n=0\n'
+        'while [ $n -lt 200 ] && ! grep -q "^term" "$NOTES"; do sleep 0.1; n=$((n + 1)); done\n'
+        "sleep 0.5; exit 0"
+    )
+    engine, _ = world.up(prefix=(*PID_NAMESPACE, "sh", "-c", init, "sh"))
     engine.tell("import os; os.kill(os.getpid(), 9)")
-    engine.process.wait(10)
+    engine.process.wait(40)
     assert len(world.noted("term")) == 1, "the plugin had no SIGTERM"
     world.expect_nothing(1)
 
@@ -351,20 +354,19 @@ def test_never_reaps(world: World) -> None:
     """Zombies that are not ours to reap hold nobody up."""
     world.python("all_x.py", "if not os.fork(): os.setsid(); deaf(); stay()\n" + POLITE)
     engine, _ = world.up(
-        prefix=(*PID_NAMESPACE, "sh", "-c", 'exec 3<&0; "$@" <&3 & exec sleep 5', "sh"),
+        prefix=(*PID_NAMESPACE, "sh", "-c", 'exec 3<&0; "$@" <&3 & exec sleep 100', "sh"),
     )
     begun = time.monotonic()
     engine.do("launcher.stop_plugins()")
-    assert time.monotonic() - begun < GRACE + 1 + 1
-    left = engine.do(
-        "[p for p in __import__('os').listdir('/proc') if p.isdigit() and"
-        " int(p) not in (1, __import__('os').getpid()) and"
-        " open(f'/proc/{p}/stat').read().rpartition(')')[2].split()[0] not in 'ZX']"
-    )
-    assert left == [], f"still running: {left}"
+    assert time.monotonic() - begun < GRACE + 1 + ALLOWANCE
+    assert world.processes() == [], "still running"
     engine.do("launcher.launch_plugins()")
     world.wait_noted("up", 2)
+    pids = world.processes()
+    since = time.monotonic()
     engine.tell("import os; os.kill(os.getpid(), 9)")
+    world.expect_gone(pids, GRACE + 1, since)
+    engine.process.kill()  # unshare; the container goes with it
     engine.process.wait(10)
 
 
@@ -375,7 +377,7 @@ def test_pid_reuse(world: World) -> None:
     """The plugin has ended, its number belongs to somebody else when all is stopped."""
     world.python("all_x.py", "note('up')")
     engine, _ = world.up(prefix=(*PID_NAMESPACE, "sh", "-c", '"$@"; exit 0', "sh"))
-    world.wait(lambda: "code 0" in engine.log(), 5, "the plugin has ended")
+    world.wait_logged(engine, "code 0")
     engine.do(
         "import os, subprocess, time\n"
         "for attempt in range(200):\n"
@@ -406,16 +408,19 @@ def test_engine_pid_reuse(world: World) -> None:
         "engine.kill(); engine.wait()\n"
         "for attempt in range(200):\n"
         "    open('/proc/sys/kernel/ns_last_pid', 'w').write(str(engine.pid - 1))\n"
-        "    stranger = subprocess.Popen(['sleep', '3'])\n"
+        "    stranger = subprocess.Popen(['sleep', '100'])\n"
         "    if stranger.pid == engine.pid: break\n"
         "    stranger.kill(); stranger.wait()\n"
         "else: sys.exit(9)\n"
-        "time.sleep(1.2)\n"
+        "end = time.monotonic() + 20\n"
+        "while 'term' not in open(os.environ['NOTES']).read() and time.monotonic() < end:\n"
+        "    time.sleep(0.05)\n"
+        "time.sleep(1)\n"
         "sys.exit(stranger.poll() is not None)\n"
     )
     engine = world.engine(prefix=(*PID_NAMESPACE, sys.executable, "-c", program))
     world.wait_noted("up")
-    assert engine.process.wait(15) == 0, "the stranger was harmed, or the pid not used again"
+    assert engine.process.wait(60) == 0, "the stranger was harmed, or the pid not used again"
     assert len(world.noted("term")) == 1, "the plugin had no SIGTERM"
 
 
@@ -452,7 +457,7 @@ def test_clock(world: World) -> None:
     engine, pids = world.up(env={"LD_PRELOAD": str(world.directory / "shim.so")})
     stamps = engine.do("[__import__('time').time() for _ in range(2)]")
     assert abs(stamps[1] - stamps[0]) > 3600, "the clock does not jump"
-    world.wait_noted("crash", 4 if world.launcher.ours else 1, 5)
+    world.wait_noted("crash", 4 if world.launcher.ours else 1)
     assert len(world.noted("crash")) < 30
     since = time.monotonic()
     engine.do("launcher.stop_plugins()")
@@ -515,7 +520,7 @@ def test_no_pidfd(world: World) -> None:
         "def refused(pid): raise PermissionError(1, 'Operation not permitted')\n"
         "link.pidfd_open = refused\n"
     )
-    assert "No pidfd for the engine" in engine.log()
+    world.wait_logged(engine, "No pidfd for the engine")
     since = time.monotonic()
     engine.kill()
     world.expect_gone(pids, 1, since)

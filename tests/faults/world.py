@@ -18,8 +18,11 @@ from harness import MARK, Engine, alive, gone, wait_until
 GRACE = 0.5
 """``stop_grace`` of these plugins, in seconds."""
 
-ALLOWANCE = 0.75
+ALLOWANCE = 1.5
 """What a shared machine may add to a bound, in seconds."""
+
+PATIENCE = 20.0
+"""How long something is waited for that is promised, but not by when, in seconds."""
 
 SETTINGS = {"stop_grace": GRACE, "backoff": {"initial": 0.05, "max": 0.2, "reset_after": 30}}
 
@@ -150,9 +153,9 @@ class World:
             int(pid) for pid in re.findall(rf"^{word} (\d+)$", self.notes.read_text(), re.MULTILINE)
         ]
 
-    def wait_noted(self, word: str, count: int = 1, seconds: float = 15) -> list[int]:
+    def wait_noted(self, word: str, count: int = 1, seconds: float = PATIENCE) -> list[int]:
         """Wait until ``count`` notes of ``word`` are there and return their pids."""
-        self.wait(lambda: len(self.noted(word)) >= count, seconds, f"{count} x '{word}' noted")
+        self.wait(lambda: len(self.noted(word)) >= count, f"{count} x '{word}' noted", seconds)
         return self.noted(word)
 
     def up(self, count: int = 1, **options: Any) -> tuple[FaultEngine, list[int]]:
@@ -185,9 +188,28 @@ class World:
                     found.append(pid)
         return found
 
-    def wait(self, condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    def wait(self, condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
         """Wait for ``condition``; the failure names ``what``."""
         return wait_until(condition, seconds, what)
+
+    def wait_logged(self, engine: FaultEngine, *texts: str, seconds: float = PATIENCE) -> None:
+        """Wait until all ``texts`` are in the log: it is written a moment later than things are."""
+        for text in texts:
+            self.wait(lambda text=text: text in engine.log(), f"'{text}' in the log", seconds)
+
+    def supervisor_of(self, engine: FaultEngine) -> int:
+        """Return the process that is neither engine nor plugin, nor a search of the supervisor."""
+
+        def found() -> list[int]:
+            everything = self.everything()  # first: what becomes a plugin meanwhile is one then
+            known = {engine.pid, *self.processes()}
+            return [pid for pid in everything if pid not in known]
+
+        def one() -> int:
+            now = found()
+            return now[0] if len(now) == 1 and found() == now else 0
+
+        return int(self.wait(one, "one supervisor"))
 
     def expect_gone(
         self, pids: Iterable[int], bound: float, since: float, what: str = "plugins"
@@ -207,18 +229,23 @@ class World:
         return now - since
 
     def expect_nothing(self, seconds: float) -> None:
-        """Check that within ``seconds`` no process of a plugin, and no supervisor, is left."""
+        """Check that within ``seconds`` no process of a plugin, and no supervisor, is left.
+
+        As in :meth:`expect_gone`, a shared machine may add something to them.
+        """
         engines = {one.pid for one in self.engines if one.process.poll() is None}
 
         def none() -> bool:
             return not set(self.everything()) - engines
 
         begun = time.monotonic()
-        deadline = begun + seconds
+        deadline = begun + seconds + ALLOWANCE
         while not (none() and none()):
             if time.monotonic() > deadline:
                 count = len(set(self.everything()) - engines)
-                raise AssertionError(f"{count} processes left after {seconds:g} s")
+                raise AssertionError(
+                    f"{count} processes left {time.monotonic() - begun:.1f} s later"
+                )
             time.sleep(0.01)
 
     def measured(self, text: str) -> None:
