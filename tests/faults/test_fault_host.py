@@ -104,7 +104,13 @@ def test_stop_in_handler(world: World) -> None:
     engine.do(
         "import os, signal\n"
         "signal.signal(signal.SIGUSR1, lambda *_: launcher.stop_plugins())\n"
-        "signal.signal(signal.SIGALRM, lambda *_: launcher.stop_plugins())\n"
+        # Each in the one before: 100 of them, as many as Python's stack has room for.
+        "nested = []\n"
+        "def again(*_):\n"
+        "    nested.append(1)\n"
+        "    if len(nested) == 100: signal.setitimer(signal.ITIMER_REAL, 0)\n"
+        "    launcher.stop_plugins()\n"
+        "signal.signal(signal.SIGALRM, again)\n"
         "signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)\n"
         "os.kill(os.getpid(), signal.SIGUSR1); launcher.stop_plugins()\n"
         "signal.setitimer(signal.ITIMER_REAL, 0)"
