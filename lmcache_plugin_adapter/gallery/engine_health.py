@@ -9,7 +9,8 @@ the kernel that accepts). Faults that show::
     unresponsive  LMCache's internal API or vLLM's HTTP server does not answer
     stalled       vLLM has requests and gets on with none of them; or does not answer a trial
                   request; or the engine's first thread hangs in the kernel
-    starting      all is well so far, but not everything has answered for the first time
+    starting      all is well so far, but not everything has answered for the first time; an
+                  engine process that is old by now is unresponsive instead
 
 vLLM's metrics come from the engine's steps: one that hangs in the very step that its first request
 began has reported no request yet. Only a trial request shows that.
@@ -23,6 +24,8 @@ from typing import TYPE_CHECKING, Annotated
 import httpx
 import msgspec
 from msgspec import Meta
+
+from lmcache_plugin_adapter import kit
 
 from .engine_process import Process, State, Verdict
 from .engine_progress import Progress
@@ -80,6 +83,18 @@ class HealthSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
         int,
         Meta(ge=1, le=100, description="Unanswered questions in a row that mean `unresponsive`."),
     ] = 3
+    starting_for: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=7 * 86400,
+            description=(
+                "Seconds of an engine process's life in which it need not have answered yet: a "
+                "model is loaded before. After that, no answer means `unresponsive`, also to a "
+                "plugin that was started again and has seen none."
+            ),
+        ),
+    ] = 1800.0
     stopped_after: Annotated[
         float,
         Meta(ge=0, le=3600, description="Seconds for which a process may be stopped unnoticed."),
@@ -151,15 +166,17 @@ class EngineHealth:
     ) -> None:
         self._settings = settings
         self._clock = clock
+        self._pid = ctx.engine_pid
         self._process = None
         if ctx.engine_pid is not None:
             self._process = Process(ctx.engine_pid, settings.stopped_after, settings.stalled_after)
         self._progress = Progress()
         self._trials = Trials(settings.trial, clock) if settings.trial is not None else None
-        self._questions: list[Question] = []
+        self._questions: list[Question] = []  # that to the internal API, if any, is the first
         timeout = settings.timeout
-        if settings.internal_api and ctx.internal_api is not None:
-            api = ctx.internal_api
+        self._api = api = ctx.internal_api if settings.internal_api else None
+        self._said_taken = False
+        if api is not None:
             self._questions.append(
                 Question(
                     "LMCache's internal API",
@@ -190,24 +207,42 @@ class EngineHealth:
         verdict = self._process.look(now) if self._process is not None else _OK
         if verdict.state != "ok":
             return verdict
+        questions = self._own_questions()
         if self._process is None or not self._process.is_stopped:
-            self._ask()
-        return self._judge_answers(verdict)
+            self._ask(questions)
+        return self._judge_answers(questions, verdict)
 
-    def _ask(self) -> None:
+    def _own_questions(self) -> list[Question]:
+        """Return all questions but one to an internal API that is another engine's.
+
+        Only one of the engines on a host gets a port, and another one's answers (or none) say
+        nothing of this one.
+        """
+        if self._api is None or self._pid is None or not self._api.is_taken_from(self._pid):
+            return self._questions
+        if not self._said_taken:
+            self._said_taken = True
+            kit.info(
+                f"LMCache's internal API is not asked: at {self._api} another process listens, "
+                f"and not engine process {self._pid}"
+            )
+        return self._questions[1:]
+
+    def _ask(self, questions: list[Question]) -> None:
         deadline = time.monotonic() + self._settings.timeout
-        for question in self._questions:
+        for question in questions:
             question.ask(self._settings.timeout)
-        for question in self._questions:
+        for question in questions:
             question.await_answer(deadline, self._settings.timeout)
-        if self._trials is not None and all(question.answered for question in self._questions):
+        if self._trials is not None and all(question.answered for question in questions):
             self._trials.look(self._progress.moved_at)
 
-    def _judge_answers(self, verdict: Verdict) -> Verdict:
+    def _judge_answers(self, questions: list[Question], verdict: Verdict) -> Verdict:
         odd = [verdict.reason] if verdict.reason else []
         limit = self._settings.failures
-        for question in self._questions:
-            if question.failed and question.answered:
+        is_old = self._process is not None and self._process.age > self._settings.starting_for
+        for question in questions:
+            if question.failed and (question.answered or is_old):
                 if question.failed >= limit:
                     text = f"{question.problem} ({question.failed} in a row)"
                     return Verdict(False, text, "unresponsive")
@@ -224,7 +259,7 @@ class EngineHealth:
             return Verdict(False, self._trials.stalled, "stalled")
         if self._trials is not None and self._trials.odd:
             odd.append(self._trials.odd)
-        for question in self._questions:
+        for question in questions:
             if not question.answered:
                 text = f"has not answered yet: {question.problem}"
                 return Verdict(False, text, "starting")

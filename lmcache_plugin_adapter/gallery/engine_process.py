@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Literal, NamedTuple
 
 State = Literal["ok", "dead", "stopped", "unresponsive", "stalled", "starting"]
@@ -47,6 +49,13 @@ class Process:
     def is_stopped(self) -> bool:
         """Whether it was stopped when last looked at."""
         return self._stopped_since is not None
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was started; 0 if it was gone before it was looked at."""
+        if self._start is None:
+            return 0.0
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self._start / os.sysconf("SC_CLK_TCK")
 
     def look(self, now: float) -> Verdict:
         """Judge the process alone."""

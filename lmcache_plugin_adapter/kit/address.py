@@ -68,6 +68,15 @@ class ApiAddress:
 
         return listens(pid, self.port, self.socket)
 
+    def is_taken_from(self, pid: int) -> bool:
+        """Tell whether others than the process ``pid`` listen here: their answers are not its own.
+
+        False as well where nobody listens (yet), and where it cannot be told.
+        """
+        from .listening import others_listen
+
+        return others_listen(pid, self.port, self.socket)
+
 
 def internal_api(config: Mapping[str, object], role: str, worker_id: int) -> ApiAddress | None:
     """Return where the engine process's internal API server listens; None: it has none.

@@ -33,6 +33,15 @@ def listens(pid: int, port: int, socket: str | None = None) -> bool | None:
     return False
 
 
+def others_listen(pid: int, port: int, socket: str | None = None) -> bool:
+    """Tell whether there is somebody who listens, but not the process ``pid``."""
+    try:
+        inodes = _unix(pid, socket) if socket else _tcp(pid, port)
+    except OSError:
+        return False
+    return bool(inodes) and listens(pid, port, socket) is False
+
+
 def _tcp(pid: int, port: int) -> set[str]:
     """Return the inodes of sockets that listen on ``port`` where ``pid`` sees the network."""
     inodes = set()

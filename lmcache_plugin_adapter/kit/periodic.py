@@ -36,7 +36,7 @@ def every(
         seconds: From one round to the next.
         jitter: The random part is up to this part of ``seconds``, so that a
             fleet that was started together does not do the same in the same
-            moment. 0: none.
+            moment. 0: none. A first round that comes at once has none.
         stop: What ends it; None: the last one made, or a new one.
         at_once: Whether the first round comes at once, rather than after
             ``seconds``.

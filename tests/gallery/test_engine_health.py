@@ -39,6 +39,15 @@ def of(pid: int | None, config: dict[str, object] | None = None) -> Context:
     )
 
 
+def api_at(port: int) -> dict[str, object]:
+    """Return LMCache's configuration with the scheduler's internal API at a port."""
+    return {
+        "internal_api_server_enabled": True,
+        "internal_api_server_host": "127.0.0.1",
+        "internal_api_server_port_start": port,
+    }
+
+
 def reach(health: EngineHealth, state: str, seconds: float = 10.0) -> Verdict:
     """Check until the verdict is ``state``."""
     return wait_until(
@@ -117,18 +126,18 @@ def test_a_stopped_engine_is_stopped_after_a_moment_and_recovers(engine: EngineS
     assert reach(health, "ok").reason == ""
 
 
-def test_a_silent_internal_api_is_unresponsive(engine: EngineStub) -> None:
+def test_a_silent_internal_api_is_unresponsive(vllm: VllmStub) -> None:
     """The process that is examined runs; what holds the API up does not show in /proc."""
-    health = EngineHealth(of(os.getpid(), engine.config()), HealthSettings(**FAST))
+    health = EngineHealth(of(os.getpid(), api_at(vllm.port)), HealthSettings(**FAST))
     assert health.check().healthy
-    os.kill(engine.pid, signal.SIGSTOP)
+    vllm.silent.set()
     first = health.check()
     assert first == Verdict(
         True, "LMCache's internal API: nothing within 1.5 s (1 of 2)", "ok"
     ) or first == Verdict(True, "LMCache's internal API: no answer in time (1 of 2)", "ok")
     verdict = health.check()
     assert (verdict.healthy, verdict.state) == (False, "unresponsive")
-    os.kill(engine.pid, signal.SIGCONT)
+    vllm.silent.clear()
     reach(health, "ok")
 
 
@@ -271,11 +280,7 @@ def test_a_hang_in_the_kernel_shows_and_is_stalled_at_last(
 def test_a_check_ends_in_time_whatever_the_engine_does() -> None:
     """Three addresses: one accepts only, one drips its headers, one drips its body."""
     with socket.create_server(("127.0.0.1", 0)) as mute, DrippingServer() as dripping:
-        config = {
-            "internal_api_server_enabled": True,
-            "internal_api_server_host": "127.0.0.1",
-            "internal_api_server_port_start": mute.getsockname()[1],
-        }
+        config = api_at(mute.getsockname()[1])
         settings = HealthSettings(
             health_url=dripping.url + "/headers",
             metrics_url=dripping.url + "/body",

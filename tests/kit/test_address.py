@@ -182,6 +182,9 @@ def test_it_tells_whose_port_it_is(tmp_path: Path) -> None:
                 found = kit.ApiAddress("127.0.0.1", port)
                 assert found.listens_in(os.getpid()) is True
                 assert found.listens_in(other.pid) is False
+                assert not found.is_taken_from(os.getpid())
+                assert found.is_taken_from(other.pid)
+            assert not found.is_taken_from(other.pid)  # nobody listens
             assert found.listens_in(os.getpid()) is False
             with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
                 found = kit.ApiAddress("::1", server.getsockname()[1])
@@ -191,9 +194,11 @@ def test_it_tells_whose_port_it_is(tmp_path: Path) -> None:
             with socket.socket(socket.AF_UNIX) as unix:
                 unix.bind(path)
                 assert found.listens_in(os.getpid()) is False  # bound, not listening
+                assert not found.is_taken_from(other.pid)
                 unix.listen()
                 assert found.listens_in(os.getpid()) is True
                 assert found.listens_in(other.pid) is False
+                assert found.is_taken_from(other.pid)
         finally:
             other.kill()
     assert found.listens_in(other.pid) is False  # it is gone
