@@ -10,7 +10,7 @@ from functools import partial
 from .lifecycle import State
 from .procfs import ProcessTable, own_children
 from .records import ERROR
-from .remains import CHASE_SECONDS
+from .remains import CHASE_SECONDS, kill_child, why_left
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .shared import Shared
 
 _KILL_SECONDS = 1.0
-"""How long SIGKILL may take before what is left is named and left."""
+"""How long SIGKILL may take, from the first on, before what is left is named and left."""
 
 _MOMENT = 0.05
 """Seconds by which a plugin's own end of its grace period comes first, and says so."""
@@ -59,6 +59,7 @@ class Ending:
         self._reap = reap
         self._say = say
         self._deadline = 0.0
+        self._killing_since: float | None = None
         self._strays_asked = False
         self._timer: Timer | None = None
 
@@ -70,7 +71,8 @@ class Ending:
 
     def look(self) -> None:
         """End the loop if nothing is left; else chase what is, and look again."""
-        late = time.monotonic() - self._deadline
+        now = time.monotonic()
+        late = now - self._deadline
         self._look_again_in(
             _LOOK_AGAIN if late >= 0 or not self._strays_asked else _LOOK_AGAIN_IN_GRACE
         )
@@ -88,12 +90,15 @@ class Ending:
             self._loop.attempt(partial(plugin.look, table))
         me = os.getpid()
         strays = table.with_descendants([me]) - {me}
-        if strays and late > _KILL_SECONDS:
-            self._say(ERROR, f"Left behind, stuck in the kernel: pid {sorted(strays)}")
-            self._loop.stop()
-        elif late >= 0:
+        if late >= 0:
+            if self._killing_since is None:
+                self._killing_since = now
             table.kill(strays)
             self._chase_children()
+            # Not from the deadline on: who was stopped or starved meanwhile has killed nothing yet.
+            if strays and now - self._killing_since > _KILL_SECONDS:
+                self._say(ERROR, f"Left behind, {why_left(strays)}")
+                self._loop.stop()
         elif not self._strays_asked:
             self._strays_asked = True
             # A plugin's group has been asked with it.
@@ -112,4 +117,4 @@ class Ending:
         until = time.monotonic() + CHASE_SECONDS
         while not self._reap() and time.monotonic() < until:
             for pid in own_children():
-                os.kill(pid, signal.SIGKILL)
+                kill_child(pid)

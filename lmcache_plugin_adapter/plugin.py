@@ -13,7 +13,7 @@ from .logfile import RotatedFile
 from .output import PluginOutput
 from .procfs import ProcessTable, signal_group
 from .records import ERROR, INFO, WARNING
-from .remains import NAME_VARIABLE, chase, remains_of
+from .remains import NAME_VARIABLE, chase, remains_of, why_left
 from .spawn import exec_error_text, spawn
 from .wording import count_processes, exit_text, span, uncapitalized
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .shared import Shared
 
 _KILL_SECONDS = 1.0
-"""How long SIGKILL may take before a process is reported as stuck in the kernel."""
+"""How long SIGKILL may take before what is left is named and left."""
 
 _CHASE_AFTER = 0.05
 """From when on what still lives is taken for something that gets away by forking."""
@@ -310,8 +310,7 @@ class Plugin:
         if taken > _CHASE_AFTER:
             chase(self.name, self._shared.run_id, self._shared.by_pid)
         if taken > _KILL_SECONDS:
-            stuck = ", ".join(map(str, sorted(remains)))
-            self._say(ERROR, f"Still there after SIGKILL, stuck in the kernel: pid {stuck}")
+            self._say(ERROR, f"Still there after SIGKILL, {why_left(remains)}")
             self._shared.by_pid.pop(self.pid, None)
             self.cleared()
             return

@@ -11,7 +11,7 @@ from .sweep import RUN_ID_VARIABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterable
 
     from .procfs import ProcessTable
 
@@ -67,4 +67,29 @@ def chase(name: str, run_id: bytes, first_processes: Container[int]) -> None:
                 continue
             environment = environment_of(pid)
             if tuple(variable(environment, each) for each in _MARKS) == mark:
-                os.kill(pid, signal.SIGKILL)
+                kill_child(pid)
+
+
+def kill_child(pid: int) -> None:
+    """Kill a child that has not been reaped; one that became another user's may refuse."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except PermissionError:
+        pass  # it is named when all is over
+
+
+def why_left(pids: Iterable[int]) -> str:
+    """Say why these processes outlived SIGKILL."""
+    stuck, foreign = [], []
+    for pid in sorted(pids):
+        try:
+            os.kill(pid, 0)
+        except PermissionError:
+            foreign.append(str(pid))
+        except OSError:
+            pass  # it has ended just now
+        else:
+            stuck.append(str(pid))
+    causes = {"of another user, who may not be signalled": foreign, "stuck in the kernel": stuck}
+    said = [f"{cause}: pid {', '.join(some)}" for cause, some in causes.items() if some]
+    return "; ".join(said) or "but ended meanwhile"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from harness import Engine, alive, gone, state_of, wait_until
+from harness import MARK, Engine, alive, gone, state_of, wait_until
 
 POLITE = """
 trap 'echo goodbye >> "$NOTES"; exit 0' TERM
@@ -130,6 +132,44 @@ def test_daemon_is_ended_too(plugin, up, notes) -> None:
     assert alive(daemon)
     one.kill()
     wait_until(lambda: gone(daemon))
+
+
+def test_daemon_is_ended_by_a_supervisor_that_was_stopped(plugin, up, notes) -> None:
+    """However long the supervisor did not run, a daemon that carries no mark is killed."""
+    bare = "os.execve('/bin/sleep', ['sleep', '60'], {MARK: os.environ[MARK]})"
+    first, _, last = DAEMON.rpartition("time.sleep(60)")
+    plugin("all_x.py", f"MARK = {MARK!r}{first}{bare}{last}")
+    one = up({"stop_grace": 0.5}, pattern="Started")
+    daemon = int(wait_until(lambda: notes.exists() and notes.read_text()))
+    wait_until(lambda: Path(f"/proc/{daemon}/comm").read_text() == "sleep\n")
+    supervisor = one.supervisor()
+    one.kill()
+    one.wait_log("Stopping 1 plugin")
+    os.kill(supervisor, signal.SIGSTOP)
+    continued = time.monotonic() + 2
+    wait_until(lambda: time.monotonic() > continued)
+    os.kill(supervisor, signal.SIGCONT)
+    wait_until(lambda: gone(supervisor))
+    assert gone(daemon)
+    assert "Left behind" not in one.log()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become another user")
+def test_child_of_another_user_is_named_and_left() -> None:
+    """A child that may not be signalled raises nothing; it is told from one that is stuck."""
+    with subprocess.Popen(["/bin/sleep", "60"]) as child:
+        program = (
+            "import os, sys\nfrom lmcache_plugin_adapter.remains import kill_child, why_left\n"
+            f"os.setuid(12345)\nkill_child({child.pid})\n"
+            f"print(why_left([{child.pid}, os.getpid()]))"
+        )
+        said = subprocess.check_output([sys.executable, "-c", program], text=True)
+        child.kill()
+    assert re.fullmatch(
+        rf"of another user, who may not be signalled: pid {child.pid}; "
+        r"stuck in the kernel: pid \d+\n",
+        said,
+    )
 
 
 def test_children_of_the_group_get_sigterm_once(plugin, up, notes) -> None:
