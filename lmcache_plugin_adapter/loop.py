@@ -14,6 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_FEW_TIMERS = 64
+"""So many timers are kept without a look for those that were cancelled."""
+
 
 class Timer:
     """A callback that is due at a time; cancelling it is final."""
@@ -45,6 +48,7 @@ class Loop:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._timers: list[Timer] = []
+        self._sweep_at = _FEW_TIMERS
         self._stopped = False
         self._signal_callbacks: dict[int, Callable[[], None]] = {}
         self._soon: dict[Callable[[], None], None] = {}
@@ -68,12 +72,19 @@ class Loop:
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """Call ``callback`` in ``delay`` seconds."""
+        if len(self._timers) >= self._sweep_at:  # what was cancelled is kept no longer
+            self._timers = [timer for timer in self._timers if timer.callback is not None]
+            heapq.heapify(self._timers)
+            self._sweep_at = max(_FEW_TIMERS, 2 * len(self._timers))
         timer = Timer(time.monotonic() + delay, callback)
         heapq.heappush(self._timers, timer)
         return timer
 
     def call_soon(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once all that is ready now has been handled; asked twice, once."""
+        """Call ``callback`` once all that is ready now has been handled.
+
+        Asked for an equal one twice, once: so are methods of one object, and no two partials.
+        """
         self._soon[callback] = None
 
     def on_signal(self, number: signal.Signals, callback: Callable[[], None]) -> None:
