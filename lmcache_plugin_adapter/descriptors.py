@@ -13,13 +13,13 @@ _FD = struct.Struct("i")
 
 
 def send_descriptor(connection: socket.socket, data: bytes, fd: int) -> None:
-    """Send ``data`` and a descriptor; never waits.
+    """Send ``data`` and a descriptor; never waits, and no SIGPIPE comes of it.
 
     Raises:
         OSError: The peer is gone, or does not read.
     """
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(fd))
-    connection.sendmsg([data], [rights], socket.MSG_DONTWAIT)
+    connection.sendmsg([data], [rights], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 def receive_descriptors(connection: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:

@@ -153,7 +153,7 @@ class RuntimePluginLauncher:
             try:
                 with theirs:
                     send_descriptor(link.connection, b"C", theirs.fileno())
-                ours.sendall(b'{"op": "status"}\n')
+                ours.sendall(b'{"op": "status"}\n', socket.MSG_NOSIGNAL)
                 data = b""
                 while not data.endswith(b"\n"):
                     ours.settimeout(max(deadline - time.monotonic(), 0.001))

@@ -129,7 +129,7 @@ class Link:
 
     def _send(self, message: bytes) -> None:
         try:
-            self.connection.send(message, socket.MSG_DONTWAIT)
+            self.connection.send(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError:
             pass  # it is gone
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import threading
@@ -28,24 +27,25 @@ def start(fd: int) -> None:
     Where logging is not set up at all, ``fd`` is closed: the supervisor then
     writes to stderr itself.
     """
+    connection = socket.socket(fileno=fd)
     try:
         if logging.getLogger(LOGGER).hasHandlers():
             thread = threading.Thread(
-                target=_run, args=(fd,), name="lmcache-plugins-log", daemon=True
+                target=_run, args=(connection,), name="lmcache-plugins-log", daemon=True
             )
-            os.write(fd, ACCEPTED)
+            connection.send(ACCEPTED, socket.MSG_NOSIGNAL)
             thread.start()
             return
     except (OSError, RuntimeError):
         pass  # the supervisor is gone, or there are no more threads
-    os.close(fd)
+    connection.close()
 
 
-def _run(fd: int) -> None:
+def _run(connection: socket.socket) -> None:
     # The engine's signals are for its own threads.
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     logger = logging.getLogger(LOGGER)
-    with socket.socket(fileno=fd) as connection, connection.makefile("rb") as lines:
+    with connection, connection.makefile("rb") as lines:
         while True:
             try:
                 line = lines.readline()

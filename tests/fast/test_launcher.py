@@ -6,10 +6,11 @@ import enum
 import json
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
-from harness import gone
+from harness import gone, wait_until
 
 from lmcache_plugin_adapter import RuntimePluginLauncher
 from lmcache_plugin_adapter.identity import ProcessIdentity, Role
@@ -210,6 +211,28 @@ def test_stop_from_a_signal_handler_and_from_threads(plugin, engine) -> None:
         "[t.join() for t in threads]"
     )
     assert gone(pid)
+
+
+NO_WATCHER = """\
+import lmcache_plugin_adapter.run as run
+start_thread = run.start_new_thread
+def refused(*_): raise RuntimeError("can't start new thread")
+run.start_new_thread = refused
+"""
+
+
+@pytest.mark.parametrize("prelude", ["", NO_WATCHER], ids=["watched", "unwatched"])
+def test_engine_that_a_broken_pipe_kills(plugin, engine, prelude) -> None:
+    """SIGPIPE at its default: asking a supervisor that has ended is no engine's end."""
+    plugin("all_x.sh", "echo up; exec sleep 60")
+    one = engine(prelude=f"import signal\nsignal.signal(signal.SIGPIPE, signal.SIG_DFL)\n{prelude}")
+    one.wait_log(r"\] up ")
+    supervisor = one.supervisor()
+    os.kill(supervisor, signal.SIGTERM)
+    wait_until(lambda: gone(supervisor))
+    assert one.do("launcher.status()") is None
+    one.do("launcher.stop_plugins()")
+    assert one.close() == 0
 
 
 HANG_SHIM = r"""

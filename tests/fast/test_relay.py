@@ -8,6 +8,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -162,6 +164,20 @@ def test_nothing_of_it_by_default(plugin, engine) -> None:
     threads = one.do("[t.name for t in __import__('threading').enumerate()]")
     assert "lmcache-plugins-log" not in threads
     assert not one.do("'lmcache_plugin_adapter.log_relay' in __import__('sys').modules")
+
+
+def test_supervisor_that_ended_before_the_engine_answers() -> None:
+    """The answer that nobody takes ends no engine, whatever it does on SIGPIPE."""
+    program = (
+        "import logging, signal, socket\n"
+        "from lmcache_plugin_adapter import log_relay\n"
+        "signal.signal(signal.SIGPIPE, signal.SIG_DFL)\n"
+        "logging.basicConfig()\n"
+        "ours, theirs = socket.socketpair()\n"
+        "ours.close()\n"
+        "log_relay.start(theirs.detach())\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 class Broken(logging.Handler):
