@@ -15,7 +15,7 @@ _PROCESS_KINDS = (
 
 
 class GpuMemory:
-    """Reads GPU memory; says once why it cannot.
+    """Reads GPU memory; says once what it cannot.
 
     Args:
         pid: The engine process.
@@ -25,7 +25,7 @@ class GpuMemory:
     def __init__(self, pid: int, note: Callable[[str], None]) -> None:
         self._pid = pid
         self._note = note
-        self._said = False
+        self._said: set[str] = set()
         self._nvml: Any = None
         try:
             self._nvml = importlib.import_module("pynvml")
@@ -44,18 +44,18 @@ class GpuMemory:
         own: list[int] = []
         percent: list[float] = []
         percent_own: list[float] = []
-        try:
-            for index in range(self._nvml.nvmlDeviceGetCount()):
+        for index in range(self._count()):
+            try:
                 device = self._nvml.nvmlDeviceGetHandleByIndex(index)
                 memory = self._nvml.nvmlDeviceGetMemoryInfo(device)
                 percent.append(100.0 * memory.used / memory.total)
-                used = self._used_by_engine(device)
-                if used is not None:
-                    own.append(used)
-                    percent_own.append(percent[-1])
-        except Exception as error:  # noqa: BLE001 - NVML's errors are of its own kind
-            self._say(str(error))
-            return {}
+            except Exception as error:  # noqa: BLE001 - NVML's errors are of its own kind
+                self._say(str(error), f"memory of GPU {index}", "it is left out")
+                continue
+            used = self._used_by_engine(index, device)
+            if used is not None:
+                own.append(used)
+                percent_own.append(percent[-1])
         values: dict[str, float] = {}
         if own:
             values["gpu_memory_bytes"] = float(sum(own))
@@ -63,19 +63,36 @@ class GpuMemory:
             values["gpu_memory_percent"] = max(percent_own or percent)
         return values
 
-    def _used_by_engine(self, device: Any) -> int | None:
+    def _count(self) -> int:
+        try:
+            return int(self._nvml.nvmlDeviceGetCount())
+        except Exception as error:  # noqa: BLE001 - NVML's errors are of its own kind
+            self._say(str(error))
+            return 0
+
+    def _used_by_engine(self, index: int, device: Any) -> int | None:
         """Return the engine's bytes on a device; None where it is not seen on it.
 
-        Between PID namespaces NVML's pids are not ours, and nothing is seen.
+        Between PID namespaces NVML's pids are not ours, and nothing is seen. Drivers may have
+        the processes of only one kind, or of none.
         """
         found: int | None = None
+        errors: list[str] = []
         for kind in _PROCESS_KINDS:
-            for process in getattr(self._nvml, kind)(device):
-                if process.pid == self._pid:
-                    found = max(found or 0, process.usedGpuMemory or 0)
+            try:
+                for process in getattr(self._nvml, kind)(device):
+                    if process.pid == self._pid:
+                        found = max(found or 0, process.usedGpuMemory or 0)
+            except Exception as error:  # noqa: BLE001 - NVML's errors are of its own kind
+                errors.append(str(error))
+        if len(errors) == len(_PROCESS_KINDS):
+            what = f"memory of the engine on GPU {index}"
+            self._say(errors[0], what, "rules on gpu_memory_bytes do without that GPU")
         return found
 
-    def _say(self, reason: str) -> None:
-        if not self._said:
-            self._said = True
-            self._note(f"Cannot measure GPU memory: {reason}; its rules stay quiet")
+    def _say(
+        self, reason: str, what: str = "GPU memory", effect: str = "its rules stay quiet"
+    ) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            self._note(f"Cannot measure {what}: {reason}; {effect}")
