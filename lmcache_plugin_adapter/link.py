@@ -79,6 +79,20 @@ class Link:
         self._take(data)
         return True
 
+    def known_pid(self) -> int:
+        """Return the supervisor's pid, also where it was said and not read yet; else 0.
+
+        The thread that reads may be kept waiting for long by an engine that is busy.
+        """
+        if self.pid:
+            return self.pid
+        try:
+            said = self.connection.recv(64, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except OSError:
+            said = b""
+        line, complete, _ = said.partition(b"\n")
+        return int(line[1:]) if complete and line[:1] == b"H" else self.pid
+
     def poll_messages(self) -> None:
         """Take what the supervisor has said, and reap the helper, where no thread does."""
         self._helper.poll()

@@ -94,7 +94,7 @@ class Run:
     @property
     def supervisor(self) -> int:
         """The supervisor's pid, or 0 where it is not known."""
-        return self._link.pid if self._link is not None else 0
+        return self._link.known_pid() if self._link is not None else 0
 
     def stop(self, wait: bool, timeout: float | None) -> None:
         """Stop the plugins; see :meth:`.launcher.RuntimePluginLauncher.stop_plugins`."""

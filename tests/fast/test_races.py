@@ -30,7 +30,17 @@ def test_launches_from_many_threads_start_one_supervisor(plugin, engine) -> None
     assert one.log().count("Started") == 1
 
 
-def test_a_new_run_waits_for_the_end_of_the_last(plugin, engine, tmp_path) -> None:
+# The thread that learns of a supervisor does not come to it.
+BUSY = """\
+import threading
+from lmcache_plugin_adapter.link import Link
+free, reap = threading.Event(), Link.reap_helper
+Link.reap_helper = lambda self: free.wait(60) and reap(self)
+"""
+
+
+@pytest.mark.parametrize("prelude", ["", BUSY], ids=["", "busy"])
+def test_a_new_run_waits_for_the_end_of_the_last(plugin, engine, tmp_path, prelude) -> None:
     """Stop without waiting, then launch: old and new copies never run side by side."""
     plugin(
         "all_x.sh",
@@ -38,11 +48,13 @@ def test_a_new_run_waits_for_the_end_of_the_last(plugin, engine, tmp_path) -> No
         f"trap 'sleep 0.5; rmdir {tmp_path}/lock; exit' TERM\n"
         "echo up; while :; do sleep 0.05; done",
     )
-    one = engine()
+    one = engine(prelude=prelude)
     one.wait_log(r"\] up ")
     one.do("launcher.stop_plugins(wait=False); launcher.launch_plugins()")
     one.wait_for(lambda: one.log().count("] up ") == 2)
     assert "clash" not in one.log()
+    if prelude:
+        one.do("free.set()")
 
 
 def test_supervisor_of_an_earlier_run_killed_after_a_new_launch(plugin, engine) -> None:
