@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from harness import gone, wait_until
@@ -185,7 +186,10 @@ def test_engine_keeps_no_child_and_one_thread(plugin, engine) -> None:
     one = engine()
     one.wait_log(r"\] up ")
 
-    one.wait_for(lambda: ProcessTable().with_descendants([one.pid]) == {one.pid}, what="no child")
+    one.do("None")  # it has launched
+    children = Path(f"/proc/{one.pid}/task/{one.pid}/children")
+    one.wait_for(lambda: children.read_text() == "", what="no child")
+    assert ProcessTable().with_descendants([one.pid]) == {one.pid}
     assert len(os.listdir(f"/proc/{one.pid}/task")) == 2
     one.wait_for(lambda: one.do("launcher._run.link.pidfd") >= 0, what="the supervisor is known")
     descriptors = len(os.listdir(f"/proc/{one.pid}/fd"))
@@ -211,6 +215,22 @@ def test_stop_from_a_signal_handler_and_from_threads(plugin, engine) -> None:
         "[t.join() for t in threads]"
     )
     assert gone(pid)
+
+
+@pytest.mark.parametrize("wait", [True, False], ids=["waited for", "not waited for"])
+def test_nothing_stays_open_after_a_stop(plugin, engine, wait) -> None:
+    """The engine has no descriptor more than before its first launch."""
+    plugin("all_x.sh", "echo up; exec sleep 60")
+    one = engine(launch=False)
+    count = f"len(__import__('os').listdir('/proc/{one.pid}/fd'))"
+    before = one.do(count)
+    one.do("launcher.launch_plugins()")
+    one.wait_log(r"\] up ")
+    assert one.do(count) > before
+    one.do(f"launcher.stop_plugins(wait={wait})")
+    one.wait_for(lambda: one.do(count) == before, what="no descriptor more")
+    one.do("launcher.stop_plugins()")
+    assert one.do("launcher.status()") is None
 
 
 NO_WATCHER = """\
