@@ -20,7 +20,10 @@ _FLOOD_PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031  # fcntl has the name from Python 3.10 on only where its headers had it
 
 _FLOOD_BYTES = 1 << 16
-"""A read that finds a whole pipe full is not framed when nothing of it may be logged."""
+"""Of a read that finds a whole pipe full, what the limit holds back is counted, not framed."""
+
+_PIECE_BYTES = 1 << 12
+"""So much of a flood is framed before the limit is asked again."""
 
 _URGENT_MARKS = (b"\n<0", b"\n<1", b"\n<2", b"\n<3")
 
@@ -85,13 +88,13 @@ class Capture:
             self.close()
             return False
         self._output.bytes += len(chunk)
-        if self._output.holding_back:
-            if len(chunk) >= _FLOOD_BYTES and not _is_urgent(chunk):
-                chunk = self._skim(chunk)
+        if len(chunk) >= _FLOOD_BYTES and self._output.limited:
+            chunk = self._skim(chunk)
+        self._output.add(self._framer.feed(chunk))
+        if self._output.spent():
             self._slow_down()
         elif len(chunk) < _SMALL_BYTES:
             self._gather()
-        self._output.add(self._framer.feed(chunk))
         return True
 
     def _gather(self) -> None:
@@ -102,12 +105,24 @@ class Capture:
         self._read_at = now
 
     def _skim(self, chunk: bytes) -> bytes:
-        """Count all but the end of a flood that the limit holds back anyway; return the end."""
-        end = chunk.rfind(b"\n", 0, -_FLOOD_BYTES // 4) + 1
-        if end:
-            self._framer.abandon()
-            self._output.hold_back(chunk.count(b"\n", 0, end))
-        return chunk[end:]
+        """Log of a flood what the limit passes and count what it does not; return the end.
+
+        The end fills the plugin's memory of its last lines.
+        """
+        output = self._output
+        start = 0
+        end = chunk.rfind(b"\n", 0, max(chunk.rfind(b"\n") - output.ring.limit, 0)) + 1
+        while start < end:
+            # First of all ends the line that an earlier read has begun: it may be urgent.
+            if start and output.spent():
+                if not _is_urgent(chunk, start - 1, end):
+                    output.hold_back(chunk.count(b"\n", start, end))
+                    start = end
+                break
+            piece = chunk.find(b"\n", start + _PIECE_BYTES, end) + 1 or end
+            output.add(self._framer.feed(chunk[start:piece]))
+            start = piece
+        return chunk[start:]
 
     def _slow_down(self) -> None:
         if not self._widened:
@@ -164,6 +179,8 @@ class Capture:
         self._on_end(self)
 
 
-def _is_urgent(chunk: bytes) -> bool:
-    """Whether a line of it may be an error or worse; to look for one byte first is quick."""
-    return b"<" in chunk and any(mark in chunk for mark in _URGENT_MARKS)
+def _is_urgent(chunk: bytes, start: int, end: int) -> bool:
+    """Whether a line after ``start`` may be an error or worse; to look for one byte is quick."""
+    return chunk.find(b"<", start, end) >= 0 and any(
+        chunk.find(mark, start, end) >= 0 for mark in _URGENT_MARKS
+    )

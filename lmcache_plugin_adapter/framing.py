@@ -127,10 +127,6 @@ class LineFramer:
         """Return the unfinished last line, if there is one."""
         return [self._release()] if self._held or self._cut else []
 
-    def abandon(self) -> None:
-        """Forget the line under way: its rest will not be fed."""
-        self._held, self._cut = b"", 0
-
     def _hold(self, part: bytes) -> None:
         room = self._limit + _AHEAD - len(self._held)
         self._held += part[:room]

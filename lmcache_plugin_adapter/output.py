@@ -38,22 +38,27 @@ _NAME_CHARACTERS = 200
 class Ring:
     """The last lines of a plugin, within a bound of bytes."""
 
-    __slots__ = ("_blocks", "_limit", "_size")
+    __slots__ = ("_blocks", "_size", "limit")
 
     def __init__(self, limit: int) -> None:
         self._blocks: deque[tuple[float, int, bytes]] = deque()
-        self._limit = limit
+        self.limit = limit
         self._size = 0
 
     def add(self, now: float, level: int, text: bytes) -> None:
         """Keep ``text``, lines joined by newlines, and let the oldest go."""
-        if len(text) > self._limit:
-            text = text[-self._limit :]
+        if len(text) > self.limit:
+            text = text[-self.limit :]
             text = text[text.find(b"\n") + 1 :]
         self._blocks.append((now, level, text))
         self._size += len(text) + _BLOCK_BYTES
-        while self._size > self._limit and len(self._blocks) > 1:
+        while self._size > self.limit and len(self._blocks) > 1:
             self._size -= len(self._blocks.popleft()[2]) + _BLOCK_BYTES
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._blocks.clear()
+        self._size = 0
 
     def take_over(self, before: Ring) -> None:
         """Begin with what another ring has kept."""
@@ -248,15 +253,21 @@ class PluginOutput:
             self._files.retire()
 
     @property
-    def holding_back(self) -> bool:
-        """Whether the limit has held lines back since it last said so."""
-        return self._limiter is not None and self._limiter.held > 0
+    def limited(self) -> bool:
+        """Whether there is a limit."""
+        return self._limiter is not None
+
+    def spent(self) -> bool:
+        """Whether the limit holds back an ordinary line that comes now."""
+        return self._limiter is not None and self._limiter.spent(time.monotonic())
 
     def hold_back(self, lines: int) -> None:
         """Count lines of a flood that were not looked at: the limit would not pass them."""
         self.lines += lines
+        self.ring.clear()  # what follows fills it: it has no gap
         if self._limiter is not None:
             self._limiter.held += lines
+            self._note_held(time.monotonic())
 
     def _note_held(self, now: float) -> None:
         if self._report is None:

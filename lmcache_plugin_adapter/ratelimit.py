@@ -14,12 +14,16 @@ class TokenBucket:
         self._tokens = burst
         self._updated = now
 
-    def take(self, wanted: int, now: float) -> int:
-        """Take up to ``wanted`` whole tokens at time ``now`` and return how many were there."""
+    def room(self, now: float) -> int:
+        """Return how many whole tokens are there at time ``now``."""
         if now > self._updated:
             self._tokens = min(self._burst, self._tokens + (now - self._updated) * self._rate)
             self._updated = now
-        taken = min(wanted, int(self._tokens))
+        return int(self._tokens)
+
+    def take(self, wanted: int, now: float) -> int:
+        """Take up to ``wanted`` whole tokens at time ``now`` and return how many were there."""
+        taken = min(wanted, self.room(now))
         self._tokens -= taken
         return taken
 
@@ -46,6 +50,10 @@ class LineLimiter:
             passed += self._urgent.take(lines - passed, now)
         self.held += lines - passed
         return passed
+
+    def spent(self, now: float) -> bool:
+        """Whether an ordinary line would be held back at time ``now``."""
+        return not self._ordinary.room(now)
 
     def collect(self) -> int:
         """Return the count of lines held back since the last call."""

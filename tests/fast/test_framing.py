@@ -121,11 +121,3 @@ def test_sanitize_is_idempotent(raw: bytes) -> None:
     """What is clean stays as it is."""
     clean = sanitize(raw)
     assert sanitize(clean) == clean
-
-
-def test_abandon_forgets_the_line_under_way() -> None:
-    """After a gap, the next line does not begin with what stood before it."""
-    framer = LineFramer(80)
-    framer.feed(b"begun")
-    framer.abandon()
-    assert framer.feed(b"next\n") == [Block(6, b"next", 1)]

@@ -45,3 +45,12 @@ def test_clock_that_stands_still_or_steps_back_gives_nothing() -> None:
     bucket.take(5, 100.0)
     assert bucket.take(5, 100.0) == 0
     assert bucket.take(5, 50.0) == 0
+
+
+def test_limit_is_spent_until_time_has_passed() -> None:
+    """Whether the next line would be held back, asked before there is one."""
+    limiter = LineLimiter(10, 1, 5, now=0.0)
+    assert not limiter.spent(0.0)
+    limiter.admit(7, urgent=False, now=0.0)
+    assert limiter.spent(0.09)
+    assert not limiter.spent(0.11)
