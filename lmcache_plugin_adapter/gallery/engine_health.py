@@ -212,6 +212,14 @@ class EngineHealth:
             self._ask(questions)
         return self._judge_answers(questions, verdict)
 
+    def death(self, word: str) -> Verdict | None:
+        """Return the verdict on an engine that has died, when it is time to end; else None.
+
+        Args:
+            word: The context's ``ending``.
+        """
+        return None if self._process is None else self._process.death(word)
+
     def _own_questions(self) -> list[Question]:
         """Return all questions but one to an internal API that is another engine's.
 

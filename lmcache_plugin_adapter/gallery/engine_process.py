@@ -6,10 +6,13 @@ import os
 import time
 from typing import Literal, NamedTuple
 
+from lmcache_plugin_adapter.procfs import has_memory
+
 State = Literal["ok", "dead", "stopped", "unresponsive", "stalled", "starting"]
 
 _STOPPED = "Tt"
 _ENDED = "ZXx"
+_DIED, _FAILED = "died", "failed"
 
 
 class Verdict(NamedTuple):
@@ -85,6 +88,20 @@ class Process:
                 odd.append(text)
         return Verdict(True, "; ".join(odd), "ok")
 
+    def death(self, word: str) -> Verdict | None:
+        """Return the verdict on an engine that has died, when it is time to end.
+
+        Args:
+            word: The context's ``ending``.
+        """
+        verdict = self.look(time.monotonic())
+        if not has_died(word, verdict.state != "dead" and has_memory(self._pid)):
+            return None
+        if verdict.state == "dead":
+            return verdict
+        how = "was ended by an exception" if word == _FAILED else "has ended without closing"
+        return Verdict(False, f"engine process {self._pid} {how}", "dead")
+
     def _stopped_for(self, state: str, now: float) -> float | None:
         if state not in _STOPPED:
             self._stopped_since = None
@@ -100,6 +117,19 @@ class Process:
             self._blocked_since = now
         self._switches = switches
         return now - self._blocked_since if switches is not None else None
+
+
+def has_died(word: str, alive: bool) -> bool:
+    """Tell whether the engine has died, when it is time to end.
+
+    The supervisor knows: an engine that closes tells it so before it ends. Where it says nothing
+    (no runtime directory; a stop of this plugin alone), an engine process that is gone has died.
+
+    Args:
+        word: The context's ``ending``.
+        alive: Whether the engine process lives.
+    """
+    return word in (_DIED, _FAILED) if word else not alive
 
 
 def read_stat(pid: int) -> tuple[str, int] | None:

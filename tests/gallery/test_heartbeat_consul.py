@@ -115,9 +115,9 @@ def test_an_agent_may_come_later_be_away_and_lose_its_data(
     agent.start()
     becomes(agent, "passing")
     agent.stop()
-    plugin.wait_for("it expires in")
+    plugin.wait_for("its check turns critical in")
     assert becomes(agent, "critical", TTL + 20) == "TTL expired"
-    plugin.wait_for("the entry has expired")
+    plugin.wait_for("its check is critical by now")
     agent.start()
     becomes(agent, "passing")
     agent.forget()
@@ -136,7 +136,9 @@ def test_a_slow_agent_is_waited_for_and_sigterm_ends_in_time(
     plugin = start()
     becomes(agent, "passing")
     agent.silent.set()
-    plugin.wait_for("Cannot keep the service in Consul: no answer in time; it expires in")
+    plugin.wait_for(
+        "Cannot keep the service in Consul: no answer in time; its check turns critical in"
+    )
     agent.silent.clear()
     plugin.wait_for("Consul has answered again")
     becomes(agent, "passing")
@@ -144,7 +146,9 @@ def test_a_slow_agent_is_waited_for_and_sigterm_ends_in_time(
     begun = time.monotonic()
     assert plugin.stop() == 0
     assert time.monotonic() - begun < 5 + LATE  # 0: it was not killed when its 5 s were over
-    plugin.wait_for("Cannot deregister from Consul: no answer in time; the entry expires in 4 s")
+    plugin.wait_for(
+        "Cannot deregister from Consul: no answer in time; its check turns critical in 4 s"
+    )
     assert becomes(agent, "critical", TTL + 1 + LATE) == "TTL expired"
 
 

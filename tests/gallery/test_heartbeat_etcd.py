@@ -233,7 +233,7 @@ def test_etcd_may_be_away_for_a_while(start: RunPlugin, etcd: Etcd) -> None:
     plugin = start()
     entered(etcd)
     etcd.stop()
-    plugin.wait_for("it expires in ")
+    plugin.wait_for("the entry expires in ")
     plugin.wait_for("the entry has expired", TTL + 20)
     etcd.up()
     plugin.wait_for("etcd has answered again, after", 20)
@@ -309,7 +309,7 @@ def test_a_slow_etcd_holds_up_nobody_else(
         plugin = run_plugin(ENTRY, settings=settings_for(vllm, etcd=target, http=http))
         entered(etcd)
         etcd.pause()
-        plugin.wait_for("Cannot keep the entry in etcd: no answer in time; it expires in")
+        plugin.wait_for("Cannot keep the entry in etcd: no answer in time; the entry expires in")
         asked, begun = pinged.asked, time.monotonic()
         wait_until(lambda: pinged.asked >= asked + 6, 20)
         # Held up by etcd, each would wait for its 1.3 s.

@@ -182,13 +182,68 @@ def test_a_failure_is_told_without_waiting_to_deregister(
 
 
 def test_a_killed_engine_is_told_in_the_grace_period(start: RunPlugin, receiver: Receiver) -> None:
-    """SIGTERM comes, and a last request goes out."""
+    """SIGTERM comes, and two last requests go out: that it failed, and that pings have ended."""
     receiver.start()
-    plugin = start()
+    plugin = start(method="POST")
     wait_until(lambda: receiver.requests, 20)
     plugin.engine.kill()
-    wait_until(lambda: receiver.paths()[-1] == "/ping/uuid/stop", 10)
     assert plugin.wait_exit() == 0
+    *_, failed, ended = receiver.requests
+    assert (failed.path, ended.path) == ("/ping/uuid/fail", "/ping/uuid/stop")
+    for last in (failed, ended):
+        body = json.loads(last.body)
+        assert body["state"] == "dead"
+        assert f"engine process {plugin.engine.pid} " in body["reason"]
+
+
+def test_the_end_is_told_though_the_failure_is_not_taken(
+    start: RunPlugin, receiver: Receiver
+) -> None:
+    """A wrong ``fail_url`` is the fault of nobody else."""
+    receiver.start()
+    plugin = start(fail_url="http://127.0.0.1:1/s3cret")
+    wait_until(lambda: receiver.requests, 20)
+    plugin.engine.kill()
+    assert plugin.wait_exit() == 0
+    plugin.wait_for("Cannot tell that the engine is dead: ConnectError")
+    assert receiver.paths()[-1] == "/ping/uuid/stop"
+    assert "s3cret" not in plugin.log
+
+
+def test_an_orderly_end_is_no_failure(start: RunPlugin, receiver: Receiver) -> None:
+    """Only that pings have ended is told."""
+    receiver.start()
+    plugin = start(method="POST")
+    wait_until(lambda: receiver.requests, 20)
+    assert plugin.stop() == 0
+    assert "/ping/uuid/fail" not in receiver.paths()
+    assert json.loads(receiver.requests[-1].body)["state"] == "ended"
+
+
+def test_credentials_are_for_the_server_of_the_url_only(
+    start: RunPlugin, receiver: Receiver, tmp_path: Path
+) -> None:
+    """Another one, at another port, gets neither them nor the headers."""
+    receiver.start()
+    other = Receiver()
+    other.start()
+    try:
+        file = tmp_path / "token"
+        file.write_text("open-sesame\n")
+        plugin = start(
+            bearer_token_file=str(file), headers={"X-Own": "1"}, fail_url=other.url + "/fail"
+        )
+        wait_until(lambda: receiver.requests, 20)
+        plugin.engine.kill()
+        assert plugin.wait_exit() == 0
+    finally:
+        other.stop()
+    assert receiver.paths()[-1] == "/ping/uuid/stop"
+    for request in receiver.requests:
+        assert request.headers["Authorization"] == "Bearer open-sesame"
+        assert request.headers["X-Own"] == "1"
+    (failed,) = other.requests
+    assert not {"Authorization", "X-Own"} & set(failed.headers)
 
 
 def test_a_receiver_may_come_later_and_be_away(start: RunPlugin, receiver: Receiver) -> None:

@@ -296,7 +296,7 @@ class Recorder:
         self.asked.append("refresh" if wanted() else "not wanted")
         return True
 
-    def complain(self, verdict: Verdict) -> bool:
+    def complain(self, verdict: Verdict, timeout: float) -> bool:
         """Note it."""
         self.asked.append("complain")
         return True

@@ -1,10 +1,10 @@
-"""Whether an engine closed or died, and what is known of its death."""
+"""What is known of an engine's death."""
 
 from __future__ import annotations
 
 from .cgroup import OomKills
 
-_DIED, _FAILED = "died", "failed"
+_FAILED = "failed"
 
 
 class Autopsy:
@@ -29,16 +29,3 @@ class Autopsy:
             return how
         count = "1 process" if killed == 1 else f"{killed} processes"
         return f"{how} Meanwhile the kernel killed {count} of its container for lack of memory."
-
-
-def has_died(word: str, alive: bool) -> bool:
-    """Tell whether the engine has died, when it is time to end.
-
-    The supervisor knows: an engine that closes tells it so before it ends. Where it says nothing
-    (no runtime directory; a stop of this plugin alone), an engine process that is gone has died.
-
-    Args:
-        word: The context's ``ending``.
-        alive: Whether the engine process lives.
-    """
-    return word in (_DIED, _FAILED) if word else not alive

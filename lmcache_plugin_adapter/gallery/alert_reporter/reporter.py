@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.engine_health import EngineHealth
+from lmcache_plugin_adapter.gallery.engine_process import has_died
 
 from .alerts import Alerts
-from .death import Autopsy, has_died
+from .death import Autopsy
 from .delivery import Delivery
 from .measures import Meter
 from .rules import DIED, Change, Tracker

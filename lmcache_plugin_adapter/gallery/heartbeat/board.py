@@ -61,9 +61,11 @@ class Board:
                 self._number += 1
                 self._changed.notify_all()
 
-    def close(self) -> None:
-        """Say that it is time to end."""
+    def close(self, verdict: Verdict | None = None) -> None:
+        """Say that it is time to end, and put up a last verdict if there is one."""
         with self._changed:
+            if verdict is not None:
+                self._verdict, self._at = verdict, self._clock()
             self._closed = True
             self._number += 1
             self._changed.notify_all()

@@ -53,6 +53,8 @@ class ConsulTarget:
             "the engine is not registered",
             "Deregistered from Consul",
             "deregister from Consul",
+            "its check turns critical",
+            "its check is critical by now",
         )
         self.keeps_nothing = False
         self.rhythm = rhythm_of(settings)
@@ -100,12 +102,12 @@ class ConsulTarget:
                 return True
         return False
 
-    def complain(self, verdict: Verdict) -> bool:
+    def complain(self, verdict: Verdict, timeout: float) -> bool:
         """Make the check critical, with the reason."""
         if not self._is_registered:
             return False
         reason = f"the engine is {verdict.state}: {verdict.reason}"
-        self._is_registered = self._update("critical", reason)
+        self._is_registered = self._update("critical", reason, timeout)
         return True
 
     def leave(self, timeout: float) -> None:
@@ -123,11 +125,11 @@ class ConsulTarget:
             raise RefusedError(f"register the service: {answer}")
         self._is_registered = True
 
-    def _update(self, status: str, output: str) -> bool:
+    def _update(self, status: str, output: str, timeout: float | None = None) -> bool:
         """Set the check; tell whether the agent has it."""
         body = json.dumps({"Status": status, "Output": output[:OUTPUT_CHARACTERS]}).encode()
         path = f"/v1/agent/check/update/{quote(self._check, safe='')}"
-        answer = self._ask(path, body, self.rhythm.timeout)
+        answer = self._ask(path, body, timeout or self.rhythm.timeout)
         if not answer.accepted and not _is_unknown(answer):
             raise RefusedError(f"update the check: {answer}")
         return answer.accepted

@@ -106,9 +106,9 @@ class EtcdTarget:
                 self._put(self._lease)
         return self._lease is not None and self._is_entered and self._taken_by is None
 
-    def complain(self, verdict: Verdict) -> bool:
+    def complain(self, verdict: Verdict, timeout: float) -> bool:
         """Nothing: the lease is not kept alive, so the entry expires."""
-        del verdict
+        del verdict, timeout
         return False
 
     def leave(self, timeout: float) -> None:

@@ -33,13 +33,18 @@ class RefusedError(Exception):
 
 
 class Words(NamedTuple):
-    """What is said of a target: it was entered, cannot be kept, is not, was left, cannot be."""
+    """What is said of a target: it was entered, cannot be kept, is not, was left, cannot be.
+
+    And what comes of an entry that nobody refreshes: after ``ttl``, and when that is over.
+    """
 
     entered: str
     keep: str
     missing: str
     left: str
     leave: str
+    lapses: str = "the entry expires"
+    lapsed: str = "the entry has expired"
 
 
 class Target(Protocol):
@@ -65,7 +70,7 @@ class Target(Protocol):
     def refresh(self, verdict: Verdict, wanted: Callable[[], bool]) -> bool:
         """Say that the engine works, register it if it is not; return whether it is now."""
 
-    def complain(self, verdict: Verdict) -> bool:
+    def complain(self, verdict: Verdict, timeout: float) -> bool:
         """Say that the engine does not work, it is still registered; return whether it was said."""
 
     def leave(self, timeout: float) -> None:
@@ -115,7 +120,7 @@ class Keeper:
             begun = time.monotonic()
             notice = self._board.read()
             if notice.closed:
-                self._end()
+                self._end(notice)
                 return
             try:
                 wait = self._follow(notice) - (time.monotonic() - begun)
@@ -140,7 +145,7 @@ class Keeper:
             patience = 0.0 if notice.verdict.state == "dead" else self._deregister_after
             left = patience - notice.unhealthy_for
             if self._target.keeps_nothing or left > 0:
-                if self._target.complain(notice.verdict):
+                if self._target.complain(notice.verdict, self._target.rhythm.timeout):
                     self._worked()
                 return interval if left <= 0 else min(interval, left)
             self._target.leave(self._target.rhythm.timeout)
@@ -161,27 +166,37 @@ class Keeper:
         self._backoff.reset()
         self._trouble.over()
 
-    def _end(self) -> None:
+    def _end(self, notice: Notice) -> None:
         """Take the entry back in what is left of the grace period."""
         if not self._may_be_entered:
             return
         words, ttl = self._target.words, self._target.rhythm.ttl
+        if self._target.keeps_nothing and not (notice.verdict.healthy or notice.stale):
+            try:
+                self._target.complain(notice.verdict, self._time())
+            except Exception as error:  # noqa: BLE001 - the last word comes all the same
+                kit.warning(
+                    f"Cannot tell that the engine is {notice.verdict.state}: {_words(error)}"
+                )
         pause = kit.Backoff(initial=0.2, maximum=1.0)
         while True:
-            timeout = max(0.1, min(self._target.rhythm.timeout, self._remaining() - WORDS))
             try:
-                self._target.leave(timeout)
+                self._target.leave(self._time())
             except Exception as error:  # noqa: BLE001 - there is time, or it is the last word
                 wait = pause.next()
                 if isinstance(error, httpx.HTTPError) and self._remaining() > wait + 2 * WORDS:
                     time.sleep(wait)
                     continue
-                expires = f"; the entry expires in {ttl:g} s" if ttl is not None else ""
-                kit.warning(f"Cannot {words.leave}: {_words(error)}{expires}")
+                lapses = f"; {words.lapses} in {ttl:g} s" if ttl is not None else ""
+                kit.warning(f"Cannot {words.leave}: {_words(error)}{lapses}")
             else:
                 if self._has_worked:
                     kit.info(words.left)
             return
+
+    def _time(self) -> float:
+        """Return the seconds that a request may take at the end."""
+        return max(0.1, min(self._target.rhythm.timeout, self._remaining() - WORDS))
 
 
 def _words(error: Exception) -> str:
@@ -198,8 +213,7 @@ class Trouble:
 
     def __init__(self, target: Target, clock: Callable[[], float] = time.monotonic) -> None:
         self._name = target.name
-        self._keep = target.words.keep
-        self._missing = target.words.missing
+        self._words = target.words
         self._ttl = target.rhythm.ttl
         self._clock = clock
         self._worked_at: float | None = None
@@ -213,11 +227,12 @@ class Trouble:
         if self._since is None:
             self._since = now
         expired = False
-        consequence = self._missing
+        consequence = self._words.missing
         if self._worked_at is not None and self._ttl is not None:
             left = self._worked_at + self._ttl - now
             expired = left <= 0
-            consequence = "the entry has expired" if expired else f"it expires in {left:.0f} s"
+            words = self._words
+            consequence = words.lapsed if expired else f"{words.lapses} in {left:.0f} s"
         elif self._worked_at is not None:
             consequence = f"nothing heard for {now - self._worked_at:.0f} s"
         told = (text, expired)
@@ -225,7 +240,7 @@ class Trouble:
             return
         self._said, self._said_at = told, now
         speak = kit.error if expired or self._worked_at is None else kit.warning
-        speak(f"Cannot {self._keep}: {text}; {consequence}; trying again")
+        speak(f"Cannot {self._words.keep}: {text}; {consequence}; trying again")
 
     def over(self) -> None:
         """Say that all is well again, if something was said."""

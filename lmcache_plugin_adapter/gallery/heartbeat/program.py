@@ -55,7 +55,7 @@ def run(ctx: kit.Context, stop: kit.Stop) -> int:
         if verdict is not None:
             reporter.say(verdict)
             board.post(verdict)
-    board.close()
+    board.close(health.death(ctx.ending))
     for keeper in keepers:
         keeper.join(stop.remaining() - WORDS / 2)
     return 0
