@@ -256,7 +256,7 @@ def test_malformed_settings_are_said_with_their_full_keys(
     agent.start()
     plugin = start(interval=2, remove_critical_after=5, tokn="x")
     becomes(agent, "passing")
-    assert f"Cannot use setting '{SECTION}.consul.interval': found 2, accepted is" in texts(plugin)
-    assert f"{SECTION}.consul.remove_critical_after" in texts(plugin)
-    assert f"{SECTION}.consul.tokn" in texts(plugin)
+    plugin.wait_for(f"Cannot use setting '{SECTION}.consul.interval': found 2, accepted is")
+    plugin.wait_for(f"{SECTION}.consul.remove_critical_after")
+    plugin.wait_for(f"{SECTION}.consul.tokn")
     assert agent.services[ID]["DeregisterCriticalServiceAfter"] == "60s"

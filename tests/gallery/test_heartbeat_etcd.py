@@ -556,8 +556,8 @@ def test_malformed_settings_are_said_with_their_full_keys(start: RunPlugin, etcd
     assert (
         plugin.wait_for(f"Cannot use setting '{SECTION}.etcd.timeout': found 300").level == "error"
     )
-    assert f"{SECTION}.prot" in texts(plugin)
-    assert f"{SECTION}.deregister_after" in texts(plugin)
+    plugin.wait_for(f"{SECTION}.prot")
+    plugin.wait_for(f"{SECTION}.deregister_after")
 
 
 def test_without_an_address_of_etcd_there_is_nothing_to_do(
