@@ -13,18 +13,19 @@ Credentials are in no ``repr``, in no text of an error and in no ``Answer``.
 
 from __future__ import annotations
 
-import email.utils
 import re
 import ssl
-import time
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import httpx
 import msgspec
 from msgspec import Meta
 
+from .deadline import Deadline
+from .retry_after import read_retry_after
+
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
 ANSWER_BYTES = 65536
 """As much of an answer's body is read; whatever follows is of no use to a plugin."""
@@ -58,6 +59,8 @@ class Answer(msgspec.Struct, frozen=True):
     """As it came. At most ``ANSWER_BYTES``, as ``body``."""
     retry_after: float | None = None
     """Seconds for which the server wants to be left alone, if it said so."""
+    hide: Callable[[str], str] = str
+    """Takes the target's own credentials out of a text."""
 
     @property
     def accepted(self) -> bool:
@@ -75,12 +78,18 @@ class Answer(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         """Return one line for a message: ``HTTP 400 Bad Request: out of order sample``."""
-        line = " ".join(self.body.split())
-        line = "".join(c if c.isprintable() else "?" for c in line)
-        if len(line) > SHOWN_CHARACTERS:
-            line = line[:SHOWN_CHARACTERS] + "…"
+        line = self.quote(self.body)
         head = f"HTTP {self.status} {self.reason}".rstrip()
         return f"{head}: {line}" if line else head
+
+    def quote(self, text: str) -> str:
+        """Return a text that came in ``raw`` as a message may have it.
+
+        That is one line, cut, without control characters and the target's own credentials.
+        """
+        line = " ".join(self.hide(text).split())
+        line = "".join(c if c.isprintable() else "?" for c in line)
+        return line if len(line) <= SHOWN_CHARACTERS else line[:SHOWN_CHARACTERS] + "…"
 
 
 class HttpTarget(msgspec.Struct, kw_only=True):
@@ -152,8 +161,10 @@ class HttpTarget(msgspec.Struct, kw_only=True):
             raise ValueError(f"{given[0]} needs username")
         if any(not _sendable(text) for pair in self.headers.items() for text in pair):
             raise ValueError("headers has characters that no header may have")
-        if not all(_sendable(text) for text in (self.bearer_token, self.username) if text):
-            raise ValueError("bearer_token or username has characters that no header may have")
+        # The last two are of targets that are more than this one.
+        for name in ("bearer_token", "username", "token", "tenant"):
+            if not _sendable(getattr(self, name, None) or ""):
+                raise ValueError(f"{name} has characters that no header may have")
         if self.key_file is not None and self.cert_file is None:
             raise ValueError("key_file needs cert_file")
 
@@ -212,30 +223,37 @@ class HttpTarget(msgspec.Struct, kw_only=True):
         content: bytes = b"",
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        deadline: Deadline | None = None,
     ) -> Answer:
         """Send one request and return the answer, whatever its status.
 
-        ``timeout`` (default: the configured one) bounds connecting, each wait for bytes, and
-        the answer's body as a whole.
+        Args:
+            client: From ``client``.
+            method: The request's.
+            path: Below ``url``, as for ``at``.
+            content: The request's body.
+            headers: More headers.
+            timeout: Seconds for the request as a whole; None: the configured ones.
+            deadline: Instead of one after ``timeout``; another thread may bring it forward.
 
         Raises:
             httpx.HTTPError: No answer. ``failure`` words it.
             TargetError: A file with a secret cannot be read.
         """
         limit = self.timeout if timeout is None else timeout
-        end = time.monotonic() + limit
         taken = bytearray()
-        with client.stream(
+        with (deadline or Deadline(limit)).stream(
+            client,
             method,
             self.at(path),
             content=content,
-            headers=dict(headers or {}),
+            headers=headers or {},
             timeout=limit,
         ) as response:
             try:
                 for piece in response.iter_bytes():
                     taken += piece
-                    if len(taken) >= ANSWER_BYTES or time.monotonic() > end:
+                    if len(taken) >= ANSWER_BYTES:
                         break
             except httpx.HTTPError:
                 pass  # the status is known, and that is what counts
@@ -245,12 +263,14 @@ class HttpTarget(msgspec.Struct, kw_only=True):
                 for name, value in response.request.headers.items()
                 if _SECRET_HEADER.search(name)
             ]
+        hide = self._hider(sent)
         return Answer(
             response.status_code,
-            response.reason_phrase,
-            self._without_secrets(raw.decode(errors="replace"), sent),
+            hide(response.reason_phrase),
+            hide(raw.decode(errors="replace")),
             raw,
             read_retry_after(response.headers.get("Retry-After")),
+            hide,
         )
 
     def _certificates(self) -> ssl.SSLContext | bool:
@@ -273,16 +293,21 @@ class HttpTarget(msgspec.Struct, kw_only=True):
                 raise TargetError(f"cannot use cert_file {self.cert_file!r}: {error}") from None
         return context
 
-    def _without_secrets(self, text: str, sent: list[str]) -> str:
-        """Hide what a server may have echoed."""
+    def _hider(self, sent: list[str]) -> Callable[[str], str]:
+        """Return what hides that which a server may have echoed."""
         url = httpx.URL(self.url)
         secrets = {*sent, *self.headers.values(), *url.params.values()}
         secrets |= {url.password, self.password or "", self.bearer_token or ""}
         if self.path_is_secret:
             secrets.add(url.path)
-        for secret in sorted((s for s in secrets if s and len(s) > 3), key=len, reverse=True):
-            text = text.replace(secret, _HIDDEN)
-        return text
+        known = sorted((s for s in secrets if s and len(s) > 3), key=len, reverse=True)
+
+        def hide(text: str) -> str:
+            for secret in known:
+                text = text.replace(secret, _HIDDEN)
+            return text
+
+        return hide
 
 
 class _Credentials(httpx.Auth):
@@ -352,7 +377,8 @@ def read_secret(key: str, path: str) -> str:
 
 
 def _sendable(text: str) -> bool:
-    return text.isascii() and text.isprintable()
+    """Tell whether a header may have this, at its ends, too."""
+    return text.isascii() and text.isprintable() and text == text.strip()
 
 
 def failure(error: Exception) -> str:
@@ -363,24 +389,7 @@ def failure(error: Exception) -> str:
         return "no connection in time"
     if isinstance(error, httpx.TimeoutException):
         return "no answer in time"
+    if isinstance(error, httpx.LocalProtocolError):
+        return "a header has characters that none may have"  # the error's text has the header
     text = _ERRNO.sub("", " ".join(str(error).split()))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def read_retry_after(value: str | None, now: float | None = None) -> float | None:
-    """Return the seconds in a ``Retry-After`` header (a number or a date), or None.
-
-    Args:
-        value: The header, as received.
-        now: Seconds since 1970; the clock's where None.
-    """
-    if value is None:
-        return None
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    try:
-        moment = email.utils.parsedate_to_datetime(value)
-    except (TypeError, ValueError):
-        return None
-    return max(0.0, moment.timestamp() - (time.time() if now is None else now))

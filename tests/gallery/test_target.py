@@ -15,13 +15,13 @@ import pytest
 from metric_stubs import Gate, basic
 from servers import Server
 
+from lmcache_plugin_adapter.gallery.retry_after import read_retry_after
 from lmcache_plugin_adapter.gallery.target import (
     ANSWER_BYTES,
     Answer,
     HttpTarget,
     TargetError,
     failure,
-    read_retry_after,
 )
 
 SECRET = "s3cret-Value"
@@ -118,6 +118,8 @@ def test_a_key_in_query_path_or_header_that_the_server_says_back_is_hidden(gate:
         ({"url": "http://h", "username": "a", "bearer_token": SECRET}, "not both"),
         ({"url": "http://h", "bearer_token": f"{SECRET}\nX: y"}, "no header may have"),
         ({"url": "http://h", "headers": {"A": f"{SECRET}\r\n"}}, "no header may have"),
+        ({"url": "http://h", "bearer_token": f"{SECRET} "}, "no header may have"),
+        ({"url": "http://h", "headers": {"X-Api-Key": f" {SECRET}"}}, "no header may have"),
         ({"url": "http://h", "key_file": "/x"}, "key_file needs cert_file"),
         ({"url": "http://h", "timeout": 0}, "timeout"),
     ],
