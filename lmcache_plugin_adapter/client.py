@@ -15,12 +15,11 @@ import re
 import select
 import socket
 import stat
-import struct
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .control import PROTOCOL
+from .control import PEER, PROTOCOL
 from .runtime_dir import CONTROL_SOCKET, candidates, remove_instance
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ ANSWER_SECONDS = 3.0
 _ANSWER_BYTES = 16 << 20
 _RETRY_SECONDS = 0.01
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_PEER = struct.Struct("3i")
 _INSTANCE = re.compile(r"\d+\.\d+\.\d+\.[0-9a-f]+\.[\w-]+")
 _USERS = re.compile(r"lmcache-plugins-(\d+)")
 _USERS_ROOTS = ("/run", "/dev/shm", "/tmp")  # noqa: S108 - owner and mode are checked
@@ -216,8 +214,7 @@ class Conversation:
             self.close()
             raise RefusedError("the request is too long") from None
         except OSError:
-            self.close()
-            raise GoneError from None
+            pass  # it may have said why before it ended the connection
 
     def fileno(self) -> int:
         """Return the descriptor to wait for."""
@@ -327,8 +324,8 @@ def _connect_in(directory: int, found: Found, deadline: float) -> socket.socket:
 
 
 def _check_peer(connection: socket.socket, found: Found) -> None:
-    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    found.peer_pid, uid, _ = _PEER.unpack(peer)
+    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
+    found.peer_pid, uid, _ = PEER.unpack(peer)
     if uid != found.uid:
         raise RefusedError(f"refused '{found.path}': user {uid} answers there, not {found.uid}")
 

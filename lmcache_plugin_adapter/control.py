@@ -10,13 +10,17 @@ import os
 import select
 import socket
 import struct
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any
 
     from .loop import Loop
+
+    Line = tuple[float, str, int, str]
+    """Time, plugin, level and text."""
 
     Handler = Callable[[Mapping[str, Any], "Client"], "dict[str, Any] | None"]
 
@@ -25,11 +29,19 @@ PROTOCOL = 1
 
 _REQUEST_BYTES = 1 << 16
 _CLIENTS = 32
+_TOO_MANY = f"the supervisor serves {_CLIENTS} clients already: end some of them, or try again"
+_IDLE_SECONDS = 1.0
+"""From when on a client that waits for nothing makes room for another, where that is needed."""
+
 _ACCEPT_PAUSE = 1.0
 _CLIENT_BYTES = 1 << 20
 """What may wait for a client that reads slowly, before it misses lines of output."""
 
-_PEER = struct.Struct("=iII")
+_KEPT_BYTES = 1 << 16
+"""How much of the lines that are kept is made ready for a client in one go."""
+
+PEER = struct.Struct("=iII")
+"""What ``SO_PEERCRED`` tells: pid, user and group."""
 
 
 class ControlServer:
@@ -54,8 +66,9 @@ class ControlServer:
             OSError: The socket cannot be made.
         """
         path = f"{directory}/{name}"
-        if os.path.lexists(path):
-            os.unlink(path)
+        for left in (path, f"{path}.new"):
+            if os.path.lexists(left):
+                os.unlink(left)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # Through /proc/self/fd, as a socket's path is limited to 107 bytes.
         fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -73,11 +86,8 @@ class ControlServer:
 
     def adopt(self, connection: socket.socket) -> None:
         """Serve a connection that was handed over by the engine."""
-        if len(self._clients) >= _CLIENTS:
+        if not self._admit(connection):
             connection.close()
-            return
-        connection.setblocking(False)
-        self._clients.add(Client(self._loop, connection, self._answer, self._clients.discard))
 
     def close(self) -> None:
         """Stop listening and drop all clients."""
@@ -100,13 +110,30 @@ class ControlServer:
             self._loop.unwatch(self._listener.fileno())
             self._loop.call_later(_ACCEPT_PAUSE, self._listen_again)
             return
-        _, uid, _ = _PEER.unpack(
-            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        _, uid, _ = PEER.unpack(
+            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
         )
         if uid not in (0, os.getuid()):
             connection.close()
-            return
-        self.adopt(connection)
+        elif not self._admit(connection):
+            try:
+                connection.send(_encoded(_refusal(_TOO_MANY)), socket.MSG_DONTWAIT)
+            except OSError:
+                pass  # it is gone already
+            connection.close()
+
+    def _admit(self, connection: socket.socket) -> bool:
+        """Serve one more client, where need be in the place of an idle one; tell whether it is."""
+        if len(self._clients) >= _CLIENTS:
+            idle = [client for client in self._clients if not client.busy]
+            oldest = min(idle, key=lambda client: client.idle_since, default=None)
+            if oldest is None or time.monotonic() - oldest.idle_since < _IDLE_SECONDS:
+                return False
+            oldest.fail(_TOO_MANY)
+            oldest.close()
+        connection.setblocking(False)
+        self._clients.add(Client(self._loop, connection, self._answer, self._clients.discard))
+        return True
 
     def _listen_again(self) -> None:
         if self._listener is not None:
@@ -144,8 +171,14 @@ class Client:
         self._connection = connection
         self._answer = answer
         self._in = b""
+        self._kept: Iterator[Line] = iter(())
+        self._first = bytearray()
         self._out = bytearray()
         self._skipped = 0
+        self.busy = False
+        """Whether it waits for an answer, or follows."""
+        self.idle_since = time.monotonic()
+        """When something was last read or sent."""
         self._ending = False
         self._open = True
         self.on_close: list[Callable[[], None]] = [lambda: forget(self)]
@@ -158,23 +191,28 @@ class Client:
 
     def fail(self, error: str) -> None:
         """Answer that a request cannot be done."""
-        self._send({"ok": False, "protocol": PROTOCOL, "error": error})
+        self._send(_refusal(error))
 
-    def send_lines(self, lines: Iterable[tuple[float, str, int, str]]) -> None:
-        """Send lines of output (time, plugin, level, text); one who does not read misses some."""
-        for when, name, level, text in lines:
+    def send_kept(self, answer: Mapping[str, Any], lines: Iterable[Line]) -> None:
+        """Answer a request, and send lines of before: all, as fast as they are read."""
+        self._kept = iter(lines)
+        self._first += _encoded({"ok": True, "protocol": PROTOCOL, **answer})
+        self._flush()
+
+    def send_lines(self, lines: Iterable[Line]) -> None:
+        """Send lines of now; one who does not read misses some."""
+        for line in lines:
             if len(self._out) > _CLIENT_BYTES:
                 self._skipped += 1
                 continue
-            line: dict[str, Any] = {"time": when, "name": name, "level": level, "text": text}
-            if self._skipped:
-                line["skipped"], self._skipped = self._skipped, 0
-            self._out += _encoded(line)
+            self._out += _encoded_line(line, self._skipped)
+            self._skipped = 0
         self._flush()
 
     def finish(self) -> None:
         """End the connection once all is sent."""
         self._ending = True
+        self.busy = False
         self._flush()
 
     def close(self) -> None:
@@ -188,17 +226,19 @@ class Client:
             callback()
 
     def _send(self, message: Mapping[str, Any]) -> None:
+        self.busy = False
         self._out += _encoded(message)
         self._flush()
 
     def _ready(self) -> None:
-        if self._out:
+        if self._first or self._out:
             self._flush()
         elif not self._receive():
             return
         # Who does not read its answers is given no more of them.
-        while b"\n" in self._in and self._open and not self._out:
+        while b"\n" in self._in and self._open and not (self._first or self._out):
             line, _, self._in = self._in.partition(b"\n")
+            self.busy = True
             self._answer(line, self)
 
     def _receive(self) -> bool:
@@ -208,6 +248,7 @@ class Client:
             return False
         except OSError:
             part = b""
+        self.idle_since = time.monotonic()
         self._in += part
         if not part or len(self._in) > _REQUEST_BYTES:
             self.close()
@@ -217,19 +258,41 @@ class Client:
     def _flush(self) -> None:
         if not self._open:
             return
+        out = self._first or self._out
         try:
-            sent = self._connection.send(self._out) if self._out else 0
+            sent = self._connection.send(out) if out else 0
         except BlockingIOError:
             sent = 0
         except OSError:
             self.close()
             return
-        del self._out[:sent]
-        if self._ending and not self._out:
+        if sent:
+            self.idle_since = time.monotonic()
+            del out[:sent]
+        if not self._first:
+            self._take_kept()
+        unsent = bool(self._first or self._out)
+        if self._ending and not unsent:
             self.close()
             return
-        events = select.EPOLLOUT if self._out else select.EPOLLIN
+        events = select.EPOLLOUT if unsent else select.EPOLLIN
         self._loop.watch(self._connection.fileno(), self._ready, events)
+
+    def _take_kept(self) -> None:
+        """Make the next of the lines of before ready."""
+        for line in self._kept:
+            self._first += _encoded_line(line)
+            if len(self._first) > _KEPT_BYTES:
+                break
+
+
+def _refusal(error: str) -> dict[str, Any]:
+    return {"ok": False, "protocol": PROTOCOL, "error": error}
+
+
+def _encoded_line(line: Line, skipped: int = 0) -> bytes:
+    message = dict(zip(("time", "name", "level", "text"), line, strict=True))
+    return _encoded({**message, "skipped": skipped} if skipped else message)
 
 
 def _encoded(message: Mapping[str, Any]) -> bytes:

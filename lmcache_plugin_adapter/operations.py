@@ -107,11 +107,12 @@ class Operations:
         ]
         kept.sort(key=lambda line: line[0])
         kept = kept[-count:] if count else []
-        client.send({"names": [plugin.name for plugin in plugins], "lines": len(kept)})
-        client.send_lines(kept)
+        names = [plugin.name for plugin in plugins]
+        client.send_kept({"names": names, "lines": len(kept)}, kept)
         if not request.get("follow"):
             client.finish()
             return
+        client.busy = True
         for plugin in plugins:
             self._follow(plugin, client)
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -264,3 +265,27 @@ def test_full_queue_of_connections_is_waited_for(root, plugin, engine) -> None:
     assert reply.answer is not None
     for connection in silent:
         connection.close()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become another user")
+def test_user_with_a_high_number(place) -> None:
+    """A user's number has 32 bits without a sign."""
+    uid = 3_000_000_000
+    path = place()
+    os.chown(path, uid, uid)
+    program = (
+        "import os, socket\nos.setuid(3_000_000_000)\n"
+        "listener = socket.socket(socket.AF_UNIX)\nlistener.bind('control.sock')\n"
+        "listener.listen()\nprint('up', flush=True)\nconnection, _ = listener.accept()\n"
+        "connection.recv(65536)\n"
+        'connection.sendall(b\'{"ok": true, "protocol": 1, "it": "is me"}\\n\')'
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=path, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "up\n"
+        (reply,) = ask_all([Found(str(path), uid)], {"op": "status"})
+        other.kill()
+    assert reply.problem is None
+    assert reply.answer is not None
+    assert reply.answer["it"] == "is me"

@@ -16,6 +16,7 @@ from harness import ask, connect, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lmcache_plugin_adapter.client import Found, ask_all
 from lmcache_plugin_adapter.control import ControlServer
 from lmcache_plugin_adapter.loop import Loop
 from lmcache_plugin_adapter.runtime_dir import (
@@ -123,6 +124,56 @@ def test_many_and_silent_clients(path) -> None:
     for connection in silent:
         connection.close()
     wait_until(lambda: ask(path, b'{"op": "status"}\n')["ok"])
+
+
+def refused(path: str) -> bool:
+    """Ask for the status; tell whether the answer is that there are too many clients."""
+    (reply,) = ask_all([Found(os.path.dirname(path), os.getuid())], {"op": "status"})
+    assert reply.answer or reply.problem, "it must not look as if nobody were there"
+    return "serves 32 clients already" in (reply.problem or "")
+
+
+def test_idle_clients_make_room_for_others(path) -> None:
+    """Clients that ask nothing give way, the longest idle first, and are told why."""
+    idle = [connect(path) for _ in range(32)]
+    idle[0].sendall(b'{"op": "status"}\n')
+    assert b"all_x" in idle[0].recv(65536)
+    wait_until(lambda: not refused(path))
+    assert b"serves 32 clients already" in idle[1].recv(65536)
+    assert idle[1].recv(1) == b""
+    for connection in (idle[0], *idle[2:]):
+        connection.sendall(b'{"op": "status"}\n')
+        assert b"all_x" in connection.recv(65536)
+    for connection in idle:
+        connection.close()
+
+
+def test_too_many_that_wait_for_something(path) -> None:
+    """Who follows stays; one too many is told so, and not that no supervisor runs."""
+    followers = [connect(path) for _ in range(32)]
+    for connection in followers:
+        connection.sendall(b'{"op": "logs", "all": true, "lines": 0, "follow": true}\n')
+        assert b"names" in connection.recv(65536)
+    past = time.monotonic() + 1.2
+    wait_until(lambda: time.monotonic() > past)
+    assert refused(path)
+    followers.pop().close()
+    wait_until(lambda: not refused(path))
+    for connection in followers:
+        connection.close()
+
+
+def test_socket_that_a_killed_supervisor_left_half_made(tmp_path) -> None:
+    """Neither the socket nor what was to become it is in the way."""
+    for _ in range(2):
+        with socket.socket(socket.AF_UNIX) as left:
+            directory = os.open(tmp_path, os.O_PATH)
+            left.bind(f"/proc/self/fd/{directory}/control.sock.new")
+            os.close(directory)
+        server = ControlServer(Loop(print), {})
+        server.listen(str(tmp_path), "control.sock")
+        server.close()
+    assert os.listdir(tmp_path) == ["control.sock"]
 
 
 def test_clients_that_do_not_wait_for_the_answer(path) -> None:

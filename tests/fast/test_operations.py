@@ -222,6 +222,34 @@ def test_logs_of_the_ring(one) -> None:
     assert abs(line["time"] - time.time()) < 60
 
 
+def test_logs_of_many_lines(plugin, engine) -> None:
+    """All that is kept comes, however much it is and however late it is read; then what is new."""
+    names = [f"all_{letter}" for letter in "abcd"]
+    for name in names:
+        plugin(
+            f"{name}.py",
+            "import signal\nfor row in range(900):\n    print(row, 'x' * 1000)\n"
+            "print('last', flush=True)\nsignal.pause()",
+        )
+    plugin("all_x.sh", UP)
+    one = engine({"rate_limit": "off", "ring_bytes": 1 << 20})
+    for name in (*names, "all_x"):
+        one.wait_log(rf"\[{name}\] (last|up) ", 60)
+    with connect(one.control) as connection:
+        connection.sendall(b'{"op": "logs", "all": true, "lines": 99999, "follow": true}\n')
+        assert connection.recv(1, socket.MSG_PEEK)
+        one.ask("stop", names=["all_x"], wait=True)
+        received = b""
+        while b'"goodbye"' not in received or not received.endswith(b"\n"):
+            received += connection.recv(1 << 20)
+    head, *lines = map(json.loads, received.splitlines())
+    assert lines.pop()["text"] == "goodbye"
+    assert head["lines"] == len(lines)
+    for name in names:
+        rows = [line["text"].split()[0] for line in lines if line["name"] == name]
+        assert rows == [*map(str, range(900)), "last"]
+
+
 def test_logs_followed(one) -> None:
     """New lines come as they are printed, until the client goes."""
     with connect(one.control) as connection:

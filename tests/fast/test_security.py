@@ -143,7 +143,7 @@ def test_peers_are_judged_by_their_credentials(tmp_path, monkeypatch, uid, serve
             return self, ""
 
         def getsockopt(self, *_args: int) -> bytes:
-            return control._PEER.pack(1, uid, uid)
+            return control.PEER.pack(1, uid, uid)
 
         def __getattr__(self, name: str) -> object:
             return getattr(self.theirs, name)
