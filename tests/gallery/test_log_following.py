@@ -3,93 +3,22 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from log_follower import Follower, append, copytruncate
 
 from lmcache_plugin_adapter.gallery.log_reporter import following
-from lmcache_plugin_adapter.gallery.log_reporter.assembling import Bounds
-from lmcache_plugin_adapter.gallery.log_reporter.files import LogFiles
-from lmcache_plugin_adapter.gallery.log_reporter.parsing import Parser
 from lmcache_plugin_adapter.gallery.log_reporter.positions import State, StateError, name_for
-from lmcache_plugin_adapter.gallery.log_reporter.records import Level, Record
 from lmcache_plugin_adapter.gallery.log_reporter.segment import Place
-
-BOUNDS = Bounds(65536, 0.0, Level.DEBUG)
-
-
-class Follower:
-    """A follower with a clock of its own, which can be started anew."""
-
-    def __init__(self, *patterns: Path | str, max_line: int = 16384, end: bool = False) -> None:
-        self.patterns = [str(pattern) for pattern in patterns]
-        self.max_line = max_line
-        self.end = end
-        self.now = 1000.0
-        self.lost: list[tuple[str, int]] = []
-        self.state: dict[str, list[Place]] | None = None
-        self.files = self.make()
-
-    def make(self) -> LogFiles:
-        """Begin to follow."""
-        return LogFiles(
-            self.patterns,
-            self.max_line,
-            Parser(),
-            BOUNDS,
-            self.state,
-            from_end=self.end,
-            report=lambda text, lost: self.lost.append((text, lost)),
-        )
-
-    def restart(self) -> None:
-        """End, and begin again with what was remembered."""
-        self.state = self.files.places()
-        self.files.close()
-        self.files = self.make()
-
-    def poll(self) -> None:
-        """Look at the files, some seconds later."""
-        self.now += 10
-        self.files.poll(self.now)
-
-    def take(self, count: int = 10**6, *, ack: bool = True, final: bool = False) -> list[Record]:
-        """Return what there is to read; acknowledge it."""
-        records: list[Record] = []
-        for _ in range(6):  # what was rotated is read before what is new
-            self.poll()
-            records += self.files.take(count - len(records), 10**9, self.now, final=final)
-        if ack:
-            for record in records:
-                assert record.segment is not None
-                record.segment.acked = record.end
-        return records
-
-    def texts(self, **options: Any) -> list[str]:
-        """Return the texts of :meth:`take`."""
-        return [record.text for record in self.take(**options)]
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     """A log file's path."""
     return tmp_path / "vllm.log"
-
-
-def append(path: Path, *lines: str) -> None:
-    """Append lines, as a logger does."""
-    with path.open("a") as file:
-        file.write("".join(f"{line}\n" for line in lines))
-
-
-def copytruncate(path: Path, to: Path) -> None:
-    """Rotate as logrotate's copytruncate."""
-    shutil.copy2(path, to)
-    os.truncate(path, 0)
 
 
 def test_lines_come_as_they_are_written(log: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import glob
+import os
 import time
 from collections import deque
 from typing import TYPE_CHECKING
 
 from .assembling import Assembler, Bounds
 from .following import FollowedPath
-from .resuming import COMPRESSED, looks_rotated
+from .resuming import looks_rotated, without_date
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,11 +74,8 @@ class LogFiles:
 
     def places(self) -> dict[str, list[Place]]:
         """Return what is to be remembered."""
-        places = {path: list(kept) for path, kept in self._places.items()}
-        for path, followed in self._paths.items():
-            if followed.segments:
-                places[path] = [segment.place() for segment in followed.segments]
-        return places
+        followed = {path: followed.places() for path, followed in self._paths.items()}
+        return {**self._places, **{path: places for path, places in followed.items() if places}}
 
     @property
     def unread(self) -> int:
@@ -98,8 +96,7 @@ class LogFiles:
             if self._from_end:
                 for segment in followed.segments:
                     segment.skip_to_end()
-        if self._paths:
-            self._from_end = False
+        self._from_end = False
 
     def take(self, records: int, size: int, now: float, *, final: bool = False) -> list[Record]:
         """Return the next records, in the order of each file.
@@ -158,15 +155,8 @@ class LogFiles:
                 del self._assemblers[segment]
 
     def _scan(self) -> None:
-        paths: dict[str, None] = {}
-        for pattern in self._patterns:
-            if not glob.has_magic(pattern):
-                paths[pattern] = None
-                continue
-            for path in sorted(glob.glob(pattern, recursive=True)):
-                if not path.endswith(COMPRESSED) and not looks_rotated(path):
-                    paths[path] = None
-        paths.update(dict.fromkeys(path for path in self._places if path not in paths))
+        paths = dict.fromkeys([*self._places, *self._matches()])
+        known = {key for followed in self._paths.values() for key in followed.identities()}
         for path in paths:
             if path in self._paths:
                 continue
@@ -176,7 +166,26 @@ class LogFiles:
                     self._report(f"more than {_MOST:,} files match; the others are left out", 0)
                 return
             places = self._places.pop(path, [])
-            self._paths[path] = FollowedPath(path, self._max_line, places, self._report)
+            followed = FollowedPath(path, self._max_line, places, self._report)
+            keys = followed.identities()
+            if places or not keys & known:
+                self._paths[path] = followed
+                known |= keys
         for path, followed in list(self._paths.items()):
-            if path not in paths and not followed.segments:
+            if path not in paths and not followed.places():
                 del self._paths[path]
+
+    def _matches(self) -> list[str]:
+        """Return what is to be followed: paths, then what patterns match, links last."""
+        paths = [pattern for pattern in self._patterns if not glob.has_magic(pattern)]
+        found: set[str] = set()
+        for pattern in self._patterns:
+            if glob.has_magic(pattern):
+                found.update(glob.glob(pattern, recursive=True))
+        originals = found.union(paths, self._paths, self._places)
+        for path in sorted(found, key=lambda path: (os.path.islink(path), path)):
+            original = without_date(path)
+            dated = original != path and original in originals
+            if not dated and not looks_rotated(path):
+                paths.append(path)
+        return paths

@@ -24,11 +24,17 @@ _DATE = r"[.-]\d{4}-?\d{2}-?\d{2}[\dT:_-]*"
 _SUFFIX = re.compile(rf"(?:\.\d{{1,4}}|{_DATE})$")
 _NUMBER = re.compile(r"[0-9]{1,4}")
 _DATED = re.compile(_DATE)
+_DATE_INSIDE = re.compile(rf"{_DATE}(?=\.[^./]*$)")
 
 
 def looks_rotated(path: str) -> bool:
     """Whether a name ends as rotated files do: ``vllm.log.1``, ``vllm.log-20261122``, ``….gz``."""
     return path.endswith(COMPRESSED) or _SUFFIX.search(path) is not None
+
+
+def without_date(path: str) -> str:
+    """Return ``vllm.log`` for ``vllm-20261122.log``, and other names as they are."""
+    return _DATE_INSIDE.sub("", path)
 
 
 class Sibling:
@@ -61,6 +67,9 @@ def resume(path: str, max_line_bytes: int, places: list[Place], report: Report) 
         max_line_bytes: Longer lines are cut.
         places: What was remembered, oldest first.
         report: Called with a sentence, and the bytes that are lost, if any are known.
+
+    Raises:
+        OSError: A file cannot be read.
     """
     segments = []
     with siblings(path) as files:
@@ -90,7 +99,7 @@ def between(path: str, known: list[Segment], max_line_bytes: int) -> list[Segmen
     now = _key(path)
     if not known or known[-1].key == now:
         return []
-    since = os.fstat(known[-1].fd).st_mtime_ns
+    since = known[-1].modified_ns
     keys = {segment.key for segment in known}
     with siblings(path) as files:
         return [
@@ -109,6 +118,15 @@ def copy_of(segment: Segment, path: str) -> int | None:
     with siblings(path) as files:
         for file in reversed(files):
             if file.key != segment.key and segment.matches(file.fd):
+                return os.dup(file.fd)
+    return None
+
+
+def again(segment: Segment, path: str) -> int | None:
+    """Return another descriptor of a file that cannot be read any more, or None."""
+    with siblings(path) as files:
+        for file in files:
+            if file.key == segment.key or segment.matches(file.fd):
                 return os.dup(file.fd)
     return None
 

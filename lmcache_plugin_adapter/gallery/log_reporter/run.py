@@ -158,8 +158,8 @@ def _follow(
     if stop.is_set() and places is None and state is None:
         return
 
-    def report(text: str, lost: int) -> None:
-        (kit.warning if lost else kit.info)(f"{target.name}: {text}")
+    def report(text: str, _: int) -> None:
+        kit.warning(f"{target.name}: {text}")
 
     files = LogFiles(
         patterns,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -114,6 +115,7 @@ class Segment:
         self._long = b""
         self._tail = 0
         self._changed = (-1, -1)
+        self._modified = found.st_mtime_ns
         self._base = place.base if place else 0
         self._head = b""
         if place is not None and place.length:
@@ -151,6 +153,20 @@ class Segment:
         """Whether all that was read has been delivered."""
         return self.acked >= self.offset
 
+    @property
+    def modified_ns(self) -> int:
+        """When the file was last written to, as far as known."""
+        with contextlib.suppress(OSError):
+            self._modified = os.fstat(self.fd).st_mtime_ns
+        return self._modified
+
+    @property
+    def unlinked(self) -> bool:
+        """Whether the file is known to have no name any more."""
+        with contextlib.suppress(OSError):
+            return os.fstat(self.fd).st_nlink == 0
+        return False
+
     def look(self, now: float) -> None:
         """Take notice of the file's size.
 
@@ -168,6 +184,7 @@ class Segment:
             raise Truncated
         self._note_head(found.st_size)
         self._changed = changed
+        self._modified = found.st_mtime_ns
         self.size = found.st_size
         self.quiet_since = now
 
@@ -208,7 +225,7 @@ class Segment:
         self.size = self.offset
 
     def rebind(self, fd: int) -> None:
-        """Go on with a copy of the file, at the same position."""
+        """Go on with another descriptor of the file, or of a copy, at the same position."""
         self.close()
         self.fd = fd
         found = os.fstat(fd)
@@ -216,15 +233,16 @@ class Segment:
         self.size = found.st_size
         self._changed = (-1, -1)
         self._scan, self._long, self._tail = self.offset, b"", 0
-        self.is_copy = True
 
     def matches(self, fd: int) -> bool:
         """Whether another file begins in the same way, and goes as far."""
-        return (
-            bool(self._head)
-            and os.fstat(fd).st_size >= self.offset
-            and os.pread(fd, len(self._head), self._base) == self._head
-        )
+        with contextlib.suppress(OSError):
+            return (
+                bool(self._head)
+                and os.fstat(fd).st_size >= self.offset
+                and os.pread(fd, len(self._head), self._base) == self._head
+            )
+        return False
 
     def _is_same(self) -> bool:
         return not self._head or os.pread(self.fd, len(self._head), self._base) == self._head
