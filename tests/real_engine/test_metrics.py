@@ -92,9 +92,12 @@ def test_metrics_logging_and_commands(tmp_path: Path, model: Path) -> None:
         assert "# TYPE lmcache_plugin_output_lines_total counter" in page
         assert "vllm:num_requests_running" in page
 
-        assert '{"json": "[all_witness] watching", "level": "INFO", ' in server.log
-        assert '"logger": "vllm.lmcache_plugins"}' in server.log
-        assert '{"json": "[worker_crash] Exited with code 3' in server.log
+        for said in (
+            '{"json": "[all_witness] watching", "level": "INFO", ',
+            '"logger": "vllm.lmcache_plugins"}',
+            '{"json": "[worker_crash] Exited with code 3',
+        ):
+            wait_for(lambda said=said: said in server.log, 20, lambda said=said: said)
 
         done = command(site, "status", "--json")
         document = json.loads(done.stdout)

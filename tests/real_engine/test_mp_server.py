@@ -281,6 +281,7 @@ def test_malformed_settings(site: Site) -> None:
                 for key in ("stop_grace", "restart", "locatons", "enabled")
             ),
         ):
+            wait_for(lambda said=said: said in server.log, 20, lambda said=said: said)
             assert server.log.count(said) == 1, said
         assert "Traceback" not in server.log
         assert server.plugins["state"] == "running"
@@ -368,7 +369,7 @@ def test_the_launcher_of_one_file(site: Site, number: int) -> None:
             assert variables["LMCACHE_RUNTIME_PLUGIN_ENGINE_PID"] == str(server.process.pid)
             config = json.loads(variables["LMCACHE_RUNTIME_PLUGIN_CONFIG"])
             assert config["http_config"]["http_port"] == server.http
-        assert "[server_witness] watching" in server.log
+        wait_for(lambda: "[server_witness] watching" in server.log, 20)
         server.stop(number)
         site.wait_until_nothing_is_left(STOP_GRACE + 2)
         assert_all_said_goodbye(site, 2)

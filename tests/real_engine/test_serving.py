@@ -147,7 +147,9 @@ def test_malformed_settings_then_a_killed_server(tmp_path: Path, model: Path) ->
         seen = wait_until_seen(site, 2)
         assert who(seen) == WHO_TP1
         for key in ("backoff", "restart", "data_parallel", "locatons", "enabled"):
-            assert f"runtime_plugins.{key}" in server.log, key
+            wait_for(
+                lambda key=key: f"runtime_plugins.{key}" in server.log, 20, lambda key=key: key
+            )
         server.complete()
         engine = server.engine_core
         server.process.kill()
@@ -183,7 +185,7 @@ def test_two_replicas(tmp_path: Path, model: Path, policy: str, replicas: list[s
 def lmcaches_own(site: Site, server: Server) -> list[dict[str, Any]]:
     """Return the first notes of witnesses that LMCache's launcher started."""
     wait_for(lambda: "Launched runtime plugin" in server.log, 30)
-    wait_for(lambda: list(site.notes.iterdir()), 30)
+    wait_for(lambda: any("\n" in path.read_text() for path in site.notes.iterdir()), 30)
     return [json.loads(path.read_text().splitlines()[0]) for path in site.notes.iterdir()]
 
 

@@ -130,7 +130,10 @@ class Site:
         """What the witnesses wrote, by replica, role and rank."""
         found = []
         for path in self.notes.glob("*.jsonl"):
-            events = tuple(json.loads(line) for line in path.read_text().splitlines())
+            complete, _, _ = path.read_text().rpartition("\n")  # it may be written at this moment
+            events = tuple(json.loads(line) for line in complete.splitlines())
+            if not events:
+                continue
             env = events[0]["env"]
             found.append(
                 Seen(
