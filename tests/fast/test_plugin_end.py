@@ -139,14 +139,14 @@ def test_daemon_is_ended_by_a_supervisor_that_was_stopped(plugin, up, notes) -> 
     bare = "os.execve('/bin/sleep', ['sleep', '60'], {MARK: os.environ[MARK]})"
     first, _, last = DAEMON.rpartition("time.sleep(60)")
     plugin("all_x.py", f"MARK = {MARK!r}{first}{bare}{last}")
-    one = up({"stop_grace": 0.5}, pattern="Started")
+    one = up({"stop_grace": 2}, pattern="Started")
     daemon = int(wait_until(lambda: notes.exists() and notes.read_text()))
     wait_until(lambda: Path(f"/proc/{daemon}/comm").read_text() == "sleep\n")
     supervisor = one.supervisor()
     one.kill()
     one.wait_log("Stopping 1 plugin")
     os.kill(supervisor, signal.SIGSTOP)
-    continued = time.monotonic() + 2
+    continued = time.monotonic() + 3.5  # all times are over then
     wait_until(lambda: time.monotonic() > continued)
     os.kill(supervisor, signal.SIGCONT)
     wait_until(lambda: gone(supervisor))
