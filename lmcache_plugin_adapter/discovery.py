@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from itertools import islice
 
 from .frozen import frozen
-from .locations import INSTALLED_PREFIX, is_installed
+from .locations import INSTALLED_PREFIX, absolute, is_installed
 from .naming import NotAPlugin, PluginName, parse_name
 from .problem import Problem, quoted
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 MAX_ENTRIES = 100_000
 """A location with more directory entries is not searched to its end: it is probably
-not meant (``/``, a home directory, a data store)."""
+not meant (``/``, a home directory, a data store). Which are left out is up to the file system."""
 
 _SIGN_OF_LIFE = 256
 """So many entries are looked at between two calls of ``progress``."""
@@ -219,7 +220,7 @@ class _Search:
     def run(self) -> None:
         self.progress(self.location)
         try:
-            top = _absolute(self.location)
+            top = absolute(self.location)
             facts = os.stat(top)
         except (OSError, ValueError) as error:
             self._unusable(error)
@@ -265,7 +266,9 @@ class _Search:
         directory = os.path.join(top, relative) if relative else top
         try:
             with os.scandir(directory) as listing:
-                found = sorted(listing, key=lambda entry: os.fsencode(entry.name))
+                # One more than may be looked at, which tells that there are more.
+                some = islice(listing, MAX_ENTRIES + 1 - self.seen)
+                found = sorted(some, key=lambda entry: os.fsencode(entry.name))
         except OSError as error:
             if not relative:
                 self._unusable(error)
@@ -361,10 +364,3 @@ def reason(error: OSError | ValueError) -> str:
     """Return the error's reason in words, in lower case."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return text[:1].lower() + text[1:]
-
-
-def _absolute(location: str) -> str:
-    """Complete a relative path without resolving ``..`` behind the kernel's back."""
-    path = os.path.join(os.getcwd(), location) if not location.startswith("/") else location
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    return "/" + "/".join(parts)

@@ -239,13 +239,18 @@ def _tidy(path: str) -> str:
     return ("/" if path.startswith("/") else "") + "/".join(parts) or "."
 
 
-def _identity(location: str) -> str:
-    if location.startswith((INSTALLED_PREFIX, "/")):
-        return location
+def absolute(path: str) -> str:
+    """Complete a relative path; ``..`` stays, which links may redirect."""
+    if path.startswith("/"):
+        return _tidy(path)
     try:
-        return _tidy(os.path.join(os.getcwd(), location))
+        return _tidy(os.path.join(os.getcwd(), path))
     except OSError:  # the working directory is gone
-        return location
+        return path
+
+
+def _identity(location: str) -> str:
+    return location if is_installed(location) else absolute(location)
 
 
 def _home(user: str, environ: Mapping[str, str]) -> str:

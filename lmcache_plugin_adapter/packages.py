@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 
+from .locations import absolute
 from .problem import quoted
 
 TYPE_CHECKING = False
@@ -91,7 +92,7 @@ class Packages:
     """
 
     def __init__(self, path: Iterable[str], progress: Callable[[], None] | None = None) -> None:
-        self.path = list(dict.fromkeys(_absolute(entry) for entry in path))
+        self.path = list(dict.fromkeys(map(absolute, path)))
         """Absolute directories, each once."""
         self.offers: dict[str, Offer] = {}
         """By name, the first of each."""
@@ -209,13 +210,6 @@ def read_bounded(path: str, most: int, *, cut: bool = False) -> bytes:
 def _cannot_read(path: str, error: OSError | ValueError) -> str:
     text = (isinstance(error, OSError) and error.strerror) or str(error)
     return f"{quoted(path)} cannot be read: {text[:1].lower()}{text[1:]}"
-
-
-def _absolute(entry: str) -> str:
-    try:
-        return os.path.abspath(entry)
-    except OSError:  # the working directory is gone
-        return entry
 
 
 def _normalized(directory: str) -> str:

@@ -10,7 +10,7 @@ import json
 import os
 
 from .environment import config_text, plugin_environment, plugin_path, write_config_file
-from .locations import INSTALLED_PREFIX, is_installed, merge_locations
+from .locations import INSTALLED_PREFIX, absolute, is_installed, merge_locations
 from .metrics_plan import clear_dead, plan_metrics
 from .pid1 import ADVICE, server_is_pid1
 from .plan import make_plan
@@ -95,9 +95,7 @@ def run_planner(
     if settings.enabled and settings.metrics:
         metrics, problems = plan_metrics(spec, os.environ)
         report(problems)
-    skipped = [
-        location if is_installed(location) else os.path.abspath(location) for location in skip
-    ]
+    skipped = [location if is_installed(location) else absolute(location) for location in skip]
     message = {
         "environment": variables,
         "plugins": entries,

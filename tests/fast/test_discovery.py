@@ -15,7 +15,7 @@ from lmcache_plugin_adapter.discovery import Scan, scan
 from lmcache_plugin_adapter.naming import PluginName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture
@@ -352,6 +352,36 @@ def test_a_location_without_end_is_cut(
     [text] = said(result)
     assert "more than 10 entries" in text
     assert not result.complete
+
+
+def test_of_a_directory_without_end_no_more_is_listed(
+    make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data store with millions of files in one directory costs no memory for all their names."""
+    monkeypatch.setattr(discovery, "MAX_ENTRIES", 10)
+    make(*(f"worker_{number}.py" for number in range(50)))
+    listed: list[str] = []
+    real = os.scandir
+
+    class Listing:
+        def __init__(self, path: str) -> None:
+            self._listing = real(path)
+
+        def __enter__(self) -> Iterator[os.DirEntry[str]]:
+            for entry in self._listing:
+                listed.append(entry.name)
+                yield entry
+
+        def __exit__(self, *error: object) -> None:
+            self._listing.close()
+
+    monkeypatch.setattr(discovery.os, "scandir", Listing)
+    result = scan([str(tmp_path)])
+    [text] = said(result)
+    assert "more than 10 entries" in text
+    assert not result.complete
+    assert len(result.entries) == 10
+    assert len(listed) == 11
 
 
 def test_the_order_does_not_depend_on_the_file_system(

@@ -123,6 +123,34 @@ def test_reload_whose_search_is_killed(plugin, plugins, engine, tmp_path) -> Non
     assert one.ask("reload")["unchanged"] == ["all_a"]
 
 
+@pytest.mark.parametrize("location", ["/plugins", "/other/../plugins", "plugins"])
+def test_reload_while_a_location_does_not_answer(plugin, engine, tmp_path, location) -> None:
+    """What was found there runs on, however the location is written."""
+    plugin("all_a.sh", UP)
+    (tmp_path / "shim.c").write_text(HANG_SHIM)
+    build = ["cc", "-shared", "-fPIC", "-o", "shim.so", "shim.c", "-ldl"]
+    subprocess.run(build, cwd=tmp_path, check=True)
+    (tmp_path / "other").mkdir()
+    hung = f"{tmp_path}/{location.lstrip('/')}"
+    answers = tmp_path / "answers"
+    answers.touch()
+    one = engine(
+        locations=[hung if location.startswith("/") else location],
+        env={
+            "LD_PRELOAD": str(tmp_path / "shim.so"),
+            "HUNG_DIRECTORY": hung,
+            "ANSWERS": str(answers),
+        },
+    )
+    one.wait_log(r"\] up ")
+    pid = pid_of(one, "all_a")
+    answers.unlink()
+    answer = one.ask("reload")
+    answers.touch()
+    assert (answer["unchanged"], answer["stopped"]) == (["all_a"], [])
+    assert alive(pid)
+
+
 def test_stopped_twice_is_still_killed(plugin, engine) -> None:
     """A second stop does not cancel the grace period of the first."""
     plugin("all_x.sh", "trap '' TERM; echo up; while :; do sleep 0.1; done")
