@@ -42,7 +42,7 @@ def settle(descriptors: list[int]) -> None:
 def main(argv: list[str]) -> None:
     """Run a supervisor; ``argv`` is what :func:`.link.start_supervisor` gives it."""
     leave_engine_tree()
-    link, pidfd, spec, engine, start, previous, after = map(int, argv[1:8])
+    link, pidfd, spec, engine, start, previous, again = map(int, argv[1:8])
     run_id, label = argv[8:10]
     settle([link, pidfd, spec])
     sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
         from lmcache_plugin_adapter.syscalls import set_process_name
 
         set_process_name(SUPERVISOR_NAME)
-        launch = Launch(link, pidfd, spec, engine, start, run_id, label, previous, after)
+        launch = Launch(link, pidfd, spec, engine, start, run_id, label, previous, bool(again))
         Supervisor(launch).run()
     except BaseException as error:  # noqa: BLE001 - the engine starts another; this one says why
         text = f"Supervisor of {label} ends by an internal error: {error!r}"

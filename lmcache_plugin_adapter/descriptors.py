@@ -23,13 +23,15 @@ def send_descriptor(connection: socket.socket, data: bytes, fd: int) -> None:
 
 
 def receive_descriptors(connection: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
-    """Receive up to ``size`` bytes and ``most`` descriptors, all close-on-exec.
+    """Receive up to ``size`` bytes and ``most`` descriptors, all close-on-exec; never waits.
 
     Raises:
-        OSError: The connection is broken, or nothing is there and it is non-blocking.
+        OSError: The connection is broken, or nothing is there.
     """
     space = socket.CMSG_SPACE(most * _FD.size)
-    data, messages, _, _ = connection.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
+    data, messages, _, _ = connection.recvmsg(
+        size, space, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+    )
     fds = []
     for level, kind, payload in messages:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

@@ -15,8 +15,8 @@ class Launch:
         run_id: The token of the run.
         label: The identity for people, such as ``worker 0``.
         previous: The supervisor that this one replaces, or 0.
-        after: A supervisor of this process that is ending: its plugins must
-            be gone before ours start. Or 0.
+        again: Whether earlier supervisors of this process may still be
+            ending: their plugins must be gone before ours start.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Launch:
         run_id: str,
         label: str,
         previous: int,
-        after: int,
+        again: bool,
     ) -> None:
         self.link = link
         self.pidfd = pidfd
@@ -39,4 +39,4 @@ class Launch:
         self.run_id = run_id
         self.label = label
         self.previous = previous
-        self.after = after
+        self.again = again

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import weakref
 
 from .descriptors import receive_descriptors
 from .procfs import read_process
@@ -45,6 +46,7 @@ class Link:
         """Whether it said that nothing is left; else it was killed."""
         self._helper = helper
         self._data = b""
+        _links.add(self)
 
     def __del__(self) -> None:
         self.close()
@@ -66,10 +68,15 @@ class Link:
 
     def receive(self) -> bool:
         """Wait for messages of the supervisor; False when it is gone."""
+        poll = select.poll()
+        poll.register(self.connection, select.POLLIN)
+        if self.pidfd >= 0:  # a forked copy of the engine may hold the connection's other end
+            poll.register(self.pidfd, select.POLLIN)
+        poll.poll()
         try:
             data, fds = receive_descriptors(self.connection, 1024, 4)
         except OSError:
-            data, fds = b"", []
+            data, fds = b"", []  # nothing more has come from a process that has ended
         for fd in fds:
             from .log_relay import start  # only who wants it pays for it
 
@@ -78,20 +85,6 @@ class Link:
             return False
         self._take(data)
         return True
-
-    def known_pid(self) -> int:
-        """Return the supervisor's pid, also where it was said and not read yet; else 0.
-
-        The thread that reads may be kept waiting for long by an engine that is busy.
-        """
-        if self.pid:
-            return self.pid
-        try:
-            said = self.connection.recv(64, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except OSError:
-            said = b""
-        line, complete, _ = said.partition(b"\n")
-        return int(line[1:]) if complete and line[:1] == b"H" else self.pid
 
     def poll_messages(self) -> None:
         """Take what the supervisor has said, and reap the helper, where no thread does."""
@@ -148,8 +141,20 @@ class Link:
             pass  # it is gone
 
 
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    """In a fork of the engine: only the original's end, or exec, may end a connection."""
+    for link in list(_links):
+        link.close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
 def start_supervisor(
-    spec: bytes, run_id: str, label: str, python: str, previous: int = 0, after: int = 0
+    spec: bytes, run_id: str, label: str, python: str, previous: int, again: bool
 ) -> Link:
     """Start a supervisor for this process.
 
@@ -159,7 +164,8 @@ def start_supervisor(
         label: The identity for people.
         python: The interpreter to run it.
         previous: The supervisor that it replaces, or 0.
-        after: A supervisor that is ending; plugins start when it has. Or 0.
+        again: Earlier ones of this process may still be ending; plugins start
+            when they have.
 
     Raises:
         LaunchError: Nothing could be started.
@@ -186,7 +192,7 @@ def start_supervisor(
             str(os.getpid()),
             str(me.start if me is not None else 0),
             str(previous),
-            str(after),
+            str(int(again)),
             run_id,
             label,
         ]
@@ -197,10 +203,11 @@ def start_supervisor(
             pass_fds=[fd for fd in passed if fd >= 0],
             start_new_session=True,
         )
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
+    except Exception as error:
         if connection is not None:
             connection.close()
-        raise LaunchError(f"cannot start the supervisor with '{python}': {error}") from error
+        reason = str(error) or repr(error)
+        raise LaunchError(f"cannot start the supervisor with '{python}': {reason}") from error
     finally:
         for fd in passed:
             if fd >= 0:

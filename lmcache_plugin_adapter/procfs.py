@@ -172,6 +172,15 @@ def has_memory(pid: int) -> bool:
         return False
 
 
+def arguments_of(pid: int) -> list[bytes]:
+    """Return a process's command line; empty where there is none."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().split(b"\0")[:-1]
+    except OSError:
+        return []
+
+
 def command_of(pid: int) -> bytes:
     """Return a process's name as the kernel has it (15 bytes)."""
     try:

@@ -28,8 +28,8 @@ _RESPAWN_RESET_AFTER = 30.0
 _active: dict[tuple[int, str], Run] = {}
 """What runs, by process and identity: a second launch starts no second copy."""
 
-_ending: dict[tuple[int, str], Run] = {}
-"""The last run that was stopped: a new one starts when nothing of it is left."""
+_stopped: set[tuple[int, str]] = set()
+"""What was stopped: a new run starts when nothing is left of those before it."""
 
 
 class Run:
@@ -50,7 +50,6 @@ class Run:
         self._owner = os.getpid()
         self._stopping = False
         self._link: Link | None = None
-        self._has_watcher = False
         self._watching = False
         # Held until a stop: a lock may be released anywhere, signal handlers included.
         self._pause = threading.Lock()
@@ -63,22 +62,24 @@ class Run:
             LaunchError: No supervisor could be started.
         """
         key = (self._owner, self._label)
+        other = _active.get(key)
+        if other is not None:
+            other._look()
         if _active.setdefault(key, self) is not self:
             return False
+        self._watching = True
         try:
-            before = _ending.pop(key, None)
-            self._link = self._start(after=before.supervisor if before is not None else 0)
+            self._link = self._start(again=key in _stopped)
         except BaseException:
             _active.pop(key, None)
             raise
-        self._has_watcher = self._watching = True
         try:
             # Not threading.Thread, whose start() waits until the thread runs: that may take
             # milliseconds beside a supervisor that starts. And without arguments: a thread
             # keeps those, and with them a connection, until it ends.
             start_new_thread(self._keep_watch, ())
         except RuntimeError as error:  # the limit of threads is reached
-            self._has_watcher = self._watching = False
+            self._watching = False
             logger.warning(
                 "Cannot watch the supervisor of runtime plugins (%s): "
                 "should it be killed, it is not started again",
@@ -88,13 +89,8 @@ class Run:
 
     @property
     def link(self) -> Link | None:
-        """The connection to the supervisor; None in a forked copy of the engine."""
+        """The connection to the supervisor; None once it ended, and in a copy of the engine."""
         return self._link if self._owner == os.getpid() else None
-
-    @property
-    def supervisor(self) -> int:
-        """The supervisor's pid, or 0 where it is not known."""
-        return self._link.known_pid() if self._link is not None else 0
 
     def stop(self, wait: bool, timeout: float | None) -> None:
         """Stop the plugins; see :meth:`.launcher.RuntimePluginLauncher.stop_plugins`."""
@@ -112,22 +108,32 @@ class Run:
 
     # --- inside -----------------------------------------------------------
 
-    def _start(self, previous: int = 0, after: int = 0) -> Link:
+    def _start(self, previous: int = 0, again: bool = False) -> Link:
         return start_supervisor(
-            self._spec, self._run_id, self._label, self._python, previous, after
+            self._spec, self._run_id, self._label, self._python, previous, again
         )
+
+    def _look(self) -> None:
+        """Where no thread watches: make way for another run if the supervisor ends or has ended."""
+        link = self._link
+        if link is not None and not self._watching:
+            link.poll_messages()
+            if link.orderly or link.wait_for_end(0):
+                self._forget()
 
     def _wait(self, link: Link, began: float, timeout: float | None) -> None:
         """Wait until nothing is left; where the supervisor is killed meanwhile, for the next."""
         while True:
-            if not self._has_watcher:  # then nobody else reads what it says
+            watching = self._watching
+            if not watching:  # then nobody else reads what it says
                 link.poll_messages()
             limit = link.grace + SLACK_SECONDS
             left = began + (limit if timeout is None else min(timeout, limit)) - time.monotonic()
             if left <= 0:
                 return
-            if link.wait_for_end(left if self._has_watcher else min(left, 0.1)):
+            if link.wait_for_end(left if watching else min(left, 0.1)):
                 if not self._watching:
+                    self._link = None
                     return
                 link = self._link or link
                 time.sleep(0.001)
@@ -135,11 +141,12 @@ class Run:
     def _keep_watch(self) -> None:
         try:
             self._watch()
+            self._link = None  # its descriptors close
         finally:
             self._watching = False
 
     def _watch(self) -> None:
-        """On a thread that sleeps in one read: start another supervisor if this one is killed."""
+        """On a thread that sleeps in one poll: start another supervisor if this one is killed."""
         link = self._link
         if link is None:
             return
@@ -150,9 +157,8 @@ class Run:
             started = time.monotonic()
             code = link.reap_helper()
             while link.receive():
-                pass
-            if link.orderly:
-                self._forget()
+                if link.orderly:
+                    self._forget()
             if link.finished or self._owner != os.getpid():
                 return
             # It was killed. Another one ends what it left, and goes on unless we stop.
@@ -189,7 +195,7 @@ class Run:
         key = (self._owner, self._label)
         self._stopping = True
         if _active.get(key) is self:
-            _ending[key] = self
+            _stopped.add(key)
             _active.pop(key, None)
 
 
@@ -204,13 +210,3 @@ def say_exit() -> None:
     for run in list(_active.values()):
         if run.link is not None:
             run.link.say_exit()
-
-
-def _close_in_child() -> None:
-    """In a fork of the engine: only the original's end, or exec, may end the connection."""
-    for run in [*_active.values(), *_ending.values()]:
-        if run._link is not None:
-            run._link.close()
-
-
-os.register_at_fork(after_in_child=_close_in_child)

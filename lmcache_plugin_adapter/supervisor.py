@@ -24,13 +24,13 @@ from .loop import Loop
 from .operations import Operations
 from .output import OWN_NAME, EventLog
 from .planning import Planning
-from .procfs import ProcessTable, command_of, has_memory
+from .procfs import ProcessTable, has_memory
 from .records import ERROR, INFO, WARNING, threshold_from, wants_color
 from .runtime_dir import CONFIG_FILE, CONTROL_SOCKET, InstanceDir, open_root
 from .shared import Shared
 from .sink import StreamTarget, Writer
 from .spawn import EXEC_FAILED_CODE, EXEC_REPORT, ChildSetup, raise_file_limit, reset_signals
-from .sweep import SUPERVISOR_NAME, end_run
+from .sweep import earlier_supervisor, end_run
 from .syscalls import become_subreaper, pidfd_open
 from .wording import count_processes
 
@@ -113,28 +113,28 @@ class Supervisor:
         self._tell_engine(f"H{os.getpid()}\n")
         if not become_subreaper():
             self._say(WARNING, "Cannot become a subreaper: daemons of plugins may be left behind")
-        if not self._wait_for_predecessor():
-            self._begin()
+        self._wait_for_earlier()
         self._loop.run()
         self._finish()
 
-    def _wait_for_predecessor(self) -> bool:
-        """Wait for a supervisor that still ends an earlier run of this process's plugins."""
-        pid = self._launch.after
-        if not pid or command_of(pid) != SUPERVISOR_NAME:
-            return False
+    def _wait_for_earlier(self) -> None:
+        """Begin once no supervisor still ends an earlier run of this process's plugins."""
+        launch = self._launch
+        pid = earlier_supervisor(launch.run_id, launch.label) if launch.again else 0
         try:
-            fd = pidfd_open(pid)
+            fd = pidfd_open(pid) if pid else -1
         except OSError:
-            return False
+            fd = -1
+        if fd < 0:
+            self._begin()
+            return
 
         def gone() -> None:
             self._loop.unwatch(fd)
             os.close(fd)
-            self._begin()
+            self._wait_for_earlier()
 
         self._loop.watch(fd, gone)
-        return True
 
     def _begin(self) -> None:
         if self._shared.ending:

@@ -12,7 +12,7 @@ import os
 import signal
 import time
 
-from .procfs import ProcessTable, command_of, environment_of, read_process, variable
+from .procfs import ProcessTable, arguments_of, command_of, environment_of, read_process, variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +43,21 @@ def engine_is_gone(run_id: str) -> bool:
         return False
     engine = read_process(int(parts[1]))
     return engine is None or engine.state in "ZX" or str(engine.start) != parts[2]
+
+
+def earlier_supervisor(run_id: str, label: str) -> int:
+    """Return a supervisor of an earlier run of the engine that made ``run_id``, or 0.
+
+    Its command line ends in the token and the label of its run (:mod:`.link`).
+    """
+    mine = [run_id.encode(), label.encode()]
+    engine = mine[0].rpartition(b".")[0]
+    for pid in ProcessTable().by_pid:
+        if command_of(pid) == SUPERVISOR_NAME:
+            theirs = arguments_of(pid)[-2:]
+            if theirs != mine and theirs[1:] == mine[1:] and theirs[0].startswith(engine + b"."):
+                return pid
+    return 0
 
 
 def end_run(run_id: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 
@@ -55,6 +56,114 @@ def test_a_new_run_waits_for_the_end_of_the_last(plugin, engine, tmp_path, prelu
     assert "clash" not in one.log()
     if prelude:
         one.do("free.set()")
+
+
+ONE_AT_A_TIME = """\
+if ! mkdir {lock}; then echo clash; exit; fi
+trap 'sleep 1; rmdir {lock}; exit' TERM
+echo up; while :; do sleep 0.05; done
+"""
+
+
+def test_three_runs_in_a_row(plugin, engine, tmp_path) -> None:
+    """The second is stopped while it waits for the first: the third waits for the first, too."""
+    plugin("all_x.sh", ONE_AT_A_TIME.format(lock=tmp_path / "lock"))
+    one = engine()
+    one.wait_log(r"\] up ")
+    one.do("launcher.stop_plugins(wait=False); launcher.launch_plugins()")
+    one.wait_for(lambda: one.do("launcher.status()") is not None)
+    one.do("launcher.stop_plugins(); launcher.launch_plugins()")
+    one.wait_for(lambda: re.findall(r"\] (up|clash) ", one.log())[1:])
+    assert "clash" not in one.log()
+
+
+def test_new_run_after_one_that_could_not_start(plugin, engine, tmp_path) -> None:
+    """A launch that fails does not make the next one forget what is still ending."""
+    plugin("all_x.sh", ONE_AT_A_TIME.format(lock=tmp_path / "lock"))
+    one = engine()
+    one.wait_log(r"\] up ")
+    one.do("import sys; python = sys.executable; launcher.stop_plugins(wait=False)")
+    one.do("sys.executable = '/none'")
+    assert one.do("launcher.launch_plugins()") is False
+    one.do("sys.executable = python")
+    assert one.do("launcher.launch_plugins()") is True
+    one.wait_for(lambda: re.findall(r"\] (up|clash) ", one.log())[1:])
+    assert "clash" not in one.log()
+
+
+def test_launch_while_a_supervisor_told_to_stop_ends(plugin, engine, tmp_path) -> None:
+    """Launched again after a supervisor was ended by SIGTERM, plugins start when it is gone."""
+    plugin("all_x.sh", ONE_AT_A_TIME.format(lock=tmp_path / "lock"))
+    one = engine()
+    one.wait_log(r"\] up ")
+    os.kill(one.supervisor(), signal.SIGTERM)
+    one.wait_log(r"Stopping 1 plugin")
+    assert one.do("launcher.launch_plugins()") is True
+    one.wait_for(lambda: re.findall(r"\] (up|clash) ", one.log())[1:])
+    assert "clash" not in one.log()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_launch_again_where_nothing_watches(plugin, engine, number) -> None:
+    """No thread was to be had: a launch finds out that the supervisor has ended."""
+    plugin("all_x.sh", UP)
+    one = engine(
+        prelude="import lmcache_plugin_adapter.run as run\n"
+        'def refused(*_): raise RuntimeError("can\'t start new thread")\n'
+        "run.start_new_thread = refused\n"
+    )
+    one.wait_log(r"\] up ")
+    supervisor = one.supervisor()
+    assert one.do("launcher.launch_plugins()") is True
+    assert one.do("launcher.status(10)['supervisor_pid']") == supervisor
+    os.kill(supervisor, number)
+    wait_until(lambda: gone(supervisor))
+    assert one.do("launcher.launch_plugins()") is True
+    one.wait_for(lambda: one.log().count("] up ") == 2)
+    one.do("launcher.stop_plugins()")
+
+
+def test_supervisor_killed_where_a_copy_of_its_connection_lives(plugin, engine) -> None:
+    """A thread forked in the middle of a launch: what the copy holds hides no supervisor's end."""
+    plugin("all_x.sh", UP)
+    one = engine(
+        launch=False,
+        prelude="import os, signal\n"
+        "import lmcache_plugin_adapter.link as link\n"
+        "own_pidfd = link._own_pidfd\n"
+        "def hooked():\n"
+        "    global copy\n"
+        "    copy = os.fork() or signal.pause()\n"
+        "    return own_pidfd()\n"
+        "link._own_pidfd = hooked\n",
+    )
+    one.do("launcher.launch_plugins(); link._own_pidfd = own_pidfd")
+    try:
+        one.wait_log(r"\] up ")
+        one.wait_for(lambda: one.do("launcher._run.link.pidfd") >= 0)
+        os.kill(one.supervisor(), signal.SIGKILL)
+        one.wait_for(lambda: one.log().count("] up ") == 2)
+    finally:
+        os.kill(one.do("copy"), signal.SIGKILL)
+
+
+def test_supervisor_that_cannot_be_replaced_at_once(plugin, engine) -> None:
+    """Whatever goes wrong with a new supervisor is said, and it is tried again."""
+    plugin("all_x.sh", UP)
+    one = engine()
+    one.wait_log(r"\] up ")
+    one.do(
+        "import lmcache_plugin_adapter.link as link\n"
+        "own_pidfd = link._own_pidfd\n"
+        "def once():\n"
+        "    link._own_pidfd = own_pidfd\n"
+        "    raise MemoryError\n"
+        "link._own_pidfd = once"
+    )
+    os.kill(one.supervisor(), signal.SIGKILL)
+    one.wait_for(lambda: one.log().count("] up ") == 2)
+    one.wait_log(r"Supervisor of runtime plugins of worker 0 failed: .*MemoryError.*trying again")
+    assert "Traceback" not in one.log()
 
 
 def test_supervisor_of_an_earlier_run_killed_after_a_new_launch(plugin, engine) -> None:
