@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from collections.abc import Mapping  # noqa: TC003 - msgspec reads annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from .measures import MEASURES
 from .rules import DIED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from lmcache_plugin_adapter.kit import Context
 
@@ -140,9 +141,26 @@ class Alerts:
 
     def resolve(self, rule: Rule) -> Alert | None:
         """Resolve the alert of a rule, if it fires."""
-        key = identity(self.labels(rule.name, rule.severity, rule.labels))
-        alert = self._firing.pop(key, None)
+        alert = self._firing.pop(self.id_of(rule), None)
         return None if alert is None else self._resolve(alert)
+
+    def id_of(self, rule: Rule) -> str:
+        """Return the id of a rule's alert."""
+        return identity(self.labels(rule.name, rule.severity, rule.labels))
+
+    def inherit(self, alert: Alert, *, goes_on: bool) -> None:
+        """Take over an alert of a reporter before this one.
+
+        Args:
+            alert: As it was.
+            goes_on: Whether there is a rule that will resolve it; else it is over.
+        """
+        if alert.ends_at is not None:
+            self._tell(alert)
+        elif goes_on:
+            self._fire(alert)
+        else:
+            self._resolve(alert)
 
     def resolve_all(self) -> list[Alert]:
         """Resolve what fires."""

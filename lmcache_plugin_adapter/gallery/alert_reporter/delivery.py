@@ -159,6 +159,12 @@ class Delivery:
             return self._outbox.untold
 
     @property
+    def untold(self) -> list[Alert]:
+        """What the target has not been told yet."""
+        with self._changed:
+            return self._outbox.untold
+
+    @property
     def trouble(self) -> str:
         """Why the target does not take alerts; empty when it does."""
         return self._trouble

@@ -13,8 +13,9 @@ from .alerts import Alerts
 from .death import Autopsy
 from .delivery import Delivery
 from .measures import Meter
+from .remembered import Remembered
 from .rules import DIED, Change, Tracker
-from .settings import read_plan
+from .settings import read_plan, state_directory
 
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.kit import Context, Stop
@@ -78,6 +79,9 @@ class Reporter:
         self._trackers = [Tracker(rule) for rule in plan.rules]
         self._deliveries = [Delivery(target, settings.keep_resolved) for target in plan.targets]
         self._alerts = Alerts(ctx, plan.labels, settings.annotations, self._tell)
+        self._remembered: Remembered | None = None
+        if not all(target.remembers for target in plan.targets):
+            self._remembered = Remembered(state_directory(ctx, settings), plan.labels)
 
     def run(self) -> int:
         """Measure and tell until the end; return the exit code."""
@@ -93,6 +97,7 @@ class Reporter:
             for delivery in self._deliveries:
                 if delivery.target.remembers:
                     delivery.tell(alert)
+        self._inherit()
         for _ in kit.every(settings.interval, jitter=0.0, stop=self._stop):
             if not self._meter.alive:
                 self._stop.wait(_WORD_OF_END)
@@ -101,6 +106,28 @@ class Reporter:
         word = self._ctx.ending
         self._end(has_died(word, not self._meter.ends), word)
         return 0
+
+    def _inherit(self) -> None:
+        """Go on with what fired for a reporter before this one, or resolve it."""
+        now = time.time()
+        trackers = {self._alerts.id_of(one.rule): one for one in self._trackers}
+        for alert in self._remembered.load() if self._remembered is not None else ():
+            over = alert.ends_at or alert.expires_at
+            if over is not None and over < now - self._plan.settings.keep_resolved:
+                continue
+            tracker = trackers.get(alert.id)
+            if tracker is not None:
+                tracker.firing = alert.firing
+            self._alerts.inherit(alert, goes_on=tracker is not None)
+
+    def _remember(self) -> None:
+        """Note what webhooks take for firing, or are still to be told of."""
+        if self._remembered is not None:
+            alerts = {alert.id: alert for alert in self._alerts.firing}
+            for delivery in self._deliveries:
+                if not delivery.target.remembers:
+                    alerts.update((alert.id, alert) for alert in delivery.untold)
+            self._remembered.save(alerts.values())
 
     def _look(self) -> None:
         """Measure once and judge."""
@@ -119,6 +146,7 @@ class Reporter:
                 resolved = self._alerts.resolve(tracker.rule)
                 if resolved is not None:
                     self._say(resolved)
+        self._remember()
 
     def _end(self, died: bool, word: str) -> None:
         """Tell how it ended, in the time that is left."""
@@ -145,6 +173,7 @@ class Reporter:
                 )
                 why = delivery.trouble or "no answer in time"
                 kit.error(f"Not told to '{delivery.target.shown}': {names}: {why}")
+        self._remember()
         how = "has died" if died else _HOW.get(word, "ends")
         count = "1 alert" if len(resolved) == 1 else f"{len(resolved)} alerts"
         kit.info(f"Ending: engine process {self._engine} {how}; {count} resolved")
@@ -155,6 +184,8 @@ class Reporter:
         return "ok" if verdict.state in _IN_ORDER else verdict.state
 
     def _tell(self, alert: Alert) -> None:
+        if alert.firing:
+            self._remember()  # before: once it is told, it must not be forgotten
         for delivery in self._deliveries:
             delivery.tell(alert)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,6 +11,8 @@ from msgspec import Meta
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.engine_health import HealthSettings
+from lmcache_plugin_adapter.gallery.log_reporter.positions import default_directory
+from lmcache_plugin_adapter.gallery.target import Filled  # noqa: TC001 - msgspec reads annotations
 
 from .alertmanager import Alertmanager  # noqa: TC001 - msgspec reads annotations
 from .alerts import identity, labels_of
@@ -98,6 +101,14 @@ class AlertSettings(msgspec.Struct, kw_only=True):
             "alert has resolved."
         ),
     ] = 3600.0
+    state_directory: Annotated[
+        Filled | None,
+        Meta(
+            description="Where it is remembered what webhooks take for firing; `~` and `$VARS` "
+            "are expanded. If not set: `$XDG_STATE_HOME/lmcache-plugins/NAME`, or "
+            "`~/.local/state/lmcache-plugins/NAME`, with the plugin's name."
+        ),
+    ] = None
     health: Annotated[
         HealthSettings,
         Meta(description="How the measures `engine_…` are found; as for the heartbeat."),
@@ -137,6 +148,13 @@ def read_plan(ctx: Context) -> Plan:
         )
     labels = {**labels_of(ctx, settings.engine), **settings.labels}
     return Plan(settings, labels, tuple(targets), tuple(_rules(settings, labels)))
+
+
+def state_directory(ctx: Context, settings: AlertSettings) -> str:
+    """Return where the reporter keeps what it has to remember."""
+    if settings.state_directory is None:
+        return default_directory(os.environ, ctx.name)
+    return os.path.expanduser(os.path.expandvars(settings.state_directory))
 
 
 def _rules(settings: AlertSettings, labels: Mapping[str, str]) -> list[Rule]:
