@@ -139,8 +139,10 @@ class Reader:
     def _refuse(
         self, where: str, value: object, kind: Any, error: Exception, in_force: str
     ) -> None:
-        hidden = _is_secret(where, value, kind)
         words = accepted(kind)
+        # Text in the place of a mapping may be what one of its keys, and a secret one, is to have.
+        stray = isinstance(value, str) and "a mapping" in words
+        hidden = stray or _is_secret(where, value, kind)
         hint = "" if hidden else _hint(value, words, choices(kind))
         if words.startswith("a value of type"):
             hint = hint or f" ({_reason(error)})"

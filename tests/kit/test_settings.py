@@ -162,7 +162,7 @@ WRONG = [
         "name': found 5, accepted is text (put it in quotes); 'lmcache' stays in force",
     ),
     ({"name": ["a"]}, "name': found a list, accepted is text; 'lmcache' stays in force"),
-    ({"target": "http://a"}, "target': found 'http://a', accepted is a mapping; it has no effect"),
+    ({"target": "http://a"}, "target': found text, accepted is a mapping; it has no effect"),
     (
         {"rules": {}},
         "rules': found a mapping, accepted is a list, each a mapping; it has no effect",
@@ -268,6 +268,9 @@ def test_words_of_ones_own_say_what_is_accepted(say: Say) -> None:
         {"target": {"url": "ftp://user:123456@host"}},
         {"target": {"url": "host/path?key=123456"}},
         {"target": "http://user:123456@host"},
+        {"target": "hooks/123456"},
+        {"rules": "hooks/123456"},
+        {"rules": ["hooks/123456"]},
         {"seed": 123456},
         {"password": 123456},
     ],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from msgspec import Meta
 
+from lmcache_plugin_adapter.gallery.engine_health import Url  # noqa: TC001 - for msgspec
 from lmcache_plugin_adapter.gallery.target import HttpTarget
 
 from .alerts import timestamp
@@ -26,6 +27,7 @@ class Webhook(HttpTarget, kw_only=True, forbid_unknown_fields=True):
 
     path_is_secret: ClassVar[bool] = True
 
+    url: Annotated[Url, Meta(description="Address of the server.", extra={"secret": True})]
     resend: Annotated[
         float,
         Meta(

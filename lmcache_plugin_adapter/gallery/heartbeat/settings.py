@@ -120,6 +120,7 @@ class Ping(HttpTarget, kw_only=True, forbid_unknown_fields=True):
 
     path_is_secret: ClassVar[bool] = True
 
+    url: Annotated[Url, Meta(description="Address of the server.", extra={"secret": True})]
     timeout: _Timeout = TIMEOUT
     method: Annotated[
         Literal["GET", "HEAD", "POST", "PUT"], Meta(description="Method of all requests.")
@@ -142,10 +143,17 @@ class Ping(HttpTarget, kw_only=True, forbid_unknown_fields=True):
     ] = 15.0
     fail_url: Annotated[
         Url | None,
-        Meta(description="Asked for once when the engine does not work any more."),
+        Meta(
+            description="Asked for once when the engine does not work any more, or has died.",
+            extra={"secret": True},
+        ),
     ] = None
     stop_url: Annotated[
-        Url | None, Meta(description="Asked for once when the engine or the plugin ends.")
+        Url | None,
+        Meta(
+            description="Asked for once when the engine or the plugin ends.",
+            extra={"secret": True},
+        ),
     ] = None
 
     def __post_init__(self) -> None:
