@@ -217,6 +217,22 @@ def test_stop_from_a_signal_handler_and_from_threads(plugin, engine) -> None:
     assert gone(pid)
 
 
+@pytest.mark.parametrize("wait", [True, False], ids=["waited for", "not waited for"])
+def test_nothing_stays_open_after_a_stop(plugin, engine, wait) -> None:
+    """The engine has no descriptor more than before its first launch."""
+    plugin("all_x.sh", "echo up; exec sleep 60")
+    one = engine(launch=False)
+    count = f"len(__import__('os').listdir('/proc/{one.pid}/fd'))"
+    before = one.do(count)
+    one.do("launcher.launch_plugins()")
+    one.wait_log(r"\] up ")
+    assert one.do(count) > before
+    one.do(f"launcher.stop_plugins(wait={wait})")
+    one.wait_for(lambda: one.do(count) == before, what="no descriptor more")
+    one.do("launcher.stop_plugins()")
+    assert one.do("launcher.status()") is None
+
+
 NO_WATCHER = """\
 import lmcache_plugin_adapter.run as run
 start_thread = run.start_new_thread
