@@ -6,8 +6,12 @@ import errno
 import os
 import stat
 
+from .sink import FILE_BATCH_BYTES
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .sink import Writer
 
 
@@ -23,9 +27,13 @@ class RotatedFile:
         files: How many files are kept, the current one included.
     """
 
+    batch_bytes = FILE_BATCH_BYTES
+
     def __init__(self, writer: Writer, path: bytes, max_bytes: int, files: int) -> None:
         self.writer = writer
-        self._path = path
+        self.on_lost: Callable[[int, str], None] | None = None
+        """Called on the loop with a count of lines that could not be written, and why."""
+        self.path = path
         self._max_bytes = max_bytes
         self._files = files
         self._fd = -1
@@ -76,10 +84,10 @@ class RotatedFile:
             self._fd = -1
 
     def _open(self) -> None:
-        os.makedirs(os.path.dirname(self._path), mode=0o750, exist_ok=True)
+        os.makedirs(os.path.dirname(self.path), mode=0o750, exist_ok=True)
         # Non-blocking, so that a FIFO in its place cannot hold the writer.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(self._path, flags | os.O_NONBLOCK, 0o640)
+        fd = os.open(self.path, flags | os.O_NONBLOCK, 0o640)
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             os.close(fd)
@@ -91,24 +99,26 @@ class RotatedFile:
     def _was_moved(self) -> bool:
         """Whether somebody else, such as logrotate, has rotated the file."""
         try:
-            return not os.path.samestat(os.stat(self._path), os.fstat(self._fd))
+            return not os.path.samestat(os.stat(self.path), os.fstat(self._fd))
         except OSError:
             return True
 
     def _rotate(self) -> None:
         self.close()
         for number in range(self._files - 1, 0, -1):
-            older = self._path + b".%d" % number
-            newer = self._path + b".%d" % (number - 1) if number > 1 else self._path
+            older = self.path + b".%d" % number
+            newer = self.path + b".%d" % (number - 1) if number > 1 else self.path
             if os.path.lexists(newer):
                 os.replace(newer, older)
         if self._files == 1:
-            os.unlink(self._path)
+            os.unlink(self.path)
         self._open()
 
 
 class _Retired:
     """A target that closes a file, on the writer's thread."""
+
+    batch_bytes = FILE_BATCH_BYTES
 
     def __init__(self, file: RotatedFile) -> None:
         self._file = file

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from functools import partial
 
 from .framing import CUT_MARK_BYTES, LineFramer, sanitize
 from .ratelimit import LineLimiter
 from .records import ERROR, WARNING, Clock, RecordFormat
 from .sink import PIPE_BUF, StreamTarget, Writer
+from .wording import count_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,6 +169,8 @@ class PluginOutput:
         self._file = printable(file)
         self.ring = Ring(ring_bytes)
         self._files = files
+        if files is not None:
+            files.on_lost = partial(self._note_lost, os.fsdecode(files.path))
         self._limiter = (
             LineLimiter(rate_limit[0], rate_limit[1], rate_limit[2], time.monotonic())
             if rate_limit is not None and files is None
@@ -251,6 +255,15 @@ class PluginOutput:
         """Let go of the plugin's log file, once what is queued has been written."""
         if self._files is not None:
             self._files.retire()
+
+    def _note_lost(self, path: str, lines: int, reason: str) -> None:
+        self.dropped += lines
+        self._log.say(
+            WARNING,
+            self.name,
+            f"{count_lines(lines)} lost: cannot write '{path}': {reason}; correct that or choose "
+            "another directory (log), it is tried again with each line",
+        )
 
     @property
     def limited(self) -> bool:

@@ -73,6 +73,8 @@ class Relay:
         OSError: There is no connection.
     """
 
+    batch_bytes = 1 << 16
+
     def __init__(self, link: socket.socket, writer: Writer, stderr: Way) -> None:
         self.writer = writer
         self.target = self

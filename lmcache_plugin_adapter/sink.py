@@ -8,7 +8,6 @@ fills up to a bound, and what comes after is dropped and counted.
 from __future__ import annotations
 
 import _thread
-import errno
 import os
 import select
 import stat
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
 
     class Target(Protocol):
         """Where bytes end up."""
+
+        @property
+        def batch_bytes(self) -> int:
+            """How much it is given at once, a longer record excepted."""
 
         def write(self, data: bytes) -> None:
             """Write ``data``, whole records; raises OSError."""
@@ -37,6 +40,10 @@ QUEUE_BYTES = 1 << 20
 """When so much waits for a writer, records are dropped and counted."""
 
 _LOW_WATER = QUEUE_BYTES // 4
+
+FILE_BATCH_BYTES = 1 << 18
+STREAM_BATCH_BYTES = 1 << 16
+"""Small, so that it can be seen whether a slow reader goes on."""
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -59,11 +66,12 @@ class StreamTarget:
     most :data:`PIPE_BUF` bytes, so that records of several writers never mix.
     """
 
-    __slots__ = ("_fd", "bounded")
+    __slots__ = ("_fd", "batch_bytes", "bounded")
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self.bounded = not stat.S_ISREG(os.fstat(fd).st_mode)
+        self.batch_bytes = STREAM_BATCH_BYTES if self.bounded else FILE_BATCH_BYTES
 
     def write(self, data: bytes) -> None:
         """Write ``data``, whole records.
@@ -117,7 +125,8 @@ class Writer:
 
     Args:
         on_room: Called (on the writer's thread) when a full queue has room
-            again, and when a target takes records again after it refused some.
+            again, when a target has refused records, for the first time since
+            :meth:`collect_losses`, and when it takes them again.
         soon: Calls what it is given once the caller has put all that it has: a
             thread that is woken for each record takes the interpreter away as often.
     """
@@ -138,9 +147,8 @@ class Writer:
         self._started = False
         self.dropped = 0
         """Lines that a full queue did not take, since :meth:`collect_losses`."""
-        self.failed = 0
-        """Lines that a target refused (disk full, reader gone), likewise."""
-        self.last_error = ""
+        self._refused: dict[Target, tuple[int, str]] = {}
+        self._refusing: set[Target] = set()
         self.written = 0
         """Batches that have left the queue, to a target or to nowhere."""
 
@@ -173,20 +181,44 @@ class Writer:
             return True
         return False
 
-    def collect_losses(self) -> tuple[int, int, str]:
-        """Return lines dropped, lines refused and the last error, and start counting anew."""
-        losses = self.dropped, self.failed, self.last_error
-        self.dropped = self.failed = 0
+    def is_refused_by(self, target: Target) -> bool:
+        """Whether ``target`` refused (disk full, reader gone) what it was last given."""
+        return target in self._refusing
+
+    def collect_losses(self) -> tuple[int, dict[Target, tuple[int, str]]]:
+        """Return lines dropped, and lines that targets refused with why; start counting anew."""
+        with self._lock:
+            losses = self.dropped, self._refused
+            self.dropped, self._refused = 0, {}
         return losses
 
-    def drain(self, seconds: float) -> None:
-        """Wait until all is written, at most ``seconds``."""
-        deadline = time.monotonic() + seconds
+    def drain(self, patience: float, deadline: float) -> bool:
+        """Wait until all is written, not longer than until ``deadline`` (monotonic).
+
+        Returns:
+            False once nothing was written for ``patience`` seconds.
+        """
         self._wake()
-        while (self._queue or self._busy) and time.monotonic() < deadline:
+        written = -1
+        now = until = time.monotonic()
+        while (self._queue or self._busy) and now < deadline:
+            if self.written != written:
+                written = self.written
+                until = now + patience
+            elif now >= until:
+                return False
             if not self._started:
                 self._write_ready()
             time.sleep(0.001)
+            now = time.monotonic()
+        return True
+
+    def give_up(self) -> None:
+        """Drop what waits."""
+        with self._lock:
+            self.dropped += sum(lines for _, _, lines in self._queue)
+            self._queue.clear()
+            self._pending = 0
 
     def _start(self) -> None:
         """Start the thread; where that fails, the next record tries again."""
@@ -209,18 +241,34 @@ class Writer:
             target, data, lines = self._queue.popleft()
             try:
                 rest = target.write_ready(data)
-            except OSError as error:
-                self._refused(lines, error)
+            except Exception as error:  # noqa: BLE001 - as on the thread
                 rest = b""
+                news = self._note_refusal(target, lines, error)
+            else:
+                news = self._note_success(target)
             self._pending -= len(data) - len(rest)
+            if len(rest) < len(data):
+                self.written += 1
+            if news:
+                self._on_room()
             if rest:
                 self._queue.appendleft((target, rest, lines))
                 return
-            self.written += 1
 
-    def _refused(self, lines: int, error: OSError) -> None:
-        self.failed += lines
-        self.last_error = errno.errorcode.get(error.errno or 0, str(error))
+    def _note_refusal(self, target: Target, lines: int, error: Exception) -> bool:
+        """Count what was refused; True if that is news."""
+        self._refusing.add(target)
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        with self._lock:
+            before = self._refused.get(target)
+            self._refused[target] = (lines + (before[0] if before else 0), reason)
+        return before is None
+
+    def _note_success(self, target: Target) -> bool:
+        """Take note that a target takes records; True if that is news."""
+        news = target in self._refusing
+        self._refusing.discard(target)
+        return news
 
     def _run(self) -> None:
         while True:
@@ -231,29 +279,37 @@ class Writer:
                         self._busy = False
                         break
                     self._busy = True
-                    target, data, lines = self._take()
-                recovered = self.failed > 0
+                    target, parts, lines = self._take()
                 try:
-                    target.write(data)
-                except OSError as error:
-                    recovered = False
-                    self._refused(lines, error)
+                    target.write(b"".join(parts))
+                except Exception as error:  # noqa: BLE001 - the log goes on, whatever it is
+                    news = self._note_refusal(target, lines, error)
+                else:
+                    news = self._note_success(target)
                 self.written += 1
-                if recovered or (self._full and self._pending < _LOW_WATER):
+                if news or (self._full and self._pending < _LOW_WATER):
                     self._full = False
                     self._on_room()
 
-    def _take(self) -> tuple[Target, bytes, int]:
-        """Take the next item, joined with those for the same target behind it."""
+    def _take(self) -> tuple[Target, list[bytes], int]:
+        """Take a batch: the next item, or a part of it, and those for the same target behind it."""
         target, data, lines = self._queue.popleft()
-        if self._queue and self._queue[0][0] is target:
-            parts = [data]
-            size = len(data)
-            while self._queue and self._queue[0][0] is target and size < _LOW_WATER:
-                _, more, count = self._queue.popleft()
-                parts.append(more)
-                size += len(more)
-                lines += count
-            data = b"".join(parts)
-        self._pending -= len(data)
-        return target, data, lines
+        limit = target.batch_bytes
+        if len(data) > limit:
+            end = data.rfind(b"\n", 0, limit) + 1 or data.find(b"\n") + 1 or len(data)
+            if end < len(data):
+                taken = data.count(b"\n", 0, end)
+                self._queue.appendleft((target, data[end:], lines - taken))
+                data, lines, limit = data[:end], taken, 0
+        parts = [data]
+        size = len(data)
+        while self._queue:
+            following, more, count = self._queue[0]
+            if following is not target or size + len(more) > limit:
+                break
+            self._queue.popleft()
+            parts.append(more)
+            size += len(more)
+            lines += count
+        self._pending -= size
+        return target, parts, lines

@@ -21,6 +21,7 @@ from .descriptors import receive_descriptors
 from .ending import Ending
 from .lifecycle import State
 from .loop import Loop
+from .losses import Losses
 from .operations import Operations
 from .output import OWN_NAME, EventLog
 from .planning import Planning
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
     from .launch import Launch
     from .plugin import Plugin
 
-_FLUSH_SECONDS = 1.0
-"""How long the end waits for the log to take what is queued."""
-
 
 class Supervisor:
     """See the module."""
@@ -59,16 +57,17 @@ class Supervisor:
         self._last_words: str | None = None
         reset_signals()
         self._loop = Loop(self._on_error)
-        self._writer = Writer(self._on_room, self._loop.call_soon)
+        writer = Writer(self._on_room, self._loop.call_soon)
         files = Writer(self._on_room, self._loop.call_soon)
         logger = f"lmcache_plugin_adapter.{launch.label.replace(' ', '.')}"
         self._log = EventLog(
-            self._writer,
+            writer,
             StreamTarget(2),
             logger,
             wants_color(2, os.environ),
             threshold_from(os.environ),
         )
+        self._losses = Losses(self._loop, self._log, files, writer)
         self._link = socket.socket(fileno=launch.link)
         self._link.setblocking(False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -237,14 +236,13 @@ class Supervisor:
             self._loop.attempt(end)
 
     def _finish(self) -> None:
-        for last in (self._plugins.close, self._report_losses, self._control.close):
+        for last in (self._plugins.close, self._control.close):
             self._loop.attempt(last)
         if self._last_words is not None:
             self._say(INFO, self._last_words)
         if self._instance is not None:
             self._instance.remove()
-        self._writer.drain(_FLUSH_SECONDS)
-        self._shared.files.drain(_FLUSH_SECONDS)
+        self._loop.attempt(self._losses.finish)
         self._tell_engine("B\n")
 
     # --- what happens --------------------------------------------------------
@@ -354,12 +352,12 @@ class Supervisor:
         )
 
     def _on_room(self) -> None:
-        """On a writer's thread: it has room again, or can write again."""
+        """On a writer's thread: it has room again, cannot write, or can again."""
         self._loop.wake(self._go_on)
 
     def _go_on(self) -> None:
         self._log.room()
-        self._report_losses()
+        self._losses.look()
 
     def _on_error(self, error: BaseException) -> None:
         trace = error.__traceback__
@@ -373,14 +371,6 @@ class Supervisor:
 
     def _say(self, level: int, text: str) -> None:
         self._log.say(level, OWN_NAME, text)
-
-    def _report_losses(self) -> None:
-        for writer in (self._writer, self._shared.files):
-            dropped, failed, reason = writer.collect_losses()
-            if dropped:
-                self._say(WARNING, f"{dropped:,} lines dropped: the log did not take them in time")
-            if failed:
-                self._say(WARNING, f"{failed:,} lines lost: cannot write the log: {reason}")
 
     def status(self) -> dict[str, Any]:
         """Return what runs, as the control socket tells it."""

@@ -10,6 +10,11 @@ def count_processes(count: int) -> str:
     return "1 process" if count == 1 else f"{count} processes"
 
 
+def count_lines(count: int) -> str:
+    """Say a number of lines."""
+    return "1 line" if count == 1 else f"{count:,} lines"
+
+
 def span(seconds: float) -> str:
     """Say a length of time."""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from harness import wait_until
@@ -80,7 +83,7 @@ def test_full_queue_drops_and_counts_then_goes_on(pipe) -> None:
     while received < taken * 100_000:
         received += len(os.read(read_end, 1 << 16))
     wait_until(lambda: room)
-    writer.drain(2)
+    writer.drain(2, time.monotonic() + 2)
     assert not writer.congested
     assert writer.put(target, record, 1)
 
@@ -106,27 +109,132 @@ def test_closed_reader_is_counted_not_raised(capfd) -> None:
     theirs.close()
     writer = Writer(lambda: None)
     with ours:
-        writer.put(StreamTarget(ours.fileno()), b"record\n", 1)
-        wait_until(lambda: writer.failed)
-        assert writer.collect_losses() == (0, 1, "EPIPE")
+        target = StreamTarget(ours.fileno())
+        writer.put(target, b"record\n", 1)
+        wait_until(lambda: writer.is_refused_by(target))
+        assert writer.collect_losses() == (0, {target: (1, "Broken pipe")})
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_full_disk_is_counted_and_recovered_from(tmp_path) -> None:
-    """ENOSPC: dropped and counted; other targets go on, and recovery is told."""
+    """ENOSPC: dropped, counted and told once; other targets go on, and recovery is told."""
     told: list[bool] = []
     writer = Writer(lambda: told.append(True))
     fd = os.open("/dev/full", os.O_WRONLY)
     try:
-        writer.put(StreamTarget(fd), b"record\n", 1)
-        wait_until(lambda: writer.failed)
+        target = StreamTarget(fd)
+        for number in range(1, 4):
+            writer.put(target, b"record\n", 1)
+            wait_until(lambda number=number: writer.written == number)
+        wait_until(lambda: told)
         with (tmp_path / "log").open("wb") as file:
             writer.put(StreamTarget(file.fileno()), b"record\n", 1)
-            wait_until(lambda: told)
+            wait_until(lambda: writer.written == 4)
         assert (tmp_path / "log").read_bytes() == b"record\n"
-        assert writer.collect_losses() == (0, 1, "ENOSPC")
+        assert writer.collect_losses() == (0, {target: (3, "No space left on device")})
+        assert (len(told), writer.is_refused_by(target)) == (1, True)
+        with (tmp_path / "log").open("wb") as file:
+            os.dup2(file.fileno(), fd)
+        writer.put(target, b"again\n", 1)
+        wait_until(lambda: len(told) == 2)
+        assert not writer.is_refused_by(target)
     finally:
         os.close(fd)
+
+
+class Scripted:
+    """A target that raises what it is told to, else keeps what it gets."""
+
+    batch_bytes = 10
+
+    def __init__(self, *errors: Exception | None) -> None:
+        self.errors = list(errors)
+        self.got: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Take ``data``, or raise."""
+        error = self.errors.pop(0) if self.errors else None
+        if error is not None:
+            raise error
+        self.got.append(data)
+
+    def write_ready(self, data: bytes) -> bytes:
+        """Take ``data``, or raise."""
+        self.write(data)
+        return b""
+
+
+def test_trouble_of_any_kind_does_not_end_the_writer() -> None:
+    """Memory runs out in a write: that batch is counted, the next is written."""
+    target = Scripted(MemoryError())
+    writer = Writer(lambda: None)
+    for number in range(3):
+        writer.put(target, b"%d\n" % number, 1)
+        wait_until(lambda number=number: writer.written == number + 1)
+    assert target.got == [b"1\n", b"2\n"]
+    assert writer.collect_losses() == (0, {target: (1, "MemoryError")})
+
+
+def test_batches_are_as_large_as_a_target_wants_them() -> None:
+    """Whole records, in order; one that is too long goes alone."""
+    target = Scripted()
+    later: list[Callable[[], None]] = []
+    writer = Writer(lambda: None, later.append)
+    writer.put(target, b"1\n", 1)
+    later.pop()()
+    wait_until(lambda: writer.written == 1)
+    writer.put(target, b"22\n333\n4444\n" + b"5" * 20 + b"\n", 4)
+    writer.put(target, b"66\n", 1)
+    writer.put(target, b"77\n", 1)
+    writer.put(target, b"88\n999\n", 2)
+    later.pop()()
+    assert writer.drain(5, time.monotonic() + 5)
+    assert target.got == [
+        b"1\n",
+        b"22\n333\n",
+        b"4444\n",
+        b"5" * 20 + b"\n",
+        b"66\n77\n",
+        b"88\n999\n",
+    ]
+
+
+def test_drain_goes_on_with_a_slow_reader_and_counts_the_rest() -> None:
+    """A reader that takes something now and then gets all, until time is up."""
+    read_end, write_end = os.pipe()
+    writer = Writer(lambda: None)
+    for _ in range(10):
+        writer.put(StreamTarget(write_end), (b"x" * 99 + b"\n") * 500, 500)
+    received: list[bytes] = []
+    enough = threading.Event()
+
+    def read() -> None:
+        while not enough.wait(0.01):
+            received.append(os.read(read_end, 8192))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    began = time.monotonic()
+    assert writer.drain(0.4, began + 0.2)  # time is up while it goes on
+    assert writer.drain(0.4, began + 30)
+    assert time.monotonic() - began > 0.4
+    enough.set()
+    reader.join()
+    for _ in range(10):
+        writer.put(StreamTarget(write_end), (b"x" * 99 + b"\n") * 500, 500)
+    assert not writer.drain(0.2, time.monotonic() + 30)  # nobody reads any more
+    writer.give_up()
+    dropped = writer.collect_losses()[0]
+    assert 4000 < dropped < 5000
+    reader = threading.Thread(
+        target=lambda: received.extend(iter(partial(os.read, read_end, 9999), b""))
+    )
+    reader.start()
+    assert writer.drain(5, time.monotonic() + 5)
+    os.close(write_end)
+    reader.join()
+    os.close(read_end)
+    assert b"".join(received).count(b"\n") + dropped == 10_000
 
 
 def test_write_all_finishes_short_writes(pipe) -> None:
@@ -212,7 +320,7 @@ def test_without_a_thread_records_are_written_all_the_same(pipe, monkeypatch) ->
         assert writer.put(target, record, 1)
     taken = os.read(read_end, 1 << 20)
     assert len(taken) % len(record) == 0
-    writer.drain(0.1)
+    writer.drain(0.1, time.monotonic() + 1)
     taken += os.read(read_end, 1 << 20)
     monkeypatch.undo()
     writer.put(target, b"last\n", 1)  # a thread can be started again: it writes the rest
@@ -226,9 +334,10 @@ def test_without_a_thread_a_refusal_is_counted(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("_thread.start_new_thread", no_thread)
     full = os.open("/dev/full", os.O_WRONLY)
     writer = Writer(lambda: None)
-    writer.put(StreamTarget(full), b"one\n", 1)
+    target = StreamTarget(full)
+    writer.put(target, b"one\n", 1)
     os.close(full)
-    assert writer.collect_losses() == (0, 1, "ENOSPC")
+    assert writer.collect_losses() == (0, {target: (1, "No space left on device")})
     file = RotatedFile(writer, os.fsencode(tmp_path / "log"), 100, 2)
     file.put(b"two\n", 1)
     assert (tmp_path / "log").read_bytes() == b"two\n"

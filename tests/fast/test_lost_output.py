@@ -1,0 +1,62 @@
+"""A log that cannot be written, or is slower than plugins print: losses are counted and said."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+
+from harness import gone, wait_until
+
+LOST = r"WARNING: \[all_x\] ([\d,]+) lines? lost: cannot write '([^']+)': ([\w ]+); "
+DROPPED = r"([\d,]+) lines? dropped: the log did not take them in time"
+
+
+def test_log_directory_that_cannot_be_made_is_said_at_once(plugin, engine, tmp_path) -> None:
+    """The path and the reason, not more often than once a period; the lines count as dropped."""
+    plugin("all_x.sh", "while :; do echo hello; sleep 0.05; done")
+    (tmp_path / "file").touch()
+    one = engine({"log": {"directory": str(tmp_path / "file" / "logs")}})
+    said = one.wait_log(LOST)
+    assert said[2] == str(tmp_path / "file" / "logs" / "all_x.worker-0.log")
+    assert said[3] == "Not a directory"
+    lines = one.status()["lines"]
+    assert one.status()["lines_dropped"] >= 1
+    one.wait_for(lambda: one.status()["lines"] > lines + 20)
+    assert len(re.findall(LOST, one.log())) == 1
+    (tmp_path / "file").unlink()
+    log = tmp_path / "file" / "logs" / "all_x.worker-0.log"
+    one.wait_for(lambda: log.exists() and "hello" in log.read_text())
+    printed = one.status()["lines"]
+    supervisor = one.supervisor()
+    one.close()
+    wait_until(lambda: gone(supervisor))  # it says at its end what was lost last
+    lost = sum(int(found[0].replace(",", "")) for found in re.findall(LOST, one.log()))
+    assert 20 < lost < printed
+
+
+def test_slow_reader_of_the_log_gets_all_or_a_count(plugin, engine) -> None:
+    """At the end there is more in the queue than a reader takes in a second."""
+    plugin("all_x.sh", "seq -f 'line %.0f' 6000; exec sleep 60")
+    read_end, write_end = os.pipe()
+    one = engine({"rate_limit": False}, stderr=write_end)
+    os.close(write_end)
+    received: list[bytes] = []
+
+    def read() -> None:
+        while data := os.read(read_end, 4096):
+            received.append(data)
+            time.sleep(0.012)
+
+    wait_until(lambda: one.status().get("lines") == 6000)
+    reader = threading.Thread(target=read)
+    reader.start()
+    one.close()
+    reader.join(30)
+    os.close(read_end)
+    text = b"".join(received).decode()
+    arrived = re.findall(r"\] line (\d+) ", text)
+    assert arrived == [str(number) for number in range(1, len(arrived) + 1)]
+    # A machine that is so slow that time is up: then it is said what did not arrive.
+    assert len(arrived) + sum(int(n.replace(",", "")) for n in re.findall(DROPPED, text)) == 6000
