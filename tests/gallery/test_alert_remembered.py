@@ -171,3 +171,14 @@ def test_what_no_reporter_has_written_is_left_out(tmp_path: Path) -> None:
     remembered.save([alert("A"), alert("B", ends_at=1e300), Alert({}, {}, 1.0)])
     os.close(remembered._lock)
     assert Remembered(str(tmp_path), LABELS).load() == [alert("A")]
+
+
+def test_that_no_engine_had_died_is_no_loss_where_it_is_not_told(
+    start_reporter: Start, hook: Receiver
+) -> None:
+    """An Alertmanager that is away all the time: an ordinary stop is nothing to be alarmed by."""
+    hook.status = 503
+    engine = start_reporter(alertmanagers=[{"url": hook.url}])
+    wait_started(engine)
+    wait_until(lambda: hook.requests)
+    assert "Not told to" not in end_in_order(engine)

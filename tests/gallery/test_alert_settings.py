@@ -162,7 +162,8 @@ def test_two_rules_with_the_same_labels_are_one_too_many(
     assert capsys.readouterr().out == ""
     found = plan({**settings, "rules": [GOOD, {**GOOD, "above": 9}]})
     assert [rule.above for rule in found.rules] == [5]
-    assert "Cannot use a second rule 'Good'" in capsys.readouterr().out
+    said = f"Cannot use all of setting '{KEY}.rules': found a second rule 'Good'"
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_a_reporter_with_nowhere_to_send_to_gives_up(start_reporter: Start) -> N
     wait_line(engine, "Exited with code 125")
     text = lines(engine)
     assert f"ERROR: Cannot use setting '{KEY}.alertmanagers[0].url'" in text
-    assert "ERROR: Nowhere to send alerts to" in text
+    assert f"ERROR: Nowhere to send alerts to: '{KEY}.alertmanagers' and '{KEY}.webhooks'" in text
     assert "alertmanagers: [{url:" in text
     engine.close()
 

@@ -166,7 +166,8 @@ class Reporter:
         for delivery in self._deliveries:
             delivery.finish(seconds)
         for delivery in self._deliveries:
-            untold = delivery.join()
+            # That no engine had died is said at the start, and no loss.
+            untold = [one for one in delivery.join() if one.firing or one.name != DIED]
             if untold:
                 names = ", ".join(
                     sorted({f"{one.name}{'' if one.firing else ' (resolved)'}" for one in untold})

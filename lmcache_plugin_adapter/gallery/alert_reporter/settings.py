@@ -13,6 +13,7 @@ from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.engine_health import HealthSettings
 from lmcache_plugin_adapter.gallery.log_reporter.positions import default_directory
 from lmcache_plugin_adapter.gallery.target import Filled  # noqa: TC001 - msgspec reads annotations
+from lmcache_plugin_adapter.kit.sections import own_section
 
 from .alertmanager import Alertmanager  # noqa: TC001 - msgspec reads annotations
 from .alerts import identity, labels_of
@@ -139,15 +140,16 @@ def read_plan(ctx: Context) -> Plan:
         kit.SettingsError: There is nowhere to send alerts to.
     """
     settings = ctx.settings(AlertSettings)
+    section = own_section(ctx)[0]
     targets: list[Target] = [*settings.alertmanagers, *settings.webhooks]
     if not targets:
         raise kit.SettingsError(
-            "nowhere to send alerts to: settings 'alertmanagers' and 'webhooks' of plugin "
-            f"'{ctx.name}' have no entry that can be used; add one, such as "
+            f"nowhere to send alerts to: '{section}.alertmanagers' and '{section}.webhooks' have "
+            "no entry that can be used; add one, such as "
             "alertmanagers: [{url: 'http://alertmanager:9093'}]"
         )
     labels = {**labels_of(ctx, settings.engine), **settings.labels}
-    return Plan(settings, labels, tuple(targets), tuple(_rules(settings, labels)))
+    return Plan(settings, labels, tuple(targets), tuple(_rules(settings, labels, section)))
 
 
 def state_directory(ctx: Context, settings: AlertSettings) -> str:
@@ -157,7 +159,7 @@ def state_directory(ctx: Context, settings: AlertSettings) -> str:
     return os.path.expanduser(os.path.expandvars(settings.state_directory))
 
 
-def _rules(settings: AlertSettings, labels: Mapping[str, str]) -> list[Rule]:
+def _rules(settings: AlertSettings, labels: Mapping[str, str], section: str) -> list[Rule]:
     """Return the built-in rules, and those of the settings, no alert twice."""
     found: dict[str, Rule] = {}
     for rule in settings.rules:
@@ -165,8 +167,8 @@ def _rules(settings: AlertSettings, labels: Mapping[str, str]) -> list[Rule]:
         mark = identity({name: value for name, value in own.items() if value})
         if mark in found:
             kit.error(
-                f"Cannot use a second rule '{rule.name}' in setting 'rules' with the same "
-                "severity and labels; the first one goes on"
+                f"Cannot use all of setting '{section}.rules': found a second rule "
+                f"'{rule.name}' with the same severity and labels; the first one goes on"
             )
         else:
             found[mark] = rule
