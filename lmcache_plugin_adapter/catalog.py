@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from .lifecycle import State
 from .output import OWN_NAME
@@ -121,8 +122,8 @@ class Catalog:
 
     def changed(self, plugin: Plugin) -> None:
         """Take note that a plugin has changed its state."""
-        if self._metrics is not None:
-            self._metrics.changed(plugin)
+        if self._metrics is not None:  # whose trouble is not the plugin's
+            self._shared.loop.attempt(partial(self._metrics.changed, plugin))
 
     def close(self) -> None:
         """Log what is still to be logged, and leave nothing behind."""

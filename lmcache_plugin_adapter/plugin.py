@@ -60,7 +60,7 @@ class Plugin:
         self._attempt = 0
         self._after: Event = Event.CLEARED
         self.starts_again = False
-        """Whether it is to start as soon as it has stopped."""
+        """Whether it is to start as soon as nothing is left of it."""
         self._timer: Timer | None = None
         self._killing_since = 0.0
         self._asked: set[int] = set()
@@ -88,10 +88,10 @@ class Plugin:
     # --- requests ---------------------------------------------------------
 
     def start(self) -> None:
-        """Start the plugin, or start it again once it has stopped; not while all ends."""
+        """Start the plugin, or start it again once nothing is left of it; not while all ends."""
         if self._shared.ending:
             return
-        if self.state is State.STOPPING:
+        if self.state in (State.STOPPING, State.CLEARING):
             self.starts_again = True
             return
         was = self.state
@@ -216,9 +216,9 @@ class Plugin:
         self.pid = pid
         self.started_at = time.monotonic()
         self.trouble = None
-        self._move(Event.SPAWNED)
         self._unheard = read_end
         shared.loop.call_soon(self._listen)
+        self._move(Event.SPAWNED)
 
     def _listen(self) -> None:
         """Read what the new process writes, and say that it runs: once all are started."""
@@ -330,14 +330,11 @@ class Plugin:
     def cleared(self) -> None:
         """Take note that nothing is left of this run."""
         self._end_run()
-        if self.state is State.STOPPING:
-            self._move(Event.CLEARED)
-            if self.starts_again:
-                self.starts_again = False
-                self.start()
-            return
-        self._move(self._after)
-        if self.state is State.BACKING_OFF:
+        self._move(Event.CLEARED if self.state is State.STOPPING else self._after)
+        if self.starts_again:
+            self.starts_again = False
+            self.start()
+        elif self.state is State.BACKING_OFF:
             self._wait_to_start()
 
     def _end_run(self) -> None:

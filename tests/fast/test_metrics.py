@@ -225,6 +225,36 @@ class Moving:
     output = types.SimpleNamespace(lines=0, dropped=0)
 
 
+def test_metrics_that_cannot_be_written_cost_no_output(plugin, engine, directory, tmp_path) -> None:
+    """A plugin whose start cannot be written is read, said to have started, and waited for."""
+    plugin("all_x.sh", UP)
+    full = tmp_path / "full"
+    package = tmp_path / "site" / "prometheus_client"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "mmap_dict.py").write_text(
+        f"import os\nexec(open({mmap_dict.__file__!r}).read())\n"
+        "class Full(MmapedDict):\n"
+        "    def write_value(self, key, value, timestamp):\n"
+        f"        if '\"running\"' in key and value and os.path.exists({str(full)!r}):\n"
+        "            raise OSError(28, 'No space left on device')\n"
+        "        Written.write_value(self, key, value, timestamp)\n"
+        "Written, MmapedDict = MmapedDict, Full\n"
+    )
+    one = engine(
+        ON,
+        env={"PROMETHEUS_MULTIPROC_DIR": str(directory)},
+        prelude=f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})",
+    )
+    one.wait_log(r"\] up ")
+    wait_until(lambda: list(directory.iterdir()))
+    full.touch()
+    assert one.ask("restart", names=["all_x"], wait=True)["ok"]
+    one.wait_for(lambda: one.log().count("[all_x] Started") == 2)
+    one.wait_for(lambda: one.log().count("[all_x] up ") == 2)
+    assert "No space left on device" in one.log()
+
+
 def test_never_in_two_states(directory) -> None:
     """Whoever reads between two writes finds a plugin in one state, or in none."""
     plugin: Any = Moving()

@@ -162,6 +162,28 @@ def test_stopped_twice_is_still_killed(plugin, engine) -> None:
     wait_until(lambda: gone(pid), 4)  # less than the default
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_start_of_one_whose_leftovers_are_being_ended(plugin, engine, tmp_path, code) -> None:
+    """It starts as soon as nothing is left of it, whatever its restart policy says."""
+    left = tmp_path / "left"
+    plugin(
+        "all_x.py",
+        "import os, signal, sys, time\n"
+        f"if os.path.exists({str(left)!r}):\n    print('again', flush=True); signal.pause()\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"if os.fork():\n    open({str(left)!r}, 'w'); sys.exit({code})\n"
+        f"while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\n",
+    )
+    one = engine({"stop_grace": 60, "backoff": {"initial": 60, "max": 60}})
+    one.wait_log(rf"Exited with code {code} .* it left 1 process behind")
+    with connect(one.control) as connection, connection.makefile() as answers:
+        connection.sendall(b'{"op": "start", "all": true, "wait": true}\n{"op": "status"}\n')
+        assert json.loads(answers.readline())["plugins"][0]["state"] == "clearing"
+        (tmp_path / "go").touch()
+        assert json.loads(answers.readline())["plugins"][0]["state"] == "running"
+    one.wait_log(r"\[all_x\] again ")
+
+
 def test_stop_of_one_that_waits_for_its_restart(plugin, engine) -> None:
     """In backoff, a stop means no restart."""
     plugin("all_x.sh", "exit 1")
