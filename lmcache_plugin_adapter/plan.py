@@ -103,12 +103,10 @@ class Plan:
         plugins: Those to run and those refused, by path.
         problems: What to say besides: about locations, names, settings, and
             plugins that run but not quite as they ask.
-        files: Every entry of the locations.
     """
 
     plugins: tuple[PlannedPlugin, ...]
     problems: tuple[Problem, ...]
-    files: tuple[CheckedFile, ...]
 
 
 def make_plan(
@@ -193,11 +191,8 @@ class Planner:
         if identity.worker_id <= 0:
             problems += self._name_warnings(identity)
             problems += self.unknown_settings()
-        return Plan(
-            tuple(self._planned(found) for found in enabled),
-            tuple(dict.fromkeys(problems)),
-            self.check([identity]),
-        )
+        plugins = tuple(self._planned(found) for found in enabled)
+        return Plan(plugins, tuple(dict.fromkeys(problems)))
 
     def check(self, fleet: Sequence[ProcessIdentity]) -> tuple[CheckedFile, ...]:
         """Say of every entry what becomes of it in a whole fleet.

@@ -23,7 +23,7 @@ from lmcache_plugin_adapter.discovery import scan
 from lmcache_plugin_adapter.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.installed import GALLERY, RUNNER, module_files, read_reference
 from lmcache_plugin_adapter.patience import patiently
-from lmcache_plugin_adapter.plan import Plan, make_plan
+from lmcache_plugin_adapter.plan import Plan, Planner, make_plan
 from lmcache_plugin_adapter.planner import encode_plugin
 from lmcache_plugin_adapter.settings import read_settings
 
@@ -300,7 +300,9 @@ def test_a_module_that_only_code_can_find_is_a_note(site: Path) -> None:
     made = plan("pkg:all_x", path=[site])
     assert made.plugins[0].argv
     assert said(made) == []
-    (file,) = made.files
+    found = scan(["pkg:all_x"], import_path=[str(site)])
+    settings, _ = read_settings({})
+    (file,) = Planner(found, settings, sys.executable, "").check([WORKER_0])
     (note,) = file.problems
     assert note.level == "note"
     assert "the file of module 'acme.x' is not found without running code" in note.text

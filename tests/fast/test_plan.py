@@ -327,7 +327,7 @@ def test_a_file_that_is_a_location_but_no_plugin_is_a_warning(make: Callable[...
         file = make(name)
         [text] = [text for text in warnings(plan(file)) if "does not run" in text]
         assert str(file) in text
-        [checked] = plan(file).files
+        [checked] = check(file, WORKER_0).values()
         assert checked.problems[0].level == "warning"
 
 
@@ -355,9 +355,9 @@ def test_without_a_role_everything_runs(top: Path, make: Callable[..., Path]) ->
     assert names(made) == expected
     assert warnings(made) == []
     assert names(plan(top, identity=WORKER_1, filter_by_role=False)) == expected
-    statuses = {file.relative: file.status for file in made.files}
-    assert statuses["heartbeat.py"] == "runs"
-    assert statuses["Makefile"] == "no-role"
+    checked = check(top, UNFILTERED)
+    assert checked["heartbeat.py"].status == "runs"
+    assert checked["Makefile"].status == "no-role"
 
 
 def test_a_check_tells_what_becomes_of_every_file(top: Path, make: Callable[..., Path]) -> None:
