@@ -23,6 +23,7 @@ from alerting import (
     wait_started,
 )
 from harness import Engine, wait_until
+from vllm_stub import VllmStub
 
 from lmcache_plugin_adapter.gallery.alert_reporter.alerts import Alert
 from lmcache_plugin_adapter.gallery.alert_reporter.remembered import Remembered
@@ -171,6 +172,30 @@ def test_what_no_reporter_has_written_is_left_out(tmp_path: Path) -> None:
     remembered.save([alert("A"), alert("B", ends_at=1e300), Alert({}, {}, 1.0)])
     os.close(remembered._lock)
     assert Remembered(str(tmp_path), LABELS).load() == [alert("A")]
+
+
+def test_a_stuck_engine_is_not_taken_for_well_by_the_next_reporter(
+    engine: Start, plugin: Callable[..., Path], hook: Receiver
+) -> None:
+    """It has not answered this one yet, which is no answer."""
+    with VllmStub() as vllm:
+        plugin(f"{NAME}.py", PLUGIN)
+        rule = {"name": "Stuck", "measure": "engine_unresponsive", "above": 0}
+        health = {"health_url": vllm.url + "/health", "timeout": 1, "failures": 1}
+        section = settings_of(webhooks=[{"url": hook.url}], rules=[rule], health=health)
+        running = engine({**section, "restart": "on-failure"})
+        wait_started(running)
+        wait_until(lambda: vllm.asked > 1)
+        vllm.status = 503
+        hook.wait_for("firing", "Stuck")
+        kill_reporter(running)
+        wait_until(lambda: len(hook.documents) == 2)
+        asked = vllm.asked
+        wait_until(lambda: vllm.asked > asked + 5)
+        assert [d["status"] for d in hook.documents] == ["firing", "firing"]
+        vllm.status = 200
+        hook.wait_for("resolved", "Stuck")
+        running.close()
 
 
 def test_that_no_engine_had_died_is_no_loss_where_it_is_not_told(

@@ -158,9 +158,13 @@ class Meter:
             values.update(self._gpu.read())
         if any(name.startswith("engine_") for name in self._wanted):
             state = self._engine_state()
-            values["engine_unhealthy"] = float(state != "ok")
             for name, meant in _ENGINE_STATES.items():
                 values[name] = float(state == meant)
+            values["engine_unhealthy"] = float(state != "ok")
+            if state == "starting":
+                # It may take its time, or may hang since before this reporter was started again.
+                for name in ("engine_unhealthy", "engine_unresponsive", "engine_stalled"):
+                    del values[name]
         return {name: value for name, value in values.items() if name in self._wanted}
 
     def _try(self, name: str, reader: Callable[[psutil.Process], float | None]) -> float | None:

@@ -40,9 +40,6 @@ _HOW = {
 }
 """What becomes of an engine that has not died, by the supervisor's word."""
 
-_IN_ORDER = frozenset({"ok", "starting"})
-"""States of an engine that no alert is fired for. One that starts may take its time."""
-
 
 def report(ctx: Context, stop: Stop) -> int:
     """Run the reporter until its engine ends or it is told to end."""
@@ -182,7 +179,7 @@ class Reporter:
     def _engine_state(self) -> str:
         verdict = self._health.check()
         self._state = verdict.reason
-        return "ok" if verdict.state in _IN_ORDER else verdict.state
+        return verdict.state
 
     def _tell(self, alert: Alert) -> None:
         if alert.firing:
