@@ -261,8 +261,8 @@ class PluginOutput:
         self._log.say(
             WARNING,
             self.name,
-            f"{count_lines(lines)} lost: cannot write '{path}': {reason}; correct that or choose "
-            "another directory (log), it is tried again with each line",
+            f"{count_lines(lines)} lost: cannot write '{path}': {reason}; each new line is another "
+            "try: correct that, or choose another directory (log)",
         )
 
     @property

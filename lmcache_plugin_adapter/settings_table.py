@@ -232,7 +232,8 @@ SETTINGS: tuple[Setting, ...] = (
         16_384,
         1_024,
         1_048_576,
-        "Memory for a plugin's last lines of output, which a crash report shows.",
+        "Memory for a plugin's last lines of output, which `logs` and a crash report show. A flood "
+        "costs the more CPU, the more of it is remembered.",
     ),
     Setting(
         "rate_limit",

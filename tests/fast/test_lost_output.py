@@ -58,5 +58,7 @@ def test_slow_reader_of_the_log_gets_all_or_a_count(plugin, engine) -> None:
     text = b"".join(received).decode()
     arrived = re.findall(r"\] line (\d+) ", text)
     assert arrived == [str(number) for number in range(1, len(arrived) + 1)]
-    # A machine that is so slow that time is up: then it is said what did not arrive.
-    assert len(arrived) + sum(int(n.replace(",", "")) for n in re.findall(DROPPED, text)) == 6000
+    # On a machine so slow that time is up, it is said what did not arrive; "Stopped" is of it.
+    dropped = sum(int(n.replace(",", "")) for n in re.findall(DROPPED, text))
+    assert 6000 <= len(arrived) + dropped < 6010
+    assert dropped or len(arrived) == 6000
