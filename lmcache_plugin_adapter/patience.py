@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import marshal
 import os
 import pickle
 import select
 import signal
-import struct
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .planning import HUNG_SECONDS, write_message
+from .planning import HUNG_SECONDS, read_messages, write_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 Result = TypeVar("Result")
-
-_LENGTH = struct.Struct("=I")
 
 
 class _HungError(Exception):
@@ -102,13 +98,8 @@ def _result(fd: int, patience: float) -> Any:
         part = os.read(fd, 1 << 16)
         if not part:
             raise RuntimeError("cannot look for plugins: the search failed")
-        data += part
-        while len(data) >= _LENGTH.size:
-            end = _LENGTH.size + _LENGTH.unpack_from(data)[0]
-            if len(data) < end:
-                break
-            kind, content = marshal.loads(data[_LENGTH.size : end])  # noqa: S302 - our own child
-            data = data[end:]
+        messages, data = read_messages(data + part)
+        for kind, content in messages:
             if kind == "result":
                 return pickle.loads(content)  # noqa: S301 - our own child
             location = content

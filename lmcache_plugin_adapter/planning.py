@@ -38,6 +38,18 @@ def write_message(fd: int, message: Any) -> None:
         data = data[os.write(fd, data) :]
 
 
+def read_messages(data: bytes) -> tuple[list[Any], bytes]:
+    """Return the messages that ``data`` holds whole, and what is left of it."""
+    messages = []
+    while len(data) >= _LENGTH.size:
+        end = _LENGTH.size + _LENGTH.unpack_from(data)[0]
+        if len(data) < end:
+            break
+        messages.append(marshal.loads(data[_LENGTH.size : end]))  # noqa: S302 - our own child
+        data = data[end:]
+    return messages, data
+
+
 class Planning:
     """Run the planner and hand over what it finds.
 
@@ -217,14 +229,8 @@ class _Run:
                 self._planning._broke_off(self._search, self._skip)
             self.close()
             return
-        self._data += part
-        while len(self._data) >= _LENGTH.size:
-            (size,) = _LENGTH.unpack_from(self._data)
-            end = _LENGTH.size + size
-            if len(self._data) < end:
-                break
-            message = marshal.loads(self._data[_LENGTH.size : end])  # noqa: S302 - our own child
-            self._data = self._data[end:]
+        messages, self._data = read_messages(self._data + part)
+        for message in messages:
             self._take(message)
 
     def _take(self, message: tuple[str, Any]) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NOT_AGAIN = 125
-"""The exit code that asks not to be restarted."""
+"""The exit code that asks not to be restarted; written here once more, as nothing is imported."""
 
 _GALLERY = "lmcache_plugin_adapter.gallery."
 

@@ -18,8 +18,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from .deathwatch import watch_engine
 from .environment import CONFIG, RUN_ID
 from .launcher import LaunchError, RuntimePluginLauncher
+from .lifecycle import NO_RESTART_CODE
 from .loop import Loop
 from .procfs import read_process
 from .server_config import OWN_PARAMETERS, read_server_config
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
     from .server_config import ServerConfig
 
 NAME = "lmcache-plugins"
-DO_NOT_RESTART = 125
-
-_LOOK_SECONDS = 0.5
 
 
 def main(argv: Sequence[str]) -> int:
@@ -89,21 +88,15 @@ def read_handed_over(text: str | None) -> ServerConfig:
 
 def _watch(loop: Loop, server: int) -> None:
     """Stop the loop when the server has ended: a signal tells us only if it could send one."""
+    began = read_process(server)
     try:
-        loop.watch(pidfd_open(server), loop.stop)
+        pidfd = pidfd_open(server)
     except OSError:
-        began = read_process(server)
-
-        def look() -> None:
-            now = read_process(server)
-            if now is None or began is None or now.start != began.start or now.state in "ZX":
-                loop.stop()
-            else:
-                loop.call_later(_LOOK_SECONDS, look)
-
-        look()
-    if os.getppid() != server:
+        pidfd = -1
+    if began is None or os.getppid() != server:
         loop.call_soon(loop.stop)  # it ended before we looked
+        return
+    watch_engine(loop, pidfd, server, began.start, loop.stop, lambda _level, text: _say(text))
 
 
 def _say(text: str) -> None:
@@ -115,7 +108,7 @@ def _say(text: str) -> None:
 
 def _fail(text: str) -> int:
     _say(f"no runtime plugins run: {text}")
-    return DO_NOT_RESTART
+    return NO_RESTART_CODE
 
 
 def _raise(error: BaseException) -> NoReturn:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from lmcache_plugin_adapter import run_installed
+from lmcache_plugin_adapter.kit import errors
 from lmcache_plugin_adapter.lifecycle import (
+    NO_RESTART_CODE,
     Event,
     LifecycleError,
     State,
@@ -80,6 +83,11 @@ def test_each_cell_is_decided(state: State, event: Event, cell: str) -> None:
 def test_restart_policy(code: int, restart: str, expected: Event) -> None:
     """A failure is a code other than 0, or a signal other than TERM, INT, HUP and PIPE."""
     assert after_exit(code, restart) is expected
+
+
+def test_one_exit_code_asks_not_to_be_restarted() -> None:
+    """The supervisor, the kit for authors and what runs installed plugins mean the same one."""
+    assert {NO_RESTART_CODE, errors.NOT_AGAIN, run_installed.NOT_AGAIN} == {125}
 
 
 def test_exit_is_said_by_code_or_signal_name() -> None:
