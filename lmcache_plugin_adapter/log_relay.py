@@ -6,11 +6,18 @@ import logging
 import signal
 import socket
 import threading
+import time
 
 from .relay import ACCEPTED
 
 LOGGER = "vllm.lmcache_plugins"
 """Below ``vllm``, so that vLLM's logging configuration applies."""
+
+EXIT_SECONDS = 5.0
+"""How long the exit of the engine waits for its handlers to take what has come."""
+
+_NEVER = float("inf")
+_end = _NEVER
 
 _LEVELS = (
     *(logging.CRITICAL,) * 3,
@@ -29,10 +36,8 @@ def start(fd: int) -> None:
     """
     connection = socket.socket(fileno=fd)
     try:
-        if logging.getLogger(LOGGER).hasHandlers():
-            thread = threading.Thread(
-                target=_run, args=(connection,), name="lmcache-plugins-log", daemon=True
-            )
+        if _end == _NEVER and logging.getLogger(LOGGER).hasHandlers():
+            thread = _Reader(connection)
             connection.send(ACCEPTED, socket.MSG_NOSIGNAL)
             thread.start()
             return
@@ -41,22 +46,54 @@ def start(fd: int) -> None:
     connection.close()
 
 
-def _run(connection: socket.socket) -> None:
-    # The engine's signals are for its own threads.
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    logger = logging.getLogger(LOGGER)
-    with connection, connection.makefile("rb") as lines:
-        while True:
-            try:
-                line = lines.readline()
-            except OSError:
-                return  # the supervisor was killed
-            if not line:
-                return
-            try:
-                _log(logger, line)
-            except Exception:  # noqa: BLE001, S110 - nothing of a plugin's output is the engine's trouble
-                pass
+def finish() -> None:
+    """Log what has come, and take no more: the supervisor writes that to stderr.
+
+    As this process exits: a thread that still held the lock of its stderr then
+    would abort it.
+    """
+    global _end  # noqa: PLW0603 - the end of this process
+    readers = [
+        each for each in threading.enumerate() if isinstance(each, _Reader) and each.is_alive()
+    ]
+    _end = min(_end, time.monotonic() + EXIT_SECONDS)
+    for reader in readers:
+        reader.take_no_more()
+    for reader in readers:
+        reader.join(max(0.0, _end - time.monotonic()))
+
+
+class _Reader(threading.Thread):
+    """Logs what comes on ``connection``."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(name="lmcache-plugins-log", daemon=True)
+        self._connection = connection
+
+    def take_no_more(self) -> None:
+        """Have the thread end when it has read what is there."""
+        try:
+            self._connection.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass  # it has ended
+
+    def run(self) -> None:
+        """Read to the end."""
+        # The engine's signals are for its own threads.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        logger = logging.getLogger(LOGGER)
+        with self._connection, self._connection.makefile("rb") as lines:
+            while time.monotonic() < _end:
+                try:
+                    line = lines.readline()
+                except OSError:
+                    return  # the supervisor was killed
+                if not line.endswith(b"\n"):
+                    return  # of a record cut short, the supervisor writes the whole
+                try:
+                    _log(logger, line)
+                except Exception:  # noqa: BLE001, S110 - nothing of a plugin's output is the engine's trouble
+                    pass
 
 
 def _log(logger: logging.Logger, line: bytes) -> None:

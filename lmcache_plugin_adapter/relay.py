@@ -84,7 +84,8 @@ class Relay:
             send_descriptor(link, MESSAGE, theirs.fileno())
         timeout = _TIMEVAL.pack(PATIENCE_SECONDS, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
-        self._rest = b""
+        self._begun = b""
+        self._sent = 0
         self._waiting = False
         self._accepted = False
         self._open = True
@@ -111,8 +112,8 @@ class Relay:
             OSError: Neither the engine nor its stderr takes it.
         """
         self._await_engine(PATIENCE_SECONDS)
-        begun = len(self._rest) > 0
-        data, self._rest, sent = self._rest + data, b"", 0
+        data, sent = self._begun + data, self._sent
+        self._begun, self._sent = b"", 0
         while sent < len(data) and self._is_ready():
             try:
                 sent += os.write(self._socket.fileno(), data[sent:])
@@ -121,17 +122,14 @@ class Relay:
             except OSError:
                 self._open = False
                 self._socket.close()
-        if sent == len(data):
-            return
-        if sent:
-            begun = data[sent - 1 : sent] != b"\n"
-        # Of a record that the engine has the beginning of, it gets the end, too.
-        end = data.find(b"\n", sent) + 1 if begun else sent
-        if self._open:
-            self._rest = data[sent:end]
-        elif begun and sent:
-            end = data.rfind(b"\n", 0, sent) + 1
-        self._stderr.target.write(b"".join(map(self._frame, data[end:].splitlines())))
+        start = data.rfind(b"\n", 0, sent) + 1
+        if self._open and start < sent:
+            # Of a record that the engine has the beginning of, it gets the end, too.
+            end = data.find(b"\n", sent) + 1
+            self._begun, self._sent = data[start:end], sent - start
+            start = end
+        if start < len(data):
+            self._stderr.target.write(b"".join(map(self._frame, data[start:].splitlines())))
 
     def write_ready(self, data: bytes) -> bytes:
         """Write what the engine takes without waiting; return the rest.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from _thread import start_new_thread
@@ -210,3 +211,6 @@ def say_exit() -> None:
     for run in list(_active.values()):
         if run.link is not None:
             run.link.say_exit()
+    relay = sys.modules.get(f"{__package__}.log_relay")  # loaded where it is used
+    if relay is not None:
+        relay.finish()

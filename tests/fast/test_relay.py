@@ -14,7 +14,7 @@ import threading
 import time
 
 import pytest
-from harness import wait_until
+from harness import ENGINE_PROGRAM, wait_until
 
 from lmcache_plugin_adapter import log_relay
 from lmcache_plugin_adapter.output import Way
@@ -166,6 +166,56 @@ def test_nothing_of_it_by_default(plugin, engine) -> None:
     assert not one.do("'lmcache_plugin_adapter.log_relay' in __import__('sys').modules")
 
 
+LATE = f"""\
+import atexit, runpy, time
+atexit.register(time.sleep, 0.3)  # before logging's own: it runs after that
+runpy.run_path({str(ENGINE_PROGRAM)!r}, run_name="__main__")
+"""
+
+
+def read_slowly(fd: int, whole: list[bytes], fast: threading.Event) -> None:
+    """Read to the end: slowly, as a slow terminal does, until told otherwise."""
+    while part := os.read(fd, 1000):
+        whole.append(part)
+        fast.wait(0.005)
+
+
+def test_engine_that_exits_while_it_logs(plugin, engine, tmp_path) -> None:
+    """Slow stderr, many lines under way: the engine ends as it should, and each line is there."""
+    plugin("all_x.sh", "read -r _ < go; seq 5000; " + UP)
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    late = tmp_path / "late.py"
+    late.write_text(LATE)
+    reading, writing = os.pipe()
+    one = engine(
+        {**ON, "rate_limit": "off", "stop_grace": 5},
+        prelude=PRELUDE,
+        program=late,
+        stderr=writing,
+    )
+    os.close(writing)
+    whole: list[bytes] = []
+    fast = threading.Event()
+    reader = threading.Thread(target=read_slowly, args=(reading, whole, fast))
+    reader.start()
+    try:
+        wait_until(lambda: one.status().get("state") == "running")
+        go.write_text("\n")
+        wait_until(lambda: b'"[all_x] 200"' in b"".join(whole), 60)
+        later = threading.Timer(1, fast.set)
+        later.start()
+        assert one.close() == 0
+    finally:
+        fast.set()
+        one.process.kill()
+        reader.join(60)
+        os.close(reading)
+    text = b"".join(whole).decode()
+    numbers = [int(n) for n in re.findall(r"\[all_x\] (\d+)(?:\"| \()", text)]
+    assert sorted(numbers) == list(range(1, 5001))
+
+
 def test_supervisor_that_ended_before_the_engine_answers() -> None:
     """The answer that nobody takes ends no engine, whatever it does on SIGPIPE."""
     program = (
@@ -247,7 +297,7 @@ def test_record_cut_in_two_by_a_slow_engine_is_completed(tmp_path) -> None:
 
 def relay_is_whole(relay: Relay) -> bool:
     """Whether no end of a record is waiting."""
-    return not relay._rest
+    return not relay._begun
 
 
 @pytest.mark.parametrize("value", ["logging", "stderr"])
