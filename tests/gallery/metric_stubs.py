@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import http.server
+import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -15,7 +17,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 from servers import free_port
 
-PLUGIN = "lmcache_plugin_adapter.gallery.metric_reporter:main"
+PLUGIN = "reporter_of_test:main"
+"""The reporter of an engine that answers in this process: it reads no other's."""
+
+ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join(
+        filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])
+    ),
+    "REPORTER_OF_TEST": str(os.getpid()),
+}
+"""What it needs."""
 
 
 def report_worker(
@@ -28,6 +39,7 @@ def report_worker(
         name="worker_metric_reporter",
         config=engine.config,
         settings={"interval": 0.25, **settings},
+        env=ENVIRONMENT,
         stop_grace=grace,
     )
 

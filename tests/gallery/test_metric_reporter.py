@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from harness import wait_until
-from metric_stubs import PLUGIN, EngineMetrics, Gate
+from metric_stubs import ENVIRONMENT, PLUGIN, EngineMetrics, Gate
 from servers import free_port
 
 from lmcache_plugin_adapter.gallery.metric_reporter.settings import MetricReporter
@@ -45,6 +45,7 @@ def run(run_plugin: Callable[..., Any], engine: EngineMetrics) -> Callable[..., 
 
     def begin(settings: dict[str, Any], **options: Any) -> Any:
         options = {"role": "worker", "config": engine.config, "stop_grace": 20, **options}
+        options.setdefault("env", ENVIRONMENT)
         return run_plugin(PLUGIN, name=NAME, settings={"interval": 0.25, **settings}, **options)
 
     return begin
@@ -247,9 +248,7 @@ def test_it_runs_as_an_installed_plugin(
     """``pkg:all_metric_reporter``."""
     plugin = run_plugin(
         f"pkg:{NAME}",
-        role="worker",
-        config=engine.config,
-        settings={"interval": 1, **push_to(gate)},
+        settings={"interval": 1, "vllm_metrics_url": f"{engine.url}/metrics", **push_to(gate)},
     )
     wait_until(lambda: gate.accepted and "looks_total" in text(gate), 20, "values")
     assert plugin.stop() == 0

@@ -16,10 +16,9 @@ _SUFFIXES = {
     "summary": ("_sum", "_count", "_created"),
     "counter": ("_total", "_created"),
 }
-_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\Z")
-_SAMPLE = re.compile(
-    r"([a-zA-Z_:][a-zA-Z0-9_:]*)[ \t]*(?:\{(.*)\})?[ \t]*([^\s{}]+)(?:[ \t]+(-?[0-9]+))?\Z"
-)
+# Nothing here tries a long line in many ways.
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*(?![^ \t{])")
+_VALUE = re.compile(r"([^\s{}]+)(?:[ \t]+(-?[0-9]+))?\Z")
 _LABEL = re.compile(
     r'[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*"((?:[^"\\]|\\.)*)"[ \t]*(?:,[ \t]*|\Z)'
 )
@@ -84,7 +83,7 @@ class _Reader:
         if len(words) < 3 or words[0] != "#" or words[1] not in ("HELP", "TYPE"):
             return
         what, name, rest = words[1], words[2], words[3] if len(words) > 3 else ""
-        if not _NAME.match(name):
+        if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name of a metric")
         found = self.families.get(name, Family(name, "untyped", "", []))
         if what == "HELP":
@@ -94,10 +93,16 @@ class _Reader:
         self.families[name] = self._now = found
 
     def sample(self, line: str) -> None:
-        match = _SAMPLE.match(line)
-        if match is None:
+        start = _NAME.match(line)
+        rest = line[start.end() :].lstrip(" \t") if start else ""
+        inside = ""
+        if rest.startswith("{"):
+            inside, _, rest = rest[1:].rpartition("}")
+        end = _VALUE.match(rest.lstrip(" \t"))
+        if start is None or end is None:
             raise ValueError("no sample")
-        name, inside, value, timestamp = match.groups()
+        name = start[0]
+        value, timestamp = end.groups()
         time = None if timestamp is None else int(timestamp)
         if time is not None and not -(2**63) <= time < 2**63:
             raise ValueError("a time that is no time")

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.gallery.deadline import Deadline
 from lmcache_plugin_adapter.gallery.target import failure
 
 from .trouble import Trouble, times
@@ -83,6 +84,7 @@ class Lane(threading.Thread):
         self._end: float | None = None
         self._ending = threading.Event()
         self._client: httpx.Client | None = None
+        self._deadline = Deadline(0.0)
         self._in_hand: Parcel | None = None
 
     def run(self) -> None:
@@ -110,8 +112,13 @@ class Lane(threading.Thread):
             self._client.close()
 
     def finish(self, end: float) -> None:
-        """Send what is left until ``end``, by the monotonic clock, and no longer."""
+        """Send what is left until ``end``, by the monotonic clock, and no longer.
+
+        A request that is under way gets half of the time: another may be answered at once.
+        """
         self._end = end
+        now = time.monotonic()
+        self._deadline.bring_forward(now + (end - now) / 2)
         if not self._asked_to_wait:
             self._not_before = 0.0
             self._backoff.reset()
@@ -127,8 +134,10 @@ class Lane(threading.Thread):
     def _send(self, parcel: Parcel) -> bool:
         """Try once; True: it is dealt with, one way or the other."""
         kind, timeout = self.kind, self.kind.target.timeout
+        deadline = self._deadline = Deadline(timeout)  # first: ``finish`` may come now
         if self._end is not None:
             timeout = max(min(timeout, self._end - time.monotonic()), 0.05)
+            deadline = Deadline(timeout)
         try:
             if self._client is None:
                 self._client = kind.target.client()
@@ -139,6 +148,7 @@ class Lane(threading.Thread):
                 content=parcel.body,
                 headers=kind.headers if parcel.body else None,
                 timeout=timeout,
+                deadline=deadline,
             )
         except Exception as error:  # noqa: BLE001 - a thread that ends would say nothing
             self._failed(failure(error), None)

@@ -92,8 +92,7 @@ class OtlpKind:
             return None  # an answer in JSON, or nothing of OTLP's
         if not partly.rejected_data_points and not partly.error_message:
             return None
-        message = " ".join(partly.error_message.split())
-        return partly.rejected_data_points, message or "no reason given"
+        return partly.rejected_data_points, answer.quote(partly.error_message) or "no reason given"
 
     def _metrics(self, family: Family, time_ms: int) -> Iterable[Metric]:
         """Return a family as metrics, named as their samples are."""

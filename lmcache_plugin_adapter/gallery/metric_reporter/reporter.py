@@ -17,6 +17,8 @@ from .settings import Buffered, MetricReporter
 from .trouble import Trouble, times
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lmcache_plugin_adapter.kit import Context, Stop
 
     from .exposition import Family
@@ -30,6 +32,14 @@ STARTING = 300.0
 
 EXIT = 0.25
 """Part of the grace period that is left for the exit itself, on a machine that is busy."""
+
+SHARED = "Worker 0 is in the scheduler's process: its reporter sends the metrics of both"
+
+TAKEN = (
+    "it is another process than this engine's that listens there, such as a second engine on this "
+    "host or another data-parallel replica; give each engine an internal_api_server_port_start of "
+    "its own"
+)
 
 
 def report(ctx: Context, stop: Stop) -> int:
@@ -78,11 +88,12 @@ class Reporter:
         self._lanes = _lanes(settings, own, ctx.engine_pid)
         self._failing = Trouble(settings.say_every, self._complain)
         self._begun = time.monotonic()
-        self._looking = threading.Lock()
+        self._reading: threading.Thread | None = None
         self._delivering = threading.Lock()
         self._broken: BaseException | None = None
         self._answered = False
-        self._shared = False
+        self._aside = False
+        self._sent = False
         self._ending = False
         self._closed = False
         self._last_ms = 0
@@ -97,29 +108,28 @@ class Reporter:
             f"and sends to {targets}"
         )
 
-    def look(self, timeout: float | None = None) -> threading.Thread | None:
-        """Read in a thread of its own; None: the reading before still waits for its answer."""
+    def look(self, timeout: float | None = None) -> None:
+        """Read in a thread of its own, unless the reading before still waits for its answer."""
         if self._broken is not None:
             raise self._broken
-        if not self._looking.acquire(blocking=False):
-            return None
-        thread = threading.Thread(
-            target=self._look, args=(timeout or self._timeout,), name="look", daemon=True
-        )
-        thread.start()
-        return thread
+        if self._reading is None or not self._reading.is_alive():
+            self._reading = threading.Thread(
+                target=self._look, args=(timeout or self._timeout,), name="look", daemon=True
+            )
+            self._reading.start()
 
     def finish(self, stop: Stop) -> None:
         """Read once more, and send what there is as long as the grace period lasts."""
         grace = stop.remaining()
         end = time.monotonic() + grace * (1 - EXIT)
         self._ending = True
-        last = self.look(max(min(grace * LAST_LOOK, self._timeout), 0.05))
-        if last is not None:
-            last.join(grace * (LAST_LOOK + 0.05))
+        self._await_reading(grace * LAST_LOOK / 2)  # the one that was under way
+        self.look(max(min(grace * LAST_LOOK / 2, self._timeout), 0.05))
+        self._await_reading(grace * (LAST_LOOK / 2 + 0.05))
         with self._delivering:
             self._closed = True  # what comes later would come after the farewell
-            self._say_goodbye()
+            if not self._aside:
+                self._say_goodbye()
         for lane in self._lanes:
             lane.finish(end)
         for lane in self._lanes:
@@ -131,17 +141,24 @@ class Reporter:
                     f"{lane.kind.key} ({lane.kind.target.shown})"
                 )
 
+    def _await_reading(self, seconds: float) -> None:
+        if self._reading is not None:
+            self._reading.join(seconds)
+
     def _look(self, timeout: float) -> None:
         try:
-            if source.shared_with_worker(self._ctx, self._source):
-                self._leave_to_worker()
+            where = self._source
+            if source.shared_with_worker(self._ctx, where):
+                self._step_aside(kit.info, SHARED)
+            elif where.is_taken():
+                # LMCache starts its internal API in the first replica of a node only.
+                say = kit.info if self._ctx.dp_rank else kit.warning
+                self._step_aside(say, f"Does not read {where.name} ({where.shown}): {TAKEN}")
             else:
-                self._shared = False
+                self._aside = False
                 self._read(timeout)
         except BaseException as error:  # noqa: BLE001 - the main thread ends with it
             self._broken = error
-        finally:
-            self._looking.release()
 
     def _read(self, timeout: float) -> None:
         begun = time.monotonic()
@@ -151,7 +168,7 @@ class Reporter:
         self._last_ms = now
         families: list[Family] = []
         try:
-            families = exposition.parse(self._source.read(timeout))
+            families = self._source.own(exposition.parse(self._source.read(timeout)))
             up = True
         except (source.SourceError, exposition.ExpositionError) as error:
             up = False
@@ -164,6 +181,7 @@ class Reporter:
         with self._delivering:
             if self._closed:
                 return
+            self._sent = True
             for lane in self._lanes:
                 for parcel in lane.kind.pack(found):
                     lane.buffer.put(parcel)
@@ -199,13 +217,14 @@ class Reporter:
             kit.info(f"Reads {self._source.name} again, after {lasted:.0f} s")
         self._answered = True
 
-    def _leave_to_worker(self) -> None:
-        if self._shared:
+    def _step_aside(self, say: Callable[[str], None], why: str) -> None:
+        if self._aside:
             return
-        self._shared = True
-        kit.info("Worker 0 is in the scheduler's process: its reporter sends the metrics of both")
+        self._aside = True
+        say(why)
         with self._delivering:
-            if self._answered:
+            if self._sent:
+                self._sent = False
                 self._say_goodbye()
 
     def _say_goodbye(self) -> None:

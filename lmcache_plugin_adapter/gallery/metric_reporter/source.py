@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import httpx
 
 from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.gallery.deadline import Deadline
 from lmcache_plugin_adapter.gallery.target import check_url, failure, shown_url
+from lmcache_plugin_adapter.kit.address import internal_api
 from lmcache_plugin_adapter.kit.sections import own_section
+from lmcache_plugin_adapter.settings import read_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .exposition import Family
     from .settings import MetricReporter
 
 # A connection of its own for each reading: one that is kept would stay with a
@@ -35,6 +40,8 @@ class Source:
         client: For it.
         max_bytes: A longer answer is an error.
         internal: Whether it is LMCache's internal API.
+        is_taken: Tells whether another process than the engine's listens there.
+        replica: Whose metrics are meant, where the endpoint has those of several; None: all.
     """
 
     def __init__(
@@ -47,6 +54,8 @@ class Source:
         max_bytes: int,
         *,
         internal: bool,
+        is_taken: Callable[[], bool] = lambda: False,
+        replica: int | None = None,
     ) -> None:
         self.name = name
         self.shown = shown
@@ -55,6 +64,8 @@ class Source:
         self._client = client
         self._max_bytes = max_bytes
         self.internal = internal
+        self.is_taken = is_taken
+        self._replica = replica
 
     def read(self, timeout: float) -> str:
         """Return what the endpoint exposes.
@@ -65,11 +76,10 @@ class Source:
         Raises:
             SourceError: There is none, it is no 200, it is too long or too slow.
         """
-        end = time.monotonic() + timeout
         taken = bytearray()
         try:
-            with self._client.stream(
-                "GET", self._url, headers=_HEADERS, timeout=timeout
+            with Deadline(timeout).stream(
+                self._client, "GET", self._url, headers=_HEADERS, timeout=timeout
             ) as response:
                 if response.status_code != 200:
                     raise SourceError(f"HTTP {response.status_code} {response.reason_phrase}")
@@ -77,11 +87,25 @@ class Source:
                     taken += piece
                     if len(taken) > self._max_bytes:
                         raise SourceError(f"the answer is over {self._max_bytes} bytes")
-                    if time.monotonic() > end:
-                        raise SourceError("no answer in time")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise SourceError(failure(error)) from None
         return taken.decode(errors="replace")
+
+    def own(self, families: list[Family]) -> list[Family]:
+        """Return what of it is for this reporter to send.
+
+        vLLM's ``/metrics`` has a label ``engine`` with the index of the replica. What has none
+        is of the server, and goes with the first of its replicas.
+        """
+        if self._replica is None:
+            return families
+        labels = {sample.labels.get("engine", "") for one in families for sample in one.samples}
+        first = min((int(text) for text in labels if text.isdecimal()), default=self._replica)
+        mine = {str(self._replica)} | ({""} if first == self._replica else set())
+        return [
+            one._replace(samples=[s for s in one.samples if s.labels.get("engine", "") in mine])
+            for one in families
+        ]
 
 
 def choose(ctx: kit.Context, settings: MetricReporter) -> Source | None:
@@ -106,8 +130,9 @@ def choose(ctx: kit.Context, settings: MetricReporter) -> Source | None:
             httpx.Client(trust_env=False),
             settings.max_bytes,
             internal=False,
+            replica=ctx.dp_rank if _in_every_replica(ctx) else None,
         )
-    api = ctx.internal_api
+    api, pid = ctx.internal_api, ctx.engine_pid
     if api is None:
         return None
     place = api.socket.rpartition("/")[2] if api.socket else api.port
@@ -119,7 +144,13 @@ def choose(ctx: kit.Context, settings: MetricReporter) -> Source | None:
         api.client(),
         settings.max_bytes,
         internal=True,
+        is_taken=lambda: pid is not None and api.is_taken_from(pid),
     )
+
+
+def _in_every_replica(ctx: kit.Context) -> bool:
+    settings, _ = read_settings(ctx.config.get("extra_config"))
+    return settings.data_parallel == "all"
 
 
 def why_none(ctx: kit.Context) -> str:
@@ -142,20 +173,7 @@ def shared_with_worker(ctx: kit.Context, where: Source) -> bool:
     """
     if ctx.role != "SCHEDULER" or ctx.worker_count != 1 or ctx.engine_pid is None:
         return False
-    api = ctx.internal_api
-    if api is None or not where.internal:
+    workers = internal_api(ctx.config, "WORKER", 0)
+    if workers is None or workers == ctx.internal_api or not where.internal:
         return False
-    import psutil  # here only: most processes never ask
-
-    try:
-        process = psutil.Process(ctx.engine_pid)
-        list_connections = getattr(process, "net_connections", None) or process.connections
-        if api.socket is None:
-            return any(
-                one.status == psutil.CONN_LISTEN and one.laddr.port == api.port + 1
-                for one in list_connections(kind="tcp")
-            )
-        neighbour = f"{api.socket.rpartition('_')[0]}_{api.port + 1}"
-        return any(one.laddr == neighbour for one in list_connections(kind="unix"))
-    except psutil.Error:
-        return False
+    return workers.listens_in(ctx.engine_pid) is True
