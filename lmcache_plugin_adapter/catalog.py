@@ -92,8 +92,11 @@ class Catalog:
                 done["restarted"].append(plugin.name)
                 self._replace(plugin, entry)
             else:
-                self._successors.pop(plugin, None)
                 done["unchanged"].append(plugin.name)
+                if plugin in self._successors:  # it is as it was before it began to end
+                    del self._successors[plugin]
+                    plugin.replaced = False
+                    plugin.start()
         for path, plugin in by_path.items():
             if _below(path, plan["skipped"]):
                 done["unchanged"].append(plugin.name)
@@ -182,6 +185,7 @@ class Catalog:
     def _replace(self, plugin: Plugin, entry: Entry | None) -> None:
         """End ``plugin`` and let ``entry`` follow it, once nothing is left of it."""
         self._successors[plugin] = entry
+        plugin.replaced = True
         plugin.stop()
         if plugin.state.settled:
             self.settled(plugin)

@@ -61,6 +61,8 @@ class Plugin:
         self._after: Event = Event.CLEARED
         self.starts_again = False
         """Whether it is to start as soon as nothing is left of it."""
+        self.replaced = False
+        """Whether it ends for good, as another takes its place or none does."""
         self._timer: Timer | None = None
         self._killing_since = 0.0
         self._asked: set[int] = set()
@@ -89,7 +91,7 @@ class Plugin:
 
     def start(self) -> None:
         """Start the plugin, or start it again once nothing is left of it; not while all ends."""
-        if self._shared.ending:
+        if self._shared.ending or self.replaced:
             return
         if self.state in (State.STOPPING, State.CLEARING):
             self.starts_again = True

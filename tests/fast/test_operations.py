@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import alive, connect, gone, wait_until
+from harness import alive, connect, gone, marked, wait_until
 from test_launcher import HANG_SHIM
 
 UP = "trap 'echo goodbye; exit' TERM; echo up; while :; do sleep 30 & wait $!; done"
@@ -182,6 +182,58 @@ def test_start_of_one_whose_leftovers_are_being_ended(plugin, engine, tmp_path, 
         (tmp_path / "go").touch()
         assert json.loads(answers.readline())["plugins"][0]["state"] == "running"
     one.wait_log(r"\[all_x\] again ")
+
+
+@pytest.fixture
+def slow(plugin, engine, tmp_path):
+    """An engine with a plugin that ends when ``go`` is there; what writes its file anew."""
+
+    def write(says: str) -> None:
+        plugin(
+            "all_x.py",
+            "import os, signal, sys, time\n"
+            "def stop(*_):\n"
+            f"    while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\n"
+            "    sys.exit()\n"
+            "signal.signal(signal.SIGTERM, stop)\n"
+            f"print({says!r}, flush=True)\n"
+            "while True: time.sleep(0.1)\n",
+        )
+
+    write("up")
+    one = engine({"stop_grace": 60})
+    one.wait_log(r"\] up ")
+    yield one, write
+    (tmp_path / "go").touch()
+
+
+@pytest.mark.parametrize("op", ["start", "restart"])
+def test_start_of_one_that_is_being_replaced(slow, tmp_path, op) -> None:
+    """Only the new one starts, once: what a reload ends does not come back beside it."""
+    one, write = slow
+    write("new")
+    assert one.ask("reload")["restarted"] == ["all_x"]
+    assert states(one) == {"all_x": "stopping"}
+    one.ask(op, names=["all_x"])
+    (tmp_path / "go").touch()
+    one.wait_log(r"\] new ")
+    assert states(one) == {"all_x": "running"}
+    one.ask("stop", all=True, wait=True)
+    assert not [line for line in marked(str(tmp_path)).values() if "all_x.py" in line]
+    assert one.log().count("[all_x] Started") == 2
+
+
+def test_reload_that_takes_another_one_back(slow, plugins, tmp_path) -> None:
+    """What the first reload began to end runs again, as it is there again."""
+    one, _ = slow
+    (plugins / "all_x.py").rename(tmp_path / "away.py")
+    assert one.ask("reload")["stopped"] == ["all_x"]
+    assert states(one) == {"all_x": "stopping"}
+    (tmp_path / "away.py").rename(plugins / "all_x.py")
+    assert one.ask("reload")["unchanged"] == ["all_x"]
+    (tmp_path / "go").touch()
+    one.wait_for(lambda: one.log().count("[all_x] up ") == 2)
+    assert states(one) == {"all_x": "running"}
 
 
 def test_stop_of_one_that_waits_for_its_restart(plugin, engine) -> None:
