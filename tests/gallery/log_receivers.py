@@ -20,6 +20,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
     ExportLogsServiceResponse,
 )
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from servers import Server, debian_binary, debian_directory, debian_environment, free_port
 
 
@@ -210,31 +211,37 @@ class Otlp(HttpReceiver):
         """Check resource, scopes and records."""
         request = ExportLogsServiceRequest()
         request.ParseFromString(body)
-        assert len(request.resource_logs) == 1
-        (logs,) = request.resource_logs
-        resource = {one.key: one.value.string_value for one in logs.resource.attributes}
-        assert resource["service.name"]
-        assert resource["host.name"]
-        names = [scope.scope.name for scope in logs.scope_logs]
-        for scope in logs.scope_logs:
-            assert scope.log_records
-            for record in scope.log_records:
-                assert abs(record.observed_time_unix_nano - time.time_ns()) < 600 * 10**9
-                assert self.levels[record.severity_number] == record.severity_text
-                assert record.body.WhichOneof("value") == "string_value"
-                keys = [one.key for one in record.attributes]
-                assert len(keys) == len(set(keys))
-                fields = {
-                    one.key: str(getattr(one.value, str(one.value.WhichOneof("value"))))
-                    for one in record.attributes
-                }
-                yield Got(
-                    record.body.string_value,
-                    record.severity_text,
-                    record.time_unix_nano,
-                    {**resource, **fields, "scope": scope.scope.name},
-                )
-        assert len(names) == len({*names})
+        assert request.resource_logs
+        resources = []
+        for logs in request.resource_logs:
+            resource = {one.key: one.value.string_value for one in logs.resource.attributes}
+            assert resource["service.name"]
+            assert resource["host.name"]
+            assert resource not in resources, "a resource stands twice in an export"
+            resources.append(resource)
+            names = [scope.scope.name for scope in logs.scope_logs]
+            assert len(names) == len({*names})
+            for scope in logs.scope_logs:
+                assert scope.log_records
+                for record in scope.log_records:
+                    fields = self._fields(record)
+                    yield Got(
+                        record.body.string_value,
+                        record.severity_text,
+                        record.time_unix_nano,
+                        {**resource, **fields, "scope": scope.scope.name},
+                    )
+
+    def _fields(self, record: LogRecord) -> dict[str, str]:
+        assert abs(record.observed_time_unix_nano - time.time_ns()) < 600 * 10**9
+        assert self.levels[record.severity_number] == record.severity_text
+        assert record.body.WhichOneof("value") == "string_value"
+        keys = [one.key for one in record.attributes]
+        assert len(keys) == len(set(keys))
+        return {
+            one.key: str(getattr(one.value, str(one.value.WhichOneof("value"))))
+            for one in record.attributes
+        }
 
     @staticmethod
     def partly(rejected: int, why: str) -> tuple[int, bytes, dict[str, str]]:

@@ -106,7 +106,7 @@ RECORDS = st.lists(
 @given(RECORDS, st.booleans())
 def test_whatever_is_encoded_for_loki_can_be_read(records: list[Record], metadata: bool) -> None:
     """By the strict receiver; each stream in its order."""
-    got = list(Loki().read(encode_loki(records, {"job": "x"}, metadata=metadata)))
+    got = list(Loki().read(encode_loki(records, lambda _: {"job": "x"}, metadata=metadata)))
     assert sorted(one.text for one in got) == sorted(one.text for one in records)
     for level in Level:
         mine = [(one.time_ns, one.text) for one in records if one.level is level]
@@ -120,7 +120,8 @@ def test_whatever_is_encoded_for_otlp_can_be_read(records: list[Record]) -> None
     """By OpenTelemetry's own classes."""
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-    request = ExportLogsServiceRequest.FromString(encode_otlp(records, {"service.name": "x"}))
+    body = encode_otlp(records, lambda _: {"service.name": "x"})
+    request = ExportLogsServiceRequest.FromString(body)
     found = [one for scope in request.resource_logs[0].scope_logs for one in scope.log_records]
     assert sorted(one.body.string_value for one in found) == sorted(one.text for one in records)
     assert sum(one.time_unix_nano for one in found) == sum(one.time_ns for one in records)

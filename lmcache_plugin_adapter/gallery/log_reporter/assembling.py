@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from .parsing import clean, split_process, split_tail
@@ -65,7 +66,7 @@ class Assembler:
 
     def __init__(self, segment: Segment, path: str, parser: Parser, bounds: Bounds) -> None:
         self._segment = segment
-        self._path = path
+        self._path = clean(os.fsencode(path))
         self._parser = parser
         self._bounds = bounds
         self._pending: _Pending | None = None

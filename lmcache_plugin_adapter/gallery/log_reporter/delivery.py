@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lmcache_plugin_adapter import kit
 
+from .flight import Flight
 from .positions import StateError
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 _LINGER = 1.0
 """Seconds without a new line after which, once asked to end, there is nothing more to come."""
+
+_LOOK = 0.1
+"""Seconds between two looks at whether it is time to end, while a batch is under way."""
 
 _MARGIN = 1.0
 """Seconds of the grace period that are left for the process's own end, at most a quarter."""
@@ -77,7 +81,7 @@ class Target(Protocol):
         """
 
     def close(self) -> None:
-        """Close connections."""
+        """Close connections; batches under way, if any, are left behind."""
 
 
 class Batching(NamedTuple):
@@ -259,7 +263,7 @@ class Delivery:
             timeout = min(timeout, max(self._stop.remaining() - self._margin, 0.05))
         try:
             if wanted:
-                self._target.send(wanted, timeout)
+                self._deliver(wanted, timeout)
         except UnavailableError as error:
             self._unavailable(error)
             return False
@@ -279,6 +283,28 @@ class Delivery:
         self._acknowledge(taken)
         self._available()
         return True
+
+    def _deliver(self, records: list[Record], timeout: float) -> None:
+        """Have the target take the records.
+
+        What is under way when it is time to end has half of the time that is left: if it
+        hangs, another connection may not.
+        """
+        if self._stop.is_set():
+            self._target.send(records, timeout)
+            return
+        flight = Flight(self._target, records, timeout)
+        flight.start()
+        until: float | None = None
+        while flight.is_alive():
+            flight.join(_LOOK)
+            left = self._stop.remaining() - self._margin
+            if self._stop.is_set() and until is None:
+                until = left / 2
+            elif until is not None and left <= until and flight.is_alive():
+                self._target.close()
+                raise UnavailableError("not confirmed in time")
+        flight.result()
 
     def _acknowledge(self, taken: list[Record]) -> None:
         for record in taken:

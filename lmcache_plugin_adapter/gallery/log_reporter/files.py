@@ -133,9 +133,9 @@ class LogFiles:
             assembler = Assembler(segment, followed.path, self._parser, self._bounds)
             self._assemblers[segment] = assembler
         self.lines += len(lines)
-        now_ns = time.time_ns()
-        for line in lines:
-            done = assembler.feed(line, now, now_ns)
+        now_ns = time.time_ns() - lines[0].end
+        for line in lines:  # no two have the same time
+            done = assembler.feed(line, now, now_ns + line.end)
             if done is not None:
                 self._ready.append(done)
         return sum(len(line.raw) for line in lines)

@@ -16,9 +16,9 @@ from .records import Level
 from .web import Sender
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ScopeLogs
+    from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 
     from .origin import Origin
     from .records import Record
@@ -49,41 +49,51 @@ class Otlp:
         self.name = f"OTLP at {settings.shown}"
         headers = {"Content-Type": "application/x-protobuf"}
         self._sender = Sender(settings, LOGS, compress=settings.gzip, headers=headers)
-        own = {f"lmcache.{name}": value for name, value in origin.labels().items()}
-        self._resource = {
-            "service.name": settings.service_name,
-            "host.name": origin.host,
-            **own,
-            **settings.attributes,
-        }
+        self._service = settings.service_name
+        self._origin = origin
+        self._own = settings.attributes
 
     def send(self, records: Sequence[Record], timeout: float) -> None:
         """Deliver the records; as :class:`.delivery.Target` says."""
         answer = self._sender.post(encode(records, self._resource), timeout)
-        rejected, why = read_answer(answer)
+        rejected, why = read_answer(answer.raw)
         if rejected:
-            raise RefusedError(why or "it does not say why", min(rejected, len(records)))
+            why = answer.quote(why) or "it does not say why"
+            raise RefusedError(why, min(rejected, len(records)))
+
+    def _resource(self, process: str) -> dict[str, str]:
+        labels = self._origin.labels(process)
+        return {
+            "service.name": self._service,
+            "host.name": self._origin.host,
+            **{f"lmcache.{name}": value for name, value in labels.items()},
+            **self._own,
+        }
 
     def close(self) -> None:
         """Close the connection."""
         self._sender.close()
 
 
-def encode(records: Sequence[Record], resource: Mapping[str, str]) -> bytes:
-    """Return the body of an export: one scope for each logger.
+def encode(records: Sequence[Record], resource: Callable[[str], Mapping[str, str]]) -> bytes:
+    """Return the body of an export: one scope for each logger of an engine process.
 
     Args:
         records: What is to be exported.
-        resource: Attributes of the resource.
+        resource: Gives the attributes of a process's resource.
     """
     request = ExportLogsServiceRequest()
-    logs = request.resource_logs.add()
-    logs.resource.attributes.extend(_pair(name, value) for name, value in resource.items())
-    scopes: dict[str, ScopeLogs] = {}
+    resources: dict[tuple[tuple[str, str], ...], ResourceLogs] = {}
+    scopes: dict[tuple[object, str], ScopeLogs] = {}
     for record in records:
-        scope = scopes.get(record.logger)
+        attributes = tuple(resource(record.process).items())
+        scope = scopes.get((attributes, record.logger))
         if scope is None:
-            scope = scopes[record.logger] = logs.scope_logs.add()
+            logs = resources.get(attributes)
+            if logs is None:
+                logs = resources[attributes] = request.resource_logs.add()
+                logs.resource.attributes.extend(_pair(*attribute) for attribute in attributes)
+            scope = scopes[attributes, record.logger] = logs.scope_logs.add()
             scope.scope.name = record.logger or record.format
         _fill(scope.log_records.add(), record)
     body: bytes = request.SerializeToString()

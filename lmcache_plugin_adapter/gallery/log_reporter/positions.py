@@ -58,6 +58,15 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip(".-") or "log-reporter"
 
 
+def _key(path: str) -> str:
+    """Return a path as JSON can have it: bytes that are not UTF-8 stand behind a zero."""
+    return re.sub("[\udc80-\udcff]", lambda byte: f"\0{ord(byte[0]) - 0xDC00:02x}", path)
+
+
+def _path(key: str) -> str:
+    return re.sub("\0([89a-f][0-9a-f])", lambda byte: chr(0xDC00 + int(byte[1], 16)), key)
+
+
 class State:
     """The file with one target's places. One process holds it at a time.
 
@@ -116,7 +125,7 @@ class State:
                 raise StateError(f"{self.path!r} is damaged: a position is below 0")
             if place.length > place.size or place.length > _LIMIT:
                 raise StateError(f"{self.path!r} is damaged: a fingerprint is too long")
-        return saved.files
+        return {_path(key): places for key, places in saved.files.items()}
 
     def save(self, files: dict[str, list[Place]]) -> None:
         """Replace the file at one stroke; nothing is written if nothing has changed.
@@ -124,7 +133,8 @@ class State:
         Raises:
             StateError: It cannot be written; the old one stays.
         """
-        data = msgspec.json.encode(_Saved(_VERSION, files))
+        keys = {_key(path): places for path, places in files.items()}
+        data = msgspec.json.encode(_Saved(_VERSION, keys))
         if data == self._last:
             return
         scratch = f"{self.path}.new"

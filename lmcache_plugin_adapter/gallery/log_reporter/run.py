@@ -48,7 +48,8 @@ def report(ctx: kit.Context, stop: kit.Stop) -> int:
         raise kit.SettingsError(
             f"no files: set '{where}.files'; the engine's stdout and stderr do not go to a file"
         )
-    label = f"{ctx.label} dp {ctx.dp_rank}" if ctx.dp_size > 1 else ctx.label
+    # Without the replica: of replicas with the same files, one follows them, the others wait.
+    label = ctx.label.removeprefix(f"dp {ctx.dp_rank} ")
     directory = os.path.join(
         expand_one(settings.state_directory)
         if settings.state_directory
@@ -80,6 +81,12 @@ def report(ctx: kit.Context, stop: kit.Stop) -> int:
     while any(thread.is_alive() for thread in threads) and stop.remaining() > margin:
         for thread in threads:
             thread.join(_JOIN)
+    for thread in threads:
+        if thread.is_alive():
+            kit.warning(
+                f"{targets[thread.name][0].name}: ends in the middle; what is not confirmed is "
+                "delivered at the next start"
+            )
     return 1 if failed.is_set() else 0
 
 

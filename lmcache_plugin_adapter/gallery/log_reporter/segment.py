@@ -200,7 +200,7 @@ class Segment:
         """
         while not self.frozen:
             if self.size <= self._scan + self._tail and not (final and self.size > self.offset):
-                self.read_up_ns = time.time_ns()
+                self.read_up_ns = time.time_ns() // 1_000_000 * 1_000_000
                 return []
             data = os.pread(self.fd, CHUNK, self._scan)
             if not self._is_same():

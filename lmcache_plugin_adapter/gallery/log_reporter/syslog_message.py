@@ -50,7 +50,7 @@ def messages(record: Record, frame: Frame) -> Iterator[bytes]:
         f"{_field(record.format, 32)} "
     )
     values = {
-        **frame.origin.labels(),
+        **frame.origin.labels(record.process),
         "process": record.process,
         "logger": record.logger,
         "source": record.source,

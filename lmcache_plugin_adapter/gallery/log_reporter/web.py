@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from lmcache_plugin_adapter.gallery.target import HttpTarget, TargetError, failure
+from lmcache_plugin_adapter.gallery.target import Answer, HttpTarget, TargetError, failure
 
 from .delivery import RefusedError, UnavailableError
 
@@ -39,8 +39,8 @@ class Sender:
         self._headers = dict(headers)
         self._client: httpx.Client | None = None
 
-    def post(self, body: bytes, timeout: float) -> bytes:
-        """Send one batch, and return the answer's body.
+    def post(self, body: bytes, timeout: float) -> Answer:
+        """Send one batch, and return the answer.
 
         Raises:
             UnavailableError: It was not taken; later it may.
@@ -50,17 +50,19 @@ class Sender:
         if self._compress:
             headers = {**headers, "Content-Encoding": "gzip"}
             body = gzip.compress(body, 3)
+        client = self._client
         try:
-            if self._client is None:
-                self._client = self._target.client()
+            if client is None:
+                client = self._client = self._target.client()
             answer = self._target.ask(
-                self._client, "POST", self._path, content=body, headers=headers, timeout=timeout
+                client, "POST", self._path, content=body, headers=headers, timeout=timeout
             )
         except (httpx.HTTPError, TargetError) as error:
-            self.close()
+            if client is self._client:  # and not abandoned
+                self.close()
             raise UnavailableError(failure(error)) from None
         if answer.accepted:
-            return answer.raw
+            return answer
         if answer.status == _TOO_LARGE:
             raise RefusedError(str(answer), too_large=True)
         if answer.status in _NEVER:
