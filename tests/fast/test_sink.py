@@ -209,15 +209,15 @@ def test_drain_goes_on_with_a_slow_reader_and_counts_the_rest() -> None:
     enough = threading.Event()
 
     def read() -> None:
-        while not enough.wait(0.01):
-            received.append(os.read(read_end, 8192))
+        while not enough.wait(0.02):
+            received.append(os.read(read_end, 4096))
 
     reader = threading.Thread(target=read)
     reader.start()
     began = time.monotonic()
-    assert writer.drain(0.4, began + 0.2)  # time is up while it goes on
-    assert writer.drain(0.4, began + 30)
-    assert time.monotonic() - began > 0.4
+    assert writer.drain(1.5, began + 0.2)  # time is up while it goes on
+    assert writer.drain(1.5, began + 30)
+    assert time.monotonic() - began > 1.5
     enough.set()
     reader.join()
     for _ in range(10):
@@ -225,7 +225,7 @@ def test_drain_goes_on_with_a_slow_reader_and_counts_the_rest() -> None:
     assert not writer.drain(0.2, time.monotonic() + 30)  # nobody reads any more
     writer.give_up()
     dropped = writer.collect_losses()[0]
-    assert 4000 < dropped < 5000
+    assert 3000 < dropped < 5000
     reader = threading.Thread(
         target=lambda: received.extend(iter(partial(os.read, read_end, 9999), b""))
     )
