@@ -203,11 +203,10 @@ def start_supervisor(
             pass_fds=[fd for fd in passed if fd >= 0],
             start_new_session=True,
         )
-    except Exception as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         if connection is not None:
             connection.close()
-        reason = str(error) or repr(error)
-        raise LaunchError(f"cannot start the supervisor with '{python}': {reason}") from error
+        raise LaunchError(f"cannot start the supervisor with '{python}': {error}") from error
     finally:
         for fd in passed:
             if fd >= 0:

@@ -15,7 +15,7 @@ import time
 from _thread import start_new_thread
 
 from .backoff import backoff_delay
-from .link import LaunchError, Link, start_supervisor
+from .link import Link, start_supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -115,11 +115,11 @@ class Run:
         )
 
     def _look(self) -> None:
-        """Where no thread watches: make way for another run if the supervisor ends or has ended."""
+        """Where no thread watches: make way for another run if the supervisor was told to stop."""
         link = self._link
         if link is not None and not self._watching:
             link.poll_messages()
-            if link.orderly or link.wait_for_end(0):
+            if link.orderly:
                 self._forget()
 
     def _wait(self, link: Link, began: float, timeout: float | None) -> None:
@@ -186,8 +186,8 @@ class Run:
                 try:
                     link = self._start(previous or 1)
                     break
-                except LaunchError as error:
-                    problem = str(error)
+                except Exception as error:  # noqa: BLE001 - a lack of memory, too, may pass
+                    problem = str(error) or repr(error)
             self._link = link
             if self._stopping:
                 link.ask_to_stop()
