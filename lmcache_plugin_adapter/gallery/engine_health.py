@@ -175,6 +175,7 @@ class EngineHealth:
         self._questions: list[Question] = []  # that to the internal API, if any, is the first
         timeout = settings.timeout
         self._api = api = ctx.internal_api if settings.internal_api else None
+        self._has_api = False
         self._said_taken = False
         if api is not None:
             self._questions.append(
@@ -226,7 +227,10 @@ class EngineHealth:
         Only one of the engines on a host gets a port, and another one's answers (or none) say
         nothing of this one.
         """
-        if self._api is None or self._pid is None or not self._api.is_taken_from(self._pid):
+        if self._api is None or self._pid is None or self._has_api:
+            return self._questions
+        self._has_api = self._api.listens_in(self._pid) is True  # it has the port until it ends
+        if self._has_api or not self._api.is_taken_from(self._pid):
             return self._questions
         if not self._said_taken:
             self._said_taken = True

@@ -15,40 +15,51 @@ def listens(pid: int, port: int, socket: str | None = None) -> bool | None:
         None if it cannot be told: the process is another user's.
     """
     try:
-        inodes = _unix(pid, socket) if socket else _tcp(pid, port)
-        if not inodes:
-            return False
-        with os.scandir(f"/proc/{pid}/fd") as entries:
-            for entry in entries:
-                try:
-                    target = os.readlink(entry.path)
-                except FileNotFoundError:
-                    continue  # closed meanwhile
-                if target.startswith("socket:[") and target[8:-1] in inodes:
-                    return True
+        return _has_one(pid, _listening(pid, port, socket))
     except PermissionError:
         return None
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return False
 
 
 def others_listen(pid: int, port: int, socket: str | None = None) -> bool:
     """Tell whether there is somebody who listens, but not the process ``pid``."""
     try:
-        inodes = _unix(pid, socket) if socket else _tcp(pid, port)
+        inodes = _listening(pid, port, socket)
+        return bool(inodes) and not _has_one(pid, inodes)
     except OSError:
         return False
-    return bool(inodes) and listens(pid, port, socket) is False
+
+
+def _listening(pid: int, port: int, socket: str | None) -> set[str]:
+    return _unix(pid, socket) if socket else _tcp(pid, port)
+
+
+def _has_one(pid: int, inodes: set[str]) -> bool:
+    """Tell whether a process has one of some sockets."""
+    if not inodes:
+        return False
+    with os.scandir(f"/proc/{pid}/fd") as entries:
+        for entry in entries:
+            try:
+                target = os.readlink(entry.path)
+            except FileNotFoundError:
+                continue  # closed meanwhile
+            if target.startswith("socket:[") and target[8:-1] in inodes:
+                return True
+    return False
 
 
 def _tcp(pid: int, port: int) -> set[str]:
     """Return the inodes of sockets that listen on ``port`` where ``pid`` sees the network."""
     inodes = set()
+    mark = f":{port:04X} "
     for name in ("tcp", "tcp6"):
         for line in _lines(f"/proc/{pid}/net/{name}"):
+            if mark not in line:  # most of what may be thousands
+                continue
             row = line.split()
-            if row[3] == _LISTENING_TCP and int(row[1].rpartition(":")[2], 16) == port:
+            if row[3] == _LISTENING_TCP and row[1].endswith(mark.rstrip()):
                 inodes.add(row[9])
     return inodes
 
