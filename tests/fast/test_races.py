@@ -97,7 +97,7 @@ def test_launch_while_a_supervisor_told_to_stop_ends(plugin, engine, tmp_path) -
     one = engine()
     one.wait_log(r"\] up ")
     os.kill(one.supervisor(), signal.SIGTERM)
-    one.wait_log(r"Stopping 1 plugin")
+    one.wait_for(lambda: one.do("launcher._run._stopping"), what="the engine has heard of it")
     assert one.do("launcher.launch_plugins()") is True
     one.wait_for(lambda: re.findall(r"\] (up|clash) ", one.log())[1:])
     assert "clash" not in one.log()
