@@ -109,7 +109,7 @@ def reload(selector: Selector) -> int:
 
 def _nothing_to_do(request: Request, fleet: Fleet) -> int:
     """A stop where nothing runs is done: the hook of a container calls it in any case."""
-    done = request.op == "stop" and not request.names
+    done = request.op == "stop" and not request.names and not fleet.failures
     if done:
         say(f"Nothing to stop: {fleet.nothing}")
     else:

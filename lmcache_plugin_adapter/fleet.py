@@ -163,6 +163,8 @@ class Fleet:
         """Say that there is no supervisor to talk to."""
         if self.others:
             return f"none of {self.others} supervisors is meant by the options"
+        if self.failures:
+            return "no supervisor could be asked"
         return f"no supervisor runs (looked in {', '.join(self.places)})"
 
     def named(self, names: Sequence[str]) -> list[tuple[SupervisorStatus, PluginStatus]]:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pytest
 from cli_under_test import COMMAND, command, environment
-from harness import Engine, alive, gone, wait_until
+from harness import Engine, alive, connect, gone, wait_until
 
 from lmcache_plugin_adapter import cli, cli_status, client, usage
 from lmcache_plugin_adapter.cli_status_table import duration, size
@@ -150,6 +150,26 @@ def test_nothing_runs(run) -> None:
         assert done.status == 1
         assert "error: no supervisor runs" in done.err
     assert run("status", "--check").status == 1
+
+
+def test_supervisor_that_serves_too_many(run, plugin, engine) -> None:
+    """It is not taken for one that does not run: a hook that stops all must not say it is done."""
+    plugin("all_x.sh", UP)
+    one = engine()
+    one.wait_log(r"\] up ")
+    with contextlib.ExitStack() as stack:
+        for _ in range(32):
+            follower = stack.enter_context(connect(one.control))
+            follower.sendall(b'{"op": "logs", "all": true, "follow": true}\n')
+            assert follower.recv(1)
+        done = run("stop", "--all", "--wait")
+        assert done.status == 1
+        assert "error: the supervisor serves 32 clients already" in done.err
+        told = run("status").out
+    for text in (done.out, done.err, told):
+        assert "o supervisor runs" not in text
+        assert "othing to stop" not in text
+    one.wait_for(lambda: one.status().get("state") == "running")
 
 
 def test_probe(run, plugin, engine) -> None:
