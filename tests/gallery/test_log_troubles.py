@@ -248,3 +248,21 @@ def test_a_link_that_is_named(tmp_path: Path) -> None:
     append(log, "one")
     follower = Follower(tmp_path / "*.log", link)
     assert [record.path for record in follower.take()] == [str(link)]
+
+
+def test_many_files_that_were_rotated_while_nobody_followed(log: Path) -> None:
+    """Are waited for together, not one after the other."""
+    append(log, "one")
+    follower = Follower(log)
+    for number in range(6, 0, -1):
+        follower.poll()
+        log.rename(f"{log}.{number}")
+        log.touch()
+    follower.poll()
+    follower.restart()
+    append(log, "two")
+    got: list[str] = []
+    for _ in range(2):
+        follower.poll()
+        got += [record.text for record in follower.files.take(10, 10**9, follower.now)]
+    assert got == ["one", "two"]

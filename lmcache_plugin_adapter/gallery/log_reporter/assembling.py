@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from .container import unframe
 from .parsing import clean, split_process, split_tail
 from .records import Level, Record
 
@@ -48,6 +49,8 @@ class _Pending:
         self.parts = [record.text]
         self.size = len(record.text)
         self.open = head.open if head else False
+        self.partial = ""
+        """The stream that its last line goes on in, if a container runtime has divided it."""
         self.wrapped = False
         """Whether vLLM says the record's head again before its next line."""
         self.traceback = record.text.startswith(_TRACEBACK)
@@ -80,25 +83,36 @@ class Assembler:
             now: A monotonic time.
             now_ns: The time of day in nanoseconds.
         """
-        raw = line.raw
+        framed = unframe(line.raw)
+        raw = line.raw if framed is None else framed.text
         wrapped = raw.endswith(b"\r")
         text = clean(raw[:-1] if wrapped else raw)
         if line.cut:
             text += f" … [{line.cut:,} bytes cut]"
-        head = self._parser.parse(text, now_ns / 1e9)
         pending = self._pending
+        glued = pending is not None and framed is not None and pending.partial == framed.stream
+        head = None if glued else self._parser.parse(text, now_ns / 1e9)
         done = None
-        more = None if pending is None else self._continuation(pending, head, text)
+        more: str | None = text
+        if not glued:
+            more = None if pending is None else self._continuation(pending, head, text)
         if pending is not None and more is not None:
             if pending.size + len(more) + 1 > self._bounds.record_bytes:
                 done = self.flush()
                 pending = self._begin_again(pending, line, more, now_ns)
             else:
+                if glued:
+                    begun = pending.parts.pop()
+                    pending.size -= len(begun) + 1
+                    more = begun + more
                 self._append(pending, more)
                 pending.record.end = line.end
         else:
             done = self.flush()
             pending = self._begin(line, text, head, now_ns)
+            if framed is not None:
+                pending.record.time_ns = framed.time_ns  # closer than the line's own
+        pending.partial = framed.stream if framed is not None and framed.partial else ""
         pending.wrapped = wrapped
         pending.since = now
         return done

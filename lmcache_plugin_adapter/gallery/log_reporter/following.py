@@ -99,7 +99,7 @@ class FollowedPath:
             if self._places:
                 self.segments = resume(self.path, self._max_line, self._places, self._report)
                 self._places = []
-            self._find(now)
+            self._find()
             self._failure = ""
         except OSError as error:
             for failing in self._failing.values():
@@ -120,6 +120,8 @@ class FollowedPath:
                 waiting += self._restart(segment)
             except OSError as error:
                 self._fail(segment, error, now)
+        for segment in self.segments[:-1]:
+            self._superseded.setdefault(id(segment), now)
         self._let_go(now)
 
     def read(self, now: float, *, final: bool = False) -> tuple[Segment, list[Line]] | None:
@@ -146,7 +148,7 @@ class FollowedPath:
                 return None
         return None
 
-    def _find(self, now: float) -> None:
+    def _find(self) -> None:
         try:
             found = os.stat(self.path)
         except (FileNotFoundError, NotADirectoryError):
@@ -165,8 +167,6 @@ class FollowedPath:
         if opened is None:
             return
         self.segments += between(self.path, self.segments, self._max_line)
-        for segment in self.segments:
-            self._superseded.setdefault(id(segment), now)
         self.segments.append(Segment(opened, self._max_line))
 
     def _may_pass(self, segment: Segment, now: float) -> bool:

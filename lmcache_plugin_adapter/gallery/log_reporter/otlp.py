@@ -83,10 +83,13 @@ def encode(records: Sequence[Record], resource: Callable[[str], Mapping[str, str
         resource: Gives the attributes of a process's resource.
     """
     request = ExportLogsServiceRequest()
+    known: dict[str, tuple[tuple[str, str], ...]] = {}
     resources: dict[tuple[tuple[str, str], ...], ResourceLogs] = {}
     scopes: dict[tuple[object, str], ScopeLogs] = {}
     for record in records:
-        attributes = tuple(resource(record.process).items())
+        attributes = known.get(record.process)
+        if attributes is None:
+            attributes = known[record.process] = tuple(resource(record.process).items())
         scope = scopes.get((attributes, record.logger))
         if scope is None:
             logs = resources.get(attributes)

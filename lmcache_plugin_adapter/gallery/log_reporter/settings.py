@@ -173,7 +173,7 @@ class LogReporterSettings(msgspec.Struct, kw_only=True):
     ] = 1.0
     max_line_bytes: Annotated[
         int, Meta(ge=256, le=65_536, description="Longer lines are cut, with a mark.")
-    ] = 16_384
+    ] = 32_768
     max_record_bytes: Annotated[
         int,
         Meta(
