@@ -121,13 +121,13 @@ def test_place_that_is_held_is_not_cleared_away(root) -> None:
 
 def test_links_and_files_are_not_followed(root, place, plugin, engine) -> None:
     """A link to a real socket is refused with the reason; so is a plain file."""
-    plugin("all_x.sh", UP)
-    one = engine()
-    one.wait_log(r"\] up ")
     linked, plain = place(), place()
     locks = [os.open(path, os.O_RDONLY) for path in (linked, plain)]
     for lock in locks:
         fcntl.flock(lock, fcntl.LOCK_SH)  # the engine's supervisor clears away what nobody holds
+    plugin("all_x.sh", UP)
+    one = engine()
+    one.wait_log(r"\] up ")
     (linked / "control.sock").symlink_to(one.control)
     (plain / "control.sock").touch()
     link = f"{new_run_id()}.worker-7"
