@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from harness import wait_until
 from log_follower import Follower, append
 from log_receivers import Loki, Otlp
 
+from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.gallery.log_reporter import run
 from lmcache_plugin_adapter.gallery.log_reporter.loki import encode
 from lmcache_plugin_adapter.gallery.log_reporter.origin import Origin
 from lmcache_plugin_adapter.gallery.log_reporter.positions import State
 from lmcache_plugin_adapter.gallery.log_reporter.records import Record
+from lmcache_plugin_adapter.kit import Context
 
 ENTRY = "lmcache_plugin_adapter.gallery.log_reporter:main"
 LINE = "WARNING 11-22 07:06:56 [sched.py:10] KV cache is full"
@@ -214,3 +218,50 @@ def test_a_request_that_hangs_when_it_is_time_to_end(
     assert time.monotonic() - began < 8
     assert [got.text[-1] for got in receiver.records()] == ["1", "2"]
     plugin.wait_for("Delivered 2 records to")
+
+
+def test_a_file_that_cannot_be_opened(
+    receiver: Loki | Otlp, settings: dict[str, Any], run_plugin: Callable[..., Any]
+) -> None:
+    """Is a warning: nothing of it is delivered."""
+    log = Path(settings["files"])
+    log.symlink_to(log.name)
+    plugin = run_plugin(ENTRY, settings=settings)
+    assert plugin.wait_for(f"cannot follow '{log}'").level == "warning"
+    assert plugin.stop() == 0
+    assert receiver.records() == []
+
+
+class _Over:
+    """A grace period that is over after some looks at it."""
+
+    def __init__(self) -> None:
+        self.left = 5.0
+
+    def is_set(self) -> bool:
+        return True
+
+    def wait(self, _: float) -> bool:
+        return True
+
+    def remaining(self) -> float:
+        self.left -= 1
+        return self.left
+
+
+def test_a_thread_that_hangs_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a file system that is away: it is said all the same what that means."""
+    monkeypatch.setattr(run, "_follow", lambda *_: threading.Event().wait(30))
+    own = {"files": str(tmp_path / "x.log"), "loki": {"url": "http://loki"}}
+    plugins = {"plugins": {"scheduler_log_reporter": {"settings": own}}}
+    ctx = Context(
+        role="SCHEDULER",
+        worker_id=-1,
+        worker_count=1,
+        name="scheduler_log_reporter",
+        config={"extra_config": {"runtime_plugins": plugins}},
+    )
+    assert run.report(ctx, cast("kit.Stop", _Over())) == 0
+    assert "ends in the middle; what is not confirmed is delivered" in capsys.readouterr().out
