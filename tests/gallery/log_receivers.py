@@ -29,9 +29,13 @@ def look(plugin: Any) -> None:
     threads = Path(f"/proc/{plugin.pid}/task")
 
     def slept() -> int:
-        texts = [path.read_text() for path in threads.glob("*/status")]
-        found = [re.search(r"^voluntary_ctxt_switches:\s+(\d+)", t, re.MULTILINE) for t in texts]
-        return sum(int(one[1]) for one in found if one is not None)
+        total = 0
+        for path in threads.glob("*/status"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                text = path.read_text()
+                found = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", text, re.MULTILINE)
+                total += 0 if found is None else int(found[1])
+        return total
 
     before = slept()
     # What sends may sleep, too, and so may what saves: a look is one of a few.
