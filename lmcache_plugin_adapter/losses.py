@@ -11,6 +11,8 @@ from .wording import count_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .loop import Loop, Timer
     from .output import EventLog
     from .sink import Writer
@@ -47,16 +49,18 @@ class Losses:
     def finish(self) -> None:
         """Wait until all is written, as long as the log goes on; say what it did not take."""
         self._report()
-        moving = self._drain(_END_SECONDS)
+        moving = self._drain(self._writers, _END_SECONDS)
         for writer in self._writers:
             writer.give_up()
-        if self._report() and moving:
-            self._drain(_PATIENCE_SECONDS)
+        if self._report():
+            self._drain(moving, _PATIENCE_SECONDS)
 
-    def _drain(self, seconds: float) -> bool:
+    def _drain(self, writers: Sequence[Writer], seconds: float) -> list[Writer]:
+        """Wait until all is written; return the writers that have not been stuck."""
+        for writer in writers:
+            writer.wake()  # all go on meanwhile
         deadline = time.monotonic() + seconds
-        moving = [writer.drain(_PATIENCE_SECONDS, deadline) for writer in self._writers]
-        return all(moving)
+        return [writer for writer in writers if writer.drain(_PATIENCE_SECONDS, deadline)]
 
     def _report(self) -> bool:
         """Say what was lost since the last time; False if nothing was."""

@@ -168,9 +168,9 @@ class Writer:
         if not self._started:
             self._write_ready()
         elif before < _LOW_WATER <= self._pending:
-            self._wake()  # a burst that fills the queue is not waited for
+            self.wake()  # a burst that fills the queue is not waited for
         elif first:
-            self._soon(self._wake)
+            self._soon(self.wake)
         return True
 
     @property
@@ -198,7 +198,7 @@ class Writer:
         Returns:
             False once nothing was written for ``patience`` seconds.
         """
-        self._wake()
+        self.wake()
         written = -1
         now = until = time.monotonic()
         while (self._queue or self._busy) and now < deadline:
@@ -227,9 +227,10 @@ class Writer:
         except RuntimeError:
             return
         self._started = True
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have the thread write what is queued, if it sleeps."""
         with self._lock:
             asleep = bool(self._queue) and not self._busy
         if asleep:

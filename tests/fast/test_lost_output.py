@@ -7,7 +7,14 @@ import re
 import threading
 import time
 
+import pytest
 from harness import gone, wait_until
+
+from lmcache_plugin_adapter.loop import Loop
+from lmcache_plugin_adapter.losses import Losses
+from lmcache_plugin_adapter.output import EventLog
+from lmcache_plugin_adapter.records import INFO
+from lmcache_plugin_adapter.sink import StreamTarget, Writer
 
 LOST = r"WARNING: \[all_x\] ([\d,]+) lines? lost: cannot write '([^']+)': ([\w ]+); "
 DROPPED = r"([\d,]+) lines? dropped: the log did not take them in time"
@@ -62,3 +69,47 @@ def test_slow_reader_of_the_log_gets_all_or_a_count(plugin, engine) -> None:
     dropped = sum(int(n.replace(",", "")) for n in re.findall(DROPPED, text))
     assert 6000 <= len(arrived) + dropped < 6010
     assert dropped or len(arrived) == 6000
+
+
+class Disk:
+    """A target that takes so many seconds for each batch."""
+
+    batch_bytes = 1
+
+    def __init__(self, seconds: float) -> None:
+        self._wait = threading.Event()
+        self._seconds = seconds
+
+    def write(self, _data: bytes) -> None:
+        """Wait."""
+        self._wait.wait(self._seconds)
+
+    def write_ready(self, data: bytes) -> bytes:
+        """Take nothing."""
+        return data
+
+
+@pytest.mark.parametrize("seconds", [0.2, 60])
+def test_disk_that_is_slow_or_stuck_at_the_end_keeps_nothing_from_the_log(
+    tmp_path, monkeypatch, seconds
+) -> None:
+    """The last words arrive all the same, and the count of what the disk did not take."""
+    monkeypatch.setattr("lmcache_plugin_adapter.losses._END_SECONDS", 2.0)
+    loop = Loop(lambda error: pytest.fail(repr(error)))
+    writer, files = (Writer(lambda: None, loop.call_soon) for _ in range(2))
+    with (tmp_path / "log").open("wb") as file:
+        log = EventLog(writer, StreamTarget(file.fileno()), "test", False, INFO)
+        disk = Disk(seconds)
+        for text in (b"a\n", b"b\n"):
+            files.put(disk, text, 1)
+        for _ in range(100):
+            files.put(disk, b"line\n", 1)
+        log.say(INFO, "all_x", "started")
+        assert writer.drain(30, time.monotonic() + 30)
+        log.say(INFO, "all_x", "last words")  # after the loop, as the end of a supervisor is
+        Losses(loop, log, files, writer).finish()
+    said = (tmp_path / "log").read_text()
+    assert "[all_x] last words" in said
+    dropped = re.findall(DROPPED, said)
+    assert len(dropped) == 1
+    assert 50 < int(dropped[0]) < 102
