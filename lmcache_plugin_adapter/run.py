@@ -70,7 +70,7 @@ class Run:
             return False
         self._watching = True
         try:
-            self._link = self._start(again=key in _stopped)
+            self._link = self._start()
         except BaseException:
             _active.pop(key, None)
             raise
@@ -109,7 +109,9 @@ class Run:
 
     # --- inside -----------------------------------------------------------
 
-    def _start(self, previous: int = 0, again: bool = False) -> Link:
+    def _start(self, previous: int = 0) -> Link:
+        # A run that is to stop starts nothing, and waits for none that may wait for it.
+        again = not self._stopping and (self._owner, self._label) in _stopped
         return start_supervisor(
             self._spec, self._run_id, self._label, self._python, previous, again
         )
@@ -212,5 +214,6 @@ def say_exit() -> None:
         if run.link is not None:
             run.link.say_exit()
     relay = sys.modules.get(f"{__package__}.log_relay")  # loaded where it is used
-    if relay is not None:
-        relay.finish()
+    finish = getattr(relay, "finish", None)  # not there yet while it is being loaded
+    if finish is not None:
+        finish()

@@ -100,8 +100,6 @@ def test_disk_that_is_slow_or_stuck_at_the_end_keeps_nothing_from_the_log(
     with (tmp_path / "log").open("wb") as file:
         log = EventLog(writer, StreamTarget(file.fileno()), "test", False, INFO)
         disk = Disk(seconds)
-        for text in (b"a\n", b"b\n"):
-            files.put(disk, text, 1)
         for _ in range(100):
             files.put(disk, b"line\n", 1)
         log.say(INFO, "all_x", "started")

@@ -77,6 +77,21 @@ def test_three_runs_in_a_row(plugin, engine, tmp_path) -> None:
     assert "clash" not in one.log()
 
 
+def test_supervisor_killed_while_it_waits_for_an_earlier_one(plugin, engine, tmp_path) -> None:
+    """The one that takes its place waits as well."""
+    plugin("all_x.sh", ONE_AT_A_TIME.format(lock=tmp_path / "lock"))
+    one = engine()
+    one.wait_log(r"\] up ")
+    first = one.supervisor()
+    one.do("launcher.stop_plugins(wait=False); launcher.launch_plugins()")
+    status = one.wait_for(lambda: one.do("launcher.status()"))
+    assert status["supervisor_pid"] != first
+    os.kill(status["supervisor_pid"], signal.SIGKILL)
+    one.wait_for(lambda: re.findall(r"\] (up|clash) ", one.log())[1:])
+    assert "clash" not in one.log()
+    assert one.supervisor() not in (first, status["supervisor_pid"])
+
+
 def test_new_run_after_one_that_could_not_start(plugin, engine, tmp_path) -> None:
     """A launch that fails does not make the next one forget what is still ending."""
     plugin("all_x.sh", ONE_AT_A_TIME.format(lock=tmp_path / "lock"))

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import pytest
 from harness import ENGINE_PROGRAM, wait_until
@@ -19,6 +20,7 @@ from harness import ENGINE_PROGRAM, wait_until
 from lmcache_plugin_adapter import log_relay
 from lmcache_plugin_adapter.output import Way
 from lmcache_plugin_adapter.relay import ACCEPTED, Relay
+from lmcache_plugin_adapter.run import say_exit
 from lmcache_plugin_adapter.sink import StreamTarget, Writer
 
 UP = "trap 'echo goodbye; exit' TERM; echo up; while :; do sleep 30 & wait $!; done"
@@ -228,6 +230,13 @@ def test_supervisor_that_ended_before_the_engine_answers() -> None:
         "log_relay.start(theirs.detach())\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_exit_while_the_watching_thread_loads_the_relay(monkeypatch) -> None:
+    """A module that has nothing in it yet is no trouble of the engine's."""
+    name = "lmcache_plugin_adapter.log_relay"
+    monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    say_exit()
 
 
 class Broken(logging.Handler):
