@@ -94,10 +94,10 @@ class Ending:
             if self._killing_since is None:
                 self._killing_since = now
             table.kill(strays)
-            self._chase_children()
             # Not from the deadline on: who was stopped or starved meanwhile has killed nothing yet.
-            if strays and now - self._killing_since > _KILL_SECONDS:
-                self._say(ERROR, f"Left behind, {why_left(strays)}")
+            if not self._chase_children() and now - self._killing_since > _KILL_SECONDS:
+                # The table lacks what /proc hides, such as another user's processes.
+                self._say(ERROR, f"Left behind, {why_left(strays.union(own_children()))}")
                 self._loop.stop()
         elif not self._strays_asked:
             self._strays_asked = True
@@ -112,9 +112,16 @@ class Ending:
             self._timer.cancel()
         self._timer = self._loop.call_later(seconds, self.look)
 
-    def _chase_children(self) -> None:
-        """Kill for a moment all that becomes a child of ours, as what forks and exits does."""
+    def _chase_children(self) -> bool:
+        """Kill for a moment all that becomes a child of ours, as what forks and exits does.
+
+        Returns:
+            Whether nothing is left.
+        """
         until = time.monotonic() + CHASE_SECONDS
-        while not self._reap() and time.monotonic() < until:
+        while not self._reap():
+            if time.monotonic() >= until:
+                return False
             for pid in own_children():
                 kill_child(pid)
+        return True

@@ -9,9 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from harness import MARK, Engine, alive, gone, state_of, wait_until
+
+from lmcache_plugin_adapter.ending import Ending
+from lmcache_plugin_adapter.loop import Loop
 
 POLITE = """
 trap 'echo goodbye >> "$NOTES"; exit 0' TERM
@@ -170,6 +174,48 @@ def test_child_of_another_user_is_named_and_left() -> None:
         r"stuck in the kernel: pid \d+\n",
         said,
     )
+
+
+class Hidden:
+    """A table of processes that shows none, as ``/proc`` may hide another user's."""
+
+    def with_descendants(self, _roots: object) -> set[int]:
+        """Return nothing."""
+        return set()
+
+    def send(self, _pids: object, _number: object) -> None:
+        """Send nothing."""
+
+    def kill(self, _pids: object) -> None:
+        """Kill nothing."""
+
+
+class NoPlugins(list[object]):
+    """A catalog without plugins."""
+
+    longest_grace = 0.0
+
+
+def test_child_that_cannot_be_seen_nor_killed_is_left(monkeypatch) -> None:
+    """A supervisor names it and ends, rather than looking for it without end."""
+    monkeypatch.setattr("lmcache_plugin_adapter.ending.ProcessTable", Hidden)
+    monkeypatch.setattr("lmcache_plugin_adapter.ending.kill_child", lambda _pid: None)
+    monkeypatch.setattr("lmcache_plugin_adapter.ending._KILL_SECONDS", 0.1)
+    errors: list[BaseException] = []
+    loop = Loop(errors.append)
+    said: list[str] = []
+    shared = SimpleNamespace(by_pid={})
+    ending = Ending(
+        loop, NoPlugins(), shared, lambda: False, lambda _level, text: said.append(text)
+    )
+    loop.call_later(20, loop.stop)
+    with subprocess.Popen(["/bin/sleep", "60"]) as child:
+        monkeypatch.setattr("lmcache_plugin_adapter.ending.own_children", lambda: [child.pid])
+        ending.begin()
+        loop.run()
+        child.kill()
+    assert said == [f"Left behind, stuck in the kernel: pid {child.pid}"]
+    assert errors == []
 
 
 def test_children_of_the_group_get_sigterm_once(plugin, up, notes) -> None:
