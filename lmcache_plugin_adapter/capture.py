@@ -69,6 +69,7 @@ class Capture:
         self._written = -1
         self._widened = False
         self._read_at = 0.0
+        self._finishing = False
         loop.watch(fd, self._readable)
 
     def _readable(self) -> None:
@@ -158,13 +159,32 @@ class Capture:
             self._pause = None
             if self._fd >= 0:
                 self._loop.watch(self._fd, self._readable)
+        if self._finishing:
+            self.finish()
 
-    def drain(self) -> None:
-        """Read what is there now, at most a pipe full."""
+    def drain(self, patient: bool = True) -> bool:
+        """Read what is there now, at most two pipes full.
+
+        Args:
+            patient: Leave for later what the log, where it is behind, would have to drop.
+
+        Returns:
+            False where something is left for later.
+        """
         budget = 2 * _FLOOD_PIPE_BYTES
         before = self._output.bytes
-        while self._fd >= 0 and self._output.bytes - before < budget and self._read():
-            pass
+        while self._fd >= 0 and self._output.bytes - before < budget:
+            if patient and self._output.writer.congested and self._wait_for_room():
+                return False
+            if not self._read():
+                break
+        return True
+
+    def finish(self) -> None:
+        """Read what is there and close the pipe, once the log has caught up."""
+        self._finishing = True
+        if self.drain():
+            self.close()
 
     def close(self) -> None:
         """Log an unfinished line and close the pipe."""

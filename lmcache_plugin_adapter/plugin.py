@@ -345,8 +345,7 @@ class Plugin:
         self._asked.clear()
         if self.entry["leftovers"] != "keep" or self.state is State.STOPPING:
             for capture in list(self._captures):
-                capture.drain()
-                capture.close()
+                capture.finish()
 
     def status(self, now: float) -> dict[str, Any]:
         """Return what the control socket tells of this plugin at monotonic time ``now``."""
@@ -373,7 +372,7 @@ class Plugin:
     def flush(self) -> None:
         """At the end of the supervisor: log what is still in the pipes and what was held back."""
         for capture in list(self._captures):
-            capture.drain()
+            capture.drain(patient=False)
             capture.close()
         self.output.report_held()
 

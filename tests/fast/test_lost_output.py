@@ -43,6 +43,32 @@ def test_log_directory_that_cannot_be_made_is_said_at_once(plugin, engine, tmp_p
     assert 20 < lost < printed
 
 
+def test_slow_reader_gets_all_of_plugins_that_end_together(plugin, engine) -> None:
+    """What they leave in their pipes is read when the log has caught up; nothing is dropped."""
+    for number in range(20):
+        plugin(f"all_{chr(97 + number)}.sh", "seq -f '%.0f xxxxxxxxxxxxxxxxxxxxxxxxx' 1900")
+    read_end, write_end = os.pipe()
+    received: list[bytes] = []
+
+    def read() -> None:
+        while data := os.read(read_end, 65536):
+            received.append(data)
+            time.sleep(0.01)  # 5 MB in a second
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        one = engine({"rate_limit": False, "restart": "never"}, stderr=write_end)
+        wait_until(lambda: b"".join(received).count(b"Exited with code 0") == 20, 60)
+        wait_until(lambda: b"".join(received).count(b" xxx") == 20 * 1900, 60)
+        one.close()
+    finally:
+        os.close(write_end)
+        reader.join(20)
+        os.close(read_end)
+    assert re.search(DROPPED.encode(), b"".join(received)) is None
+
+
 def test_slow_reader_of_the_log_gets_all_or_a_count(plugin, engine) -> None:
     """At the end there is more in the queue than a reader takes in a second."""
     plugin("all_x.sh", "seq -f 'line %.0f' 6000; exec sleep 60")
