@@ -12,10 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import cramjam
 import httpx
+from metric_servers import LOOKS
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 from servers import free_port
+
+from lmcache_plugin_adapter.gallery.metric_reporter.remote_write_schema import WriteRequest
 
 PLUGIN = "reporter_of_test:main"
 """The reporter of an engine that answers in this process: it reads no other's."""
@@ -253,3 +257,14 @@ class Gate(_Service):
 def basic(name: str, password: str) -> str:
     """Return the header of basic authentication."""
     return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
+
+
+def looks(gate: Gate) -> list[float]:
+    """Return the readings that a gate let through, in the order of their arrival."""
+    found = []
+    for request in list(gate.accepted):
+        message = WriteRequest.FromString(bytes(cramjam.snappy.decompress_raw(request.body)))
+        for series in message.timeseries:
+            if any(one.name == "__name__" and one.value == LOOKS for one in series.labels):
+                found += [sample.value for sample in series.samples if sample.value == sample.value]
+    return found

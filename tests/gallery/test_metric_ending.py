@@ -7,18 +7,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import cramjam
 import pytest
 from harness import wait_until
-from metric_servers import LOOKS
-from metric_stubs import EngineMetrics, Gate, report_worker
+from metric_stubs import EngineMetrics, Gate, looks, report_worker
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 
 from lmcache_plugin_adapter.gallery.metric_reporter import exposition
 from lmcache_plugin_adapter.gallery.metric_reporter.otlp import OtlpKind
-from lmcache_plugin_adapter.gallery.metric_reporter.remote_write_schema import WriteRequest
 from lmcache_plugin_adapter.gallery.metric_reporter.settings import Otlp
 from lmcache_plugin_adapter.gallery.target import Answer
 
@@ -37,17 +34,6 @@ class SlowEngine(EngineMetrics):
         self.asked += 1
         self.ending.wait(1.0)
         super().answer(handler)
-
-
-def looks(gate: Gate) -> list[float]:
-    """Return the readings that have arrived."""
-    found = []
-    for request in list(gate.accepted):
-        message = WriteRequest.FromString(bytes(cramjam.snappy.decompress_raw(request.body)))
-        for series in message.timeseries:
-            if any(one.name == "__name__" and one.value == LOOKS for one in series.labels):
-                found += [sample.value for sample in series.samples if sample.value == sample.value]
-    return found
 
 
 def test_a_reading_that_is_under_way_at_sigterm_is_sent(run_plugin: Callable[..., Any]) -> None:

@@ -23,7 +23,7 @@ from metric_servers import (
     victoria,
     victoria_without_doubles,
 )
-from metric_stubs import EngineMetrics, Gate, basic, report_worker
+from metric_stubs import EngineMetrics, Gate, basic, looks, report_worker
 from servers import Server, serving
 
 from lmcache_plugin_adapter.gallery.metric_reporter.remote_write_schema import WriteRequest
@@ -49,17 +49,6 @@ def run(run_plugin: Callable[..., Any], engine: EngineMetrics) -> Callable[..., 
         return report_worker(run_plugin, engine, grace, remote_write=target, **settings)
 
     return begin
-
-
-def looks(gate: Gate) -> list[float]:
-    """Return the readings that a gate let through, in the order of their arrival."""
-    found = []
-    for request in list(gate.accepted):
-        message = WriteRequest.FromString(bytes(cramjam.snappy.decompress_raw(request.body)))
-        for series in message.timeseries:
-            if any(one.name == "__name__" and one.value == LOOKS for one in series.labels):
-                found += [sample.value for sample in series.samples if sample.value == sample.value]
-    return found
 
 
 @pytest.mark.parametrize("kind", [prometheus, victoria])
