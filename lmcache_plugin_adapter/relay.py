@@ -14,6 +14,7 @@ import struct
 import time
 
 from .descriptors import send_descriptor
+from .sink import STREAM_BATCH_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Relay:
         OSError: There is no connection.
     """
 
-    batch_bytes = 1 << 16
+    batch_bytes = STREAM_BATCH_BYTES
 
     def __init__(self, link: socket.socket, writer: Writer, stderr: Way) -> None:
         self.writer = writer
