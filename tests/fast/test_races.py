@@ -65,57 +65,60 @@ echo up; while :; do sleep 0.05; done
 """
 
 
-def test_three_runs_in_a_row(plugin, engine, tmp_path) -> None:
-    """The second is stopped while it waits for the first: the third waits for the first, too."""
+@pytest.fixture
+def lone_engine(plugin, engine, tmp_path):
+    """An engine with a plugin that takes a second to end and tells if two copies run."""
     plugin("all_x.sh", ONE_AT_A_TIME.format(lock=tmp_path / "lock"))
     one = engine()
     one.wait_log(r"\] up ")
-    one.do("launcher.stop_plugins(wait=False); launcher.launch_plugins()")
-    one.wait_for(lambda: one.do("launcher.status()") is not None)
-    one.do("launcher.stop_plugins(); launcher.launch_plugins()")
+    return one
+
+
+def up_again_alone(one) -> None:
+    """Wait for the plugin's second copy, which must not have met the first."""
     one.wait_for(lambda: re.findall(r"\] (up|clash) ", one.log())[1:])
     assert "clash" not in one.log()
 
 
-def test_supervisor_killed_while_it_waits_for_an_earlier_one(plugin, engine, tmp_path) -> None:
+def test_three_runs_in_a_row(lone_engine) -> None:
+    """The second is stopped while it waits for the first: the third waits for the first, too."""
+    one = lone_engine
+    one.do("launcher.stop_plugins(wait=False); launcher.launch_plugins()")
+    one.wait_for(lambda: one.do("launcher.status()") is not None)
+    one.do("launcher.stop_plugins(); launcher.launch_plugins()")
+    up_again_alone(one)
+
+
+def test_supervisor_killed_while_it_waits_for_an_earlier_one(lone_engine) -> None:
     """The one that takes its place waits as well."""
-    plugin("all_x.sh", ONE_AT_A_TIME.format(lock=tmp_path / "lock"))
-    one = engine()
-    one.wait_log(r"\] up ")
+    one = lone_engine
     first = one.supervisor()
     one.do("launcher.stop_plugins(wait=False); launcher.launch_plugins()")
     status = one.wait_for(lambda: one.do("launcher.status()"))
     assert status["supervisor_pid"] != first
     os.kill(status["supervisor_pid"], signal.SIGKILL)
-    one.wait_for(lambda: re.findall(r"\] (up|clash) ", one.log())[1:])
-    assert "clash" not in one.log()
+    up_again_alone(one)
     assert one.supervisor() not in (first, status["supervisor_pid"])
 
 
-def test_new_run_after_one_that_could_not_start(plugin, engine, tmp_path) -> None:
+def test_new_run_after_one_that_could_not_start(lone_engine) -> None:
     """A launch that fails does not make the next one forget what is still ending."""
-    plugin("all_x.sh", ONE_AT_A_TIME.format(lock=tmp_path / "lock"))
-    one = engine()
-    one.wait_log(r"\] up ")
+    one = lone_engine
     one.do("import sys; python = sys.executable; launcher.stop_plugins(wait=False)")
     one.do("sys.executable = '/none'")
     assert one.do("launcher.launch_plugins()") is False
     one.do("sys.executable = python")
     assert one.do("launcher.launch_plugins()") is True
-    one.wait_for(lambda: re.findall(r"\] (up|clash) ", one.log())[1:])
-    assert "clash" not in one.log()
+    up_again_alone(one)
 
 
-def test_launch_while_a_supervisor_told_to_stop_ends(plugin, engine, tmp_path) -> None:
+def test_launch_while_a_supervisor_told_to_stop_ends(lone_engine) -> None:
     """Launched again after a supervisor was ended by SIGTERM, plugins start when it is gone."""
-    plugin("all_x.sh", ONE_AT_A_TIME.format(lock=tmp_path / "lock"))
-    one = engine()
-    one.wait_log(r"\] up ")
+    one = lone_engine
     os.kill(one.supervisor(), signal.SIGTERM)
     one.wait_for(lambda: one.do("launcher._run._stopping"), what="the engine has heard of it")
     assert one.do("launcher.launch_plugins()") is True
-    one.wait_for(lambda: re.findall(r"\] (up|clash) ", one.log())[1:])
-    assert "clash" not in one.log()
+    up_again_alone(one)
 
 
 def test_launch_again_where_nothing_watches(plugin, engine) -> None:
