@@ -18,7 +18,9 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lmcache_plugin_adapter import cli_status, cli_status_table, client  # noqa: E402
+from lmcache_plugin_adapter.cli.status import command as cli_status  # noqa: E402
+from lmcache_plugin_adapter.cli.status import table as cli_status_table  # noqa: E402
+from lmcache_plugin_adapter.cli.supervisors import client  # noqa: E402
 
 ENGINES = 8
 PLUGINS = 20

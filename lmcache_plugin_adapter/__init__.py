@@ -6,19 +6,19 @@ The public names are loaded when first used.
 
 from __future__ import annotations
 
+from .contract.version import __version__
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .launcher import RuntimePluginLauncher
+    from lmcache_plugin_adapter.engine.launcher import RuntimePluginLauncher
 
 __all__ = ["RuntimePluginLauncher", "__version__"]
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
     """Load ``RuntimePluginLauncher`` on first use (PEP 562)."""
     if name == "RuntimePluginLauncher":
-        from .launcher import RuntimePluginLauncher
+        from lmcache_plugin_adapter.engine.launcher import RuntimePluginLauncher
 
         return RuntimePluginLauncher
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """``python -m lmcache_plugin_adapter``: the same as the command ``lmcache-plugins``."""
 
-from .cli import main
+from lmcache_plugin_adapter.cli.main import main
 
 if __name__ == "__main__":
     main()

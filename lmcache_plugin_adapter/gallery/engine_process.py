@@ -6,7 +6,7 @@ import os
 import time
 from typing import Literal, NamedTuple
 
-from lmcache_plugin_adapter.procfs import has_memory
+from lmcache_plugin_adapter.linux.procfs import has_memory
 
 State = Literal["ok", "dead", "stopped", "unresponsive", "stalled", "starting"]
 

@@ -12,7 +12,7 @@ def stop_grace(context: Context | None) -> float:
     Args:
         context: The plugin's; None: that of this process's environment.
     """
-    from lmcache_plugin_adapter.settings import read_settings
+    from lmcache_plugin_adapter.configuration.settings import read_settings
 
     try:
         ctx = Context.from_environ() if context is None else context

@@ -42,7 +42,7 @@ def run(main: Callable[[Context, Stop], int | None]) -> int:
         error(f"{str(wrong)[:1].upper()}{str(wrong)[1:]}")
         return NOT_AGAIN
     except ModuleNotFoundError as missing:
-        from lmcache_plugin_adapter.run_installed import advice
+        from .run_entry_point import advice
 
         module = getattr(main, "__module__", None) or "__main__"
         error(advice(module, missing.name or str(missing)).removeprefix("<3>"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from lmcache_plugin_adapter.describe import describe_type
+from lmcache_plugin_adapter.messages.describe import describe_type
 
 from .errors import SettingsError
 from .printing import emit, error

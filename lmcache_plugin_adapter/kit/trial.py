@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from lmcache_plugin_adapter import standin
-from lmcache_plugin_adapter.identity import ProcessIdentity, Role
-from lmcache_plugin_adapter.runtime_dir import DIRECTORY_VARIABLE
-from lmcache_plugin_adapter.standin import Assignment
+from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
+from lmcache_plugin_adapter.contract.runtime_dir import DIRECTORY_VARIABLE
+from lmcache_plugin_adapter.hosts import standin
+from lmcache_plugin_adapter.hosts.standin import Assignment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

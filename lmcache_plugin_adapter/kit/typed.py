@@ -9,8 +9,8 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from lmcache_plugin_adapter.describe import describe_type, show
-from lmcache_plugin_adapter.nearmiss import near_miss
+from lmcache_plugin_adapter.messages.describe import describe_type, show
+from lmcache_plugin_adapter.messages.near_miss import near_miss
 
 from .accepted import accepted, choices, show_number
 from .printing import ERROR, WARNING

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "fast"), str(ROOT / "tests" / "real_engine")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "real_engine")]
 
 if not all(importlib.util.find_spec(name) for name in ("vllm", "lmcache")):
     collect_ignore_glob = ["test_*"]
@@ -35,7 +35,7 @@ def vllm_config(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from vllm.config import KVTransferConfig
     from vllm.engine.arg_utils import EngineArgs
 
-    from lmcache_plugin_adapter import vllm_plugin
+    from lmcache_plugin_adapter.hosts.vllm import hook as vllm_plugin
 
     vllm_plugin.register()
     home = os.environ.get("RING_HOME") or str(tmp_path_factory.mktemp("model"))
@@ -56,7 +56,7 @@ def ours(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(StandInLauncher, "made", [], raising=False)
     monkeypatch.setattr(StandInLauncher, "fails", None, raising=False)
-    module = types.ModuleType("lmcache_plugin_adapter.launcher")
+    module = types.ModuleType("lmcache_plugin_adapter.engine.launcher")
     module.RuntimePluginLauncher = StandInLauncher  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return StandInLauncher
@@ -114,7 +114,7 @@ def create(vllm_config: Any) -> Callable[..., Any]:
 
 def pytest_report_header() -> list[str]:
     """Say which versions are on trial."""
-    from lmcache_plugin_adapter import upstream
+    from lmcache_plugin_adapter.hosts import upstream_names as upstream
 
     versions = {project: upstream.installed_version(project) for project in upstream.SUPPORTED}
     return [f"upstream: {json.dumps(versions)}"]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lmcache_plugin_adapter import builtin_launcher, upstream
+from lmcache_plugin_adapter.hosts import upstream_names as upstream
+from lmcache_plugin_adapter.hosts.vllm import lmcache_launcher as builtin_launcher
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -239,7 +240,7 @@ class TestConfiguration:
 
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     """Tells these versions and that all names are there."""
-    from lmcache_plugin_adapter.cli_doctor import doctor
+    from lmcache_plugin_adapter.cli.doctor import doctor
 
     doctor(as_json=True)
     findings = json.loads(capsys.readouterr().out)["findings"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lmcache_plugin_adapter.lmcache_yaml import load_lmcache_yaml
+from lmcache_plugin_adapter.cli.lmcache_yaml import load_lmcache_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path

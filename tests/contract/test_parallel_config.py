@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lmcache_plugin_adapter.identity import ProcessIdentity, Role
-from lmcache_plugin_adapter.vllm_identity import local_replica_index, read_identity
+from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
+from lmcache_plugin_adapter.hosts.vllm.identity import local_replica_index, read_identity
 
 
 def parallel_config(**fields: Any) -> Any:

@@ -143,7 +143,7 @@ def test_config_is_that_of_lmcaches_launcher(
     parameters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: list[Any]
 ) -> None:
     """Key for key and value for value; two more keys stand behind it."""
-    from lmcache_plugin_adapter import server_module
+    from lmcache_plugin_adapter.hosts.lmcache_server import module as server_module
 
     words = ("--runtime-plugin-locations", str(tmp_path), "--runtime-plugin-config", parameters)
     configs = parse(*words)
@@ -164,7 +164,7 @@ def test_role_id_and_count(
     module: list[Any],
 ) -> None:
     """With the filter by role; what LMCache's launcher is left with is nothing."""
-    from lmcache_plugin_adapter.server_module import build_server_modules
+    from lmcache_plugin_adapter.hosts.lmcache_server.module import build_server_modules
 
     configs = parse("--runtime-plugin-locations", str(tmp_path / "plugins"))
     module.append(build_server_modules(context(configs, {}, monkeypatch)))
@@ -190,7 +190,7 @@ def test_without_the_filter_it_is_lmcaches_behaviour(
     module: list[Any],
 ) -> None:
     """The same files with the same role, id and count as from LMCache's launcher."""
-    from lmcache_plugin_adapter.server_module import build_server_modules
+    from lmcache_plugin_adapter.hosts.lmcache_server.module import build_server_modules
 
     def told() -> dict[str, list[str]]:
         return {

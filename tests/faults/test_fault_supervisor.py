@@ -238,7 +238,7 @@ def test_dies_in_a_loop(world: World) -> None:
 BROKEN = """
 import sys
 sys.path.append({root!r})
-from lmcache_plugin_adapter import bootstrap, plugin
+from lmcache_plugin_adapter.supervisor import bootstrap, plugin
 
 def broken(self, *args):
     if self.name == "all_a":
@@ -263,7 +263,8 @@ def test_internal_error(world: World, case: str) -> None:
     world.python("all_c.py")
     engine, _ = world.up(
         2 if case == "start" else 3,
-        prelude=f"import lmcache_plugin_adapter.link as link; link.BOOTSTRAP = {str(script)!r}\n",
+        prelude="import lmcache_plugin_adapter.engine.supervisor_connection as link\n"
+        f"link.BOOTSTRAP = {str(script)!r}\n",
     )
     time.sleep(0.6)
     pids = world.processes()

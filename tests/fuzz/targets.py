@@ -11,22 +11,32 @@ import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lmcache_plugin_adapter.control import ControlServer
-from lmcache_plugin_adapter.framing import CUT_MARK_BYTES, LineFramer, sanitize
-from lmcache_plugin_adapter.identity import ProcessIdentity, Role
-from lmcache_plugin_adapter.installed import find_installed
-from lmcache_plugin_adapter.locations import merge_locations
-from lmcache_plugin_adapter.loop import Loop
-from lmcache_plugin_adapter.naming import NotAPlugin, PluginName, name_warning, parse_name, runs_on
-from lmcache_plugin_adapter.nearmiss import near_miss
-from lmcache_plugin_adapter.operations import Operations
-from lmcache_plugin_adapter.output import printable
-from lmcache_plugin_adapter.packages import GROUP, Packages, is_name
-from lmcache_plugin_adapter.settings import Settings, read_settings
-from lmcache_plugin_adapter.settings_table import SETTINGS
-from lmcache_plugin_adapter.shebang import read_env, read_shebang, split_string
-from lmcache_plugin_adapter.spec import LaunchSpec
-from lmcache_plugin_adapter.sweep import engine_is_gone
+from lmcache_plugin_adapter.configuration.locations import merge_locations
+from lmcache_plugin_adapter.configuration.settings import Settings, read_settings
+from lmcache_plugin_adapter.configuration.settings_table import SETTINGS
+from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
+from lmcache_plugin_adapter.contract.launch_spec import LaunchSpec
+from lmcache_plugin_adapter.contract.run_token import engine_is_gone
+from lmcache_plugin_adapter.linux.event_loop import Loop
+from lmcache_plugin_adapter.messages.near_miss import near_miss
+from lmcache_plugin_adapter.planner.file_names import (
+    NotAPlugin,
+    PluginName,
+    name_warning,
+    parse_name,
+    runs_on,
+)
+from lmcache_plugin_adapter.planner.installed_packages import GROUP, Packages, is_name
+from lmcache_plugin_adapter.planner.installed_plugin import find_installed
+from lmcache_plugin_adapter.planner.shebang import read_env, read_shebang, split_string
+from lmcache_plugin_adapter.supervisor.control.operations import Operations
+from lmcache_plugin_adapter.supervisor.control.server import ControlServer
+from lmcache_plugin_adapter.supervisor.output.line_framing import (
+    CUT_MARK_BYTES,
+    LineFramer,
+    sanitize,
+)
+from lmcache_plugin_adapter.supervisor.output.plugin_output import printable
 
 FLEET = [
     ProcessIdentity(Role.SCHEDULER, -1, 2),

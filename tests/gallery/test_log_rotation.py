@@ -12,7 +12,7 @@ from harness import wait_until
 from log_receivers import Loki, look
 from servers import debian_binary, debian_environment
 
-from lmcache_plugin_adapter.logfile import RotatedFile
+from lmcache_plugin_adapter.supervisor.output.log_file import RotatedFile
 
 ENTRY = "lmcache_plugin_adapter.gallery.log_reporter:main"
 

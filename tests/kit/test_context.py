@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lmcache_plugin_adapter import environment, kit
-from lmcache_plugin_adapter.identity import ProcessIdentity, Role
-from lmcache_plugin_adapter.spec import LaunchSpec
+from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
+from lmcache_plugin_adapter.contract.launch_spec import LaunchSpec
+from lmcache_plugin_adapter.planner import plugin_environment as environment
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,6 +20,8 @@ STANDARD_LIBRARY = {
 }
 OWN = {
     "lmcache_plugin_adapter",
+    "lmcache_plugin_adapter.contract",
+    "lmcache_plugin_adapter.contract.version",
     "lmcache_plugin_adapter.kit",
     *(
         f"lmcache_plugin_adapter.kit.{name}"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lmcache_plugin_adapter.naming import PluginName, parse_name
+from lmcache_plugin_adapter.planner.file_names import PluginName, parse_name
 
 pytestmark = pytest.mark.timeout(400)  # each command is a process, mypy among them
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
-from lmcache_plugin_adapter.procfs import has_memory
+from lmcache_plugin_adapter.linux.procfs import has_memory
 
 from .cgroup import container_memory
 from .gpu import GpuMemory

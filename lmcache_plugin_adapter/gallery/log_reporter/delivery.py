@@ -101,7 +101,7 @@ class Batching(NamedTuple):
 
 
 class Ending(Protocol):
-    """When to end; as :class:`lmcache_plugin_adapter.kit.Stop`."""
+    """When to end; as :class:`.kit.Stop`."""
 
     def is_set(self) -> bool:
         """Whether to end."""

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE, Metric
 
-from lmcache_plugin_adapter import __version__
+from lmcache_plugin_adapter.contract.version import __version__
 
 from .buffer import Parcel
 from .otlp_points import Starts, histograms, plain, summaries

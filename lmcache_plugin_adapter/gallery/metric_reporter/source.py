@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import httpx
 
 from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.configuration.settings import read_settings
 from lmcache_plugin_adapter.gallery.deadline import Deadline
 from lmcache_plugin_adapter.gallery.target import check_url, failure, shown_url
 from lmcache_plugin_adapter.kit.address import internal_api
 from lmcache_plugin_adapter.kit.sections import own_section
-from lmcache_plugin_adapter.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,6 @@
+"""The command line, `lmcache-plugins`: one module per command.
+
+Runs in a process of its own, started by an operator or a plugin author.
+Imports every room below it but the supervisor, which it asks through its socket;
+of the engine's side only the stand-in and the table of upstream names.
+"""

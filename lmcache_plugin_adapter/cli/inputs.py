@@ -1,0 +1,103 @@
+"""What the commands work on: a configuration, and the processes of an engine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
+from lmcache_plugin_adapter.messages.problem import Problem
+
+if TYPE_CHECKING:
+    from lmcache_plugin_adapter.hosts.lmcache_server.config import ServerConfig
+
+    from .lmcache_yaml import StandInConfig
+
+SERVER_MODULE = "lmcache_plugin_adapter.server_module"
+
+# What plugins ask of LMCache's objects most, with LMCache's defaults.
+STAND_IN_SERVER = {
+    "mp_config": {"host": "localhost", "port": 5555},
+    "storage_manager_config": {},
+    "obs_config": {},
+    "http_config": {"http_host": "127.0.0.1", "http_port": 8080},
+}
+
+
+class UsageError(Exception):
+    """The command cannot be carried out as it was given; the text says why."""
+
+
+def read_config(path: str | None) -> StandInConfig:
+    """Return the configuration at ``path``, with the environment on top as LMCache has it.
+
+    Raises:
+        UsageError: No file was named, or it cannot be read or is malformed;
+            the text begins with ``FILE:LINE:COLUMN:`` where there is one.
+    """
+    from .lmcache_yaml import ConfigError, load_lmcache_yaml
+
+    if not path:
+        raise UsageError("no configuration: name one with -c FILE or in LMCACHE_CONFIG_FILE")
+    try:
+        return load_lmcache_yaml(path, os.environ)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+
+
+def read_server(path: str | None) -> ServerConfig:
+    """Return the configuration of a multiprocess server's plugins.
+
+    The file holds what ``--server-module`` is given, or its ``config`` alone,
+    as JSON or YAML; an ``lmcache.yaml`` is understood too.
+
+    Raises:
+        UsageError: As for :func:`read_config`.
+    """
+    from lmcache_plugin_adapter.hosts.lmcache_server.config import read_server_config
+
+    from .lmcache_yaml import ConfigError, load_yaml
+
+    if not path:
+        raise UsageError("no configuration: name one with -c FILE or in LMCACHE_CONFIG_FILE")
+    try:
+        found, problems = load_yaml(path)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+    given: object = found
+    if "module_path" in found:
+        given = found.get("config")
+        if found["module_path"] != SERVER_MODULE:
+            text = f"{path}: 'module_path' is not ours: it is {SERVER_MODULE!r}"
+            problems.append(Problem("warning", text))
+    config = read_server_config(given, STAND_IN_SERVER, source=path)
+    return replace(config, problems=(*problems, *config.problems))
+
+
+def require_work(config: StandInConfig | ServerConfig) -> None:
+    """See that there is something for an engine to run.
+
+    Raises:
+        UsageError: The configuration names no location, or leaves the plugins to LMCache.
+    """
+    from lmcache_plugin_adapter.configuration.locations import KEY, merge_locations
+    from lmcache_plugin_adapter.configuration.settings import PREFIX, read_settings
+
+    settings, _ = read_settings(config.extra_config, os.environ)
+    if not settings.enabled:
+        raise UsageError(
+            f"{config.source}: '{PREFIX}.enabled' is false: plugins are left to LMCache's launcher"
+        )
+    locations, problems = merge_locations(
+        config.runtime_plugin_locations, settings.locations, os.environ
+    )
+    if not locations:
+        reasons = "".join(f"; {problem.text}" for problem in problems)
+        raise UsageError(f"{config.source}: no '{KEY}', so there is nothing to run{reasons}")
+
+
+def engine_processes(world_size: int, dp_rank: int = 0, dp_size: int = 1) -> list[ProcessIdentity]:
+    """Return the processes of one replica that run plugins: the scheduler and the workers."""
+    roles = [(Role.SCHEDULER, -1), *((Role.WORKER, rank) for rank in range(world_size))]
+    return [ProcessIdentity(role, rank, world_size, dp_rank, dp_size) for role, rank in roles]

@@ -1,0 +1,53 @@
+"""What the kernel hands to a program: arguments and variables, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+
+from lmcache_plugin_adapter.contract.variables import OLDER, OWN
+from lmcache_plugin_adapter.messages.problem import RefusedError
+
+EXEC_STRING_LIMIT = 131_072
+"""Bytes that the kernel takes for one argument or one ``NAME=value``, its NUL included
+(``MAX_ARG_STRLEN`` with pages of 4 KiB; larger pages allow more)."""
+
+
+def exec_text(value: object) -> str:
+    """Return ``value`` as text that the kernel passes to a program.
+
+    Whole numbers are accepted as they are often written without quotes. Other
+    numbers and booleans are not: YAML has already lost how they were spelled
+    (``1.10``, ``yes``).
+
+    Raises:
+        RefusedError: It is neither text nor a whole number, or cannot be passed.
+    """
+    if isinstance(value, (bool, float)):
+        raise RefusedError("put it in quotes")
+    if not isinstance(value, (str, int)):
+        raise RefusedError
+    try:
+        text = str(value)
+        size = len(os.fsencode(text)) + 1
+    except ValueError:  # lone surrogates; a number of thousands of digits
+        raise RefusedError("it cannot be encoded") from None
+    if "\0" in text:
+        raise RefusedError("it contains a NUL character")
+    if size > EXEC_STRING_LIMIT:
+        raise RefusedError(f"it has {size} bytes, the kernel takes {EXEC_STRING_LIMIT}")
+    return text
+
+
+def exec_variable(name: object, value: object) -> str:
+    """Return the value of the variable ``name`` as text that the kernel passes on.
+
+    Raises:
+        RefusedError: Name or value cannot be passed, or the name is taken.
+    """
+    if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+        raise RefusedError("a name is text without '=' and NUL")
+    if name.startswith((OWN, OLDER)):
+        raise RefusedError("names that begin like this tell the plugin who it is")
+    text = exec_text(value)
+    exec_text(f"{name}={text}")
+    return text

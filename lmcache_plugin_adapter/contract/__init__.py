@@ -1,0 +1,5 @@
+"""What the rooms agree on: identity, launch spec, plugin states, variables, the wire.
+
+Runs in every process of ours.
+Imports `linux` and the standard library.
+"""

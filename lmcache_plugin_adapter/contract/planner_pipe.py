@@ -1,0 +1,41 @@
+"""How a child that searches for plugins reports to its parent: messages on a pipe.
+
+Both ends are the same interpreter, so ``marshal`` is exact. A file system that
+hangs cannot be interrupted; the parent goes on without a child that is silent
+for :data:`HUNG_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+HUNG_SECONDS = 2.0
+"""A location that does not answer for so long is set aside; the others go on without it."""
+
+_LENGTH = struct.Struct("=I")
+
+
+def write_message(fd: int, message: Any) -> None:
+    """Send one message."""
+    data = marshal.dumps(message)
+    data = _LENGTH.pack(len(data)) + data
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def read_messages(data: bytes) -> tuple[list[Any], bytes]:
+    """Return the messages that ``data`` holds whole, and what is left of it."""
+    messages = []
+    while len(data) >= _LENGTH.size:
+        end = _LENGTH.size + _LENGTH.unpack_from(data)[0]
+        if len(data) < end:
+            break
+        messages.append(marshal.loads(data[_LENGTH.size : end]))  # noqa: S302 - our own child
+        data = data[end:]
+    return messages, data

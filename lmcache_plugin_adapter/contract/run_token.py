@@ -1,0 +1,36 @@
+"""The token of a run, which marks all that its plugins start, and the name of supervisors.
+
+By both, processes of ours recognise each other in ``/proc``.
+"""
+
+from __future__ import annotations
+
+import os
+
+from lmcache_plugin_adapter.linux.procfs import read_process
+
+SUPERVISOR_NAME = b"lmcache-plugins"
+"""What the kernel shows as a supervisor's name (15 bytes at most)."""
+
+
+def new_run_id() -> str:
+    """Return a token for a run: PID namespace, engine's pid and start time, and chance."""
+    me = read_process(os.getpid())
+    start = me.start if me is not None else 0
+    return f"{_pid_namespace()}.{os.getpid()}.{start}.{os.urandom(8).hex()}"
+
+
+def engine_is_gone(run_id: str) -> bool:
+    """Tell whether the engine that made ``run_id`` has ended, as far as can be known from here."""
+    parts = run_id.split(".")
+    if len(parts) != 4 or parts[0] != _pid_namespace() or not parts[1].isdigit():
+        return False
+    engine = read_process(int(parts[1]))
+    return engine is None or engine.state in "ZX" or str(engine.start) != parts[2]
+
+
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid").strip("pid:[]")
+    except OSError:
+        return "0"

@@ -1,0 +1,25 @@
+"""The environment variables of the plugin contract: their names, once for all rooms."""
+
+OWN = "LMCACHE_RUNTIME_PLUGIN_"
+OLDER = "LMCACHE_PLUGIN_"
+"""How the names begin: today's, and those that LMCache's older versions gave."""
+
+ROLE = f"{OWN}ROLE"
+WORKER_ID = f"{OWN}WORKER_ID"
+WORKER_COUNT = f"{OWN}WORKER_COUNT"
+CONFIG = f"{OWN}CONFIG"
+CONFIG_FILE = f"{OWN}CONFIG_FILE"
+ENDING_FILE = f"{OWN}ENDING_FILE"
+DP_RANK = f"{OWN}DP_RANK"
+DP_SIZE = f"{OWN}DP_SIZE"
+ENGINE_PID = f"{OWN}ENGINE_PID"
+NAME = f"{OWN}NAME"
+RUN_ID = f"{OWN}RUN_ID"
+
+METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+"""Where prometheus_client writes; it is kept from plugins and handed over under another name."""
+
+METRICS_HANDED_OVER = f"{OWN}{METRICS_DIRECTORY}"
+
+OLDER_NAMES = {name: name.replace(OWN, OLDER) for name in (ROLE, WORKER_ID, WORKER_COUNT, CONFIG)}
+"""The older name of each variable that has one; both hold the same value."""

@@ -1,0 +1,179 @@
+"""What plugins beside LMCache's multiprocess server are run with and told.
+
+The server has no ``lmcache.yaml``: its configuration is a handful of objects
+made from its command line, and ours comes as one JSON object. LMCache's own
+launcher hands these objects to plugins as JSON, one key each; so do we.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from lmcache_plugin_adapter.configuration.locations import KEY as LOCATIONS
+from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
+from lmcache_plugin_adapter.messages.describe import describe_type
+from lmcache_plugin_adapter.messages.near_miss import near_miss
+from lmcache_plugin_adapter.messages.problem import Problem, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SETTINGS = "runtime_plugins"
+EXTRA_CONFIG = "extra_config"
+OWN_PARAMETERS = "runtime_plugin_extra_config"
+"""The key under which LMCache's server hands plugins their own parameters."""
+
+_KEYS = (LOCATIONS, SETTINGS, EXTRA_CONFIG)
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """The configuration of a server's plugins, in the form that the launcher takes.
+
+    Attributes:
+        runtime_plugin_locations: As given, not yet validated.
+        extra_config: The plugins' own parameters, and the settings under
+            ``runtime_plugins``, as ``lmcache.yaml`` has both.
+        host: LMCache's configuration objects, by the keys that plugins know.
+        problems: What is probably not meant as it is taken.
+        source: What it was read from, for messages.
+    """
+
+    runtime_plugin_locations: object
+    extra_config: Mapping[str, Any]
+    host: Mapping[str, Any]
+    problems: tuple[Problem, ...] = ()
+    source: str = ""
+
+    @property
+    def identity(self) -> ProcessIdentity:
+        """Who the server is for its plugins: see :func:`server_identity`."""
+        return server_identity(self.extra_config)
+
+    @property
+    def why_nothing(self) -> str:
+        """Why there is nothing for us to run, in words; empty where there is."""
+        section = _section(self.extra_config)
+        if section.get("enabled") is False:
+            return f"'{SETTINGS}.enabled' is false, which leaves them to LMCache's launcher"
+        if self.runtime_plugin_locations or section.get("locations"):
+            return ""
+        return f"no {LOCATIONS!r} is given"
+
+    def to_json(self) -> str:
+        """Return what plugins find in ``LMCACHE_RUNTIME_PLUGIN_CONFIG``.
+
+        LMCache's objects and ``runtime_plugin_extra_config`` as its own
+        launcher gives them; beside them the two keys that plugins of the
+        in-process mode know, so that one plugin can serve in both.
+        """
+        config = {name: plain(value) for name, value in self.host.items()}
+        own = {key: value for key, value in self.extra_config.items() if key != SETTINGS}
+        if own:
+            config[OWN_PARAMETERS] = plain(own)
+        config[LOCATIONS] = plain(self.runtime_plugin_locations)
+        config[EXTRA_CONFIG] = plain(dict(self.extra_config))
+        return json.dumps(config)
+
+
+def server_identity(extra_config: object) -> ProcessIdentity:
+    """Return who a multiprocess server is: role ``server``, id 0 of 1.
+
+    With ``filter_by_role: false`` it has no role, as with LMCache's launcher:
+    every file runs and is told an empty one.
+    """
+    role = None if _section(extra_config).get("filter_by_role") is False else Role.SERVER
+    return ProcessIdentity(role=role, worker_id=0, worker_count=1)
+
+
+def read_server_config(
+    given: object,
+    host: Mapping[str, Any],
+    *,
+    source: str,
+    lmcache_locations: Iterable[object] = (),
+    lmcache_parameters: object = None,
+) -> ServerConfig:
+    """Read the JSON object that configures a server's plugins; never raises.
+
+    Its keys are ``runtime_plugin_locations``, ``runtime_plugins`` (the
+    settings) and anything else, which are the plugins' own parameters. What
+    stands in ``extra_config``, as in ``lmcache.yaml``, counts as if it stood
+    beside it.
+
+    Args:
+        given: The object, whatever its type.
+        host: LMCache's configuration objects, by the keys that plugins know.
+        source: What the object is called in messages.
+        lmcache_locations: ``--runtime-plugin-locations`` of the server.
+        lmcache_parameters: ``--runtime-plugin-config`` of the server;
+            ``given`` overrides it key by key.
+    """
+    problems: list[Problem] = []
+    below = _flat(lmcache_parameters, "--runtime-plugin-config", problems)
+    values = {**below, **_flat(given, source, problems)}
+    locations = values.pop(LOCATIONS, None)
+    first = list(lmcache_locations)
+    if first:
+        more = locations if isinstance(locations, (list, tuple)) else [locations]
+        locations = first if locations is None else [*first, *more]
+    return ServerConfig(locations, values, dict(host), tuple(problems), source)
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it, in the way of LMCache's launcher.
+
+    Dataclasses become objects, tuples lists, and what JSON does not know its
+    text (LMCache's ``json_utils.py``). Unlike there, nothing is copied first,
+    so that no object can refuse.
+    """
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {_key(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def _flat(given: object, source: str, problems: list[Problem]) -> dict[str, Any]:
+    """Return ``given`` with the content of its ``extra_config`` beside the other keys."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        text = f"Cannot use {source}: found {describe_type(given)}, accepted is an object"
+        problems.append(Problem("error", f"{text}; it has no effect"))
+        return {}
+    values = {str(key): value for key, value in given.items()}
+    extra = values.pop(EXTRA_CONFIG, None)
+    if isinstance(extra, Mapping):
+        if SETTINGS in extra and SETTINGS in values:
+            text = (
+                f"{source} has settings twice: {SETTINGS!r} counts, not '{EXTRA_CONFIG}.{SETTINGS}'"
+            )
+            problems.append(Problem("warning", text))
+        values = {**{str(key): value for key, value in extra.items()}, **values}
+    elif extra is not None:
+        what = f"found {describe_type(extra)}, accepted is an object"
+        text = f"Cannot use {EXTRA_CONFIG!r} of {source}: {what}; it has no effect"
+        problems.append(Problem("error", text))
+    for key in values:
+        match = near_miss(key, _KEYS) if key not in _KEYS else None
+        if match is not None:
+            text = f"Key {quoted(key[:60])} of {source} has no effect: did you mean {match!r}?"
+            problems.append(Problem("warning", text))
+    return values
+
+
+def _section(extra_config: object) -> Mapping[str, Any]:
+    section = extra_config.get(SETTINGS) if isinstance(extra_config, Mapping) else None
+    return section if isinstance(section, Mapping) else {}
+
+
+def _key(key: object) -> object:
+    return key if key is None or isinstance(key, (str, int, float, bool)) else str(key)

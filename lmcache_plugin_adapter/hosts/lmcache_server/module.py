@@ -1,0 +1,207 @@
+"""Run runtime plugins beside LMCache's multiprocess server, as a module of that server.
+
+To be named on the server's command line (LMCache 0.5.6)::
+
+    lmcache server ... --server-module '{"module_path": "lmcache_plugin_adapter.server_module",
+      "config": {"runtime_plugin_locations": ["/etc/lmcache/plugins"]}}'
+
+The server dies of an exception in a factory, so nothing here raises one:
+whatever is wrong is one line in its log, and it serves on.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lmcache_plugin_adapter.engine.launcher import RuntimePluginLauncher
+
+    from .config import ServerConfig
+
+STATUS_KEY = "runtime_plugins"
+"""Where plugins stand in what the server's ``/status`` answers."""
+
+STATUS_SECONDS = 0.25
+"""What an answer may wait for the supervisor: the server's event loop waits with it."""
+
+CLOSE_SECONDS = 2.0
+"""What the server's shutdown waits for plugins at most: with the server its container may end."""
+
+_log = logging.getLogger(__name__)
+
+# Who holds LMCache's configuration objects: the module of its HTTP server, which
+# is the program itself with ``python -m``. Private, but nothing else has them all.
+_HTTP_SERVER = ("lmcache.v1.multiprocess.http_server", "__main__")
+_CONFIGS = "_configs"
+_KEYS = {
+    "mp": "mp_config",
+    "storage_manager": "storage_manager_config",
+    "observability": "obs_config",
+    "http": "http_config",
+}
+
+
+def build_server_modules(build_context: Any) -> PluginModule:
+    """Start the plugins that ``build_context.config`` names; never raises.
+
+    Args:
+        build_context: LMCache's ``ExtServerModuleBuildContext``.
+
+    Returns:
+        The module that stops them and knows their state; one that does
+        nothing where there is nothing to run or something is wrong.
+    """
+    module = PluginModule(getattr(build_context, "server_context", None))
+    try:
+        _use_lmcaches_log()
+        module.start(build_context)
+    except Exception as error:  # noqa: BLE001 - the server serves on
+        module.turn_off(" ".join(str(error).split()) or repr(error))
+        _log.error("Runtime plugins do not run: %s; the server serves on", module.reason)
+    return module
+
+
+class PluginModule:
+    """A module of LMCache's server (its ``EngineModule``) that owns the plugins.
+
+    Args:
+        context: LMCache's shared server context; kept for it, not used.
+    """
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._launcher: RuntimePluginLauncher | None = None
+        self._speaks = True
+        self.reason = "not started"
+        """Why no plugins run, where none do."""
+
+    @property
+    def context(self) -> Any:
+        """LMCache's shared server context, which its protocol asks for."""
+        return self._context
+
+    def start(self, build_context: Any) -> None:
+        """Start the plugins; returns at once, before they are even looked for.
+
+        Raises:
+            LaunchError: No supervisor could be started.
+            Exception: LMCache is not as known.
+        """
+        if any(isinstance(other, PluginModule) for other in build_context.modules):
+            self._speaks = False
+            _log.warning("Second --server-module of runtime plugins has no effect: name one")
+            return
+        config = _read(build_context)
+        for problem in config.problems:
+            _log.log(getattr(logging, problem.level.upper(), logging.INFO), "%s", problem.text)
+        if config.why_nothing:
+            self.turn_off(config.why_nothing)
+            _log.warning("No runtime plugins are run: %s", config.why_nothing)
+            return
+        # Imported late: an import that fails must not be the server's end.
+        from lmcache_plugin_adapter.engine.launcher import RuntimePluginLauncher
+
+        who = config.identity
+        launcher = RuntimePluginLauncher(config, who.role, who.worker_count, who.worker_id)
+        given: Any = getattr(build_context.mp_config, "runtime_plugin_config", None)
+        taken_over = list(getattr(given, "locations", None) or ())
+        if taken_over:
+            given.locations = []  # else LMCache's launcher would start each a second time
+        try:
+            launcher.launch()
+        except BaseException:
+            if taken_over:
+                given.locations = taken_over
+                _log.warning("LMCache's own launcher starts --runtime-plugin-locations")
+            raise
+        self._launcher = launcher
+        if taken_over:
+            which = "all files" if who.role is None else "files named server_* or all_*"
+            _log.info("Taken over from LMCache's launcher: --runtime-plugin-locations (%s)", which)
+
+    def turn_off(self, reason: str) -> None:
+        """Note why no plugins run, for ``/status``."""
+        self.reason = reason
+
+    def report_status(self) -> dict[str, Any]:
+        """Return what ``/status`` says of the plugins; never raises, and waits 0.25 s at most."""
+        try:
+            status = _encodable(self._status())
+        except Exception as error:  # noqa: BLE001 - the server's own status must come
+            status = {"state": "unknown", "reason": ascii(error), "plugins": []}
+        return {STATUS_KEY: status} if self._speaks else {}
+
+    def close(self) -> None:
+        """Stop the plugins; waits 2 s for them at most.
+
+        They are no children of the server: one that needs more of its grace
+        period has it after the server's end, unless its container ends too.
+        """
+        launcher, self._launcher = self._launcher, None
+        if launcher is None:
+            return
+        self.turn_off("stopped with the server")
+        try:
+            launcher.stop_plugins(timeout=CLOSE_SECONDS)
+        except Exception as error:  # noqa: BLE001 - the rest of the server closes after us
+            _log.warning("Cannot stop runtime plugins: %r; they end with the server", error)
+
+    def _status(self) -> dict[str, Any]:
+        launcher = self._launcher
+        if launcher is None:
+            return {"state": "off", "reason": self.reason, "plugins": []}
+        answer = launcher.status(STATUS_SECONDS)
+        if answer is None:
+            reason = "the supervisor does not answer: it starts, ended or is stopped"
+            return {"state": "unknown", "reason": reason, "plugins": []}
+        state = "stopping" if answer.get("stopping") else "running"
+        kept = ("version", "supervisor_pid", "identity", "uptime", "plugins")
+        return {"state": state, "reason": None, **{key: answer.get(key) for key in kept}}
+
+
+def _read(build_context: Any) -> ServerConfig:
+    from .config import read_server_config
+
+    mp_config = build_context.mp_config
+    given = getattr(mp_config, "runtime_plugin_config", None)
+    return read_server_config(
+        build_context.config,
+        _host_objects(mp_config),
+        source="'config' of --server-module",
+        lmcache_locations=getattr(given, "locations", None) or (),
+        lmcache_parameters=getattr(given, "extra_config", None),
+    )
+
+
+def _host_objects(mp_config: Any) -> dict[str, Any]:
+    """Return LMCache's configuration objects by the keys that its launcher gives plugins."""
+    for name in _HTTP_SERVER:
+        configs = getattr(sys.modules.get(name), _CONFIGS, None)
+        if isinstance(configs, dict) and configs.get("mp") is mp_config:
+            found = {ours: configs.get(theirs) for theirs, ours in _KEYS.items()}
+            return {key: value for key, value in found.items() if value is not None}
+    _log.warning(
+        "Only 'mp_config' is known of LMCache's configuration: plugins do not find %s in theirs",
+        ", ".join(key for key in _KEYS.values() if key != "mp_config"),
+    )
+    return {"mp_config": mp_config}
+
+
+def _use_lmcaches_log() -> None:
+    """Have our records look like LMCache's, which is the only log a server has."""
+    lmcache = sys.modules.get("lmcache.logging")
+    if lmcache is not None:
+        lmcache.init_logger(__name__.partition(".")[0])
+
+
+def _encodable(value: Any) -> Any:
+    r"""Return a status that any JSON encoder takes: undecodable bytes of names become ``\xNN``."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if isinstance(value, dict):
+        return {key: _encodable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    return value

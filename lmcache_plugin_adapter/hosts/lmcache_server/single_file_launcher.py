@@ -1,0 +1,116 @@
+"""Run runtime plugins beside a multiprocess server that knows no server modules.
+
+LMCache's launcher starts this as its one plugin (see ``configs/server/launch.sh``)::
+
+    lmcache server ... --runtime-plugin-locations launch.sh
+      --runtime-plugin-config '{"runtime_plugin_locations": ["/etc/lmcache/plugins"]}'
+
+It owns the launcher of the plugins and waits: for the server's end, which it
+sees even where LMCache cannot tell it, or for the SIGTERM that LMCache sends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from lmcache_plugin_adapter.contract.plugin_states import NO_RESTART_CODE
+from lmcache_plugin_adapter.contract.variables import CONFIG, RUN_ID
+from lmcache_plugin_adapter.engine.launcher import LaunchError, RuntimePluginLauncher
+from lmcache_plugin_adapter.linux.event_loop import Loop
+from lmcache_plugin_adapter.linux.process_watch import watch_engine
+from lmcache_plugin_adapter.linux.procfs import read_process
+from lmcache_plugin_adapter.linux.syscalls import pidfd_open
+
+from .config import OWN_PARAMETERS, read_server_config
+
+if TYPE_CHECKING:
+    from .config import ServerConfig
+
+NAME = "lmcache-plugins"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the plugins until the server ends or a signal comes; return the exit status.
+
+    Args:
+        argv: The server's pid, where the starter knows it; else it is our parent.
+    """
+    # Asked as early as can be: of a server that ends now, we become an orphan.
+    server = int(argv[0]) if argv else os.getppid()
+    if RUN_ID in os.environ:
+        return _fail("this is itself run as a plugin by this package: take it out of the locations")
+    try:
+        config = read_handed_over(os.environ.get(CONFIG))
+    except ValueError as error:
+        return _fail(str(error))
+    for problem in config.problems:
+        _say(f"{problem.level}: {problem.text}")
+    if config.why_nothing:
+        return _fail(f"{config.why_nothing} in --runtime-plugin-config")
+    loop = Loop(on_error=_raise)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.on_signal(number, loop.stop)
+    _watch(loop, server)
+    who = config.identity
+    launcher = RuntimePluginLauncher(
+        config, who.role, who.worker_count, who.worker_id, engine_pid=server
+    )
+    try:
+        launcher.launch()
+    except LaunchError as error:
+        return _fail(str(error))
+    loop.run()
+    launcher.stop_plugins()
+    return 0
+
+
+def read_handed_over(text: str | None) -> ServerConfig:
+    """Read what LMCache's launcher hands to a plugin of the server.
+
+    Raises:
+        ValueError: It is not what a server hands over.
+    """
+    try:
+        config = json.loads(text or "")
+    except ValueError as error:
+        raise ValueError(f"cannot read {CONFIG}: {error}") from error
+    if not isinstance(config, Mapping):
+        raise ValueError(f"cannot read {CONFIG}: it is no JSON object")  # noqa: TRY004
+    host = {key: value for key, value in config.items() if key != OWN_PARAMETERS}
+    return read_server_config(
+        config.get(OWN_PARAMETERS), host, source="--runtime-plugin-config of the server"
+    )
+
+
+def _watch(loop: Loop, server: int) -> None:
+    """Stop the loop when the server has ended: a signal tells us only if it could send one."""
+    began = read_process(server)
+    try:
+        pidfd = pidfd_open(server)
+    except OSError:
+        pidfd = -1
+    if began is None or os.getppid() != server:
+        loop.call_soon(loop.stop)  # it ended before we looked
+        return
+    watch_engine(loop, pidfd, server, began.start, loop.stop, _say)
+
+
+def _say(text: str) -> None:
+    try:
+        print(f"{NAME}: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        pass  # the server's end of the pipe is gone
+
+
+def _fail(text: str) -> int:
+    _say(f"no runtime plugins run: {text}")
+    return NO_RESTART_CODE
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error

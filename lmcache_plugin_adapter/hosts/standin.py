@@ -1,0 +1,104 @@
+"""A stand-in engine: a process that owns a launcher and waits, as an engine with no requests does.
+
+``lmcache-plugins run`` starts this file by its path. It reads one line of JSON
+from stdin (see :class:`Assignment`) and runs the plugins until stdin ends,
+which it also does when its starter is killed, or until SIGINT, SIGTERM or
+SIGHUP.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+
+if __name__ == "__main__":
+    # Python has put this file's directory first: its modules must not be taken
+    # for others of the same name. The package may be importable only because
+    # the starter stood beside it.
+    _room = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _room]
+    sys.path.append(os.path.dirname(os.path.dirname(_room)))
+
+from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
+from lmcache_plugin_adapter.linux.event_loop import Loop
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a stand-in engine stands in for.
+
+    It is also the configuration that the launcher gets.
+
+    Attributes:
+        identity: Who the engine process is.
+        runtime_plugin_locations: As the configuration has it.
+        extra_config: As the configuration has it.
+        config_json: LMCache's whole configuration as JSON text.
+    """
+
+    identity: ProcessIdentity
+    runtime_plugin_locations: object
+    extra_config: object
+    config_json: str
+
+    def to_json(self) -> str:
+        """LMCache's configuration, under the name that LMCache gives this method."""
+        return self.config_json
+
+    def to_line(self) -> bytes:
+        """Serialise as one line."""
+        fields = {**vars(self), "identity": vars(self.identity)}
+        return json.dumps(fields).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Assignment:
+        """Read what :meth:`to_line` wrote."""
+        fields = json.loads(line)
+        identity = fields.pop("identity")
+        role = Role.read(identity.pop("role"))
+        return cls(identity=ProcessIdentity(role=role, **identity), **fields)
+
+
+def main() -> int:
+    """Run plugins until told to stop; return the exit status."""
+    loop = Loop(on_error=_raise)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.on_signal(number, loop.stop)
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):
+        return 0  # the starter is gone, or changed its mind
+    loop.watch(sys.stdin.fileno(), loop.stop)
+    return _run(Assignment.from_line(line), loop)
+
+
+def _run(assignment: Assignment, loop: Loop) -> int:
+    from lmcache_plugin_adapter.engine.launcher import LaunchError, RuntimePluginLauncher
+
+    identity = assignment.identity
+    launcher = RuntimePluginLauncher(
+        assignment,
+        identity.role,
+        identity.worker_count,
+        identity.worker_id,
+        dp_rank=identity.dp_rank,
+        dp_size=identity.dp_size,
+    )
+    try:
+        launcher.launch()
+    except LaunchError as error:
+        print(f"error: {identity.label}: {error}", file=sys.stderr)
+        return 1
+    loop.run()
+    launcher.stop_plugins()
+    return 0
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""The creation of one LMCache connector: LMCache's launcher is held, then ours starts.
+
+Shared by the hook into vLLM's factory and by the explicit connector class.
+Imported only when an LMCache connector is about to be created.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from . import lmcache_launcher as builtin_launcher
+from .hook import LOGGER
+from .identity import local_replica_index, read_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lmcache_plugin_adapter.configuration.settings import Settings
+    from lmcache_plugin_adapter.engine.launcher import RuntimePluginLauncher
+
+log = logging.getLogger(LOGGER)
+
+# Creations under way in this process, the innermost last.
+_under_way: list[Takeover] = []
+
+
+class Takeover:
+    """Accompanies one connector's creation, as a context around the constructor.
+
+    Args:
+        vllm_config: vLLM's configuration that the connector is created with.
+        role: vLLM's ``KVConnectorRole``.
+        nested: Another creation, which includes this one, does the work.
+    """
+
+    def __init__(self, vllm_config: object, role: object, nested: bool) -> None:
+        self.thread = threading.get_ident()
+        self.pid = os.getpid()
+        self._vllm_config = vllm_config
+        self._role = role
+        self._nested = nested
+        self._builtin_known = False
+        self._held: list[Any] = []
+        self._left_to_lmcache = False
+
+    def __enter__(self) -> None:
+        """Hold LMCache's launcher from here on."""
+        if self._nested:
+            return
+        try:
+            self._builtin_known = builtin_launcher.hold_builtin(_hold)
+        except Exception as error:  # noqa: BLE001 - LMCache may be of any shape
+            log.warning("Cannot hold LMCache's own launcher of runtime plugins: %s", error)
+        _under_way.append(self)
+
+    def __exit__(self, *_: object) -> None:
+        """Stop holding launchers that come later."""
+        if self in _under_way:
+            _under_way.remove(self)
+
+    def hold(self, launcher: Any) -> bool:
+        """Tell whether ours does the work that LMCache's ``launcher`` was told to do."""
+        try:
+            if _settings(launcher.config).enabled:
+                self._held.append(launcher)
+                return True
+        except Exception as error:  # noqa: BLE001 - then LMCache goes on as if we were not there
+            log.warning(
+                "Runtime plugins are left to LMCache's own launcher: cannot read settings: %s",
+                error,
+            )
+        self._left_to_lmcache = True
+        return False
+
+    def finish(self, connector: Any) -> None:
+        """Start the plugins of the process that made ``connector``; never raises.
+
+        They stop when the connector is shut down, or with the process. If ours
+        cannot start, LMCache's launcher does what it was held from doing.
+        """
+        if self._nested or self._left_to_lmcache:
+            return
+        try:
+            launcher = self._launch(connector)
+        except Exception as error:  # noqa: BLE001 - the engine serves on
+            self._fall_back(error)
+            return
+        for held in self._held:
+            builtin_launcher.keep_held(held)
+        if launcher is not None:
+            _stop_on_shutdown(connector, launcher)
+
+    def _launch(self, connector: Any) -> RuntimePluginLauncher | None:
+        parts = list(_lmcache_parts(connector))
+        if not self._held and not parts:
+            return None  # its name mentions LMCache, but there is none in this process
+        config = self._config(parts)
+        settings = _settings(config)
+        if not settings.enabled or not (_locations(config) or settings.locations):
+            return None
+        if not self._builtin_known:
+            log.warning(
+                "Runtime plugins are left to LMCache: this version has no launcher that the "
+                "adapter knows how to hold, and two would start every plugin twice"
+            )
+            return None
+        parallel_config = self._vllm_config.parallel_config  # type: ignore[attr-defined]
+        identity = read_identity(parallel_config, self._role)
+        local_replica = local_replica_index(parallel_config)
+        if settings.data_parallel != "all" and local_replica != 0:
+            log.info(
+                "Runtime plugins run in this node's replica 0, not in replica %d "
+                "(extra_config.runtime_plugins.data_parallel: all runs them in each)",
+                local_replica,
+            )
+            return None
+        from lmcache_plugin_adapter.engine.launcher import RuntimePluginLauncher
+
+        launcher = RuntimePluginLauncher(
+            _with_new_names(config),
+            identity.role,
+            identity.worker_count,
+            identity.worker_id,
+            dp_rank=identity.dp_rank,
+            dp_size=identity.dp_size,
+        )
+        launcher.launch()
+        return launcher
+
+    def _config(self, parts: list[Any]) -> Any:
+        """Return LMCache's configuration as this connector ended up with it."""
+        for launcher in self._held:
+            return launcher.config
+        for part in parts:  # LMCache starts no launcher where its engine failed
+            config = getattr(part._lmcache_engine, "config", None)
+            if config is not None:
+                return config
+        utils: Any = importlib.import_module("lmcache.integration.vllm.utils")
+        return utils.lmcache_get_or_create_config()
+
+    def _fall_back(self, error: Exception) -> None:
+        if not self._held:
+            log.error(
+                "Cannot start runtime plugins: %s; none run in this process, and LMCache started "
+                "no launcher of its own here",
+                error,
+            )
+            return
+        log.error(
+            "Cannot start runtime plugins: %s; LMCache's own launcher starts them, without "
+            "supervision",
+            error,
+        )
+        try:
+            for held in self._held:
+                builtin_launcher.start_builtin(held)
+        except Exception as reason:  # noqa: BLE001 - the engine serves on
+            log.error("Cannot start LMCache's own launcher either: %s", reason)  # noqa: TRY400
+
+
+def begin_takeover(vllm_config: object, role: object) -> Takeover:
+    """Return the context for a connector's creation; inside another one, it does nothing."""
+    return Takeover(vllm_config, role, nested=_current() is not None)
+
+
+def _current() -> Takeover | None:
+    """Return the creation under way in this thread of this process, if any."""
+    for takeover in reversed(_under_way):
+        # A forked child inherits the list, not the creation.
+        if (takeover.pid, takeover.thread) == (os.getpid(), threading.get_ident()):
+            return takeover
+    return None
+
+
+def _hold(launcher: object) -> bool:
+    takeover = _current()
+    return takeover is not None and takeover.hold(launcher)
+
+
+def _settings(config: Any) -> Settings:
+    from lmcache_plugin_adapter.configuration.settings import read_settings
+
+    # What is wrong in them, the supervisor says.
+    return read_settings(getattr(config, "extra_config", None))[0]
+
+
+def _locations(config: Any) -> object:
+    return getattr(config, "runtime_plugin_locations", None) or getattr(
+        config, "plugin_locations", None
+    )
+
+
+class _RenamedConfig:
+    """A configuration of LMCache 0.3.4 to 0.3.10 under today's names."""
+
+    def __init__(self, config: Any) -> None:
+        self.runtime_plugin_locations = config.plugin_locations
+        self.extra_config = getattr(config, "extra_config", None)
+        self.to_json = config.to_json
+
+
+def _with_new_names(config: Any) -> Any:
+    return config if hasattr(config, "runtime_plugin_locations") else _RenamedConfig(config)
+
+
+def _lmcache_parts(connector: Any) -> Iterator[Any]:
+    """Yield the LMCache connectors that ``connector`` is or, as ``MultiConnector``, holds."""
+    if hasattr(connector, "_lmcache_engine"):
+        yield connector
+        return
+    children = getattr(connector, "sub_connectors", None)  # public from vLLM 0.30
+    if not isinstance(children, (list, tuple)):
+        children = getattr(connector, "_connectors", ())
+    for child in children if isinstance(children, (list, tuple)) else ():
+        yield from _lmcache_parts(child)
+
+
+def _stop_on_shutdown(connector: Any, launcher: RuntimePluginLauncher) -> None:
+    """Have the connector's ``shutdown`` stop the plugins first, without waiting for them.
+
+    Why on the instance: vLLM's LMCache connectors have no ``shutdown`` of
+    their own, and vLLM uses a connector's class as a key. What comes after,
+    LMCache's own teardown or nothing, stays as it is. It can go when vLLM or
+    LMCache tell others about a connector's end.
+    """
+    original = getattr(connector, "shutdown", None)  # vLLM 0.9 has none
+    if original is None:
+        return
+
+    def shutdown(*args: object, **kwargs: object) -> object:
+        try:
+            launcher.stop_plugins(wait=False)
+        except Exception as error:  # noqa: BLE001 - ours must not keep vLLM's from running
+            log.warning("Cannot stop runtime plugins: %s; they end with this process", error)
+        return original(*args, **kwargs)
+
+    try:
+        connector.shutdown = shutdown
+    except AttributeError as error:
+        log.warning("Runtime plugins end with this process, not with its connector: %s", error)

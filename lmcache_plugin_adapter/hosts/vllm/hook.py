@@ -1,0 +1,174 @@
+"""The entry point that vLLM runs in each of its processes (``vllm.general_plugins``).
+
+It watches for connectors being made, and acts when one is LMCache's. vLLM
+lets an exception of an entry point kill the engine, so nothing here raises
+one; and it runs in processes that never make a connector, so nothing heavy is
+imported: vLLM's factory is hooked when vLLM itself imports it, and the rest of
+this package is imported when the first LMCache connector is created.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
+    from .connector_takeover import Takeover
+
+LOGGER = "vllm.lmcache_plugin_adapter"  # below vllm's, so that its handlers print it
+FACTORY_MODULE = "vllm.distributed.kv_transfer.kv_connector.factory"
+FACTORY_CLASS = "KVConnectorFactory"
+CREATE_METHODS = ("create_connector", "create_connector_v1")  # the second until 0.9
+_MARK = "_lmcache_plugin_adapter"
+
+
+def register() -> None:
+    """Watch vLLM's connector factory; safe to call again, never raises.
+
+    Exits asked for by a signal handler (``SystemExit``, ``KeyboardInterrupt``)
+    are vLLM's own affair and pass.
+    """
+    try:
+        if os.getpid() == 1:  # all ends with PID 1, the plugins of its children too
+            from lmcache_plugin_adapter.engine.exit_of_pid1 import wait_at_exit
+
+            wait_at_exit()
+        factory = sys.modules.get(FACTORY_MODULE)
+        if factory is not None:
+            hook_factory(factory)
+        elif not any(isinstance(finder, _FactoryFinder) for finder in sys.meta_path):
+            sys.meta_path.insert(0, _FactoryFinder())
+    except Exception as error:  # noqa: BLE001 - vLLM would die of it
+        _say_off(error)
+
+
+def hook_factory(module: ModuleType) -> None:
+    """Put our wrapper around the factory's create method, once.
+
+    Why: it is the one place that every LMCache connector of every vLLM version
+    passes, whatever registry, module path or ``MultiConnector`` it comes from.
+    It can go when vLLM offers a hook for connectors.
+
+    Raises:
+        LookupError: This vLLM has no such class or method.
+    """
+    factory = getattr(module, FACTORY_CLASS, None)
+    for name in CREATE_METHODS:
+        method = vars(factory).get(name) if isinstance(factory, type) else None
+        if not isinstance(method, classmethod):
+            continue
+        if not hasattr(method.__func__, _MARK):
+            wrapper = _wrap_create(method.__func__)
+            setattr(wrapper, _MARK, True)
+            setattr(factory, name, classmethod(wrapper))
+        return
+    raise LookupError(f"{FACTORY_MODULE} has no class method {FACTORY_CLASS}.{CREATE_METHODS[0]}")
+
+
+def names_lmcache(kv_transfer_config: object) -> bool:
+    """Tell whether a connector, or a child of it, is LMCache's in-process one.
+
+    Decided by name, before anything is imported. The multiprocess connector
+    is left out: its LMCache lives in a server of its own.
+    """
+
+    def of(source: object, key: str) -> object:
+        return source.get(key) if isinstance(source, dict) else getattr(source, key, None)
+
+    words = f"{of(kv_transfer_config, 'kv_connector')} "
+    words += f"{of(kv_transfer_config, 'kv_connector_module_path')}"
+    words = words.lower().replace("_", "")
+    if "lmcache" in words:
+        return "lmcachemp" not in words
+    children = of(of(kv_transfer_config, "kv_connector_extra_config"), "connectors")
+    return isinstance(children, (list, tuple)) and any(names_lmcache(child) for child in children)
+
+
+def _wrap_create(create: Callable[..., object]) -> Callable[..., object]:
+    """Return ``create`` with our start of plugins behind it, for LMCache's connectors."""
+
+    @functools.wraps(create)
+    def create_connector(cls: type, *args: object, **kwargs: object) -> object:
+        takeover = _begin(args, kwargs)
+        if takeover is None:
+            return create(cls, *args, **kwargs)
+        with takeover:
+            connector = create(cls, *args, **kwargs)
+        takeover.finish(connector)
+        return connector
+
+    return create_connector
+
+
+def _begin(args: tuple[object, ...], kwargs: dict[str, object]) -> Takeover | None:
+    """Return what accompanies the creation of an LMCache connector, or None for any other."""
+    try:
+        config = kwargs["config"] if "config" in kwargs else args[0]
+        if not names_lmcache(getattr(config, "kv_transfer_config", None)):
+            return None
+        role = kwargs["role"] if "role" in kwargs else args[1]
+        from .connector_takeover import begin_takeover
+
+        return begin_takeover(config, role)
+    except Exception as error:  # noqa: BLE001 - the engine must have its connector
+        _say_off(error)
+        return None
+
+
+class _FactoryFinder:
+    """Hooks the factory as soon as vLLM has imported it, so that we need not.
+
+    Importing it from an entry point costs a second in processes that make no
+    connector (``vllm serve --help``, model inspection), and would change the
+    order of vLLM's own imports.
+    """
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find the factory as everyone else would, and have it hooked once it is loaded."""
+        if name != FACTORY_MODULE:
+            return None
+        for finder in sys.meta_path:
+            if finder is self or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                try:
+                    self._hook_after_loading(spec)
+                except Exception as error:  # noqa: BLE001 - the import must go on
+                    _say_off(error)
+                return spec
+        return None
+
+    def _hook_after_loading(self, spec: ModuleSpec) -> None:
+        loader: Any = spec.loader
+        load = loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            del loader.exec_module
+            load(module)
+            register()
+
+        loader.exec_module = exec_module  # on the instance: one loader a module
+
+
+def _say_off(error: Exception) -> None:
+    """Say in one line that this process's plugins are left to LMCache's own launcher."""
+    import importlib.util
+    import logging
+
+    if importlib.util.find_spec("lmcache") is None:  # then nobody waits for plugins
+        return
+    logging.getLogger(LOGGER).warning(
+        "The runtime plugin adapter is off in this process: %s; LMCache's own launcher starts the "
+        "plugins ('lmcache-plugins doctor' tells what this vLLM lacks)",
+        error,
+    )

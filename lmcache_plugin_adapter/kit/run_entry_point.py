@@ -1,0 +1,64 @@
+"""Run an installed plugin: import the module of its entry point and call the function.
+
+Started by its path with the engine's Python:
+``run_entry_point.py NAME MODULE:FUNCTION DIRECTORY [ARGUMENT]...``, where
+``DIRECTORY`` is the entry of the engine's ``sys.path`` that its package is in.
+Imports nothing: all else that is loaded is the plugin's.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NOT_AGAIN = 125
+"""The exit code that asks not to be restarted; written here once more, as nothing is imported."""
+
+_GALLERY = "lmcache_plugin_adapter.gallery."
+
+
+def load(name: str, reference: str, directory: str, *arguments: str) -> Callable[[], int | None]:
+    """Import the plugin and return its function; exit where a module for it is missing.
+
+    Args:
+        name: The plugin's name, which becomes ``sys.argv[0]``.
+        reference: ``MODULE:FUNCTION``, both possibly with dots.
+        directory: Where to look for modules besides.
+        arguments: The plugin's own.
+    """
+    if directory not in sys.path:
+        sys.path.append(directory)
+    sys.argv[:] = [name, *arguments]
+    module, _, function = reference.partition(":")
+    try:
+        __import__(module)  # and not importlib, whose frames would be in every traceback
+    except ModuleNotFoundError as error:
+        sys.excepthook(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
+        print(advice(module, error.name or ""), file=sys.stderr, flush=True)
+        sys.exit(NOT_AGAIN)
+    found = sys.modules[module]
+    for word in function.split("."):
+        found = getattr(found, word)
+    return found  # type: ignore[return-value]
+
+
+def advice(module: str, missing: str) -> str:
+    """Say what to install where ``module`` cannot be imported because ``missing`` is not there."""
+    if f"{module}.".startswith(f"{missing}."):
+        text = f"its module '{missing}' is not there: install its package again"
+    elif module.startswith(_GALLERY):
+        text = f"it needs '{missing}': pip install 'lmcache-plugin-adapter[gallery]'"
+    else:
+        text = f"it needs '{missing}': install that, or the extra of its package that brings it,"
+    return f"<3>Cannot import the plugin: {text} with {sys.executable}"
+
+
+if __name__ == "__main__":
+    # Python has put this file's directory first (that of the file itself, where this is a
+    # link): its modules must not be taken for others.
+    if not getattr(sys.flags, "safe_path", False):
+        del sys.path[0]
+    sys.exit(load(*sys.argv[1:])())

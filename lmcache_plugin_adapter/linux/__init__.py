@@ -1,0 +1,5 @@
+"""What Linux offers and Python's library lacks: /proc, system calls, the event loop.
+
+Runs in every process of ours.
+Imports nothing of this package.
+"""

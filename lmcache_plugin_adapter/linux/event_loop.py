@@ -1,0 +1,161 @@
+"""The supervisor's event loop: descriptors, timers and signals; asleep when nothing is due."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import select
+import signal
+import time
+
+from .syscalls import read_signals, signal_descriptor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_FEW_TIMERS = 64
+"""So many timers are kept without a look for those that were cancelled."""
+
+
+class Timer:
+    """A callback that is due at a time; cancelling it is final."""
+
+    __slots__ = ("callback", "due")
+
+    def __init__(self, due: float, callback: Callable[[], None] | None) -> None:
+        self.due = due
+        self.callback = callback
+
+    def __lt__(self, other: Timer) -> bool:
+        return self.due < other.due
+
+    def cancel(self) -> None:
+        """Make sure that the callback is not called any more."""
+        self.callback = None
+
+
+class Loop:
+    """Wait for descriptors, timers (monotonic clock) and signals, and call what is due.
+
+    Args:
+        on_error: Called with an exception that a callback raised. One plugin's
+            trouble must not end the supervision of the others.
+    """
+
+    def __init__(self, on_error: Callable[[BaseException], None]) -> None:
+        self._on_error = on_error
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._timers: list[Timer] = []
+        self._sweep_at = _FEW_TIMERS
+        self._stopped = False
+        self._signal_callbacks: dict[int, Callable[[], None]] = {}
+        self._soon: dict[Callable[[], None], None] = {}
+        self._signals = -1
+        self._wake_r, self._wake_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.watch(self._wake_r, self._wake)
+        self._on_wake: Callable[[], None] | None = None
+
+    def watch(self, fd: int, callback: Callable[[], None], events: int = select.EPOLLIN) -> None:
+        """Call ``callback`` when ``fd`` is ready; replaces an earlier call for it."""
+        if fd in self._callbacks:
+            self._epoll.modify(fd, events)
+        else:
+            self._epoll.register(fd, events)
+        self._callbacks[fd] = callback
+
+    def unwatch(self, fd: int) -> None:
+        """Watch ``fd`` no longer; before it is closed."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        """Call ``callback`` in ``delay`` seconds."""
+        if len(self._timers) >= self._sweep_at:  # what was cancelled is kept no longer
+            self._timers = [timer for timer in self._timers if timer.callback is not None]
+            heapq.heapify(self._timers)
+            self._sweep_at = max(_FEW_TIMERS, 2 * len(self._timers))
+        timer = Timer(time.monotonic() + delay, callback)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once all that is ready now has been handled.
+
+        Asked for an equal one twice, once: so are methods of one object, and no two partials.
+        """
+        self._soon[callback] = None
+
+    def on_signal(self, number: signal.Signals, callback: Callable[[], None]) -> None:
+        """Call ``callback`` from the loop when the signal has come.
+
+        It is blocked and read from a descriptor: a child needs no handlers
+        taken away, only :func:`.linux.syscalls.unblock_all_signals`. To be asked
+        before other threads are started, which would take the signal.
+        """
+        self._signal_callbacks[number] = callback
+        if number == signal.SIGCHLD:
+            # Ignored, as a starter may have left it, the kernel reaps children and sends nothing.
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+        self._signals = signal_descriptor(self._signal_callbacks, self._signals)
+        self.watch(self._signals, self._on_signals)
+
+    def wake(self, callback: Callable[[], None]) -> None:
+        """From another thread: have ``callback`` called from the loop."""
+        self._on_wake = callback
+        try:
+            os.write(self._wake_w, b"\0")
+        except BlockingIOError:
+            pass  # the pipe is full of wake-ups already
+
+    def stop(self) -> None:
+        """Make :meth:`run` return."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Wait and call until :meth:`stop`."""
+        while not self._stopped:
+            for fd, _ in self._poll():
+                callback = self._callbacks.get(fd)
+                if callback is not None:
+                    self.attempt(callback)
+            now = time.monotonic()
+            while self._timers and self._timers[0].due <= now:
+                timer = heapq.heappop(self._timers)
+                if timer.callback is not None:
+                    self.attempt(timer.callback)
+            if self._soon:
+                soon, self._soon = self._soon, {}
+                for callback in soon:
+                    self.attempt(callback)
+
+    def _poll(self) -> list[tuple[int, int]]:
+        while self._timers and self._timers[0].callback is None:
+            heapq.heappop(self._timers)
+        if self._soon:
+            return self._epoll.poll(0)
+        if not self._timers:
+            return self._epoll.poll(-1)
+        # Rounded up to epoll's millisecond: a timer must be due when we wake for it.
+        return self._epoll.poll(max(0.0, self._timers[0].due - time.monotonic()) + 0.0005)
+
+    def _wake(self) -> None:
+        try:
+            os.read(self._wake_r, 4096)
+        except BlockingIOError:
+            return
+        if self._on_wake is not None:
+            self.attempt(self._on_wake)
+
+    def _on_signals(self) -> None:
+        for number in read_signals(self._signals):
+            self.attempt(self._signal_callbacks[number])
+
+    def attempt(self, callback: Callable[[], object]) -> None:
+        """Call ``callback``; an exception is reported, and what comes after it goes on."""
+        try:
+            callback()
+        except Exception as error:  # noqa: BLE001 - see the class
+            self._on_error(error)

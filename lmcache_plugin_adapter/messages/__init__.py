@@ -1,0 +1,5 @@
+"""The wording of messages: counts, times, exit reasons, problems, "did you mean".
+
+Runs in every process of ours.
+Imports `contract` and the standard library; pure.
+"""

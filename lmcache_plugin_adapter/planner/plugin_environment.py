@@ -1,0 +1,220 @@
+"""What a plugin finds in its environment: one table of variables, and their values."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from lmcache_plugin_adapter.configuration.exec_limits import EXEC_STRING_LIMIT
+from lmcache_plugin_adapter.contract import variables as names
+from lmcache_plugin_adapter.contract.variables import CONFIG, CONFIG_FILE, METRICS_DIRECTORY
+from lmcache_plugin_adapter.messages.problem import Problem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lmcache_plugin_adapter.contract.launch_spec import LaunchSpec
+
+_METRICS_LOWER_CASE = METRICS_DIRECTORY.lower()
+
+
+def plugin_environment(
+    spec: LaunchSpec,
+    environ: Mapping[str, str],
+    config_file: str | None,
+    ending_file: str | None = None,
+) -> tuple[dict[str, str | None], list[Problem]]:
+    """Return how the plugins' environment differs from the engine's; never raises.
+
+    Args:
+        spec: What the engine handed over.
+        environ: The engine's environment.
+        config_file: Where :func:`config_text` stands, if anywhere.
+        ending_file: Where the supervisor will say why plugins are to end, if anywhere.
+
+    Returns:
+        Variables to set (text) and to remove (None), each of a size and form
+        that the kernel takes, for all plugins alike (without
+        ``LMCACHE_RUNTIME_PLUGIN_NAME``); and what could not be done.
+    """
+    identity = spec.identity
+    problems: list[Problem] = []
+    metrics = environ.get(METRICS_DIRECTORY) or environ.get(_METRICS_LOWER_CASE)
+    variables: dict[str, str | None] = {
+        names.ROLE: "" if identity.role is None else identity.role.value.upper(),
+        names.WORKER_ID: str(identity.worker_id),
+        names.WORKER_COUNT: str(identity.worker_count),
+        CONFIG: _config_variable(spec, config_file, problems),
+        CONFIG_FILE: config_file,
+        names.ENDING_FILE: ending_file,
+        names.DP_RANK: str(identity.dp_rank),
+        names.DP_SIZE: str(identity.dp_size),
+        names.ENGINE_PID: str(spec.engine_pid),
+        names.RUN_ID: spec.run_id,
+        "PYTHONUNBUFFERED": "1",
+        "PATH": plugin_path(spec.python, environ.get("PATH")),
+        METRICS_DIRECTORY: None,
+        _METRICS_LOWER_CASE: None,
+        names.METRICS_HANDED_OVER: metrics or None,
+    }
+    for name, older in names.OLDER_NAMES.items():
+        variables[older] = variables[name]
+    for name, value in variables.items():
+        if value is not None and not _fits(name, value):
+            variables[name] = environ.get(name) if name == "PATH" else None
+            what = "keeps the engine's value" if name == "PATH" else "is left out"
+            problems.append(
+                Problem(
+                    "warning",
+                    f"Variable {name!r} {what}: its value is over the kernel's limit of "
+                    f"{EXEC_STRING_LIMIT} bytes or cannot be encoded",
+                )
+            )
+    return variables, problems
+
+
+def plugin_path(python: str, path: str | None) -> str:
+    """Return the PATH of plugins, and for looking up their interpreters.
+
+    It is the engine's with the directory of the engine's Python put first, as
+    if its environment were activated: ``#!/usr/bin/env python3`` then finds
+    the Python that runs vLLM even when that was started by its full path.
+
+    Args:
+        python: The interpreter that runs the engine.
+        path: The engine's PATH.
+    """
+    path = path or os.defpath
+    first = os.path.dirname(python)
+    # A directory with a colon cannot stand in PATH.
+    if not first or ":" in first or path.partition(":")[0] == first:
+        return path
+    return f"{first}:{path}"
+
+
+def config_text(spec: LaunchSpec) -> str:
+    """Return LMCache's whole configuration as JSON text, as CONFIG_FILE holds it.
+
+    It is what the engine handed over, with ``runtime_plugin_locations`` and
+    ``extra_config`` added where the configuration is of a kind that has no such
+    keys. What is not a JSON object is returned as it is; nothing at all becomes
+    an object of these two.
+    """
+    return _complete(spec, [])
+
+
+def write_config_file(
+    directory: int | str, name: str, text: str
+) -> tuple[str | None, list[Problem]]:
+    """Write ``text`` into a file that only this user can read, whole or not at all.
+
+    Args:
+        directory: Its path, or a descriptor that is open on it.
+        name: The file's name in it; a file of that name is replaced.
+        text: What it shall hold.
+
+    Returns:
+        The file's name relative to a descriptor, else its path; None and one
+        problem where it could not be written.
+    """
+    path, dir_fd = (
+        (name, directory) if isinstance(directory, int) else (os.path.join(directory, name), None)
+    )
+    # A name nobody can guess, and O_EXCL: what others put there is never written to.
+    temporary = f"{path}.{os.urandom(8).hex()}"
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(temporary, flags, 0o600, dir_fd=dir_fd)
+        try:
+            with open(fd, "wb") as file:
+                os.fchmod(fd, 0o600)  # whatever the umask is
+                file.write(text.encode("utf-8", "surrogateescape"))
+            os.rename(temporary, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        except BaseException:
+            os.unlink(temporary, dir_fd=dir_fd)
+            raise
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return None, [
+            Problem(
+                "warning",
+                f"Cannot write configuration file {path!r}: {reason}; plugins run without "
+                f"{CONFIG_FILE}",
+            )
+        ]
+    return path, []
+
+
+def _complete(spec: LaunchSpec, problems: list[Problem]) -> str:
+    """Return the text of :func:`config_text` and say what is wrong with it."""
+    text = spec.config_json
+    what = "plugins get it as it is"
+    try:
+        config = json.loads(text) if text.strip() else None
+        if isinstance(config, dict):
+            missing = {key: value for key, value in _two_keys(spec).items() if key not in config}
+            return json.dumps({**config, **missing}) if missing else text
+        reason = "it is not a JSON object"
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
+    if not text.strip():
+        reason, what = "it is empty", "plugins get nothing of it but 'runtime_plugin_locations'"
+        text = json.dumps(_two_keys(spec))
+    problems.append(Problem("warning", f"Cannot read LMCache's configuration: {reason}; {what}"))
+    return text
+
+
+def _two_keys(spec: LaunchSpec) -> dict[str, object]:
+    """Return what plugins rely on, for a configuration without it."""
+    locations = spec.locations
+    if isinstance(locations, (list, tuple)):
+        locations = [str(location) for location in locations]
+    elif locations is not None:
+        locations = [str(locations)]
+    return {"runtime_plugin_locations": locations, "extra_config": None}
+
+
+def _config_variable(
+    spec: LaunchSpec, config_file: str | None, problems: list[Problem]
+) -> str | None:
+    """Return as much of the configuration as one variable can hold."""
+    whole = _complete(spec, problems)
+    if _config_fits(whole):
+        return whole
+    what, reduced = "is left out", None
+    try:
+        config = json.loads(whole)
+        if isinstance(config, dict):
+            compact = json.dumps(config, separators=(",", ":"))
+            if _config_fits(compact):
+                return compact
+            two = json.dumps({key: config[key] for key in _two_keys(spec)}, separators=(",", ":"))
+            if _config_fits(two):
+                what, reduced = "holds only 'runtime_plugin_locations' and 'extra_config'", two
+    except (ValueError, RecursionError):
+        pass  # said by _complete
+    size = len(whole.encode("utf-8", "surrogatepass"))
+    where = f"file {config_file!r} has it all" if config_file else "there is no file that has it"
+    problems.append(
+        Problem(
+            "warning",
+            f"Variable {CONFIG!r} {what}: LMCache's configuration has {size} bytes, the kernel "
+            f"takes {EXEC_STRING_LIMIT} bytes in one variable; {where} ({CONFIG_FILE})",
+        )
+    )
+    return reduced
+
+
+def _config_fits(text: str) -> bool:
+    """Tell whether both names of the variable can hold ``text``."""
+    return _fits(CONFIG, text) and _fits(names.OLDER_NAMES[CONFIG], text)
+
+
+def _fits(name: str, value: str) -> bool:
+    """Tell whether the kernel takes the variable."""
+    try:
+        size = len(os.fsencode(f"{name}={value}")) + 1
+    except UnicodeEncodeError:
+        return False
+    return size <= EXEC_STRING_LIMIT and "\0" not in value

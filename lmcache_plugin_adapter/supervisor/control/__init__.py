@@ -1,0 +1,5 @@
+"""The control socket: its server, and the operations that clients may request.
+
+Runs in the supervisor.
+Imports what the supervisor may import.
+"""

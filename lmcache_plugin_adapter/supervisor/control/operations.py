@@ -1,0 +1,192 @@
+"""What can be asked of a supervisor through its socket."""
+
+from __future__ import annotations
+
+from lmcache_plugin_adapter.contract.plugin_states import State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from lmcache_plugin_adapter.supervisor.output.line_framing import Block
+    from lmcache_plugin_adapter.supervisor.plugin import Plugin
+    from lmcache_plugin_adapter.supervisor.plugin_set import Catalog
+
+    from .server import Client
+
+    Request = Mapping[str, Any]
+
+_LOG_LINES = 100
+"""Lines that ``logs`` shows where no number is asked for."""
+
+
+class OperationError(ValueError):
+    """A request that cannot be done; the text says why."""
+
+
+class Operations:
+    """Do what clients ask; answer at once, or when it is done.
+
+    Args:
+        catalog: The plugins.
+        describe: Returns what is said of the supervisor itself.
+        reload: Looks for plugins anew and calls back with what was done.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        describe: Callable[[], dict[str, Any]],
+        reload: Callable[[Callable[[dict[str, Any]], None]], None],
+    ) -> None:
+        self._catalog = catalog
+        self._describe = describe
+        self._reload = reload
+        self._waiting: list[_Waiter] = []
+        self.handlers = {
+            "status": self._status,
+            "start": self._start,
+            "stop": self._stop,
+            "restart": self._restart,
+            "reload": self._reload_plugins,
+            "logs": self._logs,
+        }
+
+    def changed(self, plugin: Plugin) -> None:
+        """A plugin changed its state: take note for those who wait for it."""
+        for waiter in self._waiting:
+            if plugin in waiter.pending and waiter.is_done(plugin):
+                waiter.pending.remove(plugin)
+
+    def answer_waiters(self) -> None:
+        """Answer those whose wait is over."""
+        over = [waiter for waiter in self._waiting if not waiter.pending]
+        self._waiting = [waiter for waiter in self._waiting if waiter.pending]
+        for waiter in over:
+            waiter.answer()
+
+    # --- operations -----------------------------------------------------------
+
+    def _status(self, _request: Request, _client: Client) -> dict[str, Any]:
+        return self._describe()
+
+    def _start(self, request: Request, client: Client) -> dict[str, Any] | None:
+        plugins = self._select(request)
+        self._refuse_at_end()
+        for plugin in plugins:
+            plugin.start()
+        return self._answer(request, client, plugins, _is_up_or_settled)
+
+    def _stop(self, request: Request, client: Client) -> dict[str, Any] | None:
+        plugins = self._select(request)
+        for plugin in plugins:
+            plugin.stop()
+        return self._answer(request, client, plugins, lambda plugin: plugin.state.settled)
+
+    def _restart(self, request: Request, client: Client) -> dict[str, Any] | None:
+        plugins = self._select(request)
+        self._refuse_at_end()
+        for plugin in plugins:
+            plugin.stop()
+            plugin.start()
+        return self._answer(request, client, plugins, _is_up_or_settled)
+
+    def _reload_plugins(self, _request: Request, client: Client) -> None:
+        self._refuse_at_end()
+        self._reload(client.send)
+
+    def _logs(self, request: Request, client: Client) -> None:
+        plugins = self._select(request)
+        count = request.get("lines", _LOG_LINES)
+        if not isinstance(count, int) or count < 0:
+            raise OperationError(f"'lines' is {count!r}, not a whole number from 0")
+        kept = [
+            (when, plugin.name, level, text)
+            for plugin in plugins
+            for when, level, text in plugin.output.ring.lines()
+        ]
+        kept.sort(key=lambda line: line[0])
+        kept = kept[-count:] if count else []
+        names = [plugin.name for plugin in plugins]
+        client.send_kept({"names": names, "lines": len(kept)}, kept)
+        if not request.get("follow"):
+            client.finish()
+            return
+        client.busy = True
+        for plugin in plugins:
+            self._follow(plugin, client)
+
+    def _follow(self, plugin: Plugin, client: Client) -> None:
+        def told(now: float, block: Block) -> None:
+            text = block.text.decode("utf-8", "replace")
+            client.send_lines([(now, plugin.name, block.level, line) for line in text.split("\n")])
+
+        plugin.output.followers.append(told)
+        client.on_close.append(lambda: plugin.output.followers.remove(told))
+
+    # --- inside ---------------------------------------------------------------
+
+    def _refuse_at_end(self) -> None:
+        if self._catalog.ending:
+            raise OperationError("the supervisor is stopping: its engine ended, or it was told to")
+
+    def _select(self, request: Request) -> list[Plugin]:
+        names = request.get("names")
+        if request.get("all") is True:
+            return list(self._catalog)
+        if not isinstance(names, list) or not names:
+            raise OperationError("no plugin is named; name some, or ask for all")
+        return [self._find(name) for name in names]
+
+    def _find(self, name: object) -> Plugin:
+        plugin = self._catalog.get(name) if isinstance(name, str) else None
+        if plugin is not None:
+            return plugin
+        from lmcache_plugin_adapter.messages.near_miss import (
+            near_miss,  # only a mistake pays for it
+        )
+
+        meant = near_miss(str(name), self._catalog.names)
+        hint = f"; did you mean {meant!r}?" if meant else ""
+        raise OperationError(f"unknown plugin {name!r}{hint}")
+
+    def _answer(
+        self,
+        request: Request,
+        client: Client,
+        plugins: list[Plugin],
+        is_done: Callable[[Plugin], bool],
+    ) -> dict[str, Any] | None:
+        def states() -> dict[str, Any]:
+            return {"plugins": [{"name": p.name, "state": p.state.value} for p in plugins]}
+
+        pending = {plugin for plugin in plugins if not is_done(plugin)}
+        if not request.get("wait") or not pending:
+            return states()
+        self._waiting.append(_Waiter(pending, is_done, lambda: client.send(states())))
+        return None
+
+
+class _Waiter:
+    """Somebody who is answered once each of some plugins has come to a state.
+
+    That it leaves again, as somebody else asks for something else, counts for
+    nothing: else two commands at once could wait for ever.
+    """
+
+    def __init__(
+        self,
+        pending: set[Plugin],
+        is_done: Callable[[Plugin], bool],
+        answer: Callable[[], object],
+    ) -> None:
+        self.pending = pending
+        self.is_done = is_done
+        self.answer = answer
+
+
+def _is_up_or_settled(plugin: Plugin) -> bool:
+    if plugin.starts_again:
+        return False
+    return plugin.state.settled or plugin.state in (State.RUNNING, State.BACKING_OFF)

@@ -1,0 +1,125 @@
+"""The life of a plugin: its states, what can happen to it, and the one transition function.
+
+Timers are events like any other: one that fires in a state it was not meant
+for changes nothing. A cell that cannot happen raises, so that a mistake in the
+supervisor shows instead of corrupting a state.
+"""
+
+from __future__ import annotations
+
+import enum
+import signal
+
+from lmcache_plugin_adapter.contract.plugin_states import NO_RESTART_CODE, State
+
+
+class Event(str, enum.Enum):
+    """What can happen to a plugin."""
+
+    SPAWNED = "spawned"
+    SPAWN_FAILED = "spawn failed"
+    CANNOT_RUN = "cannot run"
+    EXITED = "first process ended"
+    CLEARED = "nothing is left of it"
+    RESTART_DUE = "policy says restart"
+    DONE = "policy says leave it"
+    GIVE_UP = "exit code 125"
+    BACKOFF_ELAPSED = "backoff elapsed"
+    GRACE_ELAPSED = "grace period elapsed"
+    STOP = "stop asked for"
+    START = "start asked for"
+
+
+class LifecycleError(Exception):
+    """An event came in a state in which it cannot happen."""
+
+
+_S, _E = State, Event
+
+_MOVES: dict[tuple[State, Event], State] = {
+    (_S.STARTING, _E.SPAWNED): _S.RUNNING,
+    (_S.STARTING, _E.SPAWN_FAILED): _S.BACKING_OFF,
+    (_S.STARTING, _E.CANNOT_RUN): _S.FAILED,
+    (_S.STARTING, _E.STOP): _S.STOPPED,
+    (_S.RUNNING, _E.CANNOT_RUN): _S.FAILED,  # exec failed after the fork
+    (_S.RUNNING, _E.EXITED): _S.CLEARING,
+    (_S.RUNNING, _E.STOP): _S.STOPPING,
+    (_S.CLEARING, _E.RESTART_DUE): _S.BACKING_OFF,
+    (_S.CLEARING, _E.DONE): _S.EXITED,
+    (_S.CLEARING, _E.GIVE_UP): _S.FAILED,
+    (_S.CLEARING, _E.STOP): _S.STOPPING,
+    (_S.BACKING_OFF, _E.BACKOFF_ELAPSED): _S.STARTING,
+    (_S.BACKING_OFF, _E.START): _S.STARTING,
+    (_S.BACKING_OFF, _E.STOP): _S.STOPPED,
+    (_S.STOPPING, _E.CLEARED): _S.STOPPED,
+    (_S.STOPPED, _E.START): _S.STARTING,
+    (_S.EXITED, _E.START): _S.STARTING,
+    (_S.FAILED, _E.START): _S.STARTING,
+}
+
+# Nothing changes: a repeated request, a timer that has been overtaken, the
+# end of the first process or a late exec error while the plugin is stopping.
+_STAY: dict[Event, frozenset[State]] = {
+    _E.START: frozenset({_S.STARTING, _S.RUNNING, _S.CLEARING, _S.STOPPING, _S.REFUSED}),
+    _E.STOP: frozenset({_S.STOPPING, _S.STOPPED, _S.EXITED, _S.FAILED, _S.REFUSED}),
+    _E.BACKOFF_ELAPSED: frozenset(_S) - {_S.BACKING_OFF},
+    _E.GRACE_ELAPSED: frozenset(_S),
+    _E.EXITED: frozenset({_S.STOPPING, _S.FAILED}),
+    _E.CANNOT_RUN: frozenset({_S.STOPPING}),
+}
+
+
+def transition(state: State, event: Event) -> State:
+    """Return the state that follows ``state`` on ``event``.
+
+    Raises:
+        LifecycleError: ``event`` cannot happen in ``state``.
+    """
+    moved = _MOVES.get((state, event))
+    if moved is not None:
+        return moved
+    if state in _STAY.get(event, ()):
+        return state
+    raise LifecycleError(f"event {event.value!r} cannot happen in state {state.value!r}")
+
+
+_STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE})
+
+
+def after_exit(code: int, restart: str) -> Event:
+    """Return what the restart policy makes of an exit.
+
+    Args:
+        code: The exit code, or minus the signal's number.
+        restart: ``never``, ``on-failure`` or ``always``. A failure is a code
+            other than 0, or a signal other than TERM, INT, HUP and PIPE.
+    """
+    if code == NO_RESTART_CODE:
+        return Event.GIVE_UP
+    failed = code != 0 and -code not in _STOP_SIGNALS
+    if restart == "always" or (restart == "on-failure" and failed):
+        return Event.RESTART_DUE
+    return Event.DONE
+
+
+def diagram() -> str:
+    """Return the states and moves as a Mermaid state diagram, for the documentation."""
+    lines = ["stateDiagram-v2", "    [*] --> starting", "    [*] --> refused"]
+    names = {state: state.value.replace("-", "_") for state in State}
+    lines += [f"    {names[s]} : {s.value}" for s in State if names[s] != s.value]
+    lines += [
+        f"    {names[source]} --> {names[target]} : {event.value}"
+        for (source, event), target in _MOVES.items()
+    ]
+    return "\n".join(lines)
+
+
+def describe() -> str:
+    """Return diagram and states as Markdown, as they stand in the documentation."""
+    rows = [f"| `{state.value}` | {state.meaning} |" for state in State]
+    table = ["| state | meaning |", "|---|---|", *rows]
+    return "\n".join(["```mermaid", diagram(), "```", "", *table])
+
+
+if __name__ == "__main__":
+    print(describe())  # `python -m lmcache_plugin_adapter.supervisor.lifecycle`, for the page

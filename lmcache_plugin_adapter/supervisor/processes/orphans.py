@@ -1,0 +1,106 @@
+"""Find and end what a dead supervisor left: processes marked with the token of a run.
+
+A supervisor that is SIGKILLed takes the plugins' first processes with it
+(parent-death signal). What those had started lives on, marked by the run's
+token in its environment. Processes that cleared their environment, or belong
+to another user, cannot be found: the stated limit.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from lmcache_plugin_adapter.contract.run_token import SUPERVISOR_NAME, engine_is_gone
+from lmcache_plugin_adapter.contract.variables import RUN_ID
+from lmcache_plugin_adapter.linux.procfs import (
+    ProcessTable,
+    arguments_of,
+    command_of,
+    environment_of,
+    variable,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_RUN_ID = RUN_ID.encode()
+
+SWEEP_SECONDS = 1.0
+"""How long a sweep may take."""
+
+_PAUSE = 0.005
+
+
+def earlier_supervisor(run_id: str, label: str) -> int:
+    """Return a supervisor of an earlier run of the engine that made ``run_id``, or 0.
+
+    Its command line ends in the token and the label of its run (:func:`.start_supervisor`).
+    """
+    mine = [run_id.encode(), label.encode()]
+    engine = mine[0].rpartition(b".")[0]
+    for pid in ProcessTable().by_pid:
+        if command_of(pid) == SUPERVISOR_NAME:
+            theirs = arguments_of(pid)[-2:]
+            if theirs != mine and theirs[1:] == mine[1:] and theirs[0].startswith(engine + b"."):
+                return pid
+    return 0
+
+
+def end_run(run_id: str) -> int:
+    """Kill every process marked with ``run_id`` and return how many there were."""
+    return _kill_until_none(lambda table: _marked(table, run_id.encode()))
+
+
+def end_strays() -> int:
+    """Kill what runs of dead engines left, where no supervisor looks after it any more."""
+    return _kill_until_none(_strays)
+
+
+def _kill_until_none(find: Callable[[ProcessTable], set[int]]) -> int:
+    deadline = time.monotonic() + SWEEP_SECONDS
+    killed: set[int] = set()
+    while True:
+        table = ProcessTable()
+        found = find(table)
+        if not found or time.monotonic() > deadline:
+            return len(killed)
+        killed |= found
+        table.send(found, signal.SIGKILL)
+        time.sleep(_PAUSE)
+
+
+def _marked(table: ProcessTable, run_id: bytes) -> set[int]:
+    me = os.getpid()
+    return {
+        pid
+        for pid in table.by_pid
+        if pid != me and variable(environment_of(pid), _RUN_ID) == run_id
+    }
+
+
+def _strays(table: ProcessTable) -> set[int]:
+    found = set()
+    gone: dict[bytes, bool] = {}
+    for pid in table.by_pid:
+        run_id = variable(environment_of(pid), _RUN_ID)
+        if run_id is None:
+            continue
+        if run_id not in gone:
+            gone[run_id] = engine_is_gone(run_id.decode("ascii", "replace"))
+        if gone[run_id] and not _is_supervised(table, pid):
+            found.add(pid)
+    return found
+
+
+def _is_supervised(table: ProcessTable, pid: int) -> bool:
+    """Whether an ancestor is a supervisor: all that lives under one descends from it."""
+    seen = set()
+    while pid in table.by_pid and pid not in seen:
+        seen.add(pid)
+        pid = table.by_pid[pid].parent
+        if command_of(pid) == SUPERVISOR_NAME:
+            return True
+    return False

@@ -1,0 +1,166 @@
+"""What README and docs tell people to type works; what they show is what is there.
+
+A fenced ``sh`` block is run, saved as a file or passed over, as the comment
+before it says: ``<!-- test: run -->``, ``<!-- test: file NAME -->`` or
+``<!-- not tested here: WHY -->``. README's two commands that set up an
+environment are run by ``.ci/run``, to the letter.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from cli_under_test import ROOT, Running, command, environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+SETUP = "python3 -m venv .venv && .venv/bin/pip install -q -e "
+PROGRAM = ".venv/bin/lmcache-plugins"
+PYTEST = ".venv/bin/pytest"
+
+_BLOCK = re.compile(
+    r"(?:<!-- (?P<comment>[^>]*) -->\n+)?^```(?P<language>\w+)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+_LINK = re.compile(r"\]\((?P<target>[^)#]+)(?:#[^)]*)?\)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block and what the comment before it says."""
+
+    page: str
+    language: str
+    comment: str
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    """Return the fenced blocks of a page."""
+    return [
+        Block(page.name, found["language"], found["comment"] or "", found["text"])
+        for found in _BLOCK.finditer(page.read_text())
+    ]
+
+
+ALL = [block for page in PAGES for block in blocks(page)]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what the commands are run on."""
+    for name in ("configs", "examples"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def typed(line: str, checkout: Path) -> None:
+    """Do what somebody does who types a line; a ``run`` is stopped once a plugin was heard."""
+    program, subcommand, *arguments = shlex.split(line)
+    if program == PYTEST:
+        tests = [sys.executable, "-m", "pytest", subcommand, *arguments]
+        result = subprocess.run(
+            tests, cwd=checkout, env=environment(), capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stdout
+        return
+    assert program == PROGRAM, line
+    if subcommand == "run":
+        with Running(checkout, *arguments, cwd=checkout) as running:
+            running.until_logs(re.compile(r"\[\w+\] .* \(\w+\.\w+:\d+:").search, "plugin's output")
+            assert running.stop() == 0
+    else:
+        result = command(subcommand, *arguments, cwd=checkout)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_a_page(page: Path, checkout: Path) -> None:
+    """In their order, in a copy of the checkout."""
+    for block in blocks(page):
+        if block.comment.startswith("test: file "):
+            path = checkout / block.comment.removeprefix("test: file ")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(block.text)
+        elif block.comment == "test: run":
+            for line in block.text.splitlines():
+                typed(line, checkout)
+        elif block.language == "sh" and block.text.startswith(SETUP):
+            _, and_then, last = block.text.strip().rpartition(" && ")
+            assert and_then
+            if last.startswith(PROGRAM):
+                typed(last, checkout)
+        elif block.language == "sh":
+            assert block.comment.startswith("not tested here: "), block
+
+
+def test_readme_has_the_two_commands_that_ci_runs() -> None:
+    """Each in one line, under the heading by which ``.ci/run`` finds it."""
+    readme = (ROOT / "README.md").read_text()
+    ci = (ROOT / ".ci" / "run").read_text()
+    for heading, end in (
+        ("Run it", f"{PROGRAM} run -c configs/lmcache.yaml --tp 2"),
+        ("Test it", ".venv/bin/pytest"),
+    ):
+        section = readme.split(f"## {heading}\n")[1].split("\n## ")[0]
+        (line,) = [
+            found["text"].strip()
+            for found in _BLOCK.finditer(section)
+            if found["text"].startswith(SETUP)
+        ]
+        assert "\n" not in line
+        assert line.endswith(f" && {end}")
+        assert f'readme_command "{heading}"' in ci
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Relative ones, that is."""
+    for found in _LINK.finditer(page.read_text()):
+        target = found["target"]
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_readmes_output_is_what_is_printed(checkout: Path) -> None:
+    """README's lines come from the command above them, but for times, pids and figures."""
+    (shown,) = [b.text for b in ALL if b.comment == "test: output of run"]
+    lines = [shape(line) for line in shown.splitlines() if line != "..."]
+    at_first = [line for line in lines if "INFO" in line and "goodbye" not in line]
+    at_first = [line for line in at_first if "Stopped" not in line]
+
+    def printed(text: str) -> set[str]:
+        return {shape(line) for line in text.replace(str(checkout), "/checkout").splitlines()}
+
+    arguments = ("-c", "configs/lmcache.yaml", "--tp", "2")
+    with Running(checkout, *arguments, cwd=checkout) as running:
+        running.until_logs(lambda log: printed(log) >= set(at_first), str(at_first))
+        assert running.stop() == 0
+        assert printed(running.stdout + running.log) >= set(lines)
+
+
+def shape(line: str) -> str:
+    """Return a line without what differs from run to run."""
+    return re.sub(r"\d+", "0", re.sub(r"[\d.]+ m?s\b", "0 s", line))
+
+
+@pytest.mark.parametrize("block", [b for b in ALL if b.language == "yaml"], ids=lambda b: b.page)
+def test_yaml_is_read_without_complaint(block: Block, tmp_path: Path) -> None:
+    """Keys that do not exist, or values that are not accepted, would be said."""
+    from lmcache_plugin_adapter.cli.lmcache_yaml import load_lmcache_yaml
+    from lmcache_plugin_adapter.configuration.settings import read_settings
+
+    path = tmp_path / "lmcache.yaml"
+    path.write_text(block.text)
+    config = load_lmcache_yaml(str(path), {})
+    _, problems = read_settings(config.extra_config, {})
+    assert [*config.problems, *problems] == []

@@ -1,0 +1,140 @@
+"""The snippets of "Enable it in vLLM", as far as they can be tried without vLLM."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lmcache_plugin_adapter.cli import doctor as cli_doctor
+from lmcache_plugin_adapter.cli.lmcache_yaml import load_lmcache_yaml
+from lmcache_plugin_adapter.configuration.settings import read_settings
+from lmcache_plugin_adapter.hosts import upstream_names as upstream
+from lmcache_plugin_adapter.hosts.vllm import connector_takeover as takeover
+from lmcache_plugin_adapter.hosts.vllm import hook as vllm_plugin
+from lmcache_plugin_adapter.planner.file_names import PluginName, parse_name
+
+PACKAGE = Path(vllm_plugin.__file__).parents[2]
+PAGE = (PACKAGE.parent / "docs" / "vllm.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """Return the page's fenced blocks in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def transfer_configs() -> list[str]:
+    """Return every value of ``--kv-transfer-config`` on the page, and the block of JSON."""
+    found = []
+    for block in blocks("sh"):
+        for line in block.splitlines():
+            words = shlex.split(line)
+            found += [
+                words[place + 1]
+                for place, word in enumerate(words)
+                if word == "--kv-transfer-config"
+            ]
+    return found + blocks("json") + [_server_arguments()["--kv-transfer-config"]]
+
+
+def _manifests() -> tuple[dict, dict]:  # type: ignore[type-arg]
+    (block,) = blocks("yml")
+    config_map, deployment = yaml.safe_load_all(block)
+    return config_map, deployment
+
+
+def _server_arguments() -> dict[str, str]:
+    (container,) = _manifests()[1]["spec"]["template"]["spec"]["containers"]
+    return dict(arg.split("=", 1) for arg in container["args"] if arg.startswith("--"))
+
+
+@pytest.mark.parametrize("text", transfer_configs())
+def test_transfer_configs_name_a_connector_that_is_hooked(text: str) -> None:
+    """And a class that is there, where it is ours."""
+    config = json.loads(text)
+    assert vllm_plugin.names_lmcache(config)
+    if (module := config.get("kv_connector_module_path")) is not None:
+        path = PACKAGE / (module.removeprefix("lmcache_plugin_adapter.") + ".py")
+        assert f"import {config['kv_connector']}\n" in path.read_text()
+
+
+@pytest.mark.parametrize("block", blocks("sh"))
+def test_shell_blocks_are_shell(block: str) -> None:
+    """And call commands of ours that exist."""
+    subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+    for line in block.splitlines():
+        words = shlex.split(line)
+        if words[0] == "lmcache-plugins":
+            assert f"\ndef {words[1]}(" in (PACKAGE / "cli" / "main.py").read_text()
+
+
+def test_config_map_is_mounted_where_the_configuration_looks(tmp_path: Path) -> None:
+    """Its configuration is read without complaint, and its plugin's name and code are right."""
+    config_map, deployment = _manifests()
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume["configMap"] for volume in pod["volumes"]}
+    assert set(mounts) == set(volumes)
+    assert {volume["name"] for volume in volumes.values()} == {config_map["metadata"]["name"]}
+    assert pod["shareProcessNamespace"] is True
+
+    (variable,) = container["env"]
+    assert variable["name"] == cli_doctor.CONFIG_VARIABLE
+    assert variable["value"] == mounts["lmcache"]["mountPath"]
+    path = tmp_path / "lmcache.yaml"
+    path.write_text(config_map["data"][mounts["lmcache"]["subPath"]])
+    config = load_lmcache_yaml(str(path), {})
+    assert config.runtime_plugin_locations == [mounts["plugins"]["mountPath"]]
+    assert [*config.problems, *read_settings(config.extra_config, {})[1]] == []
+
+    for item in volumes["plugins"]["items"]:
+        assert isinstance(parse_name(item["path"]), PluginName)
+        code = config_map["data"][item["key"]]
+        subprocess.run(["sh", "-n"], input=code, text=True, check=True)
+
+
+def test_dockerfile_puts_things_where_the_configuration_looks() -> None:
+    """The image's variable names the file that it copies."""
+    (dockerfile,) = blocks("dockerfile")
+    lines = [line.split() for line in dockerfile.splitlines()]
+    copied = {line[1]: line[2] for line in lines if line[0] == "COPY"}
+    assert f"{cli_doctor.CONFIG_VARIABLE}={copied['lmcache.yaml']}" in dockerfile
+    for text in blocks("yaml"):
+        assert yaml.safe_load(text)["runtime_plugin_locations"] == [copied["plugins"]]
+
+
+def test_lines_in_the_table_are_lines_of_the_code() -> None:
+    """Each begins a message of the hook."""
+    sources = "".join(Path(str(module.__file__)).read_text() for module in (takeover, vllm_plugin))
+    table = PAGE.partition("## When it cannot work")[2]
+    lines = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+    assert len(lines) == 4
+    for line in lines:
+        assert f'"{line}' in sources
+
+
+def test_environment_variable_that_switches_it_off() -> None:
+    """Its value is JSON and does that."""
+    (value,) = re.findall(r"LMCACHE_EXTRA_CONFIG='([^']+)'", PAGE)
+    settings, problems = read_settings(json.loads(value), {})
+    assert (settings.enabled, problems) == (False, [])
+
+
+def test_versions_are_the_supported_ones() -> None:
+    """As the doctor has them."""
+    for project, name in (("vllm", "vLLM"), ("lmcache", "LMCache")):
+        first, last = upstream.SUPPORTED[project]
+        assert f"{name} {first} to {last.removesuffix('.0')}" in PAGE
+
+
+def test_entry_point_is_called_as_vllm_is_told() -> None:
+    """The name to add to ``VLLM_PLUGINS``."""
+    assert f"add `{upstream.ENTRY_POINT}`" in PAGE
+    pyproject = (PACKAGE.parent / "pyproject.toml").read_text()
+    assert f"\n{upstream.ENTRY_POINT} = " in pyproject

@@ -1,0 +1,292 @@
+"""Supervisors are found and asked, whatever stands in their place."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from harness import connect
+
+from lmcache_plugin_adapter.cli.status import command as cli_status
+from lmcache_plugin_adapter.cli.status.json_document import to_json
+from lmcache_plugin_adapter.cli.supervisors import client
+from lmcache_plugin_adapter.cli.supervisors.client import Found, ask_all, find
+from lmcache_plugin_adapter.cli.supervisors.survey import Selector, survey
+from lmcache_plugin_adapter.contract.run_token import new_run_id
+from lmcache_plugin_adapter.contract.runtime_dir import InstanceDir
+
+UP = "echo up; exec sleep 60"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The one runtime directory there is."""
+    path = tmp_path / "run"
+    path.mkdir(mode=0o700)
+    monkeypatch.setattr(client, "candidates", lambda _environ: [str(path)])
+    monkeypatch.setattr(client, "_USERS_ROOTS", (str(tmp_path),))
+    return path
+
+
+@pytest.fixture
+def place(root: Path) -> Callable[[], Path]:
+    """Make the directory of a supervisor that does not exist."""
+
+    def make() -> Path:
+        path = root / f"{new_run_id()}.worker-0"
+        path.mkdir(mode=0o700)
+        return path
+
+    return make
+
+
+def bind(listener: socket.socket, directory: Path) -> None:
+    """Make a control socket, whatever the length of its path."""
+    here = os.open(directory, os.O_PATH)
+    listener.bind(f"/proc/self/fd/{here}/control.sock")
+    os.close(here)
+
+
+@pytest.fixture
+def answering(place) -> Iterator[Callable[[bytes], Path]]:
+    """Have somebody answer at a control socket with what is given."""
+    with contextlib.ExitStack() as stack:
+
+        def start(answer: bytes) -> Path:
+            path = place()
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            bind(listener, path)
+            listener.listen()
+
+            def serve() -> None:
+                with contextlib.suppress(OSError):
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.recv(65536)
+                        connection.sendall(answer)
+
+            threading.Thread(target=serve, daemon=True).start()
+            return path
+
+        yield start
+
+
+def test_finds_and_asks_all(root, plugin, engine) -> None:
+    """Scheduler and workers, in order; pids are known to be ours."""
+    plugin("all_x.sh", UP)
+    engines = [engine(role=role, worker_count=2) for role in ("worker", "worker", "scheduler")]
+    for one in engines:
+        one.wait_log(r"\] up ")
+    fleet = survey(Selector())
+    assert [one.identity for one in fleet.supervisors] == ["scheduler", "worker 0", "worker 1"]
+    assert all(one.sees_same_pids for one in fleet.supervisors)
+    assert (fleet.problems, fleet.failures) == ([], [])
+    only = survey(Selector(rank=1))
+    assert [one.engine_pid for one in only.supervisors] == [engines[1].pid]
+    assert only.others == 2
+
+
+def test_dead_socket_is_cleared_away(root, place) -> None:
+    """What a killed supervisor left goes; nobody is told of it."""
+    path = place()
+    with socket.socket(socket.AF_UNIX) as dead:
+        bind(dead, path)
+    (path / "config.json").touch()
+    empty = place()
+    fleet = survey(Selector())
+    assert (fleet.supervisors, fleet.failures) == ([], [])
+    assert not path.exists()
+    assert not empty.exists()
+
+
+def test_place_that_is_held_is_not_cleared_away(root) -> None:
+    """A supervisor that is about to listen keeps its directory."""
+    held = InstanceDir(str(root), new_run_id(), "worker-0")
+    (reply,) = ask_all(find({}).found, {"op": "status"})
+    assert (reply.answer, reply.problem) == (None, None)
+    assert os.path.isdir(held.path)
+    held.remove()
+
+
+def test_links_and_files_are_not_followed(root, place, plugin, engine) -> None:
+    """A link to a real socket is refused with the reason; so is a plain file."""
+    linked, plain = place(), place()
+    locks = [os.open(path, os.O_RDONLY) for path in (linked, plain)]
+    for lock in locks:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # the engine's supervisor clears away what nobody holds
+    plugin("all_x.sh", UP)
+    one = engine()
+    one.wait_log(r"\] up ")
+    (linked / "control.sock").symlink_to(one.control)
+    (plain / "control.sock").touch()
+    link = f"{new_run_id()}.worker-7"
+    (root / link).symlink_to(os.path.dirname(one.control))
+    fleet = survey(Selector())
+    assert len(fleet.supervisors) == 1
+    refused = sorted(fleet.failures)
+    assert refused[0].startswith(f"cannot open '{root}/")
+    assert all("it is not a socket of user" in text for text in refused[1:])
+    assert len(refused) == 3
+    for lock in locks:
+        os.close(lock)
+    for path in (linked, plain):  # nothing may be left there when the engine ends
+        shutil.rmtree(path)
+    (root / link).unlink()
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (b'{"ok": true, "protocol": 99}\n', "it speaks protocol 99, this command protocol 1"),
+        (b'{"ok": true}\n', "it speaks no known protocol"),
+        (b'{"ok": false, "protocol": 1, "error": "no"}\n', "no"),
+        (b"[1]\n", "is no supervisor"),
+        (b"\xff\n", "is no supervisor"),
+        (b"[" * 100_000 + b"\n", "is no supervisor"),
+        (b'{"ok": true, "protocol": 1}\n', "KeyError('version') in its status"),
+        (
+            json.dumps({"ok": True, "protocol": 1, "version": 3}).encode() + b"\n",
+            "3 is no text",
+        ),
+    ],
+)
+def test_others_are_said_and_passed_over(answering, answer: bytes, problem: str) -> None:
+    """Another version, or no supervisor at all: a reason, no traceback, and the rest goes on."""
+    answering(answer)
+    fleet = survey(Selector())
+    assert fleet.supervisors == []
+    assert problem in fleet.failures[0]
+
+
+def test_one_that_ends_without_an_answer_is_gone(answering) -> None:
+    """A supervisor that ends meanwhile is no error."""
+    answering(b"")
+    fleet = survey(Selector())
+    assert (fleet.supervisors, fleet.failures) == ([], [])
+
+
+def test_stopped_supervisor_holds_up_nobody(root, plugin, engine) -> None:
+    """It is named after the time limit; the others have answered."""
+    plugin("all_x.sh", UP)
+    one, other = engine(), engine()
+    for started in (one, other):
+        started.wait_log(r"\] up ")
+    os.kill(one.supervisor(), signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        replies = ask_all(find({}).found, {"op": "status"}, 1.5)
+        assert time.monotonic() - began < 10
+    finally:
+        os.kill(one.supervisor(), signal.SIGCONT)
+    assert sorted(reply.answer is not None for reply in replies) == [False, True]
+    (problem,) = [reply.problem for reply in replies if reply.problem]
+    assert "does not answer within 1.5 s" in problem
+
+
+def test_endless_answer_is_cut_off(answering, monkeypatch) -> None:
+    """Memory is bounded."""
+    monkeypatch.setattr(client, "_ANSWER_BYTES", 1000)
+    answering(b"x" * 100_000)
+    assert "answers without end" in survey(Selector()).failures[0]
+
+
+def test_directory_of_others_is_passed_over(root, tmp_path, place) -> None:
+    """Mode and owner of the runtime directory are checked; the reason is said."""
+    place()
+    root.chmod(0o755)
+    assert find({}).found == []
+    assert "chmod 700" in find({}).problems[0]
+    root.chmod(0o700)
+    (tmp_path / "run").rename(tmp_path / "other")
+    (tmp_path / "run").symlink_to(tmp_path / "other")
+    search = find({})
+    assert search.found == []
+    assert search.problems[0].startswith(f"cannot look in '{root}'")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to see other users")
+def test_root_sees_all_users_and_checks_owners(root, tmp_path, place) -> None:
+    """A directory named for a user must be that user's."""
+    for name, owner in (("lmcache-plugins-12345", 12345), ("lmcache-plugins-12346", 1)):
+        users = tmp_path / name
+        users.mkdir(mode=0o700)
+        (users / f"{new_run_id()}.worker-0").mkdir()
+        os.chown(users, owner, owner)
+    search = find({})
+    assert [one.uid for one in search.found] == [12345]
+    assert "it belongs to user 1, not to user 12346" in search.problems[0]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be another user")
+def test_who_answers_must_be_the_owner(answering) -> None:
+    """Another user's process behind a socket is told nothing."""
+    path = answering(b"{}\n")
+    os.chown(path, 12345, 12345)
+    os.chown(path / "control.sock", 12345, 12345)
+    (reply,) = ask_all([Found(str(path), 12345)], {"op": "status"})
+    assert reply.problem is not None
+    assert "user 0 answers there, not 12345" in reply.problem
+
+
+def test_supervisor_in_a_pid_namespace_of_its_own(root, plugin, engine) -> None:
+    """A container seen from its host: all that it says, and nothing of other processes."""
+    unshare = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("may not make namespaces")
+    plugin("all_x.sh", UP)
+    one = engine(prefix=unshare)
+    one.wait_log(r"\] up ")
+    report = cli_status.look(cli_status.Request())
+    ((supervisor, shown),) = report.rows
+    assert not supervisor.sees_same_pids
+    assert shown.state.value == "running"
+    assert (report.usage, report.own_usage, report.commands) == ({}, {}, {})
+    assert json.loads(to_json(report, None, None))["supervisors"][0]["engine_command"] is None
+
+
+def test_full_queue_of_connections_is_waited_for(root, plugin, engine) -> None:
+    """Many commands at once all get their answer."""
+    plugin("all_x.sh", UP)
+    one = engine()
+    one.wait_log(r"\] up ")
+    silent = [connect(one.control) for _ in range(20)]
+    (reply,) = ask_all(find({}).found, {"op": "status"})
+    assert reply.answer is not None
+    for connection in silent:
+        connection.close()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become another user")
+def test_user_with_a_high_number(place) -> None:
+    """A user's number has 32 bits without a sign."""
+    uid = 3_000_000_000
+    path = place()
+    os.chown(path, uid, uid)
+    program = (
+        "import os, socket\nos.setuid(3_000_000_000)\n"
+        "listener = socket.socket(socket.AF_UNIX)\nlistener.bind('control.sock')\n"
+        "listener.listen()\nprint('up', flush=True)\nconnection, _ = listener.accept()\n"
+        "connection.recv(65536)\n"
+        'connection.sendall(b\'{"ok": true, "protocol": 1, "it": "is me"}\\n\')'
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=path, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "up\n"
+        (reply,) = ask_all([Found(str(path), uid)], {"op": "status"})
+        other.kill()
+    assert reply.problem is None
+    assert reply.answer is not None
+    assert reply.answer["it"] == "is me"

@@ -1,0 +1,461 @@
+"""status, logs, start, stop, restart and reload, as operators type them, on real engines."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from cli_under_test import COMMAND, command, environment
+from harness import Engine, alive, connect, gone, wait_until
+
+from lmcache_plugin_adapter.cli import main as cli
+from lmcache_plugin_adapter.cli.status import command as cli_status
+from lmcache_plugin_adapter.cli.status.table import duration, size
+from lmcache_plugin_adapter.cli.supervisors import client
+from lmcache_plugin_adapter.cli.supervisors import resource_usage as usage
+from lmcache_plugin_adapter.cli.supervisors.survey import Selector
+from lmcache_plugin_adapter.linux.procfs import ProcessTable
+
+UP = "trap 'echo goodbye; exit' TERM; echo up; while :; do sleep 30 & wait $!; done"
+
+
+class Done(NamedTuple):
+    """What came of a command."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys) -> Callable[..., Done]:
+    """Run a command in this process, with the engines of this test only."""
+    root = str(tmp_path / "run")
+    monkeypatch.setattr(client, "candidates", lambda _environ: [root])
+    monkeypatch.setattr(client, "_USERS_ROOTS", ())
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+    def do(*arguments: object) -> Done:
+        with pytest.raises(SystemExit) as ended:
+            cli.app([str(word) for word in arguments])
+        out, err = capsys.readouterr()
+        return Done(int(ended.value.code or 0), out, err)
+
+    return do
+
+
+@pytest.fixture
+def fleet(plugin, engine) -> list[Engine]:
+    """Two workers with a plugin each that runs everywhere, and one on the first only."""
+    plugin("all_x.sh", UP)
+    plugin("worker_0_y.sh", UP)
+    engines = [engine(worker_count=2) for _ in range(2)]
+    for one in engines:
+        one.wait_log(r"\[all_x\] up ")
+    engines[0].wait_log(r"\[worker_0_y\] up ")
+    return engines
+
+
+def test_a_multiprocess_server_is_shown_and_acted_on(run, plugin, engine) -> None:
+    """LMCache's server is a host as any other: by its role, with its own plugins only."""
+    plugin("server_x.sh", UP)
+    plugin("all_y.sh", UP)
+    plugin("worker_z.sh", UP)
+    one = engine(role="server", worker_count=1, worker_id=0)
+    one.wait_for(lambda: one.log().count("] up ") == 2)
+    (shown,) = json.loads(run("status", "--json").out)["supervisors"]
+    assert (shown["role"], shown["worker_id"], shown["worker_count"]) == ("server", 0, 1)
+    assert [each["name"] for each in shown["plugins"]] == ["all_y", "server_x"]
+    assert run("status").out.startswith(f"server, engine {one.pid} ")
+    assert run("stop", "--role", "server", "--all", "--wait").status == 0
+    assert run("status", "--check", "server_x").status == 1
+
+
+def test_status_table(run, fleet) -> None:
+    """Who and what, one line a plugin; a piped table keeps each on one line."""
+    done = run("status")
+    assert (done.status, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[0].startswith(f"worker 0, engine {fleet[0].pid} (python")
+    assert "engine_program.py" in lines[0]
+    titles = "plugin state pid up restarts last exit lines dropped CPU memory"
+    assert " ".join(lines[1].split()) == titles
+    row = lines[2].split()
+    assert row[:3] == ["all_x", "running", str(fleet[0].plugin_pid("all_x"))]
+    assert row[-1] == "MiB"
+    assert "\x1b" not in done.out
+    assert "worker_0_y" not in run("status", "--rank", 1).out
+    assert "worker 1" not in run("status", "worker_0_y").out
+
+
+def test_status_json(run, fleet, plugin) -> None:
+    """Exactly the keys that the documentation names."""
+    pid = fleet[0].plugin_pid("all_x")
+    wait_until(lambda: len(ProcessTable().with_descendants([pid])) == 2)  # bash and its sleep
+    done = run("status", "--json", "--engine", fleet[0].pid)
+    document = json.loads(done.out)
+    (one,) = document["supervisors"]
+    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    section = page.partition("## `lmcache-plugins status`")[2].partition("\n## ")[0]
+    for key in (*document, *one, *one["plugins"][0]):
+        assert f"`{key}`" in section, key
+    assert document["version"] == 1
+    assert one["engine_pid"] == fleet[0].pid
+    assert one["role"] == "worker"
+    assert one["supervisor_memory_bytes"] > 1_000_000
+    first = one["plugins"][0]
+    assert (first["name"], first["state"], first["lines"]) == ("all_x", "running", 1)
+    assert first["processes"] == 2
+    assert first["memory_bytes"] > 100_000
+
+
+def test_status_says_how_it_ended(run, plugin, engine) -> None:
+    """Exit code or signal by name; and why something does not run at all."""
+    plugin("all_code.sh", "exit 7")
+    plugin("all_signal.sh", "kill -KILL $$")
+    plugin("all_open.sh", UP, mode=0o777)
+    one = engine({"restart": "never"})
+    one.wait_log("code 7")
+    one.wait_log("SIGKILL")
+    done = run("status")
+    assert "code 7" in done.out
+    assert "SIGKILL" in done.out
+    assert "all_open: '" in done.out
+    assert "chmod go-w" in done.out
+    plugins = json.loads(run("status", "--json").out)["supervisors"][0]["plugins"]
+    by_name = {entry["name"]: entry for entry in plugins}
+    assert by_name["all_code"]["last_exit_code"] == 7
+    assert by_name["all_signal"]["last_exit_signal"] == "SIGKILL"
+    assert by_name["all_signal"]["last_exit_code"] is None
+
+
+def test_nothing_runs(run) -> None:
+    """No supervisor: status says so, a stop of all is done, the others are errors."""
+    assert run("status").out.startswith("No supervisor runs (looked in ")
+    assert json.loads(run("status", "--json").out)["supervisors"] == []
+    assert run("stop", "--all", "--wait").status == 0
+    for words in (("start", "--all"), ("restart", "--all"), ("reload",), ("logs",), ("stop", "x")):
+        done = run(*words)
+        assert done.status == 1
+        assert "error: no supervisor runs" in done.err
+    assert run("status", "--check").status == 1
+
+
+def test_supervisor_that_serves_too_many(run, plugin, engine) -> None:
+    """It is not taken for one that does not run: a hook that stops all must not say it is done."""
+    plugin("all_x.sh", UP)
+    one = engine()
+    one.wait_log(r"\] up ")
+    with contextlib.ExitStack() as stack:
+        for _ in range(32):
+            follower = stack.enter_context(connect(one.control))
+            follower.sendall(b'{"op": "logs", "all": true, "follow": true}\n')
+            assert follower.recv(1)
+        done = run("stop", "--all", "--wait")
+        assert done.status == 1
+        assert "error: the supervisor serves 32 clients already" in done.err
+        told = run("status").out
+    for text in (done.out, done.err, told):
+        assert "o supervisor runs" not in text
+        assert "othing to stop" not in text
+    one.wait_for(lambda: one.status().get("state") == "running")
+
+
+def test_probe(run, plugin, engine) -> None:
+    """Exit 0 when all runs or is done with code 0; else 1 and what is wrong."""
+    plugin("all_up.sh", UP)
+    plugin("all_done.sh", "exit 0")
+    plugin("all_bad.sh", "exit 9")
+    one = engine({"restart": "never"})
+    one.wait_log(r"\] up ")
+    one.wait_log("code 9")
+    one.wait_log("code 0")
+    assert run("status", "--check", "all_up", "all_done") == (0, "2 plugins are well\n", "")
+    done = run("status", "--check")
+    assert done.status == 1
+    assert done.out == f"all_bad on worker 0 of engine {one.pid}: exited, last exit: code 9\n"
+    done = run("status", "--check", "all_upp")
+    assert (done.status, done.out) == (1, "unknown plugin 'all_upp'; did you mean 'all_up'?\n")
+
+
+def test_unknown_names_are_suggested(run, fleet) -> None:
+    """Nothing happens, and what was meant is said."""
+    for op in ("stop", "start", "restart", "logs", "status"):
+        done = run(op, "all_xx")
+        assert done.status == 2
+        assert done.err == "error: unknown plugin 'all_xx'; did you mean 'all_x'?\n"
+    assert all(alive(one.plugin_pid("all_x")) for one in fleet)
+
+
+def test_more_than_one_needs_to_be_meant(run, fleet) -> None:
+    """A name on several engines, or no name at all, needs --all or a selector."""
+    done = run("stop", "all_x")
+    assert done.status == 2
+    assert "'all_x' runs 2 times" in done.err
+    done = run("stop")
+    assert (done.status, done.err) == (
+        2,
+        "error: no plugin is named: name some, or stop all with --all\n",
+    )
+    assert all(alive(one.plugin_pid("all_x")) for one in fleet)
+    assert run("stop", "worker_0_y", "--wait").status == 0
+    assert run("stop", "--rank", 1, "--wait").out.endswith(": stopped\n")
+    assert gone(fleet[1].plugin_pid("all_x"))
+    assert alive(fleet[0].plugin_pid("all_x"))
+
+
+def test_stop_start_restart_all(run, fleet) -> None:
+    """Waited for, with the states they came to."""
+    pids = [one.plugin_pid("all_x") for one in fleet]
+    done = run("stop", "--all", "--wait")
+    assert (done.status, done.out.count(": stopped")) == (0, 3)
+    assert all(gone(pid) for pid in pids)
+    done = run("start", "all_x", "--all", "--wait")
+    assert (done.status, done.out.count(": running")) == (0, 2)
+    done = run("restart", "all_x.sh", "--all", "--wait")
+    assert (done.status, done.out.count(": running")) == (0, 2)
+    assert not {one.status("all_x")["pid"] for one in fleet} & {None, *pids}
+
+
+def test_start_that_fails_is_an_error(run, plugin, engine) -> None:
+    """What cannot run is no success once it is waited for."""
+    plugin("all_x", b"\x7fNOT-AN-ELF\n")
+    one = engine()
+    one.wait_log("Cannot run")
+    done = run("start", "all_x", "--wait")
+    assert done.status == 1
+    assert run("start", "all_x").status == 0
+
+
+def test_wait_has_a_limit(run, plugin, engine) -> None:
+    """A stop that takes longer is said, and goes on."""
+    plugin("all_x.sh", "trap '' TERM; echo up; while :; do sleep 0.1; done")
+    one = engine({"stop_grace": 2})
+    one.wait_log(r"\] up ")
+    done = run("stop", "all_x", "--wait", "--timeout", 0.2)
+    assert done.status == 1
+    assert "does not answer within 0.2 s" in done.err
+
+
+def test_engine_that_ends_during_a_stop(run, plugin, engine) -> None:
+    """The supervisor that went with it has stopped its plugins: no error."""
+    plugin("all_x.sh", "trap '' TERM; echo up; while :; do sleep 0.1; done")
+    one = engine({"stop_grace": 0.5})
+    one.wait_log(r"\] up ")
+    one.process.send_signal(signal.SIGKILL)
+    done = run("stop", "--all", "--wait")
+    assert done.status == 0, done
+
+
+def test_reload(run, fleet, plugin) -> None:
+    """What changed is said for each engine."""
+    plugin("worker_1_z.sh", UP)
+    done = run("reload")
+    assert done.status == 0
+    first, second = done.out.splitlines()
+    assert first == f"worker 0 of engine {fleet[0].pid}: 2 unchanged"
+    assert second == f"worker 1 of engine {fleet[1].pid}: started worker_1_z; 1 unchanged"
+
+
+def test_logs(run, plugin, engine) -> None:
+    """The last lines of all engines by time, and whose they are."""
+    plugin("all_x.sh", "for i in 1 2 3 4; do echo line $i; done; exec sleep 60")
+    engines = [engine() for _ in range(2)]
+    for one in engines:
+        one.wait_log("line 4")
+    done = run("logs", "all_x", "--engine", engines[0].pid, "-n", 2)
+    assert (done.status, done.err) == (0, "")
+    assert [line.split("] ")[1] for line in done.out.splitlines()] == ["line 3", "line 4"]
+    lines = run("logs").out.splitlines()
+    assert len(lines) == 8
+    times = [line.partition(" [")[0] for line in lines]
+    assert sorted(times) == times
+    assert sum(f"[all_x on worker 1 of engine {engines[1].pid}]" in line for line in lines) == 4
+    assert run("logs", "-n", 0).out == ""
+    assert len(run("logs", "-n", 3).out.splitlines()) == 3
+
+
+def start(tmp_path: Path, *words: str, **options) -> subprocess.Popen[str]:
+    """Start a command as a process that sees this test's engines."""
+    env = environment(LMCACHE_PLUGINS_RUNTIME_DIR=str(tmp_path / "run"))
+    return subprocess.Popen(
+        [*COMMAND, *words], env=env, stdout=subprocess.PIPE, text=True, **options
+    )
+
+
+def test_logs_followed(plugin, engine, tmp_path) -> None:
+    """New lines come at once; Ctrl-C ends it; so does the end of the pipe it writes to."""
+    plugin(
+        "all_x.sh",
+        f"echo first; until [ -e {tmp_path}/go ]; do sleep 0.05; done; echo second; exec sleep 60",
+    )
+    one = engine()
+    one.wait_log("first")
+    pid = str(one.pid)
+    follower = start(tmp_path, "logs", "-f", "--engine", pid)
+    broken = start(tmp_path, "logs", "-f", "--engine", pid)
+    assert follower.stdout is not None
+    assert broken.stdout is not None
+    for process in (follower, broken):
+        assert process.stdout.readline().endswith("] first\n")
+    broken.stdout.close()
+    assert broken.wait(10) == 0  # at once, not with the next line
+    (tmp_path / "go").touch()
+    assert follower.stdout.readline().endswith("] second\n")
+    follower.send_signal(signal.SIGINT)
+    assert follower.wait(10) == 130
+    follower.stdout.close()
+
+
+def test_follower_ends_with_the_engine(plugin, engine, tmp_path) -> None:
+    """The last lines are there, and the command ends by itself."""
+    plugin("all_x.sh", UP)
+    one = engine()
+    one.wait_log(r"\] up ")
+    with start(tmp_path, "logs", "-f", "--engine", str(one.pid)) as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline().endswith("] up\n")
+        one.close()
+        assert follower.stdout.read().endswith("] goodbye\n")
+        assert follower.wait(10) == 0
+
+
+def test_watch_as_json(plugin, engine, tmp_path) -> None:
+    """One document a line, again and again."""
+    plugin("all_x.sh", UP)
+    one = engine()
+    one.wait_log(r"\] up ")
+    with start(tmp_path, "status", "--watch", "--json", "--engine", str(one.pid)) as watch:
+        assert watch.stdout is not None
+        for _ in range(2):
+            (supervisor,) = json.loads(watch.stdout.readline())["supervisors"]
+            assert supervisor["engine_pid"] == one.pid
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(10) == 130
+
+
+def test_watch_on_a_terminal(plugin, engine, tmp_path) -> None:
+    """Redrawn on a screen of its own, a narrow one too; Ctrl-C gives the screen back."""
+    plugin("all_x.sh", UP)
+    one = engine()
+    one.wait_log(r"\] up ")
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 60, 0, 0))
+    env = environment(LMCACHE_PLUGINS_RUNTIME_DIR=str(tmp_path / "run"), TERM="xterm")
+    words = ("status", "--watch", "--engine", str(one.pid))
+    watch = subprocess.Popen([*COMMAND, *words], env=env, stdin=theirs, stdout=theirs, stderr=2)
+    os.close(theirs)
+    shown = b""
+    while shown.count(b"all_x") < 2:
+        shown += os.read(ours, 65536)
+    watch.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    assert watch.wait(10) == 130
+    assert shown.startswith(b"\x1b[?1049h")  # the other screen
+    assert shown.endswith(b"\x1b[?25h\x1b[?1049l")  # the cursor, the screen
+    assert b"\x1b[32mrunning" in shown
+
+
+def test_completion_of_names(plugin, engine, tmp_path) -> None:
+    """A shell completes what runs."""
+    plugin("all_completed.sh", UP)
+    engine().wait_log(r"\] up ")
+    done = command(
+        env={
+            "LMCACHE_PLUGINS_RUNTIME_DIR": str(tmp_path / "run"),
+            "_LMCACHE_PLUGINS_COMPLETE": "complete_bash",
+            "COMP_WORDS": "lmcache-plugins restart all_com",
+            "COMP_CWORD": "2",
+        }
+    )
+    assert done.stdout.split() == ["all_completed"]
+
+
+def test_work_of_a_status(run, plugin, engine) -> None:
+    """20 plugins of an engine take a share of 100 ms that lets 8 engines stay below it."""
+    import time
+
+    for number in range(20):
+        plugin(f"all_p{number:02}.sh", "exec sleep 60")
+    one = engine()
+    one.wait_for(lambda: one.log().count("Started, pid") == 20)
+    request = cli_status.Request()
+    cli_status.look(request)
+    best = 1.0
+    for _ in range(5):
+        began = time.process_time()
+        report = cli_status.look(request)
+        cli_status.conclude(report)
+        best = min(best, time.process_time() - began)
+    assert len(report.rows) == 20
+    assert best < 0.1 / 8 + 0.02  # the look at all of /proc is made once, not for each engine
+
+
+def test_usage_counts_the_whole_tree(tmp_path) -> None:
+    """Children and what left for the session count; CPU time of ended children too."""
+    burn = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"
+    process = subprocess.Popen(
+        ["bash", "-c", f"({burn}); sleep 60 & (sleep 60 &); echo up; wait"],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    taken = usage.UsageTable().of(process.pid)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert taken is not None
+    assert taken.processes == 3
+    assert taken.cpu_seconds > 0.05
+    assert taken.memory_bytes > 1_000_000
+    assert wait_until(lambda: usage.UsageTable().of(process.pid) is None)
+
+
+def test_secrets_on_a_command_line_are_masked() -> None:
+    """The engine's command is shown, its API key is not."""
+    words = ["--api-key", "s3cret", "--port", "1", "--hf-token=s3cret", "--password"]
+    program = [sys.executable, "-c", "input()", *words]
+    with subprocess.Popen(program, stdin=subprocess.PIPE) as process:
+        shown = wait_until(lambda: usage.command_line(process.pid))
+        process.kill()
+    assert "s3cret" not in shown
+    assert shown.endswith("--api-key *** --port 1 --hf-token=*** --password")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0s"), (75, "1m 15s"), (3700, "1h 1m"), (90_000, "1d 1h"), (None, "")],
+)
+def test_durations(seconds, text) -> None:
+    """Two units at most."""
+    assert duration(seconds) == text
+
+
+def test_sizes() -> None:
+    """In the unit that reads best."""
+    assert [size(None), size(1 << 20), size(3 << 30)] == ["", "1.0 MiB", "3.0 GiB"]
+
+
+def test_selectors() -> None:
+    """Nothing is no selection; replica 0 is one."""
+    assert not Selector()
+    assert Selector(dp=0)
