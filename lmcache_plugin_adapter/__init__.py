@@ -1,7 +1,8 @@
-"""Run LMCache runtime plugins beside vLLM, supervised: started once, logged, never left behind.
+"""Supervise LMCache runtime plugins beside vLLM: start each once, log it, restart it, stop it.
 
-Importing this package is cheap on purpose: vLLM imports it in every process.
-The public names are loaded when first used.
+vLLM imports this package in every process, so the import loads almost nothing:
+the public names are loaded on first use. docs/write-a-host.md shows how another
+host uses them.
 """
 
 from __future__ import annotations
@@ -10,15 +11,21 @@ from .contract.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lmcache_plugin_adapter.engine.launcher import RuntimePluginLauncher
+    from .contract.identity import ProcessIdentity, Role
+    from .engine.launcher import RuntimePluginLauncher
+    from .engine.supervisor_connection import LaunchError
 
-__all__ = ["RuntimePluginLauncher", "__version__"]
+__all__ = ["LaunchError", "ProcessIdentity", "Role", "RuntimePluginLauncher", "__version__"]
 
 
 def __getattr__(name: str) -> object:
-    """Load ``RuntimePluginLauncher`` on first use (PEP 562)."""
-    if name == "RuntimePluginLauncher":
-        from lmcache_plugin_adapter.engine.launcher import RuntimePluginLauncher
+    """Load a public name on first use (PEP 562)."""
+    if name in ("ProcessIdentity", "Role"):
+        from .contract import identity
 
-        return RuntimePluginLauncher
+        return getattr(identity, name)
+    if name in ("LaunchError", "RuntimePluginLauncher"):
+        from .engine import launcher
+
+        return getattr(launcher, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

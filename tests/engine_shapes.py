@@ -337,7 +337,19 @@ class StandInLauncher:
         self.launched = 0
         self.made.append(self)
 
-    def launch(self) -> None:
+    @classmethod
+    def for_identity(cls, config: Any, identity: Any) -> StandInLauncher:
+        """Take an identity, as hosts of today do."""
+        return cls(
+            config,
+            identity.role,
+            identity.worker_count,
+            identity.worker_id,
+            dp_rank=identity.dp_rank,
+            dp_size=identity.dp_size,
+        )
+
+    def launch_or_raise(self) -> None:
         """Note a launch, or fail as told."""
         if self.fails is not None:
             raise self.fails

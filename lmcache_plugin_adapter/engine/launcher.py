@@ -1,4 +1,4 @@
-"""Launch the runtime plugins of one engine process, and see that they never outlive it."""
+"""Launch the runtime plugins of one engine process, and stop them with it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.contract.launch_spec import LaunchSpec
@@ -19,9 +19,12 @@ from lmcache_plugin_adapter.contract.run_token import new_run_id
 from lmcache_plugin_adapter.contract.wire import CLIENT
 from lmcache_plugin_adapter.linux.descriptor_passing import send_descriptor
 
-from . import exit_of_pid1 as pid1
+from . import exit_of_pid1
 from .supervisor_connection import LaunchError, supervisor_python
-from .supervisor_keeper import Run, say_exit, stop_all
+from .supervisor_keeper import SupervisorKeeper, report_exit, stop_all
+
+if TYPE_CHECKING:
+    from lmcache_plugin_adapter.contract.host_configuration import HostConfiguration
 
 __all__ = ["LaunchError", "RuntimePluginLauncher"]
 
@@ -33,22 +36,22 @@ _STATUS_SECONDS = 2.0
 class RuntimePluginLauncher:
     """Run the plugins that a configuration names, under a supervisor process.
 
-    Takes the place of LMCache's launcher of the same name. Plugins stop when
-    :meth:`stop_plugins` is called or this process ends, however it ends.
+    The class replaces LMCache's launcher of the same name and has the same
+    constructor. :meth:`for_identity` is the constructor for new hosts. Plugins
+    stop when :meth:`stop_plugins` is called, or when this process ends in any way.
 
     Args:
-        config: Anything with ``runtime_plugin_locations`` and ``to_json()``,
-            such as LMCache's ``LMCacheEngineConfig``.
-        role: ``scheduler``, ``worker`` or ``server`` in any case, an enum with
-            such a name, or None: then files are not filtered by their names.
-        worker_count: Workers of the replica.
-        worker_id: Rank in the replica; not looked at for the scheduler, whose
-            plugins see -1.
+        config: LMCache's ``LMCacheEngineConfig``, or any other
+            :class:`~.contract.host_configuration.HostConfiguration`.
+        role: ``scheduler``, ``worker`` or ``server`` in any case, an enum member with
+            such a name, or None: then the launcher does not filter files by their names.
+        worker_count: Number of workers in the replica.
+        worker_id: Rank of this worker in the replica. The launcher ignores it for the
+            scheduler, whose plugins get -1.
         dp_rank: Index of the data-parallel replica.
         dp_size: Number of data-parallel replicas.
-        engine_pid: What plugins are told is their engine, where this process
-            only stands for it; None: this process. They live as long as this
-            process does.
+        engine_pid: The process that plugins get as their engine, if this process only
+            stands for it; None: this process. The plugins' life depends on this process.
 
     Raises:
         ValueError: ``role`` names no role.
@@ -56,7 +59,7 @@ class RuntimePluginLauncher:
 
     def __init__(
         self,
-        config: Any,
+        config: HostConfiguration,
         role: object,
         worker_count: int,
         worker_id: int,
@@ -69,36 +72,61 @@ class RuntimePluginLauncher:
         self.role = role
         self.worker_count = worker_count
         self.worker_id = worker_id
-        read = Role.read(role)
+        known = Role.read(role)
         self.identity = ProcessIdentity(
-            role=read,
-            worker_id=-1 if read is Role.SCHEDULER else worker_id,
+            role=known,
+            worker_id=-1 if known is Role.SCHEDULER else worker_id,
             worker_count=worker_count,
             dp_rank=dp_rank,
             dp_size=dp_size,
         )
         self._engine_pid = engine_pid
-        self._run: Run | None = None
+        self._keeper: SupervisorKeeper | None = None
+
+    @classmethod
+    def for_identity(
+        cls,
+        config: HostConfiguration,
+        identity: ProcessIdentity,
+        *,
+        engine_pid: int | None = None,
+    ) -> RuntimePluginLauncher:
+        """Return a launcher for the process that ``identity`` describes.
+
+        Args:
+            config: As for the class.
+            identity: Role, rank and replica of the engine process.
+            engine_pid: As for the class.
+        """
+        return cls(
+            config,
+            identity.role,
+            identity.worker_count,
+            identity.worker_id,
+            dp_rank=identity.dp_rank,
+            dp_size=identity.dp_size,
+            engine_pid=engine_pid,
+        )
 
     def launch_plugins(self) -> bool:
-        """Start the plugins; returns at once, before they are even looked for.
+        """Start the plugins and never raise; for hosts with no other way to run them.
 
-        Starts nothing where no location is configured, where
-        ``extra_config.runtime_plugins.enabled`` is false, or where this
-        process runs the plugins of this role already.
+        The method returns before the supervisor has searched the locations. It starts
+        nothing if no location is configured, if ``extra_config.runtime_plugins.enabled``
+        is false, or if this process already runs the plugins of this identity.
 
         Returns:
-            False if no supervisor could be started; an error record says why.
+            False if no supervisor could be started; an error record gives the reason.
         """
         try:
-            self.launch()
+            self.launch_or_raise()
         except LaunchError as error:
             logger.error("Cannot launch runtime plugins: %s", error)  # noqa: TRY400
             return False
         return True
 
-    def launch(self) -> None:
-        """Do what :meth:`launch_plugins` does, for a caller with another way to go on.
+    def launch_or_raise(self) -> None:
+        """Start the plugins as :meth:`launch_plugins` does; for hosts with a fallback.
 
         Raises:
             LaunchError: No supervisor could be started.
@@ -108,43 +136,42 @@ class RuntimePluginLauncher:
         if section.get("enabled") is False or not (locations or section.get("locations")):
             return
         try:
-            run = self._new_run(locations, section)
-            if not run.begin():
+            keeper = self._new_keeper(locations, section)
+            if not keeper.begin():
                 logger.debug("Runtime plugins of %s run already", self.identity.label)
                 return
         except LaunchError:
             raise
         except Exception as error:
             raise LaunchError(f"cannot launch runtime plugins: {error!r}") from error
-        self._run = run
-        _say_exit_at_exit()
+        self._keeper = keeper
+        _report_exit_at_exit()
         if os.getpid() == 1:
-            pid1.wait_at_exit()
+            exit_of_pid1.wait_at_exit()
             atexit.unregister(stop_all)
             atexit.register(stop_all)  # runs first: exit handlers run in reverse
 
     def stop_plugins(self, wait: bool = True, timeout: float | None = None) -> None:
-        """Stop the plugins: SIGTERM, their grace period, SIGKILL. Never raises; idempotent.
+        """Stop the plugins: SIGTERM, grace period, SIGKILL. Never raises; idempotent.
 
         Args:
-            wait: Return when all are gone, or when the longest grace period
-                is over; otherwise at once, and the supervisor sees to the end.
-            timeout: Wait so many seconds at most, whatever the grace period.
+            wait: Return when no plugin is left, or after the longest grace period;
+                otherwise return at once, and the supervisor finishes the stop.
+            timeout: Wait at most so many seconds, whatever the grace period.
         """
-        if self._run is not None:
-            self._run.stop(wait, timeout)
+        if self._keeper is not None:
+            self._keeper.stop(wait, timeout)
 
     def status(self, timeout: float = _STATUS_SECONDS) -> dict[str, Any] | None:
-        """Return what the supervisor says of its plugins; None if none answers.
+        """Return the supervisor's report on its plugins; None if no supervisor answers.
 
-        The shape is that of ``lmcache-plugins status --json`` for one
-        supervisor.
+        The shape is that of ``lmcache-plugins status --json`` for one supervisor.
 
         Args:
             timeout: Seconds to wait for the whole answer.
         """
-        link = self._run.link if self._run is not None else None
-        if link is None:
+        connection = self._keeper.connection if self._keeper is not None else None
+        if connection is None:
             return None
         deadline = time.monotonic() + timeout
         try:
@@ -154,7 +181,7 @@ class RuntimePluginLauncher:
         with ours:
             try:
                 with theirs:
-                    send_descriptor(link.connection, CLIENT, theirs.fileno())
+                    send_descriptor(connection.socket, CLIENT, theirs.fileno())
                 ours.sendall(b'{"op": "status"}\n', socket.MSG_NOSIGNAL)
                 data = b""
                 while not data.endswith(b"\n"):
@@ -170,18 +197,19 @@ class RuntimePluginLauncher:
 
     # --- inside -----------------------------------------------------------
 
-    def _new_run(self, locations: object, section: Mapping[str, Any]) -> Run:
+    def _new_keeper(self, locations: object, section: Mapping[str, Any]) -> SupervisorKeeper:
         python = supervisor_python()
         run_id = new_run_id()
         config_json, notes = _config_json(self.config)
-        who = self.identity
-        if who.role is Role.WORKER and not 0 <= who.worker_id < who.worker_count:
+        identity = self.identity
+        if identity.role is Role.WORKER and not 0 <= identity.worker_id < identity.worker_count:
             text = (
-                f"This is worker {who.worker_id} of {who.worker_count}: ids are 0 to the count - 1"
+                f"This is worker {identity.worker_id} of {identity.worker_count}: "
+                "ids are 0 to the count - 1"
             )
             notes = (*notes, ("warning", text))
         spec = LaunchSpec(
-            identity=self.identity,
+            identity=identity,
             locations=locations,
             config_json=config_json,
             engine_pid=self._engine_pid or os.getpid(),
@@ -191,23 +219,23 @@ class RuntimePluginLauncher:
             metrics_module=_metrics_module() if section.get("metrics") is True else "",
             import_path=tuple(entry for entry in sys.path if isinstance(entry, str)),
         )
-        return Run(spec.to_bytes(), run_id, self.identity.label, python)
+        return SupervisorKeeper(spec.to_bytes(), run_id, identity.label, python)
 
 
-def _say_exit_at_exit() -> None:
-    """Have this process say so when it exits by itself, rather than being killed."""
-    atexit.unregister(say_exit)
-    atexit.register(say_exit)
+def _report_exit_at_exit() -> None:
+    """Have the exit handlers of this process report an exit to its supervisors."""
+    atexit.unregister(report_exit)
+    atexit.register(report_exit)
     # The children of multiprocessing, as vLLM's engine processes are, have exit handlers of
     # their own; exactly they have a parent process there.
     util = sys.modules.get("multiprocessing.util")
     process = sys.modules.get("multiprocessing.process")
     if util is not None and process is not None and process.parent_process() is not None:
-        util.Finalize(None, say_exit, exitpriority=0)
+        util.Finalize(None, report_exit, exitpriority=0)
 
 
 def _section(config: object) -> Mapping[str, Any]:
-    """Return ``extra_config.runtime_plugins`` as far as the engine must know it."""
+    """Return ``extra_config.runtime_plugins``, or an empty mapping."""
     extra = getattr(config, "extra_config", None)
     section = extra.get("runtime_plugins") if isinstance(extra, Mapping) else None
     return section if isinstance(section, Mapping) else {}
@@ -226,13 +254,13 @@ def _metrics_module() -> str:
     return ""
 
 
-def _config_json(config: Any) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Return the configuration as JSON; where it cannot say it, what plugins need most."""
+def _config_json(config: HostConfiguration) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return the configuration as JSON; if it cannot be encoded, the two keys plugins rely on."""
     try:
         text = config.to_json()
         if not isinstance(text, str):
             raise TypeError(f"to_json() returned {type(text).__name__}, not str")  # noqa: TRY301
-    except Exception as error:  # noqa: BLE001 - whatever a foreign configuration raises
+    except Exception as error:  # noqa: BLE001 - a foreign configuration may raise anything
         keys = ("runtime_plugin_locations", "extra_config")
         text = json.dumps({key: getattr(config, key, None) for key in keys}, default=str)
         note = (

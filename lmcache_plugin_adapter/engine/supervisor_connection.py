@@ -1,7 +1,7 @@
-"""The engine's side of its supervisor: start one, talk to it, see it end.
+"""Start a supervisor from the engine and exchange messages with it.
 
-Everything here is constant work for the engine, whatever its size and its
-number of plugins, and nothing here waits for the supervisor.
+The work is constant, whatever the engine's memory and its number of plugins, and
+nothing here waits for the supervisor.
 """
 
 from __future__ import annotations
@@ -27,62 +27,64 @@ BOOTSTRAP = os.path.join(_PACKAGE, "supervisor", "bootstrap.py")
 
 
 class LaunchError(Exception):
-    """No supervisor could be started; the text says why."""
+    """No supervisor could be started; the text gives the reason."""
 
 
-class Link:
-    """A supervisor and the engine's connection to it.
+class SupervisorConnection:
+    """The engine's connection to one supervisor.
 
-    The connection is never closed by hand: it closes when the last thread that
-    holds this object lets go of it, so no waiter ever sees its number reused.
+    Nobody closes the socket: it closes when the last thread that holds this object
+    drops it, so no waiting thread ever sees its descriptor reused.
     """
 
-    def __init__(self, connection: socket.socket, helper: subprocess.Popen[bytes]) -> None:
-        self.connection = connection
+    def __init__(
+        self, connected: socket.socket, detaching_process: subprocess.Popen[bytes]
+    ) -> None:
+        self.socket = connected
         self.pid = 0
-        """The supervisor, once it has said so."""
+        """The supervisor's pid, once it has sent it."""
         self.pidfd = -1
         self.grace = 0.0
-        """The longest grace period of its plugins, once it has said so."""
-        self.orderly = False
-        """Whether it was told to stop by a signal: then no other is started."""
+        """The longest grace period of its plugins in seconds, once it has sent it."""
+        self.stopped_by_signal = False
+        """Whether a signal stopped the supervisor: then the engine starts no other."""
         self.finished = False
-        """Whether it said that nothing is left; else it was killed."""
-        self._helper = helper
+        """Whether the supervisor has reported that no plugin is left; else it was killed."""
+        self._detaching_process = detaching_process
         self._data = b""
-        _links.add(self)
+        _connections.add(self)
 
     def __del__(self) -> None:
         self.close()
 
     def close(self) -> None:
-        """Let go of the connection, in a process that is not the engine."""
+        """Close the descriptors, in a process that is not the engine."""
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
-        self.connection.close()
+        self.socket.close()
 
-    def reap_helper(self) -> int:
-        """Wait for the short-lived process that put the supervisor outside our tree.
+    def reap_detaching_process(self) -> int:
+        """Wait for the short-lived process that moved the supervisor out of the engine's tree.
 
         Returns:
-            Its exit code, or minus the number of the signal that ended it.
+            Its exit code, or minus the number of the signal that killed it.
         """
-        return self._helper.wait()
+        return self._detaching_process.wait()
 
     def receive(self) -> bool:
-        """Wait for messages of the supervisor; False when it is gone."""
+        """Wait for messages of the supervisor; return False when it has exited."""
         poll = select.poll()
-        poll.register(self.connection, select.POLLIN)
-        if self.pidfd >= 0:  # a forked copy of the engine may hold the connection's other end
+        poll.register(self.socket, select.POLLIN)
+        if self.pidfd >= 0:  # a forked copy of the engine may hold the socket's other end
             poll.register(self.pidfd, select.POLLIN)
         poll.poll()
         try:
-            data, fds = receive_descriptors(self.connection, 1024, wire.MOST_DESCRIPTORS)
+            data, fds = receive_descriptors(self.socket, 1024, wire.MOST_DESCRIPTORS)
         except OSError:
-            data, fds = b"", []  # nothing more has come from a process that has ended
+            data, fds = b"", []  # a process that has exited sends nothing more
         for fd in fds:
-            from .logging_receiver import start  # only who wants it pays for it
+            from .logging_receiver import start  # loaded only for `log: logging`
 
             start(fd)
         if not data:
@@ -91,67 +93,67 @@ class Link:
         return True
 
     def poll_messages(self) -> None:
-        """Take what the supervisor has said, and reap the helper, where no thread does."""
-        self._helper.poll()
+        """Read the supervisor's messages and reap the helper, if no thread does so."""
+        self._detaching_process.poll()
         poll = select.poll()
-        poll.register(self.connection, select.POLLIN)
+        poll.register(self.socket, select.POLLIN)
         while poll.poll(0) and self.receive():
             pass
 
-    def wait_for_end(self, seconds: float) -> bool:
-        """Wait until the supervisor has ended; safe in signal handlers and in several threads.
+    def wait_for_exit(self, seconds: float) -> bool:
+        """Wait until the supervisor has exited; safe in signal handlers and in several threads.
 
         Returns:
-            Whether it has, before so many seconds were over.
+            Whether it has exited within ``seconds``.
         """
         poll = select.poll()
-        # The watching thread may be reading the connection: hang-up is a state
-        # that all see. The pidfd tells when the process is gone.
+        # The watching thread may read the socket at the same time: hang-up is a state
+        # that every thread sees. The pidfd becomes readable when the process has exited.
         if self.pidfd >= 0:
             poll.register(self.pidfd, select.POLLIN)
         else:
-            poll.register(self.connection, select.POLLHUP)
+            poll.register(self.socket, select.POLLHUP)
         return bool(poll.poll(max(seconds, 0.0) * 1000))
 
     def _take(self, data: bytes) -> None:
         *lines, self._data = (self._data + data).split(b"\n")
         for line in lines:
-            kind, value = line[:1], line[1:]
-            if kind == wire.READY:
+            message, value = line[:1], line[1:]
+            if message == wire.READY:
                 self.pid = int(value)
                 try:
                     self.pidfd = pidfd_open(self.pid)
                 except OSError:
-                    pass  # it is waited for by the connection's end alone
-            elif kind == wire.GRACE:
+                    pass  # the end of the connection alone marks its exit
+            elif message == wire.GRACE:
                 self.grace = float(value)
-            elif kind == wire.STOPPED_BY_SIGNAL:
-                self.orderly = True
-            elif kind == wire.FINISHED:
+            elif message == wire.STOPPED_BY_SIGNAL:
+                self.stopped_by_signal = True
+            elif message == wire.FINISHED:
                 self.finished = True
 
-    def ask_to_stop(self) -> None:
-        """Ask the supervisor to stop its plugins and end; returns at once."""
+    def request_stop(self) -> None:
+        """Ask the supervisor to stop its plugins and exit; returns at once."""
         self._send(wire.FAILING + wire.STOP if _failing() else wire.STOP)
 
-    def say_exit(self) -> None:
-        """Tell the supervisor that this process is about to exit by itself; returns at once."""
+    def report_exit(self) -> None:
+        """Report to the supervisor that this process is about to exit; returns at once."""
         self._send(wire.FAILING if _failing() else wire.EXITING)
 
     def _send(self, message: bytes) -> None:
         try:
-            self.connection.send(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            self.socket.send(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError:
-            pass  # it is gone
+            pass  # the supervisor has exited
 
 
-_links: weakref.WeakSet[Link] = weakref.WeakSet()
+_connections: weakref.WeakSet[SupervisorConnection] = weakref.WeakSet()
 
 
 def _close_in_child() -> None:
-    """In a fork of the engine: only the original's end, or exec, may end a connection."""
-    for link in list(_links):
-        link.close()
+    """In a fork of the engine: only the engine's own exit, or exec, may end a connection."""
+    for connection in list(_connections):
+        connection.close()
 
 
 os.register_at_fork(after_in_child=_close_in_child)
@@ -159,20 +161,20 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 def start_supervisor(
     spec: bytes, run_id: str, label: str, python: str, previous: int, again: bool
-) -> Link:
+) -> SupervisorConnection:
     """Start a supervisor for this process.
 
     Args:
         spec: A launch spec, as :meth:`.contract.launch_spec.LaunchSpec.to_bytes` makes it.
-        run_id: The token of this run.
+        run_id: The run token.
         label: The identity for people.
-        python: The interpreter to run it.
-        previous: The supervisor that it replaces, or 0.
-        again: Earlier ones of this process may still be ending; plugins start
-            when they have.
+        python: The interpreter that runs the supervisor.
+        previous: The pid of the supervisor that this one replaces, or 0.
+        again: Previous supervisors of this process may still be stopping; plugins
+            start once they have exited.
 
     Raises:
-        LaunchError: Nothing could be started.
+        LaunchError: The process could not be created.
     """
     passed: list[int] = []
     connection = None
@@ -200,7 +202,7 @@ def start_supervisor(
             run_id,
             label,
         ]
-        helper = subprocess.Popen(
+        detaching_process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -215,11 +217,11 @@ def start_supervisor(
         for fd in passed:
             if fd >= 0:
                 os.close(fd)
-    return Link(connection, helper)
+    return SupervisorConnection(connection, detaching_process)
 
 
 def _failing() -> bool:
-    """Tell whether an exception ends this process: one that is handled now, or got through."""
+    """Return whether an exception ends this process: one being handled, or an uncaught one."""
     error = sys.exc_info()[1]
     if error is None and not hasattr(sys, "ps1"):  # at a prompt, the last one ended nothing
         error = getattr(sys, "last_value", None)
@@ -230,7 +232,7 @@ def supervisor_python() -> str:
     """Return the interpreter that runs this engine.
 
     Raises:
-        LaunchError: It is not known, as in a program that embeds Python.
+        LaunchError: ``sys.executable`` is empty, as in a program that embeds Python.
     """
     if not sys.executable:
         raise LaunchError("cannot start the supervisor: sys.executable is empty")

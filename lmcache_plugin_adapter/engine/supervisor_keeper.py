@@ -1,7 +1,7 @@
-"""One run of plugins as the engine sees it: a supervisor, replaced when it is killed.
+"""Keep one supervisor for the plugins of this process: replace it when it is killed.
 
-A launcher that is used again makes another run, so that nothing of an earlier
-one, which may still be ending, acts on it.
+A launcher that launches again after a stop gets another keeper, so that the previous
+supervisor, which may still be stopping, cannot act on the new one.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from _thread import start_new_thread
 
 from lmcache_plugin_adapter.contract.backoff import backoff_delay
 
-from .supervisor_connection import Link, start_supervisor
+from .supervisor_connection import SupervisorConnection, start_supervisor
 
 logger = logging.getLogger(__name__)
 
 SLACK_SECONDS = 2.0
-"""What a stop may take beyond the longest grace period before the caller goes on."""
+"""How long a stop waits beyond the longest grace period."""
 
 _RESPAWN_INITIAL = 0.1
 _RESPAWN_MAX = 30.0
 _RESPAWN_RESET_AFTER = 30.0
 
-_active: dict[tuple[int, str], Run] = {}
-"""What runs, by process and identity: a second launch starts no second copy."""
+_active: dict[tuple[int, str], SupervisorKeeper] = {}
+"""The keepers by process and identity: a second launch starts no second copy."""
 
 _stopped: set[tuple[int, str]] = set()
-"""What was stopped: a new run starts when nothing is left of those before it."""
+"""Identities that were stopped: the next supervisor waits until the previous has exited."""
 
 
-class Run:
-    """A supervisor for this process's plugins, for as long as they shall run.
+class SupervisorKeeper:
+    """Keeps a supervisor running from :meth:`begin` to :meth:`stop`.
 
     Args:
-        spec: A launch spec, as :meth:`.contract.launch_spec.LaunchSpec.to_bytes` makes it.
-        run_id: The token of this run.
+        spec: A launch spec, from :meth:`.contract.launch_spec.LaunchSpec.to_bytes`.
+        run_id: The run token.
         label: The identity for people.
         python: The interpreter for supervisors.
     """
@@ -51,14 +51,14 @@ class Run:
         self._python = python
         self._owner = os.getpid()
         self._stopping = False
-        self._link: Link | None = None
+        self._connection: SupervisorConnection | None = None
         self._watching = False
         # Held until a stop: a lock may be released anywhere, signal handlers included.
         self._pause = threading.Lock()
         self._pause.acquire()
 
     def begin(self) -> bool:
-        """Start the supervisor; False where a run of this identity is under way.
+        """Start the supervisor; return False if this identity already has one.
 
         Raises:
             LaunchError: No supervisor could be started.
@@ -66,19 +66,19 @@ class Run:
         key = (self._owner, self._label)
         other = _active.get(key)
         if other is not None:
-            other._look()
+            other._drop_if_stopped()
         if _active.setdefault(key, self) is not self:
             return False
         self._watching = True
         try:
-            self._link = self._start()
+            self._connection = self._start()
         except BaseException:
             _active.pop(key, None)
             raise
         try:
-            # Not threading.Thread, whose start() waits until the thread runs: that may take
-            # milliseconds beside a supervisor that starts. And without arguments: a thread
-            # keeps those, and with them a connection, until it ends.
+            # threading.Thread.start() waits until the thread runs, which takes milliseconds
+            # while the supervisor starts. A thread holds its arguments, and with them a
+            # connection, until it exits: so it gets none.
             start_new_thread(self._keep_watch, ())
         except RuntimeError as error:  # the limit of threads is reached
             self._watching = False
@@ -90,87 +90,88 @@ class Run:
         return True
 
     @property
-    def link(self) -> Link | None:
-        """The connection to the supervisor; None once it ended, and in a copy of the engine."""
-        return self._link if self._owner == os.getpid() else None
+    def connection(self) -> SupervisorConnection | None:
+        """The connection to the supervisor; None after its exit, and in a fork of the engine."""
+        return self._connection if self._owner == os.getpid() else None
 
     def stop(self, wait: bool, timeout: float | None) -> None:
-        """Stop the plugins; see :meth:`.engine.launcher.RuntimePluginLauncher.stop_plugins`."""
-        link = self.link
-        if link is None:
+        """Stop the plugins as :meth:`.RuntimePluginLauncher.stop_plugins` describes."""
+        connection = self.connection
+        if connection is None:
             return
         self._forget()
         try:
             self._pause.release()
         except RuntimeError:
-            pass  # released by an earlier stop
-        link.ask_to_stop()
+            pass  # an earlier stop released it
+        connection.request_stop()
         if wait:
-            self._wait(link, time.monotonic(), timeout)
+            self._wait(connection, time.monotonic(), timeout)
 
     # --- inside -----------------------------------------------------------
 
-    def _start(self, previous: int = 0) -> Link:
-        # A run that is to stop starts nothing, and waits for none that may wait for it.
+    def _start(self, previous: int = 0) -> SupervisorConnection:
+        # A supervisor that only finishes a stop starts nothing, so it waits for no other one,
+        # which may wait for it.
         again = not self._stopping and (self._owner, self._label) in _stopped
         return start_supervisor(
             self._spec, self._run_id, self._label, self._python, previous, again
         )
 
-    def _look(self) -> None:
-        """Where no thread watches: make way for another run if the supervisor was told to stop."""
-        link = self._link
-        if link is not None and not self._watching:
-            link.poll_messages()
-            if link.orderly:
+    def _drop_if_stopped(self) -> None:
+        """If no thread watches, read whether a signal has stopped the supervisor."""
+        connection = self._connection
+        if connection is not None and not self._watching:
+            connection.poll_messages()
+            if connection.stopped_by_signal:
                 self._forget()
 
-    def _wait(self, link: Link, began: float, timeout: float | None) -> None:
-        """Wait until nothing is left; where the supervisor is killed meanwhile, for the next."""
+    def _wait(self, connection: SupervisorConnection, began: float, timeout: float | None) -> None:
+        """Wait until no plugin is left; follow to the next supervisor if this one is killed."""
         while True:
             watching = self._watching
-            if not watching:  # then nobody else reads what it says
-                link.poll_messages()
-            limit = link.grace + SLACK_SECONDS
+            if not watching:  # then no thread reads its messages
+                connection.poll_messages()
+            limit = connection.grace + SLACK_SECONDS
             left = began + (limit if timeout is None else min(timeout, limit)) - time.monotonic()
             if left <= 0:
                 return
-            if link.wait_for_end(left if watching else min(left, 0.1)):
+            if connection.wait_for_exit(left if watching else min(left, 0.1)):
                 if not self._watching:
-                    self._link = None
+                    self._connection = None
                     return
-                link = self._link or link
+                connection = self._connection or connection
                 time.sleep(0.001)
 
     def _keep_watch(self) -> None:
         try:
             self._watch()
-            self._link = None  # its descriptors close
+            self._connection = None  # its descriptors close
         finally:
             self._watching = False
 
     def _watch(self) -> None:
-        """On a thread that sleeps in one poll: start another supervisor if this one is killed."""
-        link = self._link
-        if link is None:
+        """Replace the supervisor when it is killed; a thread that sleeps in one poll."""
+        connection = self._connection
+        if connection is None:
             return
-        # The engine's signals are for its own threads.
+        # The engine's own threads handle its signals.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         attempt = previous = 0
         while True:
             started = time.monotonic()
-            code = link.reap_helper()
-            while link.receive():
-                if link.orderly:
+            code = connection.reap_detaching_process()
+            while connection.receive():
+                if connection.stopped_by_signal:
                     self._forget()
-            if link.finished or self._owner != os.getpid():
+            if connection.finished or self._owner != os.getpid():
                 return
-            # It was killed. Another one ends what it left, and goes on unless we stop.
+            # It was killed. The next one kills the orphaned processes and starts the plugins.
             if time.monotonic() - started > _RESPAWN_RESET_AFTER:
                 attempt = 0
-            previous = link.pid or previous
+            previous = connection.pid or previous
             problem = None
-            if not link.pid:
+            if not connection.pid:
                 problem = f"it ended before it was ready ('{self._python}' exited with code {code})"
             while True:
                 attempt += 1
@@ -187,13 +188,13 @@ class Run:
                 if not self._stopping:
                     self._pause.acquire(timeout=delay)
                 try:
-                    link = self._start(previous or 1)
+                    connection = self._start(previous or 1)
                     break
-                except Exception as error:  # noqa: BLE001 - a lack of memory, too, may pass
+                except Exception as error:  # noqa: BLE001 - also a lack of memory may pass
                     problem = str(error) or repr(error)
-            self._link = link
+            self._connection = connection
             if self._stopping:
-                link.ask_to_stop()
+                connection.request_stop()
 
     def _forget(self) -> None:
         key = (self._owner, self._label)
@@ -204,17 +205,17 @@ class Run:
 
 
 def stop_all() -> None:
-    """Ask every run of this process to stop; does not wait."""
-    for run in list(_active.values()):
-        run.stop(wait=False, timeout=None)
+    """Ask every supervisor of this process to stop; do not wait."""
+    for keeper in list(_active.values()):
+        keeper.stop(wait=False, timeout=None)
 
 
-def say_exit() -> None:
-    """Tell the supervisors of this process that it exits by itself; their plugins may ask."""
-    for run in list(_active.values()):
-        if run.link is not None:
-            run.link.say_exit()
-    relay = sys.modules.get(f"{__package__}.logging_receiver")  # loaded where it is used
-    finish = getattr(relay, "finish", None)  # not there yet while it is being loaded
+def report_exit() -> None:
+    """Report to the supervisors of this process that it exits on its own; plugins may ask why."""
+    for keeper in list(_active.values()):
+        if keeper.connection is not None:
+            keeper.connection.report_exit()
+    receiver = sys.modules.get(f"{__package__}.logging_receiver")  # loaded on first use
+    finish = getattr(receiver, "finish", None)  # missing while the module is being loaded
     if finish is not None:
         finish()

@@ -77,19 +77,11 @@ def main() -> int:
 def _run(assignment: Assignment, loop: Loop) -> int:
     from lmcache_plugin_adapter.engine.launcher import LaunchError, RuntimePluginLauncher
 
-    identity = assignment.identity
-    launcher = RuntimePluginLauncher(
-        assignment,
-        identity.role,
-        identity.worker_count,
-        identity.worker_id,
-        dp_rank=identity.dp_rank,
-        dp_size=identity.dp_size,
-    )
+    launcher = RuntimePluginLauncher.for_identity(assignment, assignment.identity)
     try:
-        launcher.launch()
+        launcher.launch_or_raise()
     except LaunchError as error:
-        print(f"error: {identity.label}: {error}", file=sys.stderr)
+        print(f"error: {assignment.identity.label}: {error}", file=sys.stderr)
         return 1
     loop.run()
     launcher.stop_plugins()

@@ -42,7 +42,7 @@ class Worker:
                                    "extra_config": self.extra_config})
 
         self.launcher = RuntimePluginLauncher(Config(), "worker", 2, rank)
-        self.launcher.launch()
+        self.launcher.launch_or_raise()
         return os.getpid()
 
     def crash(self):

@@ -103,14 +103,13 @@ class PluginModule:
         # Imported late: an import that fails must not be the server's end.
         from lmcache_plugin_adapter.engine.launcher import RuntimePluginLauncher
 
-        who = config.identity
-        launcher = RuntimePluginLauncher(config, who.role, who.worker_count, who.worker_id)
+        launcher = RuntimePluginLauncher.for_identity(config, config.identity)
         given: Any = getattr(build_context.mp_config, "runtime_plugin_config", None)
         taken_over = list(getattr(given, "locations", None) or ())
         if taken_over:
             given.locations = []  # else LMCache's launcher would start each a second time
         try:
-            launcher.launch()
+            launcher.launch_or_raise()
         except BaseException:
             if taken_over:
                 given.locations = taken_over
@@ -118,7 +117,7 @@ class PluginModule:
             raise
         self._launcher = launcher
         if taken_over:
-            which = "all files" if who.role is None else "files named server_* or all_*"
+            which = "all files" if config.identity.role is None else "files named server_* or all_*"
             _log.info("Taken over from LMCache's launcher: --runtime-plugin-locations (%s)", which)
 
     def turn_off(self, reason: str) -> None:

@@ -56,12 +56,9 @@ def main(argv: Sequence[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.on_signal(number, loop.stop)
     _watch(loop, server)
-    who = config.identity
-    launcher = RuntimePluginLauncher(
-        config, who.role, who.worker_count, who.worker_id, engine_pid=server
-    )
+    launcher = RuntimePluginLauncher.for_identity(config, config.identity, engine_pid=server)
     try:
-        launcher.launch()
+        launcher.launch_or_raise()
     except LaunchError as error:
         return _fail(str(error))
     loop.run()

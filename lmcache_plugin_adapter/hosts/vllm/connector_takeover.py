@@ -12,8 +12,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from . import lmcache_launcher as builtin_launcher
-from .hook import LOGGER
+from . import LOGGER, lmcache_launcher
 from .identity import local_replica_index, read_identity
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Takeover:
         if self._nested:
             return
         try:
-            self._builtin_known = builtin_launcher.hold_builtin(_hold)
+            self._builtin_known = lmcache_launcher.hold_builtin(_hold)
         except Exception as error:  # noqa: BLE001 - LMCache may be of any shape
             log.warning("Cannot hold LMCache's own launcher of runtime plugins: %s", error)
         _under_way.append(self)
@@ -90,7 +89,7 @@ class Takeover:
             self._fall_back(error)
             return
         for held in self._held:
-            builtin_launcher.keep_held(held)
+            lmcache_launcher.keep_held(held)
         if launcher is not None:
             _stop_on_shutdown(connector, launcher)
 
@@ -120,15 +119,8 @@ class Takeover:
             return None
         from lmcache_plugin_adapter.engine.launcher import RuntimePluginLauncher
 
-        launcher = RuntimePluginLauncher(
-            _with_new_names(config),
-            identity.role,
-            identity.worker_count,
-            identity.worker_id,
-            dp_rank=identity.dp_rank,
-            dp_size=identity.dp_size,
-        )
-        launcher.launch()
+        launcher = RuntimePluginLauncher.for_identity(_with_new_names(config), identity)
+        launcher.launch_or_raise()
         return launcher
 
     def _config(self, parts: list[Any]) -> Any:
@@ -157,7 +149,7 @@ class Takeover:
         )
         try:
             for held in self._held:
-                builtin_launcher.start_builtin(held)
+                lmcache_launcher.start_builtin(held)
         except Exception as reason:  # noqa: BLE001 - the engine serves on
             log.error("Cannot start LMCache's own launcher either: %s", reason)  # noqa: TRY400
 

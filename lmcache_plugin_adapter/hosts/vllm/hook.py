@@ -13,6 +13,8 @@ import functools
 import os
 import sys
 
+from . import LOGGER
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
     from .connector_takeover import Takeover
 
-LOGGER = "vllm.lmcache_plugin_adapter"  # below vllm's, so that its handlers print it
 FACTORY_MODULE = "vllm.distributed.kv_transfer.kv_connector.factory"
 FACTORY_CLASS = "KVConnectorFactory"
 CREATE_METHODS = ("create_connector", "create_connector_v1")  # the second until 0.9

@@ -191,7 +191,9 @@ def test_engine_keeps_no_child_and_one_thread(plugin, engine) -> None:
     one.wait_for(lambda: children.read_text() == "", what="no child")
     assert ProcessTable().with_descendants([one.pid]) == {one.pid}
     assert len(os.listdir(f"/proc/{one.pid}/task")) == 2
-    one.wait_for(lambda: one.do("launcher._run.link.pidfd") >= 0, what="the supervisor is known")
+    one.wait_for(
+        lambda: one.do("launcher._keeper.connection.pidfd") >= 0, what="the supervisor is known"
+    )
     descriptors = len(os.listdir(f"/proc/{one.pid}/fd"))
     for _ in range(5):
         one.do("launcher.stop_plugins(); launcher.launch_plugins()")

@@ -18,7 +18,7 @@ import pytest
 from harness import ENGINE_PROGRAM, wait_until
 
 from lmcache_plugin_adapter.engine import logging_receiver as log_relay
-from lmcache_plugin_adapter.engine.supervisor_keeper import say_exit
+from lmcache_plugin_adapter.engine.supervisor_keeper import report_exit
 from lmcache_plugin_adapter.supervisor.output.logging_relay import ACCEPTED, Relay
 from lmcache_plugin_adapter.supervisor.output.plugin_output import Way
 from lmcache_plugin_adapter.supervisor.output.writer import StreamTarget, Writer
@@ -238,7 +238,7 @@ def test_exit_while_the_watching_thread_loads_the_relay(monkeypatch) -> None:
     """A module that has nothing in it yet is no trouble of the engine's."""
     name = "lmcache_plugin_adapter.engine.logging_receiver"
     monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    say_exit()
+    report_exit()
 
 
 class Broken(logging.Handler):

@@ -34,9 +34,9 @@ def test_launches_from_many_threads_start_one_supervisor(plugin, engine) -> None
 # The thread that learns of a supervisor does not come to it.
 BUSY = """\
 import threading
-from lmcache_plugin_adapter.engine.supervisor_connection import Link
-free, reap = threading.Event(), Link.reap_helper
-Link.reap_helper = lambda self: free.wait(60) and reap(self)
+from lmcache_plugin_adapter.engine.supervisor_connection import SupervisorConnection
+free, reap = threading.Event(), SupervisorConnection.reap_detaching_process
+SupervisorConnection.reap_detaching_process = lambda self: free.wait(60) and reap(self)
 """
 
 
@@ -116,7 +116,7 @@ def test_launch_while_a_supervisor_told_to_stop_ends(lone_engine) -> None:
     """Launched again after a supervisor was ended by SIGTERM, plugins start when it is gone."""
     one = lone_engine
     os.kill(one.supervisor(), signal.SIGTERM)
-    one.wait_for(lambda: one.do("launcher._run._stopping"), what="the engine has heard of it")
+    one.wait_for(lambda: one.do("launcher._keeper._stopping"), what="the engine has heard of it")
     assert one.do("launcher.launch_plugins()") is True
     up_again_alone(one)
 
@@ -157,7 +157,7 @@ def test_supervisor_killed_where_a_copy_of_its_connection_lives(plugin, engine) 
     one.do("launcher.launch_plugins(); link._own_pidfd = own_pidfd")
     try:
         one.wait_log(r"\] up ")
-        one.wait_for(lambda: one.do("launcher._run.link.pidfd") >= 0)
+        one.wait_for(lambda: one.do("launcher._keeper.connection.pidfd") >= 0)
         os.kill(one.supervisor(), signal.SIGKILL)
         one.wait_for(lambda: one.log().count("] up ") == 2)
     finally:

@@ -107,7 +107,7 @@ def test_supervisor_killed_again_and_again(plugin, engine) -> None:
     descriptors = 0
     for count in range(1, 4):
         one.wait_for(lambda n=count: one.log().count("] up ") == n)
-        one.wait_for(lambda: one.do("launcher._run.link.pidfd") >= 0)
+        one.wait_for(lambda: one.do("launcher._keeper.connection.pidfd") >= 0)
         descriptors = descriptors or len(os.listdir(f"/proc/{one.pid}/fd"))
         os.kill(one.supervisor(), signal.SIGKILL)
     one.wait_for(lambda: one.log().count("] up ") == 4)
