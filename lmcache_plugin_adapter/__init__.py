@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .contract.identity import ProcessIdentity, Role
     from .engine.launcher import RuntimePluginLauncher
-    from .engine.supervisor_connection import LaunchError
+    from .engine.supervisor_start import LaunchError
 
 __all__ = ["LaunchError", "ProcessIdentity", "Role", "RuntimePluginLauncher", "__version__"]
 

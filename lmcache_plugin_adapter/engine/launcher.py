@@ -7,21 +7,17 @@ import importlib.util
 import json
 import logging
 import os
-import socket
 import sys
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.contract.launch_spec import LaunchSpec
 from lmcache_plugin_adapter.contract.run_token import new_run_id
-from lmcache_plugin_adapter.contract.wire import CLIENT
-from lmcache_plugin_adapter.linux.descriptor_passing import send_descriptor
 
 from . import exit_of_pid1
-from .supervisor_connection import LaunchError, supervisor_python
 from .supervisor_keeper import SupervisorKeeper, report_exit, stop_all
+from .supervisor_start import LaunchError, SupervisorStart, supervisor_python
 
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.contract.host_configuration import HostConfiguration
@@ -31,6 +27,7 @@ __all__ = ["LaunchError", "RuntimePluginLauncher"]
 logger = logging.getLogger(__name__)
 
 _STATUS_SECONDS = 2.0
+_MOST_SECONDS = 1e6  # poll(2) counts milliseconds in 31 bits
 
 
 class RuntimePluginLauncher:
@@ -131,11 +128,11 @@ class RuntimePluginLauncher:
         Raises:
             LaunchError: No supervisor could be started.
         """
-        section = _section(self.config)
-        locations = getattr(self.config, "runtime_plugin_locations", None)
-        if section.get("enabled") is False or not (locations or section.get("locations")):
-            return
         try:
+            section = _section(self.config)
+            locations = getattr(self.config, "runtime_plugin_locations", None)
+            if section.get("enabled") is False or not (locations or section.get("locations")):
+                return
             keeper = self._new_keeper(locations, section)
             if not keeper.begin():
                 logger.debug("Runtime plugins of %s run already", self.identity.label)
@@ -160,7 +157,7 @@ class RuntimePluginLauncher:
             timeout: Wait at most so many seconds, whatever the grace period.
         """
         if self._keeper is not None:
-            self._keeper.stop(wait, timeout)
+            self._keeper.stop(wait, None if timeout is None else _seconds(timeout))
 
     def status(self, timeout: float = _STATUS_SECONDS) -> dict[str, Any] | None:
         """Return the supervisor's report on its plugins; None if no supervisor answers.
@@ -170,30 +167,9 @@ class RuntimePluginLauncher:
         Args:
             timeout: Seconds to wait for the whole answer.
         """
-        connection = self._keeper.connection if self._keeper is not None else None
-        if connection is None:
+        if self._keeper is None:
             return None
-        deadline = time.monotonic() + timeout
-        try:
-            ours, theirs = socket.socketpair()
-        except OSError:
-            return None
-        with ours:
-            try:
-                with theirs:
-                    send_descriptor(connection.socket, CLIENT, theirs.fileno())
-                ours.sendall(b'{"op": "status"}\n', socket.MSG_NOSIGNAL)
-                data = b""
-                while not data.endswith(b"\n"):
-                    ours.settimeout(max(deadline - time.monotonic(), 0.001))
-                    part = ours.recv(1 << 16)
-                    if not part:
-                        return None
-                    data += part
-            except OSError:
-                return None
-        answer: dict[str, Any] = json.loads(data)
-        return answer
+        return self._keeper.ask({"op": "status"}, _seconds(timeout))
 
     # --- inside -----------------------------------------------------------
 
@@ -219,7 +195,8 @@ class RuntimePluginLauncher:
             metrics_module=_metrics_module() if section.get("metrics") is True else "",
             import_path=tuple(entry for entry in sys.path if isinstance(entry, str)),
         )
-        return SupervisorKeeper(spec.to_bytes(), run_id, identity.label, python)
+        start = SupervisorStart(spec.to_bytes(), run_id, identity.label, python)
+        return SupervisorKeeper(start)
 
 
 def _report_exit_at_exit() -> None:
@@ -232,6 +209,14 @@ def _report_exit_at_exit() -> None:
     process = sys.modules.get("multiprocessing.process")
     if util is not None and process is not None and process.parent_process() is not None:
         util.Finalize(None, report_exit, exitpriority=0)
+
+
+def _seconds(timeout: float) -> float:
+    """Return a timeout that system calls accept; what is no number of seconds counts as 0."""
+    try:
+        return min(timeout, _MOST_SECONDS) if timeout > 0 else 0.0
+    except TypeError:
+        return 0.0
 
 
 def _section(config: object) -> Mapping[str, Any]:

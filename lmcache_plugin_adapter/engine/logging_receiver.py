@@ -1,14 +1,16 @@
-"""In the engine: what plugins print, as records of Python's logging (``log: logging``)."""
+"""Log plugins' records with Python's logging in the engine (``log: logging``)."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import threading
 import time
 
 from lmcache_plugin_adapter.contract.wire import ACCEPTED, FIELD_SEPARATOR
+from lmcache_plugin_adapter.linux.descriptor_identity import identity_of
 
 LOGGER = "vllm.lmcache_plugins"
 """Below ``vllm``, so that vLLM's logging configuration applies."""
@@ -16,6 +18,7 @@ LOGGER = "vllm.lmcache_plugins"
 EXIT_SECONDS = 5.0
 """How long the exit of the engine waits for its handlers to take what has come."""
 
+_READ_BYTES = 1 << 16
 _NEVER = float("inf")
 _end = _NEVER
 
@@ -29,9 +32,9 @@ _LEVELS = (
 
 
 def start(fd: int) -> None:
-    """Log what comes from ``fd``, on a thread of its own; never raises.
+    """Log the records that arrive on ``fd``, on a thread of their own; never raises.
 
-    Where logging is not set up at all, ``fd`` is closed: the supervisor then
+    If logging is not configured at all, ``fd`` is closed: the supervisor then
     writes to stderr itself.
     """
     connection = socket.socket(fileno=fd)
@@ -64,40 +67,54 @@ def finish() -> None:
 
 
 class _Reader(threading.Thread):
-    """Logs what comes on ``connection``."""
+    """Logs the records that arrive on ``connection``."""
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(name="lmcache-plugins-log", daemon=True)
         self._connection = connection
+        self._identity = identity_of(connection.fileno())
 
     def take_no_more(self) -> None:
         """Have the thread end when it has read what is there."""
         try:
-            self._connection.shutdown(socket.SHUT_RD)
+            if self._is_ours():
+                self._connection.shutdown(socket.SHUT_RD)
         except OSError:
             pass  # it has ended
 
     def run(self) -> None:
         """Read to the end."""
-        # The engine's signals are for its own threads.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        if threading.get_native_id() != os.getpid():
+            # The engine's own threads handle its signals. Where gevent has replaced
+            # threads, this is the main thread.
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         logger = logging.getLogger(LOGGER)
-        with self._connection, self._connection.makefile("rb") as lines:
-            while time.monotonic() < _end:
-                try:
-                    line = lines.readline()
-                except OSError:
-                    return  # the supervisor was killed
-                if not line.endswith(b"\n"):
-                    return  # of a record cut short, the supervisor writes the whole
+        rest = b""
+        while time.monotonic() < _end and self._is_ours():
+            try:
+                part = self._connection.recv(_READ_BYTES)
+            except OSError:
+                break  # the supervisor was killed
+            if not part:
+                break  # of a record cut short, the supervisor writes the whole
+            *lines, rest = (rest + part).split(b"\n")
+            for line in lines:
                 try:
                     _log(logger, line)
-                except Exception:  # noqa: BLE001, S110 - nothing of a plugin's output is the engine's trouble
+                except Exception:  # noqa: BLE001, S110 - a plugin's output must not disturb the engine
                     pass
+        if self._is_ours():
+            self._connection.close()
+        else:
+            self._connection.detach()
+
+    def _is_ours(self) -> bool:
+        """Whether the host has left our descriptor open."""
+        return identity_of(self._connection.fileno()) == self._identity
 
 
 def _log(logger: logging.Logger, line: bytes) -> None:
-    fields = line.rstrip(b"\n").split(FIELD_SEPARATOR, 5)
+    fields = line.split(FIELD_SEPARATOR, 5)
     number, when, *words = (field.decode("utf-8", "replace") for field in fields)
     name, file, pid, text = words
     level = _LEVELS[int(number)]

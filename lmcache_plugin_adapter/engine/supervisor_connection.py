@@ -1,49 +1,53 @@
-"""Start a supervisor from the engine and exchange messages with it.
+"""Exchange messages with a supervisor from inside the engine.
 
-The work is constant, whatever the engine's memory and its number of plugins, and
-nothing here waits for the supervisor.
+Only :meth:`SupervisorConnection.receive` and :meth:`~SupervisorConnection.wait_for_exit`
+wait for the supervisor.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import socket
-import subprocess
 import sys
-import tempfile
+import time
 import weakref
 
 from lmcache_plugin_adapter.contract import wire
+from lmcache_plugin_adapter.linux.descriptor_identity import identity_of, is_pidfd_of
 from lmcache_plugin_adapter.linux.descriptor_passing import receive_descriptors
 from lmcache_plugin_adapter.linux.procfs import read_process
 from lmcache_plugin_adapter.linux.syscalls import pidfd_open
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import subprocess
 
-BOOTSTRAP = os.path.join(_PACKAGE, "supervisor", "bootstrap.py")
-"""Started by its path, never imported."""
+_POLL_SECONDS = 0.1
+"""How often a lost supervisor is checked where the kernel offers no pidfds."""
 
 
-class LaunchError(Exception):
-    """No supervisor could be started; the text gives the reason."""
+class DescriptorsLostError(Exception):
+    """The host has closed the descriptors of the connection, or they lead elsewhere now."""
 
 
 class SupervisorConnection:
     """The engine's connection to one supervisor.
 
     Nobody closes the socket: it closes when the last thread that holds this object
-    drops it, so no waiting thread ever sees its descriptor reused.
+    drops it, so no waiting thread ever sees its descriptor reused. A host that closes
+    all descriptors may reuse the numbers: each use checks them first (:attr:`intact`).
     """
 
     def __init__(
         self, connected: socket.socket, detaching_process: subprocess.Popen[bytes]
     ) -> None:
         self.socket = connected
+        self._identity = identity_of(connected.fileno())
         self.pid = 0
         """The supervisor's pid, once it has sent it."""
         self.pidfd = -1
+        self._started = 0
         self.grace = 0.0
         """The longest grace period of its plugins in seconds, once it has sent it."""
         self.stopped_by_signal = False
@@ -58,11 +62,21 @@ class SupervisorConnection:
         self.close()
 
     def close(self) -> None:
-        """Close the descriptors, in a process that is not the engine."""
-        if self.pidfd >= 0:
+        """Close the descriptors that are still this connection's; leave others alone."""
+        if self.pidfd >= 0 and is_pidfd_of(self.pidfd, self.pid):
             os.close(self.pidfd)
-            self.pidfd = -1
-        self.socket.close()
+        self.pidfd = -1
+        if identity_of(self.socket.fileno()) == self._identity:
+            self.socket.close()
+        else:
+            self.socket.detach()
+
+    @property
+    def intact(self) -> bool:
+        """Whether the descriptors are those that this object opened: only then are they used."""
+        if identity_of(self.socket.fileno()) != self._identity:
+            return False
+        return self.pidfd < 0 or is_pidfd_of(self.pidfd, self.pid)
 
     def reap_detaching_process(self) -> int:
         """Wait for the short-lived process that moved the supervisor out of the engine's tree.
@@ -73,31 +87,45 @@ class SupervisorConnection:
         return self._detaching_process.wait()
 
     def receive(self) -> bool:
-        """Wait for messages of the supervisor; return False when it has exited."""
+        """Wait for messages of the supervisor; return False when it has exited.
+
+        Raises:
+            DescriptorsLostError: The connection cannot be read any more.
+        """
+        if not self.intact:
+            raise DescriptorsLostError
         poll = select.poll()
         poll.register(self.socket, select.POLLIN)
         if self.pidfd >= 0:  # a forked copy of the engine may hold the socket's other end
             poll.register(self.pidfd, select.POLLIN)
         poll.poll()
+        if not self.intact:
+            raise DescriptorsLostError
         try:
             data, fds = receive_descriptors(self.socket, 1024, wire.MOST_DESCRIPTORS)
         except OSError:
             data, fds = b"", []  # a process that has exited sends nothing more
         for fd in fds:
-            from .logging_receiver import start  # loaded only for `log: logging`
-
-            start(fd)
+            _log_records_from(fd)
         if not data:
             return False
         self._take(data)
         return True
+
+    def receive_rest(self) -> bool:
+        """Read the last messages of a supervisor that has exited; return if it had finished."""
+        self.poll_messages()
+        return self.finished or self.stopped_by_signal
 
     def poll_messages(self) -> None:
         """Read the supervisor's messages and reap the helper, if no thread does so."""
         self._detaching_process.poll()
         poll = select.poll()
         poll.register(self.socket, select.POLLIN)
-        while poll.poll(0) and self.receive():
+        try:
+            while self.intact and poll.poll(0) and self.receive():
+                pass
+        except DescriptorsLostError:
             pass
 
     def wait_for_exit(self, seconds: float) -> bool:
@@ -106,6 +134,8 @@ class SupervisorConnection:
         Returns:
             Whether it has exited within ``seconds``.
         """
+        if not self.intact:
+            return _wait_for_process(self.pid, self._started, seconds)
         poll = select.poll()
         # The watching thread may read the socket at the same time: hang-up is a state
         # that every thread sees. The pidfd becomes readable when the process has exited.
@@ -120,7 +150,7 @@ class SupervisorConnection:
         for line in lines:
             message, value = line[:1], line[1:]
             if message == wire.READY:
-                self.pid = int(value)
+                self.know_process(int(value))
                 try:
                     self.pidfd = pidfd_open(self.pid)
                 except OSError:
@@ -132,19 +162,32 @@ class SupervisorConnection:
             elif message == wire.FINISHED:
                 self.finished = True
 
-    def request_stop(self) -> None:
-        """Ask the supervisor to stop its plugins and exit; returns at once."""
-        self._send(wire.FAILING + wire.STOP if _failing() else wire.STOP)
+    def know_process(self, pid: int) -> None:
+        """Keep the supervisor's pid, and the start time that tells it from later processes."""
+        self.pid = pid
+        process = read_process(pid)
+        self._started = process.start if process is not None else 0
+
+    def request_stop(self) -> bool:
+        """Ask the supervisor to stop its plugins and exit; returns at once.
+
+        Returns:
+            Whether the request was sent: not over a connection that is lost.
+        """
+        return self._send(wire.FAILING + wire.STOP if _failing() else wire.STOP)
 
     def report_exit(self) -> None:
         """Report to the supervisor that this process is about to exit; returns at once."""
         self._send(wire.FAILING if _failing() else wire.EXITING)
 
-    def _send(self, message: bytes) -> None:
+    def _send(self, message: bytes) -> bool:
+        if not self.intact:
+            return False
         try:
             self.socket.send(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError:
             pass  # the supervisor has exited
+        return True
 
 
 _connections: weakref.WeakSet[SupervisorConnection] = weakref.WeakSet()
@@ -159,65 +202,35 @@ def _close_in_child() -> None:
 os.register_at_fork(after_in_child=_close_in_child)
 
 
-def start_supervisor(
-    spec: bytes, run_id: str, label: str, python: str, previous: int, again: bool
-) -> SupervisorConnection:
-    """Start a supervisor for this process.
-
-    Args:
-        spec: A launch spec, as :meth:`.contract.launch_spec.LaunchSpec.to_bytes` makes it.
-        run_id: The run token.
-        label: The identity for people.
-        python: The interpreter that runs the supervisor.
-        previous: The pid of the supervisor that this one replaces, or 0.
-        again: Previous supervisors of this process may still be stopping; plugins
-            start once they have exited.
-
-    Raises:
-        LaunchError: The process could not be created.
-    """
-    passed: list[int] = []
-    connection = None
+def _log_records_from(fd: int) -> None:
+    """Log the records that arrive on ``fd``; never raises."""
     try:
-        # Above the standard descriptors, which an engine may have closed.
-        pair = socket.socketpair()
-        try:
-            connection = socket.socket(fileno=_above_standard(pair[0].fileno()))
-            passed.append(_above_standard(pair[1].fileno()))
-        finally:
-            pair[0].close()
-            pair[1].close()
-        passed.append(_own_pidfd())
-        passed.append(_anonymous_file(spec))
-        me = read_process(os.getpid())
-        command = [
-            python,
-            *("-I", "-S", "-W", "ignore"),
-            BOOTSTRAP,
-            *map(str, passed),
-            str(os.getpid()),
-            str(me.start if me is not None else 0),
-            str(previous),
-            str(int(again)),
-            run_id,
-            label,
-        ]
-        detaching_process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[fd for fd in passed if fd >= 0],
-            start_new_session=True,
-        )
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        if connection is not None:
-            connection.close()
-        raise LaunchError(f"cannot start the supervisor with '{python}': {error}") from error
+        from .logging_receiver import start  # loaded only for `log: logging`
+    except Exception:  # noqa: BLE001 - the supervisor then writes to stderr itself
+        os.close(fd)
+    else:
+        start(fd)
+
+
+def _wait_for_process(pid: int, started: int, seconds: float) -> bool:
+    """Wait until a process has exited, with a pidfd of this call alone."""
+    try:
+        fd = pidfd_open(pid) if pid else -1
+    except OSError:
+        fd = -1
+    process = read_process(pid) if pid else None
+    exited = process is None or process.start != started
+    if fd < 0:
+        if not exited:
+            time.sleep(min(seconds, _POLL_SECONDS))
+        return exited
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return exited or bool(poll.poll(seconds * 1000))
     finally:
-        for fd in passed:
-            if fd >= 0:
-                os.close(fd)
-    return SupervisorConnection(connection, detaching_process)
+        if is_pidfd_of(fd, pid):
+            os.close(fd)
 
 
 def _failing() -> bool:
@@ -226,45 +239,3 @@ def _failing() -> bool:
     if error is None and not hasattr(sys, "ps1"):  # at a prompt, the last one ended nothing
         error = getattr(sys, "last_value", None)
     return isinstance(error, Exception)  # neither sys.exit nor Ctrl-C
-
-
-def supervisor_python() -> str:
-    """Return the interpreter that runs this engine.
-
-    Raises:
-        LaunchError: ``sys.executable`` is empty, as in a program that embeds Python.
-    """
-    if not sys.executable:
-        raise LaunchError("cannot start the supervisor: sys.executable is empty")
-    return sys.executable
-
-
-def _above_standard(fd: int) -> int:
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-
-
-def _own_pidfd() -> int:
-    try:
-        fd = pidfd_open(os.getpid())
-    except OSError:
-        return -1  # the supervisor reads /proc instead, and says so
-    try:
-        return _above_standard(fd)
-    finally:
-        os.close(fd)
-
-
-def _anonymous_file(data: bytes) -> int:
-    """Return a descriptor of an anonymous file that holds ``data``, in memory where possible."""
-    try:
-        fd = os.memfd_create("lmcache-plugins-spec", os.MFD_CLOEXEC)
-    except (OSError, AttributeError):  # a sandbox, or a Python built for older kernels
-        with tempfile.TemporaryFile() as file:
-            fd = os.dup(file.fileno())
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-        return _above_standard(fd)
-    finally:
-        os.close(fd)

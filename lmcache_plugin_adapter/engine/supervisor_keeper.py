@@ -12,20 +12,39 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from _thread import start_new_thread
 
 from lmcache_plugin_adapter.contract.backoff import backoff_delay
+from lmcache_plugin_adapter.contract.version import VERSION_DIFFERS_CODE
+from lmcache_plugin_adapter.linux.peer import peer_of
 
-from .supervisor_connection import SupervisorConnection, start_supervisor
+from .control_client import ask, connect
+from .supervisor_connection import DescriptorsLostError, SupervisorConnection
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from .supervisor_start import SupervisorStart
 
 logger = logging.getLogger(__name__)
 
 SLACK_SECONDS = 2.0
 """How long a stop waits beyond the longest grace period."""
 
+_REQUEST_SECONDS = 1.0
+"""How long the control socket may take to accept a stop."""
+
 _RESPAWN_INITIAL = 0.1
 _RESPAWN_MAX = 30.0
 _RESPAWN_RESET_AFTER = 30.0
+
+_MOST_UNREADY = 5
+"""After so many supervisors in a row that exit before they are ready, no other is started."""
+
+_keepers: weakref.WeakSet[SupervisorKeeper] = weakref.WeakSet()
 
 _active: dict[tuple[int, str], SupervisorKeeper] = {}
 """The keepers by process and identity: a second launch starts no second copy."""
@@ -38,17 +57,12 @@ class SupervisorKeeper:
     """Keeps a supervisor running from :meth:`begin` to :meth:`stop`.
 
     Args:
-        spec: A launch spec, from :meth:`.contract.launch_spec.LaunchSpec.to_bytes`.
-        run_id: The run token.
-        label: The identity for people.
-        python: The interpreter for supervisors.
+        start: What supervisors are started with.
     """
 
-    def __init__(self, spec: bytes, run_id: str, label: str, python: str) -> None:
-        self._spec = spec
-        self._run_id = run_id
-        self._label = label
-        self._python = python
+    def __init__(self, start: SupervisorStart) -> None:
+        self._start_command = start
+        self._label = start.label
         self._owner = os.getpid()
         self._stopping = False
         self._connection: SupervisorConnection | None = None
@@ -56,6 +70,8 @@ class SupervisorKeeper:
         # Held until a stop: a lock may be released anywhere, signal handlers included.
         self._pause = threading.Lock()
         self._pause.acquire()
+        self._starting = threading.Lock()
+        self._exiting = False
 
     def begin(self) -> bool:
         """Start the supervisor; return False if this identity already has one.
@@ -72,9 +88,18 @@ class SupervisorKeeper:
         self._watching = True
         try:
             self._connection = self._start()
+            _keepers.add(self)
+            self._start_watching()
         except BaseException:
+            self._watching = False
+            if self._connection is not None:
+                self._connection.request_stop()
+                self._connection = None
             _active.pop(key, None)
             raise
+        return True
+
+    def _start_watching(self) -> None:
         try:
             # threading.Thread.start() waits until the thread runs, which takes milliseconds
             # while the supervisor starts. A thread holds its arguments, and with them a
@@ -87,7 +112,6 @@ class SupervisorKeeper:
                 "should it be killed, it is not started again",
                 error,
             )
-        return True
 
     @property
     def connection(self) -> SupervisorConnection | None:
@@ -104,9 +128,38 @@ class SupervisorKeeper:
             self._pause.release()
         except RuntimeError:
             pass  # an earlier stop released it
-        connection.request_stop()
+        self._request_stop(connection)
         if wait:
             self._wait(connection, time.monotonic(), timeout)
+
+    def ask(self, request: Mapping[str, Any], timeout: float) -> dict[str, Any] | None:
+        """Return the supervisor's answer to a request; None if none comes within ``timeout``."""
+        connection = self.connection
+        if connection is None:
+            return None
+        return ask(connection, self._start_command.instance_directory(), request, timeout)
+
+    def finish_at_exit(self) -> None:
+        """Report the exit of this process; start a supervisor to finish if none lives.
+
+        A supervisor that was killed just now has a successor only after a pause, and this
+        process may exit before.
+        """
+        connection = self.connection
+        if connection is None or self._exiting:
+            return
+        # The watching thread starts nothing from here on.
+        self._starting.acquire(timeout=1.0)
+        self._exiting = True
+        if connection.finished or connection.stopped_by_signal or not connection.wait_for_exit(0):
+            connection.report_exit()
+        elif not connection.intact or connection.receive_rest():
+            return  # it has stopped in order
+        else:
+            try:
+                self._start(connection.pid or 1).request_stop()
+            except Exception as error:  # noqa: BLE001 - an exit must go on
+                logger.warning("Cannot stop what a killed supervisor left: %s", error)
 
     # --- inside -----------------------------------------------------------
 
@@ -114,9 +167,16 @@ class SupervisorKeeper:
         # A supervisor that only finishes a stop starts nothing, so it waits for no other one,
         # which may wait for it.
         again = not self._stopping and (self._owner, self._label) in _stopped
-        return start_supervisor(
-            self._spec, self._run_id, self._label, self._python, previous, again
-        )
+        return self._start_command.start(previous, again)
+
+    def _request_stop(self, connection: SupervisorConnection) -> None:
+        if not connection.request_stop():
+            ask(
+                connection,
+                self._start_command.instance_directory(),
+                {"op": "shutdown"},
+                _REQUEST_SECONDS,
+            )
 
     def _drop_if_stopped(self) -> None:
         """If no thread watches, read whether a signal has stopped the supervisor."""
@@ -155,30 +215,31 @@ class SupervisorKeeper:
         connection = self._connection
         if connection is None:
             return
-        # The engine's own threads handle its signals.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        attempt = previous = 0
+        if threading.get_native_id() != os.getpid():
+            # The engine's own threads handle its signals. Where gevent has replaced threads,
+            # this is the main thread.
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        attempt = unready = previous = 0
         while True:
             started = time.monotonic()
             code = connection.reap_detaching_process()
-            while connection.receive():
-                if connection.stopped_by_signal:
-                    self._forget()
-            if connection.finished or self._owner != os.getpid():
+            if self._wait_until_gone(connection):
                 return
             # It was killed. The next one kills the orphaned processes and starts the plugins.
             if time.monotonic() - started > _RESPAWN_RESET_AFTER:
                 attempt = 0
             previous = connection.pid or previous
-            problem = None
-            if not connection.pid:
-                problem = f"it ended before it was ready ('{self._python}' exited with code {code})"
-            while True:
+            unready = 0 if connection.pid else unready + 1
+            problem = None if connection.pid else self._why_unready(code)
+            if unready and self._gives_up(code, unready, problem):
+                return
+            next_connection = None
+            while next_connection is None:
                 attempt += 1
                 delay = backoff_delay(attempt, _RESPAWN_INITIAL, _RESPAWN_MAX)
                 if problem is not None:
                     if self._stopping:
-                        return  # nothing was started by it
+                        return  # it has started nothing
                     logger.warning(
                         "Supervisor of runtime plugins of %s failed: %s; trying again in %.1f s",
                         self._label,
@@ -187,14 +248,72 @@ class SupervisorKeeper:
                     )
                 if not self._stopping:
                     self._pause.acquire(timeout=delay)
-                try:
-                    connection = self._start(previous or 1)
-                    break
-                except Exception as error:  # noqa: BLE001 - also a lack of memory may pass
-                    problem = str(error) or repr(error)
-            self._connection = connection
+                with self._starting:
+                    if self._exiting:
+                        return
+                    try:
+                        next_connection = self._start(previous or 1)
+                    except Exception as error:  # noqa: BLE001 - also a lack of memory may pass
+                        problem = str(error) or repr(error)
+            self._connection = connection = next_connection
             if self._stopping:
-                connection.request_stop()
+                self._request_stop(connection)
+
+    def _wait_until_gone(self, connection: SupervisorConnection) -> bool:
+        """Wait until the supervisor has exited; return True if it needs no successor."""
+        try:
+            while connection.receive():
+                if connection.stopped_by_signal:
+                    self._forget()
+        except DescriptorsLostError:
+            return self._wait_without_descriptors(connection)
+        return connection.finished or self._owner != os.getpid()
+
+    def _wait_without_descriptors(self, connection: SupervisorConnection) -> bool:
+        """Do the same where the host has closed the connection: its process is watched."""
+        if self._owner != os.getpid():
+            return True
+        if not self._stopping:
+            logger.warning(
+                "The engine has closed the descriptors of the runtime plugin adapter: "
+                "plugins of %s run on, and stop with the engine",
+                self._label,
+            )
+        directory = self._start_command.instance_directory()
+        if not connection.pid and directory is not None:
+            try:
+                with connect(directory, _REQUEST_SECONDS) as channel:
+                    connection.know_process(peer_of(channel)[0])
+            except OSError:
+                pass  # it has exited
+        if not connection.pid:
+            return True  # there is nothing to watch it by
+        while not connection.wait_for_exit(_RESPAWN_MAX):
+            pass
+        # A supervisor removes its directory, save where it is killed.
+        return directory is None or not os.path.isdir(directory)
+
+    def _why_unready(self, code: int) -> str:
+        return (
+            f"it ended before it was ready ('{self._start_command.python}' exited with code {code})"
+        )
+
+    def _gives_up(self, code: int, unready: int, problem: str | None) -> bool:
+        """Return True, and log why, if another supervisor could not start either."""
+        if code == VERSION_DIFFERS_CODE:
+            self._forget()  # the supervisor has logged both versions
+            return True
+        if unready < _MOST_UNREADY:
+            return False
+        logger.error(
+            "Supervisor of runtime plugins of %s failed %d times: %s; no plugins run in this "
+            "process until the engine is restarted",
+            self._label,
+            unready,
+            problem,
+        )
+        self._forget()
+        return True
 
     def _forget(self) -> None:
         key = (self._owner, self._label)
@@ -212,9 +331,8 @@ def stop_all() -> None:
 
 def report_exit() -> None:
     """Report to the supervisors of this process that it exits on its own; plugins may ask why."""
-    for keeper in list(_active.values()):
-        if keeper.connection is not None:
-            keeper.connection.report_exit()
+    for keeper in list(_keepers):
+        keeper.finish_at_exit()
     receiver = sys.modules.get(f"{__package__}.logging_receiver")  # loaded on first use
     finish = getattr(receiver, "finish", None)  # missing while the module is being loaded
     if finish is not None:

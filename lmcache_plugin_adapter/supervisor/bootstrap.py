@@ -10,6 +10,23 @@ import os
 import sys
 
 
+def check_version(engine_version: str) -> None:
+    """Exit if the engine runs another version of this package than the one installed now.
+
+    The package was replaced while the engine ran. What the two hand each other may differ.
+    """
+    from lmcache_plugin_adapter.contract.version import VERSION_DIFFERS_CODE, __version__
+
+    if __version__ != engine_version:
+        text = (
+            "Cannot start a supervisor of runtime plugins: this engine runs "
+            f"lmcache-plugin-adapter {engine_version}, but {__version__} is installed now; "
+            "restart the engine to use it"
+        )
+        os.write(2, text.encode() + b"\n")
+        sys.exit(VERSION_DIFFERS_CODE)
+
+
 def leave_engine_tree() -> None:
     """Fork and let the parent end: the kernel gives the child to init or a subreaper.
 
@@ -41,12 +58,13 @@ def settle(descriptors: list[int]) -> None:
 
 def main(argv: list[str]) -> None:
     """Run a supervisor; ``argv`` comes from :func:`.start_supervisor`."""
-    leave_engine_tree()
-    link, pidfd, spec, engine, start, previous, again = map(int, argv[1:8])
-    run_id, label = argv[8:10]
-    settle([link, pidfd, spec])
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     sys.path.append(os.path.dirname(package))
+    check_version(argv[1])
+    leave_engine_tree()
+    link, pidfd, spec, engine, start, previous, again = map(int, argv[2:9])
+    run_id, label = argv[9:11]
+    settle([link, pidfd, spec])
     sys.setswitchinterval(0.0005)  # the writer's thread is not kept waiting by the loop
 
     try:

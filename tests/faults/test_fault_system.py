@@ -516,7 +516,7 @@ def test_no_pidfd(world: World) -> None:
     """By looking twice a second, and one line says so."""
     world.python("all_x.py")
     engine, pids = world.up(
-        prelude="import lmcache_plugin_adapter.engine.supervisor_connection as link\n"
+        prelude="import lmcache_plugin_adapter.engine.supervisor_start as start\n"
         "def refused(pid): raise PermissionError(1, 'Operation not permitted')\n"
         "link.pidfd_open = refused\n"
     )

@@ -146,7 +146,7 @@ def test_supervisor_killed_where_a_copy_of_its_connection_lives(plugin, engine) 
     one = engine(
         launch=False,
         prelude="import os, signal\n"
-        "import lmcache_plugin_adapter.engine.supervisor_connection as link\n"
+        "import lmcache_plugin_adapter.engine.supervisor_start as link\n"
         "own_pidfd = link._own_pidfd\n"
         "def hooked():\n"
         "    global copy\n"
@@ -170,7 +170,7 @@ def test_supervisor_that_cannot_be_replaced_at_once(plugin, engine) -> None:
     one = engine()
     one.wait_log(r"\] up ")
     one.do(
-        "import lmcache_plugin_adapter.engine.supervisor_connection as link\n"
+        "import lmcache_plugin_adapter.engine.supervisor_start as link\n"
         "own_pidfd = link._own_pidfd\n"
         "def once():\n"
         "    link._own_pidfd = own_pidfd\n"
