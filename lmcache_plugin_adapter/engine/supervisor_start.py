@@ -149,7 +149,7 @@ def supervisor_python() -> str:
     found = sys.executable
     if not found:
         raise LaunchError("cannot start the supervisor: sys.executable is empty")
-    if os.path.exists(found) and not os.path.basename(found).startswith(("python", "pypy")):
+    if os.access(found, os.X_OK) and not os.path.basename(found).startswith(("python", "pypy")):
         for name in (f"python3.{sys.version_info.minor}", "python3"):
             python = os.path.join(sys.prefix, "bin", name)
             if os.access(python, os.X_OK):

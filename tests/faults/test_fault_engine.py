@@ -168,9 +168,7 @@ def test_before_hello(world: World) -> None:
     for number in range(3):
         engine, _ = world.up(2 if number == 0 else 1)
         # Closed as by death, while the engine itself lives a little longer.
-        engine.do(
-            "import socket; launcher._keeper.connection.connection.shutdown(socket.SHUT_RDWR)"
-        )
+        engine.do("import socket; launcher._keeper.connection.socket.shutdown(socket.SHUT_RDWR)")
         engine.kill()
     world.expect_nothing(GRACE + 1 + 1)
 

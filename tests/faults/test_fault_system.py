@@ -518,7 +518,8 @@ def test_no_pidfd(world: World) -> None:
     engine, pids = world.up(
         prelude="import lmcache_plugin_adapter.engine.supervisor_start as start\n"
         "def refused(pid): raise PermissionError(1, 'Operation not permitted')\n"
-        "link.pidfd_open = refused\n"
+        "import lmcache_plugin_adapter.engine.supervisor_connection as connection\n"
+        "start.pidfd_open = connection.pidfd_open = refused\n"
     )
     world.wait_logged(engine, "No pidfd for the engine")
     since = time.monotonic()
