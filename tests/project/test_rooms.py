@@ -1,0 +1,60 @@
+"""The folders of the package are rooms: few at the top, and each says what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cli_under_test import ROOT
+
+PACKAGE = ROOT / "lmcache_plugin_adapter"
+ROOMS = sorted(path.parent for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE)
+
+
+def test_few_modules_stand_at_the_top() -> None:
+    """Only the names that users write."""
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {
+        "__init__",
+        "__main__",
+        "connector",
+        "server_module",
+        "server_plugin",
+    }
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(PACKAGE)))
+def test_a_room_says_what_it_is(room: Path) -> None:
+    """What it holds, in which process it runs, and what it may import."""
+    text = (room / "__init__.py").read_text()
+    assert "\nRuns in " in text or "` runs in " in text
+    assert "mports " in text or " imports" in text
+
+
+@pytest.mark.parametrize("room", [PACKAGE, *ROOMS], ids=lambda room: room.name)
+def test_a_room_holds_about_a_dozen_modules(room: Path) -> None:
+    """More of them want a folder of their own."""
+    assert len([path for path in room.glob("*.py") if path.name != "__init__.py"]) <= 15
+
+
+def test_the_picture_shows_every_room() -> None:
+    """Of the top level, in docs/architecture.md."""
+    picture = (
+        (ROOT / "docs" / "architecture.md").read_text().split("## Rooms")[1].split("## Walk")[0]
+    )
+    for room in ROOMS:
+        if room.parent == PACKAGE:
+            assert f"`{room.name}`" in picture
+
+
+def test_the_walks_name_modules_that_exist() -> None:
+    """At most eight in a walk."""
+    import re
+
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    walks = [part.split("\n## ")[0] for part in page.split("\n## Walk: ")[1:]]
+    assert len(walks) == 4
+    for walk in walks:
+        modules = set(re.findall(r"`([a-z_]+(?:/[a-z_0-9]+)+)`", walk))
+        assert 3 <= len(modules) <= 8, modules
+        for module in modules:
+            assert (PACKAGE / f"{module}.py").is_file(), module
