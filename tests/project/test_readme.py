@@ -22,7 +22,7 @@ from cli_under_test import ROOT, Running, command, environment
 if TYPE_CHECKING:
     from pathlib import Path
 
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 SETUP = "python3 -m venv .venv && .venv/bin/pip install -q -e "
 PROGRAM = ".venv/bin/lmcache-plugins"
 PYTEST = ".venv/bin/pytest"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def test_few_modules_stand_at_the_top() -> None:
 def test_a_room_says_what_it_is(room: Path) -> None:
     """What it holds, in which process it runs, and what it may import."""
     text = (room / "__init__.py").read_text()
-    assert "\nRuns in " in text or "` runs in " in text
+    assert "\nRuns in" in text or "` runs in " in text
     assert "mports " in text or " imports" in text
 
 
@@ -38,9 +39,8 @@ def test_a_room_holds_about_a_dozen_modules(room: Path) -> None:
 
 def test_the_picture_shows_every_room() -> None:
     """Of the top level, in docs/architecture.md."""
-    picture = (
-        (ROOT / "docs" / "architecture.md").read_text().split("## Rooms")[1].split("## Walk")[0]
-    )
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    picture = page.split("## Rooms")[1].split("## Walk")[0]
     for room in ROOMS:
         if room.parent == PACKAGE:
             assert f"`{room.name}`" in picture
@@ -48,8 +48,6 @@ def test_the_picture_shows_every_room() -> None:
 
 def test_the_walks_name_modules_that_exist() -> None:
     """At most eight in a walk."""
-    import re
-
     page = (ROOT / "docs" / "architecture.md").read_text()
     walks = [part.split("\n## ")[0] for part in page.split("\n## Walk: ")[1:]]
     assert len(walks) == 4
@@ -58,3 +56,16 @@ def test_the_walks_name_modules_that_exist() -> None:
         assert 3 <= len(modules) <= 8, modules
         for module in modules:
             assert (PACKAGE / f"{module}.py").is_file(), module
+
+
+def test_contributing_names_places_that_exist() -> None:
+    """Modules below the package, tests and pages; what stands in angle brackets is to be made."""
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`((?:lmcache_plugin_adapter/)?[a-z_]+/[a-z_/.0-9-]*)`", page)
+    assert len(named) > 10
+    for place in named:
+        assert (
+            (ROOT / place).exists()
+            or (PACKAGE / place).exists()
+            or (PACKAGE / f"{place}.py").exists()
+        ), place
