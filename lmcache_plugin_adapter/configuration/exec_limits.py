@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from lmcache_plugin_adapter.contract.variables import OLDER, OWN
-from lmcache_plugin_adapter.messages.problem import RefusedError
+from lmcache_plugin_adapter.messages.problem import InvalidValueError
 
 EXEC_STRING_LIMIT = 131_072
 """Bytes that the kernel takes for one argument or one ``NAME=value``, its NUL included
@@ -20,21 +20,21 @@ def exec_text(value: object) -> str:
     (``1.10``, ``yes``).
 
     Raises:
-        RefusedError: It is neither text nor a whole number, or cannot be passed.
+        InvalidValueError: It is neither text nor a whole number, or cannot be passed.
     """
     if isinstance(value, (bool, float)):
-        raise RefusedError("put it in quotes")
+        raise InvalidValueError("put it in quotes")
     if not isinstance(value, (str, int)):
-        raise RefusedError
+        raise InvalidValueError
     try:
         text = str(value)
         size = len(os.fsencode(text)) + 1
     except ValueError:  # lone surrogates; a number of thousands of digits
-        raise RefusedError("it cannot be encoded") from None
+        raise InvalidValueError("it cannot be encoded") from None
     if "\0" in text:
-        raise RefusedError("it contains a NUL character")
+        raise InvalidValueError("it contains a NUL character")
     if size > EXEC_STRING_LIMIT:
-        raise RefusedError(f"it has {size} bytes, the kernel takes {EXEC_STRING_LIMIT}")
+        raise InvalidValueError(f"it has {size} bytes, the kernel takes {EXEC_STRING_LIMIT}")
     return text
 
 
@@ -42,12 +42,12 @@ def exec_variable(name: object, value: object) -> str:
     """Return the value of the variable ``name`` as text that the kernel passes on.
 
     Raises:
-        RefusedError: Name or value cannot be passed, or the name is taken.
+        InvalidValueError: Name or value cannot be passed, or the name is taken.
     """
     if not isinstance(name, str) or not name or "=" in name or "\0" in name:
-        raise RefusedError("a name is text without '=' and NUL")
+        raise InvalidValueError("a name is text without '=' and NUL")
     if name.startswith((OWN, OLDER)):
-        raise RefusedError("names that begin like this tell the plugin who it is")
+        raise InvalidValueError("names that begin like this tell the plugin who it is")
     text = exec_text(value)
     exec_text(f"{name}={text}")
     return text

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from lmcache_plugin_adapter.contract.frozen import frozen
 from lmcache_plugin_adapter.messages.describe import describe_type, show
 from lmcache_plugin_adapter.messages.near_miss import near_miss
-from lmcache_plugin_adapter.messages.problem import Problem, RefusedError
+from lmcache_plugin_adapter.messages.problem import InvalidValueError, Problem
 
 from .exec_limits import exec_variable
 from .settings_table import PLUGIN_KEY, SETTINGS, Setting
@@ -237,7 +237,7 @@ class _Reader:
         """Put one value in its place."""
         try:
             values[key] = row.read(value, self._environ)
-        except RefusedError as refused:
+        except InvalidValueError as refused:
             found = describe_type(value) if row.secret else show(value)
             simple = isinstance(values[key], (str, int, float)) and not row.secret
             in_force = f"{_plain(values[key])} stays in force" if simple else _NO_EFFECT
@@ -247,7 +247,7 @@ class _Reader:
         """Return the values that one word stands for, such as ``rate_limit: off``."""
         try:
             return dict(row.read(value, self._environ))
-        except RefusedError as refused:
+        except InvalidValueError as refused:
             self._refuse(where, show(value), row.accepted, str(refused))
             return {}
 
@@ -281,7 +281,7 @@ class _Reader:
     def _variable(self, name: object, found: object, where: str) -> str | None:
         try:
             return exec_variable(name, found)
-        except RefusedError as refused:
+        except InvalidValueError as refused:
             accepted = "text or a whole number"
             self._refuse(where, describe_type(found), accepted, str(refused))
             return None

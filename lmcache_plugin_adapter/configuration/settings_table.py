@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from lmcache_plugin_adapter.contract.frozen import frozen
 from lmcache_plugin_adapter.messages.near_miss import near_miss
-from lmcache_plugin_adapter.messages.problem import RefusedError
+from lmcache_plugin_adapter.messages.problem import InvalidValueError
 
 from .exec_limits import exec_text
 from .locations import LocationError, expand
@@ -39,7 +39,7 @@ class Setting:
         per_plugin: It may stand under ``plugins.NAME`` too.
         secret: Its value is never shown.
         read: Turns a found value and the environment into the value in force,
-            or raises :class:`RefusedError`. Where the key has keys below it,
+            or raises :class:`InvalidValueError`. Where the key has keys below it,
             ``read`` is for what may stand there instead of a mapping and
             returns values by key.
     """
@@ -58,7 +58,7 @@ def _flag(key: str, default: bool, meaning: str) -> Setting:
     def read(value: object, _environ: _Environ) -> bool:
         if isinstance(value, bool):
             return value
-        raise RefusedError
+        raise InvalidValueError
 
     return Setting(key, "boolean", default, "`true` or `false`", meaning, read)
 
@@ -69,7 +69,7 @@ def _word(
     def read(value: object, _environ: _Environ) -> str:
         if isinstance(value, str) and value in choices:
             return value
-        raise RefusedError(_did_you_mean(value, choices))
+        raise InvalidValueError(_did_you_mean(value, choices))
 
     *first, last = (f"`{choice}`" for choice in choices)
     accepted = f"{', '.join(first)} or {last}"
@@ -81,7 +81,7 @@ def _seconds(key: str, default: float, low: float, high: float, meaning: str) ->
         # True is a number to Python and to nobody else; NaN fails the comparison.
         if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
             return float(value)
-        raise RefusedError(_quotes_hint(value))
+        raise InvalidValueError(_quotes_hint(value))
 
     accepted = f"a number of seconds from {low:g} to {high:g}"
     return Setting(key, "seconds", default, accepted, meaning, read, per_plugin=True)
@@ -91,26 +91,26 @@ def _count(key: str, unit: str, default: int, low: int, high: int, meaning: str)
     def read(value: object, _environ: _Environ) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
             return value
-        raise RefusedError(_quotes_hint(value))
+        raise InvalidValueError(_quotes_hint(value))
 
     accepted = f"a whole number of {unit} from {low} to {high}"
     return Setting(key, unit, default, accepted, meaning, read, per_plugin=True)
 
 
 def _mapping_only(_value: object, _environ: _Environ) -> dict[str, Any]:
-    raise RefusedError
+    raise InvalidValueError
 
 
 def _own_settings(value: object, _environ: _Environ) -> object:
     if not isinstance(value, Mapping):
-        raise RefusedError
+        raise InvalidValueError
     return value
 
 
 def _off(value: object, _environ: _Environ) -> dict[str, Any]:
     if value is False or value == "off":  # YAML reads a bare off as false
         return {"rate_limit": False}
-    raise RefusedError(_did_you_mean(value, ("off",)))
+    raise InvalidValueError(_did_you_mean(value, ("off",)))
 
 
 _LOG_WORDS = ("stderr", "logging")
@@ -124,28 +124,28 @@ def _word_or_directory(value: object, environ: _Environ) -> dict[str, Any]:
 
 def _directory(value: object, environ: _Environ) -> str:
     if not isinstance(value, str) or "\0" in value:
-        raise RefusedError
+        raise InvalidValueError
     # A bare word is more likely a keyword that does not exist than a directory.
     if "/" not in value and not value.startswith(("~", "$")):
-        raise RefusedError(_did_you_mean(value, _LOG_WORDS))
+        raise InvalidValueError(_did_you_mean(value, _LOG_WORDS))
     try:
         return expand(value, environ)
     except LocationError as error:
-        raise RefusedError(str(error)) from None
+        raise InvalidValueError(str(error)) from None
 
 
 def _arguments(value: object, _environ: _Environ) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)):
-        raise RefusedError("write ['--verbose'], one item for each argument")
+        raise InvalidValueError("write ['--verbose'], one item for each argument")
     return tuple(_argument(index, item) for index, item in enumerate(value))
 
 
 def _argument(index: int, item: object) -> str:
     try:
         return exec_text(item)
-    except RefusedError as refused:
+    except InvalidValueError as refused:
         reason = str(refused) or "it is neither text nor a whole number"
-        raise RefusedError(f"item {index}: {reason}") from None
+        raise InvalidValueError(f"item {index}: {reason}") from None
 
 
 def _did_you_mean(value: object, choices: tuple[str, ...]) -> str:

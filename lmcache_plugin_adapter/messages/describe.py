@@ -1,4 +1,4 @@
-"""Values found in a configuration, in words for a message: bounded, on one line."""
+"""Wording of values found in a configuration: bounded, on one line."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _TYPE_NAMES: tuple[tuple[type, str], ...] = (
 
 
 def show(value: object) -> str:
-    """Return a found value as its writer knows it, on one short line.
+    """Return a value as its author wrote it, on one short line.
 
-    Lists and mappings are not shown; they may be endless or hold secrets.
+    The content of lists and mappings is not shown: it may be long or secret.
     """
     if value is None:
         return "null"
@@ -36,7 +36,7 @@ def show(value: object) -> str:
 
 
 def describe_type(value: object) -> str:
-    """Say what kind of value was found, without showing it."""
+    """Return the kind of a value in words, without the value."""
     for kind, name in _TYPE_NAMES:
         if isinstance(value, kind):
             return name

@@ -1,53 +1,61 @@
-"""Which of a few known words someone probably meant to write."""
+"""Find the known word that a user probably meant, and word the hint."""
 
 from __future__ import annotations
+
+from .problem import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def near_miss(word: str, choices: Iterable[str]) -> str | None:
-    """Find the choice that ``word`` is a slip of the keyboard away from.
-
-    A slip is a letter too many, too few, wrong, or two neighbours swapped.
-    Case and ``-`` for ``_`` do not count. Words of up to seven letters may
-    hold one slip, longer ones two; short words are held to more
-    (:func:`_plausible`), since there one letter makes another word.
+def did_you_mean(word: object, choices: Iterable[str], before: str = "") -> str:
+    """Return the hint ``did you mean 'CHOICE'?``, or nothing if no choice is near.
 
     Args:
-        word: What was written.
-        choices: The words that would have been right.
+        word: The unknown word, of any type.
+        choices: The known words.
+        before: Text to put before the hint, such as ``"; "``.
+    """
+    meant = near_miss(word, choices) if isinstance(word, str) else None
+    return "" if meant is None else f"{before}did you mean {quoted(meant)}?"
+
+
+def near_miss(word: str, choices: Iterable[str]) -> str | None:
+    """Find the choice that differs from ``word`` by a typing error.
+
+    A typing error is an extra letter, a missing letter, a wrong letter, or two
+    neighbours swapped. Case, and ``-`` instead of ``_``, do not count. Words of
+    up to seven letters may have one error, longer ones two. Short words must
+    also pass :func:`_plausible`, since one letter makes another word of them.
+
+    Args:
+        word: The unknown word.
+        choices: The known words.
 
     Returns:
-        The nearest choice as it is spelled there (the first of several as
-        near), or None when none is near enough.
+        The nearest choice (the first of several), or None if none is near.
     """
     folded = _fold(word)
     best: str | None = None
-    best_slips = (1 if len(folded) <= 7 else 2) + 1
+    fewest = (1 if len(folded) <= 7 else 2) + 1
     for choice in choices:
         if choice == word:
             return choice
         target = _fold(choice)
-        if _too_far(folded, target, best_slips) or _too_far(target, folded, best_slips):
+        if _too_far(folded, target, fewest) or _too_far(target, folded, fewest):
             continue
-        slips = slips_between(folded, target)
-        if slips < best_slips and (slips == 0 or _plausible(folded, target)):
-            best, best_slips = choice, slips
+        distance = edit_distance(folded, target)
+        if distance < fewest and (distance == 0 or _plausible(folded, target)):
+            best, fewest = choice, distance
     return best
 
 
-def slips_between(left: str, right: str) -> int:
-    """Count the slips that turn one word into the other.
+def edit_distance(left: str, right: str) -> int:
+    """Return the optimal string alignment distance of two words.
 
-    Args:
-        left: A word.
-        right: Another word.
-
-    Returns:
-        How many letters are inserted, left out, replaced or swapped with
-        their neighbour (the optimal string alignment distance).
+    It is the number of letters inserted, left out, replaced or swapped with
+    their neighbour.
     """
     before: list[int] = []
     previous = list(range(len(right) + 1))
@@ -62,15 +70,15 @@ def slips_between(left: str, right: str) -> int:
     return previous[-1]
 
 
-def _too_far(word: str, other: str, slips: int) -> bool:
-    """Rule out cheaply what takes ``slips`` or more: one slip brings in one letter at most."""
-    if len(word) - len(other) >= slips:
+def _too_far(word: str, other: str, limit: int) -> bool:
+    """Rule out cheaply a distance of ``limit`` or more: one error adds one letter at most."""
+    if len(word) - len(other) >= limit:
         return True
-    return sum(letter not in other for letter in word) >= slips
+    return sum(letter not in other for letter in word) >= limit
 
 
 def _plausible(word: str, target: str) -> bool:
-    """Tell a slip from another short word: ``alll`` means ``all``; ``call`` and ``alt`` do not."""
+    """Tell a typing error from another short word: ``alll`` is ``all``, ``call`` is not."""
     if len(word) < 3:
         return False
     if len(target) > 4:

@@ -1,4 +1,4 @@
-"""One thing that is wrong, said in one line, while the rest goes on."""
+"""A problem that does not stop the rest, and how to quote names in its text."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 @frozen
 class Problem:
-    """Something found wrong that does not stop the rest.
+    """A problem that does not stop the rest.
 
     Attributes:
-        level: ``error`` (something asked for cannot be done), ``warning`` (it
-            is probably not what was meant) or ``note`` (worth knowing).
-        text: One line without level or newline: what is wrong, what follows
-            from it and how to mend it.
+        level: ``error`` (a request cannot be carried out), ``warning`` (a
+            probable mistake) or ``note`` (worth knowing).
+        text: One line without level or newline: what is wrong, what happens
+            next and how to repair it.
     """
 
     level: Level
@@ -27,16 +27,15 @@ class Problem:
 
 
 def quoted(text: str) -> str:
-    r"""Put a name into single quotes so that it stays on one line and shows what it is made of.
+    r"""Quote a name so that it is printable and stays on one line.
 
     Args:
-        text: A file name, a word of a setting, anything that was not written
-            here. Bytes that are not UTF-8 are expected as surrogates, as
-            :func:`os.fsdecode` makes them.
+        text: A file name or other foreign text. Undecodable bytes are surrogates,
+            as :func:`os.fsdecode` returns them.
 
     Returns:
-        The quoted text; control characters and undecodable bytes are escaped
-        (``\n``, ``\x1b``, ``\xff``), a quote or a backslash is left as it is.
+        The text in single quotes. Control characters and undecodable bytes are
+        escaped (``\n``, ``\x1b``, ``\xff``), quotes and backslashes are not.
     """
     if text.isprintable():
         return f"'{text}'"
@@ -52,5 +51,5 @@ def _visible(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-class RefusedError(ValueError):
-    """A value is not accepted; the text, if any, says more than the table does."""
+class InvalidValueError(ValueError):
+    """A value is not accepted; the text, if any, is a hint beside the accepted values."""

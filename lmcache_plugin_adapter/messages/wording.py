@@ -1,4 +1,4 @@
-"""How the supervisor says numbers, times and ends of processes: one place, one grammar."""
+"""Wording of counts, durations, error reasons and exit reasons."""
 
 from __future__ import annotations
 
@@ -6,23 +6,38 @@ import signal
 
 
 def count_processes(count: int) -> str:
-    """Say a number of processes."""
+    """Return a number of processes in words."""
     return "1 process" if count == 1 else f"{count} processes"
 
 
 def count_lines(count: int) -> str:
-    """Say a number of lines."""
+    """Return a number of lines in words."""
     return "1 line" if count == 1 else f"{count:,} lines"
 
 
 def span(seconds: float) -> str:
-    """Say a length of time."""
+    """Return a duration in words."""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
+def capitalized(text: str) -> str:
+    """Return a text as the start of a log line."""
+    return text[:1].upper() + text[1:]
+
+
 def uncapitalized(text: str) -> str:
-    """Return a sentence as it continues another."""
+    """Return a sentence so that it continues another one."""
     return text[:1].lower() + text[1:]
+
+
+def error_reason(error: OSError | ValueError) -> str:
+    """Return why a system call failed, as a sentence continues: ``permission denied``."""
+    return uncapitalized(getattr(error, "strerror", None) or str(error))
+
+
+def decodable(text: str) -> str:
+    r"""Return text that every encoder accepts: undecodable bytes become ``\xNN``."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def signal_name(number: int) -> str:
@@ -34,11 +49,11 @@ def signal_name(number: int) -> str:
 
 
 def exit_text(code: int, asked: bool = False) -> str:
-    """Say how a process ended.
+    """Return the exit reason of a process in words.
 
     Args:
-        code: Its exit code, or minus the signal's number.
-        asked: Whether it was being stopped: then SIGKILL needs no explanation.
+        code: The exit code, or the negative number of the signal.
+        asked: The process was being stopped, so that SIGKILL needs no explanation.
     """
     if code >= 0:
         return f"Exited with code {code}"
@@ -49,7 +64,7 @@ def exit_text(code: int, asked: bool = False) -> str:
 
 
 def raised_at(error: BaseException) -> str:
-    """Return where an exception was raised, as ``file.py:12 (function)``."""
+    """Return where an exception was raised: ``file.py:12 (function)``."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

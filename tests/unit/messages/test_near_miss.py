@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmcache_plugin_adapter.messages.near_miss import near_miss, slips_between
+from lmcache_plugin_adapter.messages.near_miss import edit_distance, near_miss
 
 ROLES = ("scheduler", "worker", "all", "server")
 
@@ -62,8 +62,8 @@ def test_a_suggestion_is_always_one_of_the_choices(choices: list[str], word: str
 @given(st.text(alphabet="abc", max_size=8), st.text(alphabet="abc", max_size=8))
 def test_slips_are_counted_alike_in_both_directions(left: str, right: str) -> None:
     """The count is symmetric, bounded by the longer word, and zero only for the same word."""
-    count = slips_between(left, right)
-    assert count == slips_between(right, left)
+    count = edit_distance(left, right)
+    assert count == edit_distance(right, left)
     assert abs(len(left) - len(right)) <= count <= max(len(left), len(right))
     assert (count == 0) == (left == right)
 
@@ -73,7 +73,7 @@ def test_every_word_within_the_allowed_slips_is_recognised(word: str, data: st.D
     """The shortcut that rules words out cheaply rules out none that is near."""
     other = data.draw(st.text(alphabet="abcde", min_size=5, max_size=12))
     allowed = 1 if len(word) <= 7 else 2
-    assert (near_miss(word, [other]) == other) == (slips_between(word, other) <= allowed)
+    assert (near_miss(word, [other]) == other) == (edit_distance(word, other) <= allowed)
 
 
 @given(st.text(alphabet="abcde", min_size=8, max_size=12), st.integers(0, 11), st.integers(0, 11))
