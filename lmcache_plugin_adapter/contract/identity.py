@@ -1,4 +1,4 @@
-"""Who a process is for its plugins: role, worker rank, size of its replica."""
+"""The identity of a process: role, worker rank, size of the replica."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .frozen import frozen
 
 
 class Role(str, enum.Enum):
-    """The part a process plays, as plugin file names and the environment spell it."""
+    """The role of a process, as plugin file names and the environment spell it."""
 
     SCHEDULER = "scheduler"
     WORKER = "worker"
@@ -18,9 +18,9 @@ class Role(str, enum.Enum):
     def read(cls, value: object) -> Role | None:
         """Return the role that ``value`` names, or None for None and the empty string.
 
-        Hosts name the role differently over their versions: ``"worker"``,
-        ``"WORKER"``, an enum member such as ``KVConnectorRole.WORKER`` (whose
-        value may be a number) or its text. All are accepted.
+        Versions of the hosts differ: ``"worker"``, ``"WORKER"``, an enum member
+        such as ``KVConnectorRole.WORKER`` (whose value may be a number), or its
+        text. All are accepted.
 
         Raises:
             ValueError: ``value`` names no role.
@@ -39,15 +39,21 @@ class Role(str, enum.Enum):
         raise ValueError(f"unknown role {value!r}: accepted are {accepted} in any case, or None")
 
 
+ALL_ROLES = "all"
+"""The first word of a plugin's name that stands for every role."""
+
+ROLE_WORDS = (*(role.value for role in Role), ALL_ROLES)
+"""Every first word that makes a file name a plugin's name."""
+
+
 @frozen
 class ProcessIdentity:
-    """What decides which plugins run in a process and what they are told.
+    """What decides which plugins a process runs, and what their environment says.
 
     Attributes:
-        role: None switches filtering by file name off and leaves the role
-            variable empty, as LMCache's multiprocess server has it.
-        worker_id: Rank within the replica, 0 to ``worker_count - 1``; -1 on
-            the scheduler.
+        role: None switches the filter by file name off and leaves the role
+            variable empty, as in LMCache's multiprocess server.
+        worker_id: Rank in the replica, 0 to ``worker_count - 1``; -1 on the scheduler.
         worker_count: Workers of the replica (tensor x pipeline x prefill
             context parallel size).
         dp_rank: Index of the data-parallel replica.

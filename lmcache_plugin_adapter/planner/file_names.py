@@ -1,6 +1,6 @@
 """The file-name grammar of plugins: ``<ROLE>[_<WORKER_ID>][_<DESCRIPTION>].<EXTENSION>``.
 
-Pure: nothing here touches the file system.
+Pure: the module does not touch the file system.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os.path
 import re
 
 from lmcache_plugin_adapter.contract.frozen import frozen
-from lmcache_plugin_adapter.contract.identity import Role
+from lmcache_plugin_adapter.contract.identity import ALL_ROLES, ROLE_WORDS, Role
 from lmcache_plugin_adapter.messages.near_miss import near_miss
 from lmcache_plugin_adapter.messages.problem import quoted
 
@@ -21,14 +21,10 @@ if TYPE_CHECKING:
 
     from lmcache_plugin_adapter.contract.identity import ProcessIdentity
 
-    RoleWord = Literal["scheduler", "worker", "all", "server"]
     NotAPluginKind = Literal["hidden", "private", "leftover", "data", "near-miss", "no-role"]
 
-ROLE_WORDS: tuple[RoleWord, ...] = ("scheduler", "worker", "all", "server")
-"""The first word of a plugin's name. ``all`` is every role."""
-
 LMCACHE_EXTENSIONS = (".py", ".sh")
-"""The only endings that LMCache's own launcher runs (in this case)."""
+"""The only extensions that LMCache's own launcher runs, in lower case."""
 
 _LEFTOVER_ENDINGS = """
     .bak .backup .old .orig .save .rej .tmp .temp .part .disabled .off .swo .swp .swx .pyc .pyo
@@ -48,52 +44,52 @@ _LETTERS = re.compile(r"[A-Za-z]+")
 
 @frozen
 class PluginName:
-    """What the name of a plugin file says.
+    """The parsed name of a plugin file.
 
     Attributes:
         stem: The file name without its extension.
-        role: Where it runs: one role, or ``all`` of them.
-        worker_id: The only worker it runs on, or None for every one.
-        description: What follows role and id, possibly empty.
+        role: One of :data:`ROLE_WORDS`.
+        worker_id: The only worker that runs the plugin, or None for every worker.
+        description: The rest of the stem, possibly empty.
         extension: With its dot, possibly empty.
     """
 
     stem: str
-    role: RoleWord
+    role: str
     worker_id: int | None
     description: str
     extension: str = ""
 
     @property
     def never_runs(self) -> bool:
-        """Whether no process can match: a scheduler has no id (it is told -1), a server is 0."""
+        """Whether no process can match: a scheduler's id is -1, a server's is 0."""
         if self.role == Role.SERVER.value:
             return bool(self.worker_id)
         return self.role == Role.SCHEDULER.value and self.worker_id is not None
 
     def describe(self) -> str:
-        """Say in words where it runs: ``scheduler``, ``worker 0``, ``every worker`` and so on."""
+        """Return where the plugin runs in words, such as ``worker 0`` or ``every worker``."""
         if self.never_runs:
             return "nowhere"
         if self.worker_id is not None and self.role != Role.SERVER.value:
             return f"worker {self.worker_id}"
-        return {"worker": "every worker", "all": "every process"}.get(self.role, self.role)
+        return {"worker": "every worker", ALL_ROLES: "every process"}.get(self.role, self.role)
 
 
 @frozen
 class NotAPlugin:
-    """Why a file is not a plugin by its name.
+    """The parsed name of a file that is not a plugin.
 
     Attributes:
         stem: The file name without its extension.
-        kind: ``hidden`` and ``private`` start with ``.`` and ``_``;
-            ``leftover`` is what editors and package managers leave behind;
-            ``data`` is documentation or data; ``near-miss`` almost names a
-            role; ``no-role`` is anything else.
-        reason: The same in words, for a line that starts with the file.
-        suggestion: The file name that would make it a plugin.
-        runs_in_lmcache: LMCache's own launcher would have run it: one word
-            ending in ``.py`` or ``.sh`` escapes its filter.
+        kind: ``hidden`` and ``private`` names start with ``.`` and ``_``;
+            ``leftover`` files come from editors and package managers; ``data``
+            is documentation or data; a ``near-miss`` almost names a role;
+            ``no-role`` is any other name.
+        reason: The kind in words, for a line that starts with the file.
+        suggestion: The file name that would make the file a plugin.
+        runs_in_lmcache: LMCache's own launcher would run the file: a single word
+            with ``.py`` or ``.sh`` passes its filter.
     """
 
     stem: str
@@ -106,17 +102,17 @@ class NotAPlugin:
 def parse_name(
     file_name: str, *, executable: bool = False, is_location: bool = False
 ) -> PluginName | NotAPlugin:
-    """Read a file name by the grammar.
+    """Parse a file name.
 
     Args:
-        file_name: The last part of the path as reached, extension included.
-        executable: The file has an exec bit, which makes a program of what
-            looks like documentation or data.
-        is_location: The file is itself a location, so somebody chose it by
-            name: the rules for a leading ``.`` or ``_`` do not apply to it.
+        file_name: The last part of the path, extension included.
+        executable: The file has an exec bit, so it is a program even if its
+            extension says documentation or data.
+        is_location: The configuration names this file, so a leading ``.`` or
+            ``_`` does not hide it.
 
     Returns:
-        What the name says, or why it is no plugin's name. Never raises.
+        The parsed name. Never raises.
     """
     stem, extension = os.path.splitext(file_name)
     if is_location and file_name[:1] in {".", "_"}:
@@ -143,40 +139,34 @@ def parse_name(
 
 
 def runs_on(name: PluginName, identity: ProcessIdentity) -> bool:
-    """Tell whether a plugin of this name runs in a process.
+    """Tell whether a process runs a plugin of this name.
 
-    Ids are compared as numbers. An id after ``all`` is a worker's. On a
-    scheduler no id matches, as its own is -1.
-
-    Args:
-        name: The plugin.
-        identity: The process. Without a role there is no filtering: all run.
-
-    Returns:
-        True if it runs there.
+    Ids are compared as numbers. An id after ``all`` is a worker's id. No id
+    matches a scheduler, whose own id is -1. A process without a role runs
+    every plugin.
     """
     role = identity.role
     if role is None:
         return True
-    if name.role not in ("all", role.value):
+    if name.role not in (ALL_ROLES, role.value):
         return False
     if name.worker_id is None:
         return True
-    if role is Role.SCHEDULER or (name.role == "all" and role is not Role.WORKER):
+    if role is Role.SCHEDULER or (name.role == ALL_ROLES and role is not Role.WORKER):
         return False
     return name.worker_id == identity.worker_id
 
 
-def name_warning(name: PluginName, fleet: Iterable[ProcessIdentity]) -> str | None:
-    """Say why a plugin's name keeps it from running in any process of a whole fleet.
+def name_warning(name: PluginName, identities: Iterable[ProcessIdentity]) -> str | None:
+    """Return why a plugin's name keeps it from running in any process.
 
     Args:
-        name: The plugin.
-        fleet: The processes; their ``worker_count`` tells which ids exist.
+        name: The plugin's name.
+        identities: The processes; their ``worker_count`` says which ids exist.
 
     Returns:
-        What is wrong and how to mend it, for a line that starts with the
-        file, or None when the id is one that a process can have.
+        What is wrong and how to repair it, for a line that starts with the
+        file, or None if a process can have the id.
     """
     if name.worker_id is None:
         return None
@@ -188,7 +178,7 @@ def name_warning(name: PluginName, fleet: Iterable[ProcessIdentity]) -> str | No
             else "a server's only id is 0"
         )
         return f"{why}, so it never runs: name it {quoted(right)}"
-    counts = [one.worker_count for one in fleet if one.role is not Role.SERVER]
+    counts = [one.worker_count for one in identities if one.role is not Role.SERVER]
     if name.role == Role.SERVER.value or not counts or name.worker_id < max(counts):
         return None
     last = max(counts) - 1
@@ -199,8 +189,24 @@ def name_warning(name: PluginName, fleet: Iterable[ProcessIdentity]) -> str | No
     )
 
 
+def name_advice(name: NotAPlugin, *, installed: bool = False) -> str:
+    """Return why a file is not a plugin, and which name would make it one."""
+    if name.suggestion is None:
+        return name.reason
+    right = quoted(name.suggestion)
+    if installed:
+        return f"{name.reason}; its package should name it {right}"
+    if name.kind != "no-role":
+        return f"{name.reason}; name it {right}"
+    text = f"{name.reason}; if it is a plugin name it {right}"
+    if name.runs_in_lmcache:
+        module = quoted("_" + name.suggestion.removeprefix("all_"))
+        text += f", otherwise {module} (LMCache's own launcher would run it)"
+    return text
+
+
 def _without_role(stem: str, extension: str, words: list[str]) -> NotAPlugin:
-    """Say what a file without a role is and which name would give it one."""
+    """Return the parsed name of a file without a role, with a suggestion."""
     if words[0] == "":
         return NotAPlugin(stem, "private", "its name starts with '_'")
     in_lmcache = len(words) == 1 and extension in LMCACHE_EXTENSIONS
@@ -210,7 +216,7 @@ def _without_role(stem: str, extension: str, words: list[str]) -> NotAPlugin:
             stem,
             "no-role",
             "its name starts with no role (scheduler, worker, all or server)",
-            f"all_{stem.lstrip('.')}{extension}",
+            f"{ALL_ROLES}_{stem.lstrip('.')}{extension}",
             in_lmcache,
         )
     role, rest = meant
@@ -226,10 +232,10 @@ def _without_role(stem: str, extension: str, words: list[str]) -> NotAPlugin:
 
 @functools.lru_cache(maxsize=1024)
 def _meant(word: str) -> tuple[str, str] | None:
-    """Return the role that a word almost is, and what is left of the word after it.
+    """Return the role that a word almost names, and the rest of the word.
 
-    ``worker0``, ``worker-0`` and ``all.v2`` hold a role and something behind it;
-    ``woker`` is a slip; ``woker-0`` is both.
+    ``worker0``, ``worker-0`` and ``all.v2`` are a role and a rest; ``woker`` is a
+    typing error; ``woker-0`` is both.
     """
     letters = _LETTERS.match(word)
     head = letters.group() if letters else ""
@@ -245,13 +251,13 @@ def _meant(word: str) -> tuple[str, str] | None:
     return role, "" if role == Role.SCHEDULER.value and rest.isdigit() else rest
 
 
-def _role(word: str) -> RoleWord | None:
+def _role(word: str) -> str | None:
     lowered = word.lower()
-    return next((role for role in ROLE_WORDS if role == lowered), None)
+    return lowered if lowered in ROLE_WORDS else None
 
 
 def _worker_id(word: str) -> int | None:
-    """Read an id; ids beyond any worker's stay beyond without being exact."""
+    """Return an id; an id larger than any worker's stays larger, but is not exact."""
     if not (word.isascii() and word.isdigit()):
         return None
     return int(word[-_ID_DIGITS:]) if len(word.lstrip("0")) <= _ID_DIGITS else 10**_ID_DIGITS
@@ -261,5 +267,5 @@ _ID_DIGITS = 18
 
 
 def _is_lock(file_name: str) -> bool:
-    """Tell Emacs' autosave files (``#name#``) from others."""
+    """Tell whether this is an autosave file of Emacs (``#name#``)."""
     return len(file_name) > 2 and file_name.startswith("#") and file_name.endswith("#")

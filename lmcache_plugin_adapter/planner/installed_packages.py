@@ -1,9 +1,12 @@
-"""What the packages of a ``sys.path`` offer as plugins, read from their metadata.
+"""The plugins that the packages of a ``sys.path`` offer, read from their metadata.
 
-Nothing is imported and nothing is believed: what other packages wrote is read
-within bounds, and what cannot be read is said where it may be the reason that
-a plugin is not found. The first package of a name hides later ones, and of two
-packages that offer the same plugin the first one counts, as for Python itself.
+The module imports no package. It reads foreign metadata within bounds, never
+waits for a FIFO, and records what cannot be read: it may be the reason why a
+plugin is not found. As in Python itself, the first package of a name hides later
+ones, and the first of two packages that offer the same plugin counts.
+
+``importlib.metadata`` is not used: it reads files of any size and kind, ignores
+directories that cannot be read, and its import takes longer than all of this.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import stat
 
 from lmcache_plugin_adapter.configuration.locations import absolute
 from lmcache_plugin_adapter.messages.problem import quoted
+from lmcache_plugin_adapter.messages.wording import error_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,31 +26,35 @@ GROUP = "lmcache.runtime_plugins"
 """The entry-point group of plugins."""
 
 MAX_BYTES = 1 << 20
-"""No file of metadata is read that is larger."""
+"""Size limit of a metadata file."""
 
 MAX_ENTRIES = 100_000
-"""No more entries of one directory of ``sys.path`` are looked at."""
+"""Limit of entries that are read of one directory of ``sys.path``."""
 
 MAX_NAME = 100
-"""Characters of a plugin's name."""
+"""Length limit of a plugin's name."""
 
 _HEADER_BYTES = 1 << 14
-_SIGN_OF_LIFE = 256
-_READ_SIGN_OF_LIFE = 16
-"""So many packages are read between two calls of ``progress``, on a disk that may be slow."""
+_PROGRESS_ENTRIES = 256
+"""Directory entries between two calls of ``progress``."""
+
+_PROGRESS_PACKAGES = 16
+"""Packages between two calls of ``progress``: each is read from a disk that may be slow."""
+
 _ENDINGS = (".dist-info", ".egg-info")
 _FINDER = ("__editable___", "_finder.py")
+_MAX_FINDER_BYTES = 1 << 18
 _EXTRA_LETTERS = frozenset("_-")
 
 
-class Offer:
-    """One plugin as a package offers it.
+class EntryPoint:
+    """One plugin that a package offers.
 
     Args:
         name: The entry point's name.
-        value: What it names, not looked at yet.
-        metadata: The package's directory of metadata, absolute.
-        root: The directory of ``sys.path`` that this is in.
+        value: The entry point's value, not validated yet.
+        metadata: The package's metadata directory, absolute.
+        root: The directory of ``sys.path`` that holds it.
     """
 
     def __init__(self, name: str, value: str, metadata: str, root: str) -> None:
@@ -57,7 +65,7 @@ class Offer:
 
     @property
     def project(self) -> tuple[str, str]:
-        """The name and version of the package, as its metadata or else its directory says."""
+        """Name and version of the package, from its metadata or else its directory's name."""
         directory = os.path.basename(self.metadata)
         name, _, version = directory.rpartition(".")[0].partition("-")
         for file in ("METADATA", "PKG-INFO"):
@@ -78,7 +86,7 @@ class Offer:
 
     @property
     def package(self) -> str:
-        """The package for people: ``NAME VERSION``, as it can be shown."""
+        """The package in words: ``NAME VERSION``, printable."""
         return quoted(" ".join(filter(None, self.project)))[1:-1]
 
 
@@ -88,46 +96,48 @@ class Packages:
     Args:
         path: The engine's ``sys.path``; a relative entry is relative to the
             working directory.
-        progress: Called now and then while directories are read.
+        progress: Called repeatedly while directories are read.
+
+    Attributes:
+        path: Absolute directories, each once.
+        entry_points: By name, the first of each.
+        hidden: What other packages offer under the same names.
+        finders: Modules by which setuptools finds editable installations.
+        troubles: What could not be read, one line each.
     """
 
     def __init__(self, path: Iterable[str], progress: Callable[[], None] | None = None) -> None:
         self.path = list(dict.fromkeys(map(absolute, path)))
-        """Absolute directories, each once."""
-        self.offers: dict[str, Offer] = {}
-        """By name, the first of each."""
-        self.hidden: dict[str, list[Offer]] = {}
-        """What other packages offer under the same names."""
+        self.entry_points: dict[str, EntryPoint] = {}
+        self.hidden: dict[str, list[EntryPoint]] = {}
         self.finders: list[str] = []
-        """Modules by which setuptools finds those of editable installations."""
         self.troubles: list[str] = []
-        """What could not be read, one line each."""
         self._progress = progress
         self._projects: set[str] = set()
         for root in self.path:
             for seen, metadata in enumerate(self._metadata(root)):
-                if seen % _READ_SIGN_OF_LIFE == 0 and progress is not None:
+                if seen % _PROGRESS_PACKAGES == 0 and progress is not None:
                     progress()
                 self._read(root, metadata)
 
     def _metadata(self, root: str) -> list[str]:
-        """Return the names of a directory's directories of metadata, in a fixed order."""
+        """Return the names of the metadata directories of a directory, in a fixed order."""
         found = []
         try:
             with os.scandir(root) as listing:
                 for seen, entry in enumerate(listing):
-                    if seen % _SIGN_OF_LIFE == 0 and self._progress is not None:
+                    if seen % _PROGRESS_ENTRIES == 0 and self._progress is not None:
                         self._progress()
                     if seen == MAX_ENTRIES:
                         text = f"{quoted(root)} holds more than {MAX_ENTRIES:,} entries"
-                        self.troubles.append(f"{text}: the rest is not looked at")
+                        self.troubles.append(f"{text}: the rest is not searched")
                         break
                     if entry.name.lower().endswith(_ENDINGS):
                         found.append(entry.name)
                     elif entry.name.startswith(_FINDER[0]) and entry.name.endswith(_FINDER[1]):
                         self.finders.append(os.path.join(root, entry.name))
         except (FileNotFoundError, NotADirectoryError):
-            return []  # Python's own sys.path names an archive that is hardly ever there
+            return []  # such as the archive that Python's own sys.path names
         except (OSError, ValueError) as error:
             self.troubles.append(_cannot_read(root, error))
         return sorted(found, key=os.fsencode)
@@ -141,7 +151,7 @@ class Packages:
         try:
             data = read_bounded(path, MAX_BYTES)
         except FileNotFoundError:
-            # It has none; but what is no directory of metadata hides nothing.
+            # The package has none. Only a real metadata directory hides later ones.
             if os.path.isdir(metadata):
                 self._projects.add(project)
             return
@@ -154,23 +164,23 @@ class Packages:
         self._projects.add(project)
         if GROUP.encode() not in data:
             return
-        for plugin, value in entry_points(data.decode("utf-8", "replace"), GROUP).items():
+        for plugin, value in parse_entry_points(data.decode("utf-8", "replace"), GROUP).items():
             if not is_name(plugin):
                 continue
-            offer = Offer(plugin, value, metadata, root)
-            if self.offers.setdefault(plugin, offer) is not offer:
-                self.hidden.setdefault(plugin, []).append(offer)
+            entry_point = EntryPoint(plugin, value, metadata, root)
+            if self.entry_points.setdefault(plugin, entry_point) is not entry_point:
+                self.hidden.setdefault(plugin, []).append(entry_point)
 
 
 def is_name(text: str) -> bool:
-    """Tell whether a text can name an installed plugin: letters, digits, ``_`` and ``-``."""
+    """Tell whether a text can be an installed plugin's name: letters, digits, ``_``, ``-``."""
     if not text.isascii() or len(text) > MAX_NAME:
         return False
     return bool(text) and all(c.isalnum() or c in _EXTRA_LETTERS for c in text)
 
 
-def entry_points(text: str, group: str) -> dict[str, str]:
-    """Return name and value of each entry point of a group; lines that are none are passed over."""
+def parse_entry_points(text: str, group: str) -> dict[str, str]:
+    """Return names and values of the entry points of a group; other lines are ignored."""
     found: dict[str, str] = {}
     inside = False
     for line in map(str.strip, text.splitlines()):
@@ -184,15 +194,15 @@ def entry_points(text: str, group: str) -> dict[str, str]:
 
 
 def read_bounded(path: str, most: int, *, cut: bool = False) -> bytes:
-    """Read a small regular file, never waiting for anything else.
+    """Read a small regular file; never wait for any other kind of file.
 
     Args:
         path: The file.
-        most: Bytes that are read at most.
-        cut: Return that much of a larger file instead of refusing it.
+        most: Limit of bytes.
+        cut: Return the start of a larger file instead of refusing it.
 
     Raises:
-        OSError: It cannot be read, is no regular file, or is too large.
+        OSError: The file cannot be read, is not regular, or is too large.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
@@ -207,12 +217,42 @@ def read_bounded(path: str, most: int, *, cut: bool = False) -> bytes:
         os.close(fd)
 
 
+def read_finders(files: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Read where setuptools' finders have the modules of editable installations.
+
+    Such a finder holds a table in its source. Other tools leave a path file, whose
+    directory is on ``sys.path`` already.
+
+    Args:
+        files: The source files of the finders.
+
+    Returns:
+        By full module name: the module's path without extension, and the
+        finder's file. Tables that cannot be read are left out.
+    """
+    import ast  # imported late: only an editable installation pays for it
+
+    found: dict[str, tuple[str, str]] = {}
+    for file in files:
+        try:
+            source = read_bounded(file, _MAX_FINDER_BYTES).decode()
+            lines = [line for line in source.splitlines() if line.startswith("MAPPING")]
+            table = ast.literal_eval(lines[0].partition("=")[2].strip())
+            for module, path in table.items():
+                if isinstance(module, str) and isinstance(path, str) and os.path.isabs(path):
+                    found.setdefault(module, (path, file))
+        except (OSError, ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        except (IndexError, AttributeError, TypeError):  # no such line, or not a table
+            continue
+    return found
+
+
 def _cannot_read(path: str, error: OSError | ValueError) -> str:
-    text = (isinstance(error, OSError) and error.strerror) or str(error)
-    return f"{quoted(path)} cannot be read: {text[:1].lower()}{text[1:]}"
+    return f"{quoted(path)} cannot be read: {error_reason(error)}"
 
 
 def _normalized(directory: str) -> str:
-    """Return a package's name from that of its directory of metadata, for comparison."""
+    """Return a package's name, from that of its metadata directory, for comparison."""
     name = directory.lower().rpartition(".")[0].partition("-")[0]
     return "-".join(filter(None, name.replace("_", "-").replace(".", "-").split("-")))

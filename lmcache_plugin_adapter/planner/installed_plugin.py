@@ -15,13 +15,13 @@ from lmcache_plugin_adapter.configuration.locations import INSTALLED_PREFIX
 from lmcache_plugin_adapter.messages.near_miss import near_miss
 from lmcache_plugin_adapter.messages.problem import Problem, quoted
 
-from .installed_packages import MAX_NAME, Packages, is_name
+from .installed_packages import MAX_NAME, Packages, is_name, read_finders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from .installed_packages import Offer
+    from .installed_packages import EntryPoint
 
 GALLERY = (
     "all_alert_reporter",
@@ -29,51 +29,53 @@ GALLERY = (
     "scheduler_heartbeat",
     "scheduler_log_reporter",
 )
-"""The plugins of this package, which are known even where it is not installed."""
+"""The plugins of this package, known even if it is not installed for the engine."""
 
 GALLERY_REQUIREMENT = "lmcache-plugin-adapter[gallery]"
-"""What brings them and all that they need."""
+"""The requirement that installs them and their dependencies."""
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 RUNNER = os.path.join(_PACKAGE, "kit", "run_entry_point.py")
-"""The program that the engine's Python runs them with."""
+"""The program that runs an entry point, under the engine's Python."""
 
 _MAX_VALUE = 500
 _MAX_LISTED = 10
 
 
-class Installed:
-    """An installed plugin, found and looked at without importing anything of it.
+class InstalledPlugin:
+    """An installed plugin, inspected without importing it.
 
     Attributes:
         name: The entry point's name.
-        value: What the entry point names, as it is written.
-        reference: ``MODULE:FUNCTION``; empty where the value does not say that.
+        value: The entry point's value, as the package has it.
+        reference: ``MODULE:FUNCTION``; empty if the value is malformed.
         project: The package's name.
-        version: The package's version; empty where its metadata do not say it.
-        root: The directory of ``sys.path`` that the package was found in.
-        file: The module's file; empty where it was not found.
-        files: All whose writers could change what runs: the entry point, the
-            modules that importing it runs, their compiled forms.
-        signature: Changes when one of these does, or the package is installed anew.
-        trouble: Why it cannot run and how to mend it; empty when it can.
-        warning: What is probably not meant; empty when all is well.
-        note: What only a check shows; empty for nothing.
+        version: The package's version; empty if unknown.
+        root: The directory of ``sys.path`` that holds the package.
+        file: The module's file; empty if it was not found.
+        files: All files whose writers could change what runs: the entry point,
+            the modules that importing it runs, and their compiled forms.
+        signature: Changes with these files, and with a new installation.
+        trouble: Why the plugin cannot run and how to repair it; empty if it can.
+        warning: A probable mistake; empty if there is none.
+        note: What only ``check`` shows; empty if there is nothing.
     """
 
-    def __init__(self, offer: Offer, packages: Packages) -> None:
-        self.name = offer.name
-        self.value = offer.value
-        self.project, self.version = offer.project
-        self.root = offer.root
-        self.reference = read_reference(offer.value)
+    def __init__(self, entry_point: EntryPoint, packages: Packages) -> None:
+        self.name = entry_point.name
+        self.value = entry_point.value
+        self.project, self.version = entry_point.project
+        self.root = entry_point.root
+        self.reference = read_reference(entry_point.value)
         self.trouble = self.warning = self.note = self.file = ""
-        metadata = [os.path.join(offer.metadata, name) for name in ("entry_points.txt", "RECORD")]
+        metadata = [
+            os.path.join(entry_point.metadata, name) for name in ("entry_points.txt", "RECORD")
+        ]
         files = metadata[:1]
         compiled: list[str] = []
         if not self.reference:
-            shown = offer.value[:MAX_NAME] + "…" * (len(offer.value) > MAX_NAME)
+            shown = entry_point.value[:MAX_NAME] + "…" * (len(entry_point.value) > MAX_NAME)
             self.trouble = (
                 f"its package {quoted(self.package)} says that {quoted(shown)} is to be run, which "
                 "names no function: an entry point is written as 'package.module:function'"
@@ -82,8 +84,6 @@ class Installed:
             module = self.reference.partition(":")[0]
             chain = module_files(module, packages.path)
             if not chain and packages.finders:
-                from .editable import read_finders
-
                 chain = module_files(module, packages.path, read_finders(packages.finders))
             files += [file for file, _ in chain]
             compiled = [_nearest(cached) for _, cached in chain if cached]
@@ -93,7 +93,7 @@ class Installed:
                     f"the file of module {quoted(module)} is not found without running code of "
                     "its package (an editable installation?): who can write to it is not checked"
                 )
-        hidden = packages.hidden.get(offer.name)
+        hidden = packages.hidden.get(entry_point.name)
         if hidden:
             others = ", ".join(quoted(other.package) for other in hidden)
             self.warning = (
@@ -110,40 +110,40 @@ class Installed:
 
 
 def read_packages(path: Iterable[str], location: str, progress: Callable[[str], None]) -> Packages:
-    """Read what the packages of a ``sys.path`` offer.
+    """Read which plugins the packages of a ``sys.path`` offer.
 
     Args:
         path: The engine's ``sys.path``.
-        location: The first location that asks for it.
-        progress: Called with that, now and then.
+        location: The first location that needs them.
+        progress: Called repeatedly with that location.
     """
     return Packages(path, lambda: progress(location))
 
 
 def find_installed(
     location: str, packages: Packages
-) -> tuple[Installed | None, tuple[Problem, ...]]:
+) -> tuple[InstalledPlugin | None, tuple[Problem, ...]]:
     """Look an installed plugin up.
 
     Args:
         location: ``pkg:NAME``.
-        packages: Where to look.
+        packages: The installed packages.
 
     Returns:
-        The plugin, if there is one, and what is wrong where there is none.
+        The plugin or None, and the problems if there is none.
     """
     name = location.removeprefix(INSTALLED_PREFIX)
-    offer = packages.offers.get(name)
-    if offer is not None:
-        return Installed(offer, packages), ()
+    entry_point = packages.entry_points.get(name)
+    if entry_point is not None:
+        return InstalledPlugin(entry_point, packages), ()
     return None, (Problem("warning", f"Location {quoted(location)} {_missing(name, packages)}"),)
 
 
 def read_reference(value: str) -> str:
-    """Return ``MODULE:FUNCTION`` of an entry point's value, or nothing where it is malformed.
+    """Return ``MODULE:FUNCTION`` of an entry point's value; empty if it is malformed.
 
-    Both are identifiers with dots between them. Extras, which old packages
-    write in brackets behind it, are passed over.
+    Both are identifiers separated by dots. The extras that old packages append in
+    brackets are ignored.
     """
     if value.endswith("]"):
         value = value.partition("[")[0]
@@ -159,22 +159,23 @@ def read_reference(value: str) -> str:
 def module_files(
     module: str, path: Sequence[str], elsewhere: Mapping[str, tuple[str, str]] | None = None
 ) -> list[tuple[str, str]]:
-    """Find what importing a module runs, without running anything.
+    """Find the files that importing a module runs, without running anything.
 
     Args:
-        module: Its full name.
+        module: The module's full name.
         path: Absolute directories.
-        elsewhere: Modules that are not there, see :func:`.planner.editable.read_finders`.
+        elsewhere: Modules of editable installations, from
+            :func:`.planner.installed_packages.read_finders`.
 
     Returns:
-        The files of its packages and its own, in this order, each with the
-        path of its compiled form, empty where it has none; nothing where its
-        own file is not found, as when only code of an editable installation
-        knows where it is.
+        The files of the packages above the module, then its own, each with the
+        path of its compiled form, possibly empty. An empty list if the module's
+        own file is not found, such as when only the code of an editable
+        installation can find it.
     """
     if module.partition(".")[0] in sys.builtin_module_names:
         return []
-    from importlib.machinery import PathFinder  # only who names an installed plugin pays for it
+    from importlib.machinery import PathFinder  # only an installed plugin pays for it
 
     files: list[tuple[str, str]] = []
     origin: str | None = None
@@ -182,7 +183,7 @@ def module_files(
     for word in module.split("."):
         name = f"{name}.{word}".lstrip(".")
         try:
-            # By its last word: the full name would ask for the packages above to be imported.
+            # By its last word: the full name would import the packages above it.
             spec = PathFinder.find_spec(word, list(path))
             if spec is None and elsewhere and name in elsewhere:
                 place, finder = elsewhere[name]
@@ -200,17 +201,19 @@ def module_files(
 
 
 def listed(packages: Packages) -> str:
-    """Say what is installed, a few of many."""
-    names = sorted(packages.offers)
-    shown = [f"{quoted(name)} ({packages.offers[name].package})" for name in names[:_MAX_LISTED]]
+    """Return the installed plugins in words, a limited number of them."""
+    names = sorted(packages.entry_points)
+    shown = [
+        f"{quoted(name)} ({packages.entry_points[name].package})" for name in names[:_MAX_LISTED]
+    ]
     if len(names) > _MAX_LISTED:
         shown.append(f"{len(names) - _MAX_LISTED:,} more")
     return ", ".join(shown)
 
 
 def _missing(name: str, packages: Packages) -> str:
-    """Say why there is no such plugin and what there is."""
-    known = sorted({*packages.offers, *GALLERY})
+    """Return why there is no such plugin, and which plugins there are."""
+    known = sorted({*packages.entry_points, *GALLERY})
     meant = near_miss(name[:MAX_NAME], known)
     if name in GALLERY:
         text = (
@@ -223,17 +226,19 @@ def _missing(name: str, packages: Packages) -> str:
         meant = meant or (stem if stem in known else None)
     else:
         text = "is offered by no package that is installed for the engine's Python"
-    there = f"installed are {listed(packages)}" if packages.offers else "no plugin is installed"
+    there = (
+        f"installed are {listed(packages)}" if packages.entry_points else "no plugin is installed"
+    )
     parts = [text, *packages.troubles[:_MAX_LISTED], there]
     if meant is not None and meant != name:
         parts.append(f"did you mean {quoted(INSTALLED_PREFIX + meant)}?")
-        if meant not in packages.offers:
+        if meant not in packages.entry_points:
             parts[-1] += f" (pip install '{GALLERY_REQUIREMENT}')"
     return "; ".join(parts)
 
 
 def _nearest(cached: str) -> str:
-    """Return a compiled form, or the directory where Python would look for it, or nothing."""
+    """Return a compiled form, or the directory that would hold it, or an empty string."""
     for path in (cached, os.path.dirname(cached)):
         if os.path.lexists(path):
             return path

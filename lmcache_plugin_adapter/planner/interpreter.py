@@ -1,38 +1,38 @@
-"""What runs a plugin file: its shebang, the engine's Python, bash, or the file itself."""
+"""Choose the command of a plugin: its shebang, the engine's Python, bash, or the file itself."""
 
 from __future__ import annotations
 
 import os
-import re
 import stat
 
 from lmcache_plugin_adapter.contract.frozen import frozen
 from lmcache_plugin_adapter.messages.problem import Problem, quoted
+from lmcache_plugin_adapter.messages.wording import error_reason
 
+from .program_lookup import find_program, is_other_python, why_missing
 from .shebang import HEAD_BYTES, Shebang, read_env, read_shebang
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .installed_plugin import Installed
+    from .installed_plugin import InstalledPlugin
 
 _SHELLS = frozenset({b"sh", b"bash", b"dash", b"ksh", b"zsh"})
 _ELF = b"\x7fELF"
-_PYTHON = re.compile(rb"python(\d+(\.\d+)?)?")
 
 
 @frozen
 class Command:
-    """How to start a plugin, or why it cannot be started.
+    """How to start a plugin, or why it cannot start.
 
     Attributes:
         argv: The program's absolute path, its arguments, the plugin's path
             (unless it is the program) and the plugin's own arguments. Empty
-            when it cannot run.
-        error: Why it cannot run and how to mend it, for a line that starts
-            with the plugin; None when it can.
-        warnings: What went differently than the file asks, worth a line
-            whenever the plugin starts.
-        hints: What its author should know; only a check shows these.
+            when the plugin cannot run.
+        error: Why the plugin cannot run and how to repair it, for a line that
+            starts with the plugin; None when it can run.
+        warnings: What runs differently than the file says. The log shows one
+            line for each when the plugin starts.
+        hints: Advice to the plugin author, which only ``check`` shows.
     """
 
     argv: tuple[bytes, ...] = ()
@@ -42,15 +42,15 @@ class Command:
 
 
 class CannotRunError(Exception):
-    """Raised inside this module: the message says why and how to mend it."""
+    """The plugin cannot run; the message says why and how to repair it."""
 
 
 class Interpreters:
-    """Decide for one file after another what runs it.
+    """Choose the commands of plugins; each program is looked up once.
 
     Args:
         python: The interpreter that runs the engine.
-        path: Where programs are looked up, as the PATH variable has it.
+        path: The PATH to look programs up in.
     """
 
     def __init__(self, python: str, path: str) -> None:
@@ -59,11 +59,11 @@ class Interpreters:
         self._found: dict[bytes, bytes | None] = {}
 
     def command(self, path: str, arguments: tuple[str, ...] = ()) -> Command:
-        """Decide how a plugin is started.
+        """Choose the command of a plugin file.
 
-        A shebang decides. Without one, or when its interpreter does not
-        exist, ``.py`` runs with the engine's Python and ``.sh`` with bash. A
-        file with the exec bit and no shebang is executed.
+        The shebang decides. Without one, or if its interpreter does not exist,
+        ``.py`` runs with the engine's Python and ``.sh`` with bash. A file with
+        the exec bit and no shebang is executed.
 
         Args:
             path: The plugin's absolute path.
@@ -83,12 +83,12 @@ class Interpreters:
         choice.hint_at_line_ends(words)
         return _complete(choice, words, arguments)
 
-    def entry_point(self, installed: Installed, arguments: tuple[str, ...] = ()) -> Command:
-        """Decide how an installed plugin is started: always with the engine's Python.
+    def entry_point(self, installed: InstalledPlugin, arguments: tuple[str, ...] = ()) -> Command:
+        """Choose the command of an installed plugin: always the engine's Python.
 
         Args:
-            installed: The plugin, which has no trouble.
-            arguments: Its own arguments.
+            installed: A plugin without trouble.
+            arguments: The plugin's own arguments.
 
         Returns:
             The command, or why there is none. Never raises.
@@ -146,8 +146,7 @@ class Interpreters:
             return self._by_env(choice, shebang)
         program = self._program(shebang.interpreter)
         if program is None:
-            why = self._missing(shebang.interpreter)
-            return self._instead(choice, why, "")
+            return self._instead(choice, why_missing(shebang.interpreter), "")
         if b"/" not in shebang.interpreter:
             name = quoted(os.fsdecode(shebang.interpreter))
             choice.hints.append(
@@ -168,19 +167,19 @@ class Interpreters:
         if env.plain or (env.command and env.keeps_path):
             program = self._program(env.command[0])
             if program is None:
-                return self._instead(choice, self._missing(env.command[0]), env.hint)
+                return self._instead(choice, why_missing(env.command[0]), env.hint)
             if b"/" in env.command[0]:
                 self._compare_python(choice, program)
             if env.plain:
                 return [program, *env.command[1:], choice.script]
-        # Variables and other options are for env itself to carry out.
+        # Only env itself can apply variables and its other options.
         itself = self._program(shebang.interpreter) or self._program(b"env")
         if itself is None:
-            return self._instead(choice, self._missing(shebang.interpreter), "")
+            return self._instead(choice, why_missing(shebang.interpreter), "")
         return [itself, *shebang.words[1:], choice.script]
 
     def _instead(self, choice: _Choice, why: str, hint: str) -> list[bytes]:
-        """Fall back to what the extension says, with one warning."""
+        """Fall back to the program of the extension, with one warning."""
         hint = f" ({hint})" if hint else ""
         words = self._by_extension(choice)
         if words is None:
@@ -213,31 +212,14 @@ class Interpreters:
         return program
 
     def _program(self, name: bytes) -> bytes | None:
-        """Return the absolute path of a program, or None when there is none to execute."""
+        """Return the absolute path of a program, or None if there is no executable one."""
         if name not in self._found:
             self._found[name] = find_program(name, self._path)
         return self._found[name]
 
-    def _missing(self, name: bytes) -> str:
-        """Say why a program cannot be had."""
-        shown = quoted(os.fsdecode(name))
-        if b"/" not in name:
-            return f"its interpreter {shown} is not on PATH"
-        try:
-            mode = os.stat(name).st_mode
-        except OSError as error:
-            if error.errno is not None and not isinstance(error, FileNotFoundError):
-                return f"its interpreter {shown} cannot be used: {_reason(error)}"
-            return f"its interpreter {shown} does not exist"
-        if stat.S_ISDIR(mode):
-            return f"its interpreter {shown} is a directory"
-        return f"its interpreter {shown} may not be executed"
-
     def _compare_python(self, choice: _Choice, program: bytes) -> None:
-        """Hint at a Python that is named by its path and is not the engine's."""
-        if not self._python or _PYTHON.fullmatch(os.path.basename(program)) is None:
-            return
-        if _python_home(program) == _python_home(self._python):
+        """Add a hint if the file names another Python than the engine's."""
+        if not self._python or not is_other_python(program, self._python):
             return
         choice.hints.append(
             Problem(
@@ -250,7 +232,7 @@ class Interpreters:
 
 
 class _Choice:
-    """One decision under way."""
+    """The state of one choice."""
 
     def __init__(self, script: bytes) -> None:
         self.script = script
@@ -267,50 +249,24 @@ class _Choice:
         return os.stat(self.script).st_mode
 
     def hint_at_line_ends(self, words: list[bytes]) -> None:
-        """A shell takes the carriage return of a Windows line end for part of a word."""
+        """Add a hint about Windows line ends: a shell reads the carriage return as text."""
         if b"\r\n" in self.head and os.path.basename(words[0]) in _SHELLS:
             name = quoted(os.fsdecode(os.path.basename(words[0])))
             text = f"its lines end as on Windows (CRLF), which {name} does not understand"
-            mend = f"sed -i 's/\\r$//' {quoted(os.fsdecode(self.script))}"
-            self.hints.append(Problem("warning", f"{text}: {mend}"))
-
-
-def find_program(name: bytes, path: bytes) -> bytes | None:
-    """Look a program up as a shell does.
-
-    Args:
-        name: A name to look up in ``path``, or a path, which a relative
-            working directory completes.
-        path: Directories with ``:`` between them; an empty one is the working
-            directory.
-
-    Returns:
-        Its absolute path, links in it kept, or None when no file of this name
-        may be executed.
-    """
-    directories = [b""] if b"/" in name else path.split(b":")
-    for directory in directories:
-        candidate = os.path.join(directory, name)
-        try:
-            if not os.path.isabs(candidate):
-                candidate = os.path.join(os.getcwdb(), candidate)
-            if stat.S_ISREG(os.stat(candidate).st_mode) and os.access(candidate, os.X_OK):
-                return candidate
-        except (OSError, ValueError):
-            continue
-    return None
+            repair = f"sed -i 's/\\r$//' {quoted(os.fsdecode(self.script))}"
+            self.hints.append(Problem("warning", f"{text}: {repair}"))
 
 
 def _complete(choice: _Choice, words: list[bytes], arguments: tuple[str, ...]) -> Command:
-    """Return the command with a plugin's own arguments."""
+    """Append the plugin's own arguments to its command."""
     argv = (*words, *map(os.fsencode, arguments))
     if any(b"\0" in word for word in argv):
-        return Command((), "its arguments hold a NUL character, which no program can be given")
+        return Command((), "its arguments contain a NUL character, which no program can receive")
     return Command(argv, None, tuple(choice.warnings), tuple(choice.hints))
 
 
 def _by_itself(choice: _Choice) -> list[bytes]:
-    """Execute the file itself."""
+    """Return the command that executes the file itself."""
     if os.access(choice.script, os.X_OK, effective_ids=True):
         return [choice.script]
     shown = os.fsdecode(choice.script)
@@ -327,7 +283,7 @@ def _by_itself(choice: _Choice) -> list[bytes]:
 
 
 def _read_head(script: bytes) -> bytes:
-    """Read a file's start, never waiting for what turned into a FIFO meanwhile."""
+    """Read the start of a file. A FIFO that replaced it meanwhile cannot block this."""
     fd = os.open(script, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -340,17 +296,4 @@ def _read_head(script: bytes) -> bytes:
 def _cannot_read(path: str, error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f"it cannot be read by the engine's user: chmod a+r {quoted(path)}"
-    return f"it cannot be read: {_reason(error)}"
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
-
-
-def _python_home(program: bytes) -> tuple[bytes, bytes | None]:
-    """Tell two Pythons apart: the program, and the virtual environment that it is started from."""
-    directory = os.path.dirname(program)
-    for home in (directory, os.path.dirname(directory)):
-        if os.path.exists(os.path.join(home, b"pyvenv.cfg")):
-            return os.path.realpath(program), os.path.realpath(home)
-    return os.path.realpath(program), None
+    return f"it cannot be read: {error_reason(error)}"

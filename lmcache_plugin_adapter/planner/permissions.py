@@ -1,10 +1,10 @@
-"""Who else could change a plugin: the rules that keep strangers' code from running.
+"""Check who else could change a plugin, so that no code of strangers runs.
 
-A plugin is refused when its file, or a directory on the way to it (as reached
-and as every link resolves), can be written by everyone on a file system that
-is mounted read-write. In a sticky directory, as /tmp is one, the owner of each
-entry decides. What only a group or another owner could change is a warning;
-a file of another owner is refused where the engine runs as root.
+A plugin is refused if everyone can write to its file, or to a directory on the
+way to it (as reached, and as every link resolves), on a file system that is
+mounted read-write. In a sticky directory such as /tmp, the owner of each entry
+decides. A file that a group or another owner could change is a warning; a file
+of another owner is refused if the engine runs as root.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from lmcache_plugin_adapter.contract.frozen import frozen
 from lmcache_plugin_adapter.messages.problem import quoted
 
 _LINKS = 40
-"""How many symbolic links the kernel follows in one path (MAXSYMLINKS)."""
+"""Limit of symbolic links in one path, as in the kernel (MAXSYMLINKS)."""
 
 
 class FileFacts:
-    """What the rules need to know of this machine; tests have a machine of their own."""
+    """The system calls of the rules; tests replace them."""
 
     def lstat(self, path: str) -> os.stat_result:
-        """Return what :func:`os.lstat` says."""
+        """Return the status of a file, of a link itself."""
         return os.lstat(path)
 
     def readlink(self, path: str) -> str:
-        """Return where a link leads."""
+        """Return the target of a link."""
         return os.readlink(path)
 
     def is_read_only(self, path: str) -> bool:
@@ -41,37 +41,37 @@ class FileFacts:
 
 
 @frozen
-class Finding:
-    """One thing about a path that lets somebody else change a plugin.
+class Exposure:
+    """One reason why somebody else could change a plugin.
 
     Attributes:
-        refuse: By the rules the plugin must not run; otherwise a warning.
-        path: The file or directory that it is about.
-        text: What is wrong and how to mend it.
-        mend: The command that does, for a shell.
+        refuse: The plugin must not run; otherwise this is a warning.
+        path: The exposed file or directory.
+        text: What is wrong and how to repair it.
+        repair: The shell command that repairs it.
     """
 
     refuse: bool
     path: str
     text: str
-    mend: str
+    repair: str
 
 
 @frozen
 class _Place:
-    """A directory or file that a path led to, without a link left in ``path``."""
+    """A directory or file at the end of a path; ``path`` has no links."""
 
     path: str
     facts: os.stat_result
-    findings: tuple[Finding, ...]
+    exposures: tuple[Exposure, ...]
 
 
 class PermissionRules:
-    """Judge files by the rules, looking at every directory once.
+    """Check files, and every directory once.
 
     Args:
-        facts: Where file modes and owners come from.
-        uid: The engine's user; None: this process's.
+        facts: The source of file modes and owners.
+        uid: The engine's user; None for the user of this process.
     """
 
     def __init__(self, facts: FileFacts | None = None, uid: int | None = None) -> None:
@@ -79,38 +79,38 @@ class PermissionRules:
         self._uid = os.geteuid() if uid is None else uid
         self._trusted = {0, self._uid}
         self._directories: dict[str, _Place] = {}
-        self._ways: dict[str, _Place] = {}
+        self._parents: dict[str, _Place] = {}
 
-    def judge(self, path: str) -> tuple[Finding, ...]:
-        """Find out who could change a plugin.
+    def check(self, path: str) -> tuple[Exposure, ...]:
+        """Check who could change a plugin.
 
         Args:
-            path: An absolute path to a file.
+            path: The absolute path of a file.
 
         Returns:
-            What is wrong from the root downwards, refusals and warnings.
+            Refusals and warnings, from the root downwards.
 
         Raises:
-            OSError: The path, or a link on it, leads nowhere.
+            OSError: The path, or a link in it, leads nowhere.
         """
         directory, _, name = path.rpartition("/")
-        way = self._ways.get(directory)
-        if way is None:
-            way = self._ways[directory] = self._walk(self._directory("/"), directory)
-        end = self._walk(way, name)
-        found = end.findings
+        parent = self._parents.get(directory)
+        if parent is None:
+            parent = self._parents[directory] = self._walk(self._directory("/"), directory)
+        end = self._walk(parent, name)
+        exposures = end.exposures
         if not stat.S_ISDIR(end.facts.st_mode):
-            found += self._file(end)
-        worst: dict[tuple[str, str], Finding] = {}
-        for finding in found:
-            told = worst.setdefault((finding.path, finding.mend), finding)
-            if finding.refuse and not told.refuse:
-                worst[finding.path, finding.mend] = finding
+            exposures += self._file(end)
+        worst: dict[tuple[str, str], Exposure] = {}
+        for exposure in exposures:
+            key = exposure.path, exposure.repair
+            if key not in worst or (exposure.refuse and not worst[key].refuse):
+                worst[key] = exposure
         return tuple(worst.values())
 
     def _walk(self, start: _Place, path: str) -> _Place:
-        """Follow a path name by name as the kernel does, and collect what is found on the way."""
-        here, found = start, start.findings
+        """Follow a path name by name as the kernel does, and collect exposures on the way."""
+        here, found = start, start.exposures
         names = path.split("/")[::-1]
         links = 0
         while names:
@@ -135,15 +135,15 @@ class PermissionRules:
                 here = self._directory(entry, facts)
             else:
                 here = _Place(entry, facts, ())
-            found += here.findings
+            found += here.exposures
         return _Place(here.path, here.facts, tuple(dict.fromkeys(found)))
 
     def _directory(self, path: str, facts: os.stat_result | None = None) -> _Place:
-        """Judge a directory itself; in a sticky one each entry is judged by its owner."""
+        """Check a directory itself. In a sticky one, :meth:`_entry` checks each entry."""
         place = self._directories.get(path)
         if place is None:
             facts = self._facts.lstat(path) if facts is None else facts
-            found: tuple[Finding, ...] = ()
+            found: tuple[Exposure, ...] = ()
             if not facts.st_mode & stat.S_ISVTX:
                 found += self._writable(path, facts, "directory ")
             if facts.st_uid not in self._trusted and not self._facts.is_read_only(path):
@@ -151,8 +151,8 @@ class PermissionRules:
             place = self._directories[path] = _Place(path, facts, found)
         return place
 
-    def _entry(self, parent: _Place, entry: str, facts: os.stat_result) -> tuple[Finding, ...]:
-        """Judge who may replace an entry of a sticky directory."""
+    def _entry(self, parent: _Place, entry: str, facts: os.stat_result) -> tuple[Exposure, ...]:
+        """Check who may replace an entry of a sticky directory."""
         mode = parent.facts.st_mode
         if not mode & stat.S_ISVTX or not mode & (stat.S_IWOTH | stat.S_IWGRP):
             return ()
@@ -161,16 +161,16 @@ class PermissionRules:
         everyone = bool(mode & stat.S_IWOTH)
         who = "everyone" if everyone else "a group"
         text = f"belongs to user {facts.st_uid} in a directory that {who} can write to"
-        return (_finding(everyone, entry, quoted(entry), text, self._chown(entry)),)
+        return (_exposure(everyone, entry, quoted(entry), text, self._chown(entry)),)
 
-    def _file(self, place: _Place) -> tuple[Finding, ...]:
-        """Judge the plugin's own file."""
+    def _file(self, place: _Place) -> tuple[Exposure, ...]:
+        """Check the plugin's own file."""
         found = self._writable(place.path, place.facts, "")
         if place.facts.st_uid not in self._trusted:
             found += (self._foreign(place.path, place.facts, "", refuse=self._uid == 0),)
         return found
 
-    def _writable(self, path: str, facts: os.stat_result, kind: str) -> tuple[Finding, ...]:
+    def _writable(self, path: str, facts: os.stat_result, kind: str) -> tuple[Exposure, ...]:
         others = bool(facts.st_mode & stat.S_IWOTH)
         group = bool(facts.st_mode & stat.S_IWGRP)
         if not (others or group) or self._facts.is_read_only(path):
@@ -179,24 +179,24 @@ class PermissionRules:
         if others and group:
             what = "go-w"
         text = f"can be written by {who}"
-        mend = f"chmod {what} {_shell_word(path)}"
-        return (_finding(others, path, kind + quoted(path), text, mend),)
+        repair = f"chmod {what} {_shell_word(path)}"
+        return (_exposure(others, path, kind + quoted(path), text, repair),)
 
-    def _foreign(self, path: str, facts: os.stat_result, kind: str, *, refuse: bool) -> Finding:
+    def _foreign(self, path: str, facts: os.stat_result, kind: str, *, refuse: bool) -> Exposure:
         text = f"belongs to user {facts.st_uid}"
-        return _finding(refuse, path, kind + quoted(path), text, self._chown(path))
+        return _exposure(refuse, path, kind + quoted(path), text, self._chown(path))
 
     def _chown(self, path: str) -> str:
         owner = "root" if self._uid == 0 else str(self._uid)
         return f"chown -h {owner} {_shell_word(path)}"
 
 
-def _finding(refuse: bool, path: str, subject: str, text: str, mend: str) -> Finding:
-    return Finding(refuse, path, f"{subject} {text}: {mend}", mend)
+def _exposure(refuse: bool, path: str, subject: str, text: str, repair: str) -> Exposure:
+    return Exposure(refuse, path, f"{subject} {text}: {repair}", repair)
 
 
 def _shell_word(path: str) -> str:
-    """Write a path so that a shell reads it and it stays on one line."""
+    """Return a path as a shell reads it, on one line."""
     if path.isprintable():
         return shlex.quote(path)
     return "$" + quoted(path.replace("\\", "\\\\").replace("'", "\\'"))

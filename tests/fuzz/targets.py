@@ -350,7 +350,7 @@ def packages(data: bytes) -> None:
             with open(os.path.join(metadata, name), "wb") as file:
                 file.write(content)
         found = Packages([site])
-        for name, offer in found.offers.items():
+        for name, offer in found.entry_points.items():
             check(is_name(name), name)
             check(offer.package.isprintable(), offer.package)
             plugin, _ = find_installed(f"pkg:{name}", found)

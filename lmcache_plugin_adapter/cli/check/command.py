@@ -21,9 +21,10 @@ from lmcache_plugin_adapter.contract.identity import Role
 from lmcache_plugin_adapter.hosts.lmcache_server.config import server_identity
 from lmcache_plugin_adapter.messages.problem import Problem, quoted
 from lmcache_plugin_adapter.planner.discovery import scan
+from lmcache_plugin_adapter.planner.file_report import report_files
 from lmcache_plugin_adapter.planner.installed_packages import Packages
-from lmcache_plugin_adapter.planner.plan import Planner
 from lmcache_plugin_adapter.planner.plugin_environment import plugin_path
+from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.contract.identity import ProcessIdentity
     from lmcache_plugin_adapter.hosts.lmcache_server.config import ServerConfig
     from lmcache_plugin_adapter.messages.problem import Level
-    from lmcache_plugin_adapter.planner.plan import CheckedFile
+    from lmcache_plugin_adapter.planner.file_report import FileReport
 
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
@@ -81,7 +82,7 @@ class Report:
     dp_size: int
     fleet: tuple[ProcessIdentity, ...]
     locations: tuple[str, ...]
-    files: tuple[CheckedFile, ...]
+    files: tuple[FileReport, ...]
     problems: tuple[Problem, ...]
     server: bool = False
 
@@ -138,13 +139,13 @@ def examine(request: Request, config: StandInConfig | ServerConfig) -> Report:
 
     def look(
         progress: Callable[[str], None], skip: frozenset[str]
-    ) -> tuple[tuple[CheckedFile, ...], list[Problem]]:
+    ) -> tuple[tuple[FileReport, ...], list[Problem]]:
         asked = [location for location in locations if location not in skip]
         entries = scan(locations, progress, skip, sys.path)
         path = plugin_path(sys.executable, os.environ.get("PATH"))
-        planner = Planner(entries, settings, sys.executable, path, progress)
-        found = [*entries.problems, *planner.unknown_settings(), *unnamed(asked, progress)]
-        return planner.check(fleet), found
+        plugin_files = PluginFiles(entries, settings, sys.executable, path, progress)
+        found = [*entries.problems, *plugin_files.unknown_settings(), *unnamed(asked, progress)]
+        return report_files(fleet, plugin_files), found
 
     try:
         (files, found), hung = patiently(look)
@@ -173,7 +174,7 @@ def unnamed(locations: Iterable[str], progress: Callable[[str], None]) -> Iterat
     if not asked:
         return
     named = {one.removeprefix(INSTALLED_PREFIX) for one in asked}
-    offers = Packages(sys.path, lambda: progress(asked[0])).offers
+    offers = Packages(sys.path, lambda: progress(asked[0])).entry_points
     others = [
         f"{quoted(INSTALLED_PREFIX + name)} ({offers[name].package})"
         for name in sorted(offers.keys() - named)

@@ -12,8 +12,8 @@ from .command import LEVELS
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.contract.identity import ProcessIdentity
     from lmcache_plugin_adapter.messages.problem import Problem
-    from lmcache_plugin_adapter.planner.installed_plugin import Installed
-    from lmcache_plugin_adapter.planner.plan import CheckedFile
+    from lmcache_plugin_adapter.planner.file_report import FileReport
+    from lmcache_plugin_adapter.planner.installed_plugin import InstalledPlugin
 
     from .command import Report
 
@@ -41,7 +41,7 @@ def to_json(report: Report, strict: bool) -> str:
     return json.dumps(document, indent=2)
 
 
-def _file(file: CheckedFile) -> dict[str, Any]:
+def _file(file: FileReport) -> dict[str, Any]:
     exact = {}
     if _text(file.path) != file.path:
         exact["path_base64"] = base64.b64encode(os.fsencode(file.path)).decode()
@@ -58,7 +58,7 @@ def _file(file: CheckedFile) -> dict[str, Any]:
     }
 
 
-def _package(installed: Installed | None) -> dict[str, str | None] | None:
+def _package(installed: InstalledPlugin | None) -> dict[str, str | None] | None:
     """Say where an installed plugin comes from."""
     if installed is None:
         return None

@@ -17,7 +17,7 @@ from lmcache_plugin_adapter.messages.problem import quoted
 from .command import LEVELS, in_words
 
 if TYPE_CHECKING:
-    from lmcache_plugin_adapter.planner.plan import CheckedFile
+    from lmcache_plugin_adapter.planner.file_report import FileReport
 
     from .command import Report
 
@@ -52,7 +52,7 @@ def to_table(report: Report) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def _table(title: str, files: list[CheckedFile]) -> Table:
+def _table(title: str, files: list[FileReport]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column(_visible(title), overflow="fold")
     table.add_column("runs on", overflow="fold")
@@ -139,6 +139,6 @@ def _visible(text: str) -> Text:
     return Text(quoted(text)[1:-1])
 
 
-def _command(file: CheckedFile) -> Text:
+def _command(file: FileReport) -> Text:
     words = [os.fsdecode(word) for word in file.command]
     return _visible(shlex.join(_near(word) if word == file.path else word for word in words))

@@ -22,6 +22,7 @@ from lmcache_plugin_adapter.contract.planner_pipe import write_message
 from lmcache_plugin_adapter.contract.runtime_dir import ENDING_FILE, remove_stale
 from lmcache_plugin_adapter.linux.pid1 import ADVICE, server_is_pid1
 from lmcache_plugin_adapter.messages.wording import count_processes
+from lmcache_plugin_adapter.planner.discovery import scan
 from lmcache_plugin_adapter.planner.plan import make_plan
 from lmcache_plugin_adapter.planner.plugin_environment import (
     config_text,
@@ -29,6 +30,7 @@ from lmcache_plugin_adapter.planner.plugin_environment import (
     plugin_path,
     write_config_file,
 )
+from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
 from lmcache_plugin_adapter.supervisor.metrics_files import clear_dead, plan_metrics
 from lmcache_plugin_adapter.supervisor.processes.orphans import end_strays
 
@@ -83,16 +85,13 @@ def run_planner(
     if any(map(is_installed, skip)):
         # They are looked up in the same places: what one waits for, all do.
         skip |= set(filter(is_installed, locations))
-    plan = make_plan(
-        spec.identity,
-        locations,
-        settings,
-        python=spec.python,
-        path=plugin_path(spec.python, os.environ.get("PATH")),
-        progress=lambda location: write_message(fd, ("location", location)),
-        skip=skip,
-        import_path=spec.import_path,
-    )
+
+    def progress(location: str) -> None:
+        write_message(fd, ("location", location))
+
+    path = plugin_path(spec.python, os.environ.get("PATH"))
+    scanned = scan(locations, progress, skip, spec.import_path)
+    plan = make_plan(spec.identity, PluginFiles(scanned, settings, spec.python, path, progress))
     report(plan.problems)
     variables = {
         os.fsencode(name): None if value is None else os.fsencode(value)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lmcache_plugin_adapter.planner import discovery
+from lmcache_plugin_adapter.planner import location_search
 from lmcache_plugin_adapter.planner.discovery import Scan, scan
 from lmcache_plugin_adapter.planner.file_names import PluginName
 
@@ -259,7 +259,7 @@ def test_a_directory_that_cannot_be_read_is_one_line(
             raise FileNotFoundError(2, "No such file or directory", path)
         return real(path)
 
-    monkeypatch.setattr(discovery.os, "scandir", scandir)
+    monkeypatch.setattr(location_search.os, "scandir", scandir)
     result = scan([str(tmp_path)])
     assert plugins(result, tmp_path) == ["a/worker.py"]
     assert said(result) == [
@@ -273,7 +273,7 @@ def test_files_that_vanish_while_they_are_looked_at_are_left_out(
     """An editor renames, a mount is updated: what is gone was never there."""
     make("d/worker_a.py", "d/worker_b.py", "d/e/worker_c.py", "d/f/worker_d.py")
 
-    class Vanishing(discovery._Search):
+    class Vanishing(location_search.LocationSearch):
         def _entry(self, entry, relative, linked):
             if entry.name == "worker_b.py":
                 os.unlink(entry.path)
@@ -309,7 +309,7 @@ def test_progress_tells_each_location_before_it_is_touched(
         events.append(f"stat {path}")
         return real(path, **options)
 
-    monkeypatch.setattr(discovery.os, "stat", stat)
+    monkeypatch.setattr(location_search.os, "stat", stat)
     a, b = str(tmp_path / "a"), str(tmp_path / "b")
     scan([a, b], lambda location: events.append(f"progress {location}"))
     assert events == [f"progress {a}", f"stat {a}", f"progress {b}", f"stat {b}"]
@@ -346,7 +346,7 @@ def test_a_location_without_end_is_cut(
     make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``/`` as a location does not keep the plugins of the others waiting for minutes."""
-    monkeypatch.setattr(discovery, "MAX_ENTRIES", 10)
+    monkeypatch.setattr(location_search, "MAX_ENTRIES", 10)
     make(*(f"{number}/worker.py" for number in range(20)))
     result = scan([str(tmp_path)])
     [text] = said(result)
@@ -358,7 +358,7 @@ def test_of_a_directory_without_end_no_more_is_listed(
     make: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A data store with millions of files in one directory costs no memory for all their names."""
-    monkeypatch.setattr(discovery, "MAX_ENTRIES", 10)
+    monkeypatch.setattr(location_search, "MAX_ENTRIES", 10)
     make(*(f"worker_{number}.py" for number in range(50)))
     listed: list[str] = []
     real = os.scandir
@@ -375,7 +375,7 @@ def test_of_a_directory_without_end_no_more_is_listed(
         def __exit__(self, *error: object) -> None:
             self._listing.close()
 
-    monkeypatch.setattr(discovery.os, "scandir", Listing)
+    monkeypatch.setattr(location_search.os, "scandir", Listing)
     result = scan([str(tmp_path)])
     [text] = said(result)
     assert "more than 10 entries" in text
@@ -404,5 +404,5 @@ def test_the_order_does_not_depend_on_the_file_system(
         def __exit__(self, *error: object) -> None:
             pass
 
-    monkeypatch.setattr(discovery.os, "scandir", Backwards)
+    monkeypatch.setattr(location_search.os, "scandir", Backwards)
     assert scan([str(tmp_path)]) == forward

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from installed_packages import GROUP, write_package
 
-from lmcache_plugin_adapter.planner import installed_packages as packages
-from lmcache_plugin_adapter.planner.editable import read_finders
+from lmcache_plugin_adapter.planner import installed_packages
 from lmcache_plugin_adapter.planner.installed_packages import (
     MAX_BYTES,
     Packages,
-    entry_points,
     is_name,
+    parse_entry_points,
+    read_finders,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def offers(*path: Path | str) -> dict[str, str]:
     """Return package and value of what is offered, by name."""
-    found = Packages(map(str, path)).offers
+    found = Packages(map(str, path)).entry_points
     return {name: f"{offer.package}: {offer.value}" for name, offer in found.items()}
 
 
@@ -54,7 +54,7 @@ def test_the_first_package_of_a_name_hides_later_ones(tmp_path: Path) -> None:
             if found.metadata["Name"].lower().startswith("acme")
         )
         expected = {p.name: p.value for p in first.entry_points if p.group == GROUP}
-        assert {name: o.value for name, o in Packages(path).offers.items()} == expected
+        assert {name: o.value for name, o in Packages(path).entry_points.items()} == expected
     assert Packages(map(str, sites)).hidden == {}
 
 
@@ -72,7 +72,7 @@ def test_of_two_packages_with_one_name_the_first_counts(tmp_path: Path) -> None:
     write_package(tmp_path / "a", {"all_x": "a:main"}, "a")
     write_package(tmp_path / "b", {"all_x": "b:main"}, "b")
     packages = Packages([str(tmp_path / "a"), str(tmp_path / "b")])
-    assert packages.offers["all_x"].value == "a:main"
+    assert packages.entry_points["all_x"].value == "a:main"
     assert [other.value for other in packages.hidden["all_x"]] == ["b:main"]
     doubled = Packages([str(tmp_path / "a")] * 2 + [f"{tmp_path}/b/../a"])
     assert doubled.hidden == {}
@@ -98,7 +98,7 @@ def test_the_order_of_a_listing_does_not_matter(
             """Nothing is open."""
 
     monkeypatch.setattr(os, "scandir", Shuffled)
-    assert {Packages([str(tmp_path)]).offers["all_x"].value for _ in range(9)} == {"a:main"}
+    assert {Packages([str(tmp_path)]).entry_points["all_x"].value for _ in range(9)} == {"a:main"}
 
 
 def test_an_egg_info_beside_its_source_counts(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_what_is_no_directory_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     bad = [tmp_path / "file", tmp_path / "python311.zip", "/dev/null", "/proc/self/mem/x"]
     packages = Packages([*map(str, bad), "a\0b"])
-    assert packages.offers == {}
+    assert packages.entry_points == {}
     assert len(packages.troubles) == 1
     assert "a\\x00b' cannot be read: " in packages.troubles[0]
 
@@ -152,7 +152,7 @@ def test_metadata_of_any_kind_hold_nobody_up(tmp_path: Path) -> None:
     (tmp_path / "link-1.0.dist-info").symlink_to("/nowhere")
     write_package(tmp_path, {"all_good": "good:main"}, "zzz")
     packages = Packages([str(tmp_path)])
-    assert list(packages.offers) == ["all_good"]
+    assert list(packages.entry_points) == ["all_good"]
     said = "\n".join(packages.troubles)
     for project in ("huge", "fifo", "directory", "loop"):
         assert f"{project}-1.0.dist-info/entry_points.txt' cannot be read: " in said
@@ -170,7 +170,7 @@ def test_metadata_that_may_not_be_read_are_said(tmp_path: Path) -> None:
         packages = Packages([str(tmp_path / "a"), str(tmp_path / "b")])
     finally:
         (tmp_path / "b").chmod(0o755)
-    assert packages.offers == {}
+    assert packages.entry_points == {}
     assert [text.endswith("permission denied") for text in packages.troubles] == [True, True]
 
 
@@ -187,7 +187,7 @@ def test_what_a_package_calls_itself_is_shown_on_one_line(tmp_path: Path) -> Non
     """Its name and version are bounded and escaped; without metadata its directory tells them."""
     metadata = write_package(tmp_path, {"all_x": "acme:main"})
     (metadata / "METADATA").write_bytes(b"Name: \x1b[31mAcme\r\xff\nVersion: " + b"9" * 100_000)
-    (shown,) = (offer.package for offer in Packages([str(tmp_path)]).offers.values())
+    (shown,) = (offer.package for offer in Packages([str(tmp_path)]).entry_points.values())
     assert shown.isprintable()
     assert len(shown) < 250
     (metadata / "METADATA").unlink()
@@ -212,13 +212,13 @@ def test_progress_is_told_while_many_packages_are_read(
     for number in range(100):
         write_package(tmp_path, {f"all_{number}": "acme:main"}, f"acme-{number}")
     told: list[str] = []
-    read = packages.read_bounded
+    read = installed_packages.read_bounded
 
     def reading(path: str, most: int) -> bytes:
         told.append("read")
         return read(path, most)
 
-    monkeypatch.setattr(packages, "read_bounded", reading)
+    monkeypatch.setattr(installed_packages, "read_bounded", reading)
     Packages([str(tmp_path)], lambda: told.append("progress"))
     assert told.count("read") == 100
     assert max(map(len, "".join(word[0] for word in told).split("p"))) <= 20
@@ -227,7 +227,7 @@ def test_progress_is_told_while_many_packages_are_read(
 @given(st.text(st.characters(codec="utf-8"), max_size=300))
 def test_any_text_is_read(text: str) -> None:
     """And what is found in it stands on one line of it."""
-    for name, value in entry_points(f"[{GROUP}]\n{text}", GROUP).items():
+    for name, value in parse_entry_points(f"[{GROUP}]\n{text}", GROUP).items():
         assert name == name.strip()
         assert len((name + value).splitlines()) <= 1
 
@@ -244,7 +244,7 @@ def test_entry_points_are_read_as_python_reads_them(entries: dict[str, str]) -> 
     text = f"all_no = x:y\n[a]\nall_no = x:y\n[{GROUP}]\n{''.join(lines)}\n[z]\nall_no = x:y\n"
     found = importlib.metadata.EntryPoints._from_text(text)  # type: ignore[attr-defined]
     assert {p.name: p.value for p in found if p.group == GROUP} == entries
-    assert entry_points(text, GROUP) == entries
+    assert parse_entry_points(text, GROUP) == entries
 
 
 def test_finders_of_editable_installations_are_read_and_not_run(tmp_path: Path) -> None:

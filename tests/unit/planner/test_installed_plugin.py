@@ -24,13 +24,15 @@ from lmcache_plugin_adapter.configuration.settings import read_settings
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.kit import run_entry_point as run_installed
 from lmcache_plugin_adapter.planner.discovery import scan
+from lmcache_plugin_adapter.planner.file_report import report_files
 from lmcache_plugin_adapter.planner.installed_plugin import (
     GALLERY,
     RUNNER,
     module_files,
     read_reference,
 )
-from lmcache_plugin_adapter.planner.plan import Plan, Planner, make_plan
+from lmcache_plugin_adapter.planner.plan import Plan, make_plan
+from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
 from lmcache_plugin_adapter.supervisor.planning.child import encode_plugin
 
 if TYPE_CHECKING:
@@ -61,14 +63,8 @@ def plan(
     settings, problems = read_settings({"runtime_plugins": values})
     assert problems == []
     texts = list(map(str, locations))
-    return make_plan(
-        identity,
-        texts,
-        settings,
-        sys.executable,
-        os.environ["PATH"],
-        import_path=list(map(str, path)),
-    )
+    scanned = scan(texts, import_path=list(map(str, path)))
+    return make_plan(identity, PluginFiles(scanned, settings, sys.executable, os.environ["PATH"]))
 
 
 def said(made: Plan) -> list[str]:
@@ -308,7 +304,7 @@ def test_a_module_that_only_code_can_find_is_a_note(site: Path) -> None:
     assert said(made) == []
     found = scan(["pkg:all_x"], import_path=[str(site)])
     settings, _ = read_settings({})
-    (file,) = Planner(found, settings, sys.executable, "").check([WORKER_0])
+    (file,) = report_files([WORKER_0], PluginFiles(found, settings, sys.executable, ""))
     (note,) = file.problems
     assert note.level == "note"
     assert "the file of module 'acme.x' is not found without running code" in note.text

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import lmcache_plugin_adapter
-from lmcache_plugin_adapter.planner.permissions import FileFacts, Finding, PermissionRules
+from lmcache_plugin_adapter.planner.permissions import Exposure, FileFacts, PermissionRules
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,8 +70,8 @@ class MadeUp:
 def judge(files: MadeUp, path: str = PLUGIN, uid: int = ENGINE) -> list[tuple[bool, str, str]]:
     """Return for each finding whether it refuses, its path, and the mend."""
     files.entries.setdefault("/", directory())
-    found = PermissionRules(files, uid).judge(path)
-    return [(item.refuse, item.path, item.mend) for item in found]
+    found = PermissionRules(files, uid).check(path)
+    return [(item.refuse, item.path, item.repair) for item in found]
 
 
 def tree(
@@ -243,7 +243,7 @@ def test_directories_are_looked_at_once() -> None:
     for number in range(100):
         path = f"/etc/plugins/worker_{number}.py"
         files.entries[path] = plain()
-        rules.judge(path)
+        rules.check(path)
     assert len(files.asked) == 100 + 3
 
 
@@ -258,9 +258,9 @@ def test_a_very_deep_path_is_walked() -> None:
     assert [where for _, where, _ in judge(files, path + "/f")] == [path + "/f"]
 
 
-def findings_below(top: Path, path: Path) -> list[Finding]:
+def findings_below(top: Path, path: Path) -> list[Exposure]:
     """Judge a real file; what is above the test's own directory is not the test's business."""
-    found = PermissionRules().judge(str(path))
+    found = PermissionRules().check(str(path))
     return [item for item in found if item.path.startswith(str(top))]
 
 
@@ -285,7 +285,7 @@ def test_the_command_in_the_message_mends_it(
     target.chmod(mode if target is plugin else mode | 0o111)
     [finding] = findings_below(tmp_path, plugin)
     assert finding.refuse == bool(mode & 0o002)
-    subprocess.run(shlex.split(finding.mend), check=True)
+    subprocess.run(shlex.split(finding.repair), check=True)
     assert findings_below(tmp_path, plugin) == []
 
 
@@ -296,7 +296,7 @@ def test_a_name_with_control_characters_stays_on_one_line(tmp_path: Path) -> Non
     file.chmod(0o666)
     [finding] = findings_below(tmp_path, file)
     assert finding.text.isprintable()
-    subprocess.run(["bash", "-c", finding.mend], check=True)
+    subprocess.run(["bash", "-c", finding.repair], check=True)
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
 
 
@@ -328,7 +328,7 @@ mount -o remount,ro {tmp_path}
     judge_it = (
         "import sys; "
         "from lmcache_plugin_adapter.planner.permissions import PermissionRules as Rules; "
-        "print(len([f for f in Rules().judge(sys.argv[1] + '/worker_x.py') if f.refuse]))"
+        "print(len([f for f in Rules().check(sys.argv[1] + '/worker_x.py') if f.refuse]))"
     )
     top = os.path.dirname(os.path.dirname(lmcache_plugin_adapter.__file__))
     run = subprocess.run(
@@ -348,5 +348,5 @@ def test_root_refuses_a_real_file_of_somebody_else(tmp_path: Path, plugin: Path)
     os.chown(plugin, STRANGER, -1)
     [finding] = findings_below(tmp_path, plugin)
     assert finding.refuse
-    subprocess.run(shlex.split(finding.mend), check=True)
+    subprocess.run(shlex.split(finding.repair), check=True)
     assert findings_below(tmp_path, plugin) == []

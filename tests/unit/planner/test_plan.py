@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 
 from lmcache_plugin_adapter.configuration.settings import Settings, read_settings
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
-from lmcache_plugin_adapter.planner.discovery import Found, scan
+from lmcache_plugin_adapter.planner.discovery import scan
+from lmcache_plugin_adapter.planner.entry import Entry
 from lmcache_plugin_adapter.planner.file_names import parse_name
-from lmcache_plugin_adapter.planner.plan import CheckedFile, Plan, Planner, make_plan
+from lmcache_plugin_adapter.planner.file_report import FileReport, report_files
+from lmcache_plugin_adapter.planner.plan import Plan, make_plan
+from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
 from lmcache_plugin_adapter.planner.selection import is_wanted, select, unique_names
 
 if TYPE_CHECKING:
@@ -67,7 +70,8 @@ def settings_of(**values: Any) -> Settings:
 def plan(*locations: Path | str, identity: ProcessIdentity = WORKER_0, **values: Any) -> Plan:
     """Plan for one process with this test's Python as the engine's."""
     texts = [str(location) for location in locations]
-    made = make_plan(identity, texts, settings_of(**values), sys.executable, PATH)
+    files = PluginFiles(scan(texts), settings_of(**values), sys.executable, PATH)
+    made = make_plan(identity, files)
     assert all(problem.text.isprintable() for problem in made.problems)
     return made
 
@@ -82,10 +86,10 @@ def warnings(made: Plan) -> list[str]:
     return [problem.text for problem in made.problems if problem.level != "note"]
 
 
-def check(top: Path, *fleet: ProcessIdentity, **values: Any) -> dict[str, CheckedFile]:
+def check(top: Path, *fleet: ProcessIdentity, **values: Any) -> dict[str, FileReport]:
     """Check a directory; return the answers by path below it."""
-    planner = Planner(scan([str(top)]), settings_of(**values), sys.executable, PATH)
-    return {file.relative: file for file in planner.check(fleet or FLEET)}
+    files = PluginFiles(scan([str(top)]), settings_of(**values), sys.executable, PATH)
+    return {file.relative: file for file in report_files(fleet or FLEET, files)}
 
 
 def test_each_process_gets_its_plugins_in_the_order_of_their_paths(
@@ -416,7 +420,10 @@ def test_progress_names_the_location_whose_files_are_looked_at(
     (other / "worker_b.py").write_text("pass\n")
     told: list[str] = []
     locations = [str(top), str(other)]
-    make_plan(WORKER_0, locations, settings_of(), sys.executable, PATH, told.append)
+    files = PluginFiles(
+        scan(locations, told.append), settings_of(), sys.executable, PATH, told.append
+    )
+    make_plan(WORKER_0, files)
     assert told[:2] == locations
     assert sorted(told[2:]) == sorted(locations)
 
@@ -430,20 +437,21 @@ def test_a_skipped_location_is_left_alone(
     other.mkdir()
     skip = frozenset({str(other)})
     told: list[str] = []
+    scanned = scan([str(other), str(top)], told.append, skip)
     made = make_plan(
-        WORKER_0, [str(other), str(top)], settings_of(), sys.executable, PATH, told.append, skip
+        WORKER_0, PluginFiles(scanned, settings_of(), sys.executable, PATH, told.append)
     )
     assert names(made) == ["worker_a"]
     assert str(other) not in told
 
 
-def made_up(path: str, inode: int, linked: bool, executable: bool) -> Found:
+def made_up(path: str, inode: int, linked: bool, executable: bool) -> Entry:
     """Make up a file that was found."""
     location, _, relative = path.partition("//")
     mode = 0o100755 if executable else 0o100644
     facts = os.stat_result((mode, inode, 1, 1, 0, 0, 0, 0, 0, 0))
     name = parse_name(os.path.basename(relative), executable=executable)
-    return Found(f"{location}/{relative}", location, relative, "file", name, "", facts, linked)
+    return Entry(f"{location}/{relative}", location, relative, "file", name, "", facts, linked)
 
 
 PATHS = st.builds(
@@ -467,7 +475,7 @@ IDENTITIES = st.sampled_from([*FLEET, UNFILTERED])
 
 @given(FILES, IDENTITIES, st.randoms(use_true_random=False))
 def test_the_same_files_in_any_order_are_chosen_alike(
-    files: list[Found], identity: ProcessIdentity, order: random.Random
+    files: list[Entry], identity: ProcessIdentity, order: random.Random
 ) -> None:
     """The order in which a directory lists its files does not matter."""
     shuffled = list(files)
@@ -478,7 +486,7 @@ def test_the_same_files_in_any_order_are_chosen_alike(
 
 @given(FILES, IDENTITIES)
 def test_every_file_that_matches_runs_exactly_once(
-    files: list[Found], identity: ProcessIdentity
+    files: list[Entry], identity: ProcessIdentity
 ) -> None:
     """Each file (device and inode) that any path of a matching name leads to."""
     chosen = select(files, identity)
@@ -489,7 +497,7 @@ def test_every_file_that_matches_runs_exactly_once(
 
 
 @given(FILES)
-def test_names_are_unique(files: list[Found]) -> None:
+def test_names_are_unique(files: list[Entry]) -> None:
     """Two paths share a name only if they lead to the same file; a name is never empty."""
     called = unique_names(files)
     assert set(called) == {found.path for found in files}
