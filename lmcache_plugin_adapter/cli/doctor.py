@@ -14,8 +14,8 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from lmcache_plugin_adapter.configuration.locations import is_installed, merge_locations
-from lmcache_plugin_adapter.configuration.settings import read_settings
+from lmcache_plugin_adapter.configuration.effective import read_effective
+from lmcache_plugin_adapter.configuration.locations import is_installed
 from lmcache_plugin_adapter.contract.runtime_dir import DIRECTORY_VARIABLE, candidates, why_unusable
 from lmcache_plugin_adapter.hosts import upstream_names as upstream
 from lmcache_plugin_adapter.planner.discovery import scan
@@ -201,14 +201,14 @@ def _configuration(environ: Mapping[str, str]) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding(WARNING, "configuration", f"LMCache may not start with it: {error}")
         return
-    settings, problems = read_settings(config.extra_config)
-    locations, more = merge_locations(config.runtime_plugin_locations, settings.locations, environ)
-    for problem in (*config.problems, *problems, *more):
+    found = read_effective(config.extra_config, config.runtime_plugin_locations, environ)
+    locations, why = found.locations, found.why_nothing_runs
+    for problem in (*config.problems, *found.settings_problems, *found.location_problems):
         yield Finding(WARNING if problem.level != "note" else OK, "configuration", problem.text)
-    if not settings.enabled:
+    if why == "disabled":
         text = f"extra_config.runtime_plugins.enabled is false in '{path}'"
         yield Finding(OFF, "configuration", text)
-    elif not locations:
+    elif why:
         text = f"'{path}' names no runtime_plugin_locations: there is nothing to run"
         yield Finding(OFF, "configuration", text)
     else:

@@ -81,19 +81,18 @@ def require_work(config: StandInConfig | ServerConfig) -> None:
     Raises:
         UsageError: The configuration names no location, or leaves the plugins to LMCache.
     """
-    from lmcache_plugin_adapter.configuration.locations import KEY, merge_locations
-    from lmcache_plugin_adapter.configuration.settings import PREFIX, read_settings
+    from lmcache_plugin_adapter.configuration.effective import read_effective
+    from lmcache_plugin_adapter.configuration.locations import KEY
+    from lmcache_plugin_adapter.configuration.settings_table import PREFIX
 
-    settings, _ = read_settings(config.extra_config, os.environ)
-    if not settings.enabled:
+    found = read_effective(config.extra_config, config.runtime_plugin_locations, os.environ)
+    why = found.why_nothing_runs
+    if why == "disabled":
         raise UsageError(
             f"{config.source}: '{PREFIX}.enabled' is false: plugins are left to LMCache's launcher"
         )
-    locations, problems = merge_locations(
-        config.runtime_plugin_locations, settings.locations, os.environ
-    )
-    if not locations:
-        reasons = "".join(f"; {problem.text}" for problem in problems)
+    if why:
+        reasons = "".join(f"; {problem.text}" for problem in found.location_problems)
         raise UsageError(f"{config.source}: no '{KEY}', so there is nothing to run{reasons}")
 
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from lmcache_plugin_adapter.contract.variables import OLDER_NAMES
 
 from . import locations
-from .settings import PREFIX
-from .settings_table import PLUGIN_KEY, SETTINGS, Setting
+from .settings_table import PLUGIN_KEY, PREFIX, SETTINGS
 from .variables_table import VARIABLES_READ, VARIABLES_SET
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from .setting_kinds import Setting
 
 ONE_PLUGIN_EXAMPLE = """\
 runtime_plugin_locations: ["/etc/lmcache/plugins"]

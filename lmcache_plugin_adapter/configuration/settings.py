@@ -1,42 +1,26 @@
-"""The settings under ``extra_config.runtime_plugins``, typed, merged and validated.
-
-A wrong value never stops anything: it is reported with its full key, and what
-was in force stays in force, as does everything else.
-"""
+"""The settings under ``extra_config.runtime_plugins``, typed and complete."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping
 
 from lmcache_plugin_adapter.contract.frozen import frozen
-from lmcache_plugin_adapter.messages.describe import describe_type, show
-from lmcache_plugin_adapter.messages.near_miss import near_miss
-from lmcache_plugin_adapter.messages.problem import InvalidValueError, Problem
 
-from .exec_limits import exec_variable
-from .settings_table import PLUGIN_KEY, SETTINGS, Setting
+from .settings_reader import GROUPS, SettingsReader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, Literal
 
-    _Values = dict[str, Any]
-    _Found = Mapping[Any, object]
-    _Rows = Mapping[str, Setting]
-
-PREFIX = "extra_config.runtime_plugins"
-"""Where the settings stand in ``lmcache.yaml``; messages give keys in full."""
-
-_NO_EFFECT = "it has no effect"
+    from lmcache_plugin_adapter.messages.problem import Problem
 
 
 @frozen
 class Backoff:
-    """Seconds that a restart waits: ``initial``, doubling up to ``max``.
+    """Seconds before a restart: ``initial``, doubling up to ``max``.
 
-    A plugin that ran for ``reset_after`` seconds starts again at ``initial``.
+    After a run of ``reset_after`` seconds, the next delay is ``initial`` again.
     """
 
     initial: float
@@ -46,9 +30,9 @@ class Backoff:
 
 @frozen
 class RateLimit:
-    """Lines of a plugin that reach the engine's log: ``lines`` in each ``per`` seconds.
+    """Limit of a plugin's lines in the engine's log: ``lines`` in each ``per`` seconds.
 
-    After a quiet time ``burst`` lines pass at once.
+    After a quiet time, ``burst`` lines pass at once.
     """
 
     lines: int
@@ -58,11 +42,10 @@ class RateLimit:
 
 @frozen
 class LogFiles:
-    """One file per plugin in ``directory``, rotated before it passes ``max_bytes``.
+    """One file per plugin in ``directory``, rotated before it exceeds ``max_bytes``.
 
-    ``directory`` is expanded, and relative to the engine's working directory
-    where it is relative. ``files`` are kept per plugin, the one being written
-    included.
+    ``directory`` is expanded; a relative one is relative to the engine's working
+    directory. ``files`` is the number kept per plugin, the current one included.
     """
 
     directory: str
@@ -72,21 +55,21 @@ class LogFiles:
 
 @frozen
 class PluginSettings:
-    """What is in force for one plugin, complete.
+    """The settings in force for one plugin.
 
     Attributes:
-        enabled: False: it is known but not started.
+        enabled: False if the plugin is known but not started.
         args: Arguments after the plugin's path.
-        env: Variables on top of the plugin's environment.
-        restart: When it is started again after it ended.
-        backoff: How long that waits.
+        env: Additional environment variables.
+        restart: When to restart the plugin after it exits.
+        backoff: The delay before a restart.
         stop_grace: Seconds between SIGTERM and SIGKILL.
         max_line_bytes: Longer lines are cut.
-        ring_bytes: Memory for its last lines of output.
-        rate_limit: None: no limit.
-        log: None: the engine's stderr, or its logging.
+        ring_bytes: Memory for the last lines of output.
+        rate_limit: None for no limit.
+        log: None for the engine's stderr or its logging.
         relay: Output goes through Python's logging in the engine.
-        leftovers: What happens to processes that outlive its first one.
+        leftovers: What happens to processes that outlive the plugin's first one.
     """
 
     enabled: bool
@@ -108,13 +91,13 @@ class Settings:
     """Everything under ``extra_config.runtime_plugins``.
 
     Attributes:
-        enabled: False: LMCache's own launcher does everything.
+        enabled: False leaves the plugins to LMCache's own launcher.
         locations: As found; :func:`.configuration.locations.merge_locations` validates them.
         data_parallel: Which data-parallel replicas run plugins.
-        metrics: Write metrics of plugins for vLLM to serve.
-        allow_insecure_permissions: Run what everyone may write to.
-        filter_by_role: False: every plugin runs in every process.
-        defaults: For plugins without settings of their own.
+        metrics: Write metrics of plugins, which vLLM serves.
+        allow_insecure_permissions: Run plugins that everyone may write to.
+        filter_by_role: False if every process runs every plugin.
+        defaults: The settings of plugins without settings of their own.
         plugins: By key, merged over ``defaults``.
     """
 
@@ -128,16 +111,16 @@ class Settings:
     plugins: Mapping[str, PluginSettings]
 
     def key_for(self, *names: str) -> str | None:
-        """Return the key in ``plugins`` that stands for a plugin of these names.
+        """Return the key in ``plugins`` that applies to a plugin.
 
         Args:
-            names: From general to specific: stem, file name, path relative to
-                the location. The most specific one that is a key wins.
+            names: The plugin's names from general to specific: stem, file name,
+                path relative to the location. The most specific key applies.
         """
         return next((name for name in reversed(names) if name in self.plugins), None)
 
     def for_plugin(self, *names: str) -> PluginSettings:
-        """Return what is in force for the plugin of these names, as :meth:`key_for` has them."""
+        """Return the settings in force for a plugin, by the names of :meth:`key_for`."""
         key = self.key_for(*names)
         return self.defaults if key is None else self.plugins[key]
 
@@ -145,19 +128,17 @@ class Settings:
 def read_settings(
     extra_config: object, environ: Mapping[str, str] | None = None
 ) -> tuple[Settings, list[Problem]]:
-    """Read the settings out of LMCache's ``extra_config``; never raises.
+    """Read the settings in LMCache's ``extra_config``; never raises.
 
     Args:
-        extra_config: All of it, whatever its type.
-        environ: For ``~`` and ``$VARS`` in directories; None: this process's.
+        extra_config: LMCache's value, of any type.
+        environ: For ``~`` and ``$VARS`` in directories; None for this process's.
 
     Returns:
-        What is in force, and what is wrong with what is not.
+        The settings in force, and the problems of invalid ones.
     """
-    reader = _Reader(os.environ if environ is None else environ)
-    section = reader.section(extra_config)
-    values = reader.read(section, PREFIX, _defaults(_GLOBAL_ROWS), _GLOBAL_ROWS)
-    base = values | _defaults(_OWN_ROWS)
+    reader = SettingsReader(os.environ if environ is None else environ)
+    values, defaults, plugins = reader.read(extra_config)
     settings = Settings(
         enabled=values["enabled"],
         locations=values["locations"],
@@ -165,169 +146,17 @@ def read_settings(
         metrics=values["metrics"],
         allow_insecure_permissions=values["allow_insecure_permissions"],
         filter_by_role=values["filter_by_role"],
-        defaults=_plugin_settings(base),
-        plugins={
-            name: _plugin_settings(reader.read(found, where, base, _PLUGIN_ROWS))
-            for name, where, found in reader.plugins(section.get("plugins"))
-        },
+        defaults=_plugin_settings(defaults),
+        plugins={name: _plugin_settings(own) for name, own in plugins.items()},
     )
     return settings, reader.problems
 
 
-_GLOBAL_ROWS = {row.key: row for row in SETTINGS if not row.key.startswith(PLUGIN_KEY)}
-_OWN_ROWS = {row.key[len(PLUGIN_KEY) :]: row for row in SETTINGS if row.key.startswith(PLUGIN_KEY)}
-_PLUGIN_ROWS = {key: row for key, row in _GLOBAL_ROWS.items() if row.per_plugin} | _OWN_ROWS
-_WORD = re.compile(r"[\w.-]{1,100}", re.ASCII)
+def _plugin_settings(values: dict[str, Any]) -> PluginSettings:
+    """Return the typed settings of one plugin."""
 
-
-class _Reader:
-    """Takes what was found to values in force, along the table; collects problems."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self.problems: list[Problem] = []
-        self._environ = environ
-
-    def section(self, extra_config: object) -> _Found:
-        """Return what stands under ``runtime_plugins``, or nothing."""
-        if isinstance(extra_config, Mapping):
-            return self._mapping(extra_config.get("runtime_plugins"), PREFIX)
-        if extra_config is not None:
-            what = f"'extra_config' is {describe_type(extra_config)}, not a mapping"
-            self._say("error", f"Cannot use settings in '{PREFIX}': {what}; the defaults stand")
-        return {}
-
-    def plugins(self, found: object) -> list[tuple[str, str, _Found]]:
-        """Return key, full key and settings of each plugin that has some."""
-        entries = []
-        for name, value in self._mapping(found, f"{PREFIX}.plugins").items():
-            where = f"{PREFIX}.plugins.{_key_text(name)}"
-            if isinstance(name, str):
-                entries.append((name, where, self._mapping(value, where)))
-            else:
-                self._refuse(where, describe_type(name), "a plugin's name, in quotes")
-        return entries
-
-    def read(self, found: _Found, where: str, base: _Values, rows: _Rows) -> _Values:
-        """Return ``base`` with what ``found`` sets.
-
-        Args:
-            found: As written by the user.
-            where: Its full key.
-            base: What is in force without it, by the keys of ``rows``.
-            rows: The part of the table that applies.
-        """
-        values = dict(base)
-        for key, value in found.items():
-            full_key = f"{where}.{_key_text(key)}"
-            if not isinstance(key, str) or "." in key or key not in rows:
-                self._unknown(full_key, key, rows)
-            elif value is None or key == "plugins":
-                continue  # a key with nothing after it is as if absent; plugins come later
-            elif key == "env":
-                values[key] = self._env(value, full_key)
-            elif not _below(key, rows):
-                self._value(rows[key], full_key, key, value, values)
-            elif isinstance(value, Mapping):
-                self._group(key, full_key, value, values, rows)
-            else:
-                values.update(self._short_form(rows[key], full_key, value))
-        return values
-
-    def _value(self, row: Setting, where: str, key: str, value: object, values: _Values) -> None:
-        """Put one value in its place."""
-        try:
-            values[key] = row.read(value, self._environ)
-        except InvalidValueError as refused:
-            found = describe_type(value) if row.secret else show(value)
-            simple = isinstance(values[key], (str, int, float)) and not row.secret
-            in_force = f"{_plain(values[key])} stays in force" if simple else _NO_EFFECT
-            self._refuse(where, found, row.accepted, str(refused), in_force)
-
-    def _short_form(self, row: Setting, where: str, value: object) -> _Values:
-        """Return the values that one word stands for, such as ``rate_limit: off``."""
-        try:
-            return dict(row.read(value, self._environ))
-        except InvalidValueError as refused:
-            self._refuse(where, show(value), row.accepted, str(refused))
-            return {}
-
-    def _group(self, group: str, where: str, found: _Found, values: _Values, rows: _Rows) -> None:
-        """Put the values of a mapping such as ``backoff`` in their places."""
-        names = _below(group, rows)
-        base = {name: values[f"{group}.{name}"] for name in names}
-        new = self.read(found, where, base, {name: rows[f"{group}.{name}"] for name in names})
-        if group == "backoff" and new["initial"] > new["max"]:
-            self._say(
-                "error",
-                f"Cannot use '{where}.initial' and '{where}.max': {new['initial']:g} s is above "
-                f"{new['max']:g} s; {base['initial']:g} s and {base['max']:g} s stay in force",
-            )
-            new |= {"initial": base["initial"], "max": base["max"]}
-        if group == "rate_limit":
-            values[group] = True
-        if group == "log" and new["directory"] is None and "directory" not in found:
-            text = f"Cannot use '{where}': no '{where}.directory' is given; the log stays on stderr"
-            self._say("error", text)
-        values.update({f"{group}.{name}": value for name, value in new.items()})
-
-    def _env(self, value: object, where: str) -> dict[str, str]:
-        variables = {}
-        for name, found in self._mapping(value, where).items():
-            text = self._variable(name, found, f"{where}.{_key_text(name)}")
-            if text is not None:
-                variables[name] = text
-        return variables
-
-    def _variable(self, name: object, found: object, where: str) -> str | None:
-        try:
-            return exec_variable(name, found)
-        except InvalidValueError as refused:
-            accepted = "text or a whole number"
-            self._refuse(where, describe_type(found), accepted, str(refused))
-            return None
-
-    def _mapping(self, value: object, where: str) -> _Found:
-        if isinstance(value, Mapping):
-            return value
-        if value is not None:
-            self._refuse(where, describe_type(value), "a mapping")
-        return {}
-
-    def _refuse(
-        self, where: str, found: str, accepted: str, hint: str = "", in_force: str = _NO_EFFECT
-    ) -> None:
-        hint = f" ({hint})" if hint else ""
-        accepted = accepted.replace("`", "'")
-        text = f"Cannot use setting '{where}': found {found}, accepted is {accepted}{hint}"
-        self._say("error", f"{text}; {in_force}")
-
-    def _unknown(self, where: str, key: object, rows: _Rows) -> None:
-        known = [name for name in rows if "." not in name]
-        match = near_miss(key, known) if isinstance(key, str) else None
-        if key in _GLOBAL_ROWS and rows is _PLUGIN_ROWS:
-            advice = f"it cannot be set per plugin, only as '{PREFIX}.{key}'"
-        else:
-            advice = f"did you mean '{match}'?" if match else f"known are {', '.join(known)}"
-        self._say("warning", f"Unknown setting '{where}' has no effect: {advice}")
-
-    def _say(self, level: Literal["error", "warning"], text: str) -> None:
-        self.problems.append(Problem(level, text))
-
-
-def _below(key: str, rows: _Rows) -> list[str]:
-    """Return the keys that a mapping at ``key`` may have."""
-    return [name[len(key) + 1 :] for name in rows if name.startswith(f"{key}.")]
-
-
-def _defaults(rows: _Rows) -> _Values:
-    return {key: row.default for key, row in rows.items()}
-
-
-def _plugin_settings(values: _Values) -> PluginSettings:
-    """Make the typed result of values by key."""
-
-    def group(name: str) -> _Values:
-        return {key: values[f"{name}.{key}"] for key in _below(name, _PLUGIN_ROWS)}
+    def group(name: str) -> dict[str, Any]:
+        return {key: values[f"{name}.{key}"] for key in GROUPS[name]}
 
     return PluginSettings(
         enabled=values["enabled"],
@@ -343,12 +172,3 @@ def _plugin_settings(values: _Values) -> PluginSettings:
         relay=values["log"] == "logging" and values["log.directory"] is None,
         leftovers=values["leftovers"],
     )
-
-
-def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else show(value)
-
-
-def _key_text(key: object) -> str:
-    """Return a key for a message: short and on one line."""
-    return key if isinstance(key, str) and _WORD.fullmatch(key) else show(key)

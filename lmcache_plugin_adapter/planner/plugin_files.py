@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmcache_plugin_adapter.configuration.settings import PREFIX
+from lmcache_plugin_adapter.configuration.settings_table import PREFIX
 from lmcache_plugin_adapter.contract.frozen import frozen
 from lmcache_plugin_adapter.messages.near_miss import did_you_mean
 from lmcache_plugin_adapter.messages.problem import Problem, quoted

@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING
 from lmcache_plugin_adapter.cli.console import fail, say
 from lmcache_plugin_adapter.cli.hung_paths import patiently
 from lmcache_plugin_adapter.cli.inputs import UsageError, engine_processes, read_config, read_server
-from lmcache_plugin_adapter.configuration.locations import (
-    INSTALLED_PREFIX,
-    is_installed,
-    merge_locations,
-)
-from lmcache_plugin_adapter.configuration.settings import PREFIX, read_settings
+from lmcache_plugin_adapter.configuration.effective import read_effective
+from lmcache_plugin_adapter.configuration.locations import INSTALLED_PREFIX, is_installed
+from lmcache_plugin_adapter.configuration.settings_table import PREFIX
 from lmcache_plugin_adapter.contract.frozen import replaced
 from lmcache_plugin_adapter.contract.identity import Role
 from lmcache_plugin_adapter.hosts.lmcache_server.config import server_identity
@@ -124,12 +121,9 @@ def examine(request: Request, config: StandInConfig | ServerConfig) -> Report:
     Raises:
         UsageError: The search for plugins failed.
     """
-    settings, problems = read_settings(config.extra_config, os.environ)
-    problems = [*config.problems, *problems]
-    locations, found = merge_locations(
-        config.runtime_plugin_locations, settings.locations, os.environ
-    )
-    problems += found
+    read = read_effective(config.extra_config, config.runtime_plugin_locations, os.environ)
+    settings, locations = read.settings, read.locations
+    problems = [*config.problems, *read.settings_problems, *read.location_problems]
     if not settings.enabled:
         text = f"'{PREFIX}.enabled' is false: an engine leaves plugins to LMCache's launcher"
         problems.append(Problem("note", text))

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import os
 
+from lmcache_plugin_adapter.configuration.effective import read_effective
 from lmcache_plugin_adapter.configuration.locations import (
     INSTALLED_PREFIX,
     absolute,
     is_installed,
-    merge_locations,
 )
-from lmcache_plugin_adapter.configuration.settings import read_settings
 from lmcache_plugin_adapter.contract.launch_spec import LaunchSpec
 from lmcache_plugin_adapter.contract.log_records import LEVELS
 from lmcache_plugin_adapter.contract.planner_pipe import write_message
@@ -77,11 +76,11 @@ def run_planner(
         report(problems)
     environment, problems = plugin_environment(spec, os.environ, config_file, ending_file)
     report(problems)
-    settings, problems = read_settings(_extra_config(text))
-    if spec.identity.worker_id <= 0:  # the same in every worker: the first says it
-        report(problems)
-    locations, problems = merge_locations(spec.locations, settings.locations, os.environ)
-    report(problems)
+    configured = read_effective(_extra_config(text), spec.locations, os.environ)
+    settings, locations = configured.settings, configured.locations
+    if spec.identity.worker_id <= 0:  # all workers read the same: the first one reports
+        report(configured.settings_problems)
+    report(configured.location_problems)
     if any(map(is_installed, skip)):
         # They are looked up in the same places: what one waits for, all do.
         skip |= set(filter(is_installed, locations))

@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 
 from lmcache_plugin_adapter.configuration.exec_limits import EXEC_STRING_LIMIT
 from lmcache_plugin_adapter.configuration.settings import (
-    PREFIX,
     Backoff,
     LogFiles,
     RateLimit,
     Settings,
     read_settings,
 )
-from lmcache_plugin_adapter.configuration.settings_table import PLUGIN_KEY, SETTINGS
+from lmcache_plugin_adapter.configuration.settings_table import PLUGIN_KEY, PREFIX, SETTINGS
 from lmcache_plugin_adapter.contract.frozen import replaced
 
 if TYPE_CHECKING:

@@ -1,0 +1,156 @@
+"""The kinds of settings: how a found value becomes the value in force, or is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lmcache_plugin_adapter.contract.frozen import frozen
+from lmcache_plugin_adapter.messages.near_miss import did_you_mean
+from lmcache_plugin_adapter.messages.problem import InvalidValueError
+
+from .exec_limits import exec_text
+from .locations import LocationError, expand
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    _Environ = Mapping[str, str]
+
+
+@frozen
+class Setting:
+    """One row of the table of settings.
+
+    Attributes:
+        key: Dotted, below ``extra_config.runtime_plugins``.
+        kind: The type in one word.
+        default: The value in force without the key.
+        accepted: The accepted values in words (Markdown).
+        meaning: The effect, in sentences (Markdown).
+        read: Returns the value in force for a found value and the environment,
+            or raises :class:`InvalidValueError`. For a key with keys below it,
+            ``read`` takes what may replace the mapping, and returns values by key.
+        per_plugin: The key may also be set under ``plugins.NAME``.
+        secret: Messages never show the value.
+    """
+
+    key: str
+    kind: str
+    default: Any
+    accepted: str
+    meaning: str
+    read: Callable[[object, _Environ], Any]
+    per_plugin: bool = False
+    secret: bool = False
+
+
+def flag(key: str, default: bool, meaning: str) -> Setting:
+    """Return the row of a boolean."""
+
+    def read(value: object, _environ: _Environ) -> bool:
+        if isinstance(value, bool):
+            return value
+        raise InvalidValueError
+
+    return Setting(key, "boolean", default, "`true` or `false`", meaning, read)
+
+
+def word(
+    key: str, default: str, choices: tuple[str, ...], meaning: str, *, per_plugin: bool = True
+) -> Setting:
+    """Return the row of a choice between words."""
+
+    def read(value: object, _environ: _Environ) -> str:
+        if isinstance(value, str) and value in choices:
+            return value
+        raise InvalidValueError(did_you_mean(value, choices))
+
+    *first, last = (f"`{choice}`" for choice in choices)
+    accepted = f"{', '.join(first)} or {last}"
+    return Setting(key, "word", default, accepted, meaning, read, per_plugin)
+
+
+def seconds(key: str, default: float, low: float, high: float, meaning: str) -> Setting:
+    """Return the row of a duration."""
+    accepted = f"a number of seconds from {low:g} to {high:g}"
+    return Setting(
+        key, "seconds", default, accepted, meaning, _in_range(float, low, high), per_plugin=True
+    )
+
+
+def count(key: str, unit: str, default: int, low: int, high: int, meaning: str) -> Setting:
+    """Return the row of a whole number."""
+    accepted = f"a whole number of {unit} from {low} to {high}"
+    return Setting(
+        key, unit, default, accepted, meaning, _in_range(int, low, high), per_plugin=True
+    )
+
+
+def _in_range(kind: type[int | float], low: float, high: float) -> Callable[..., int | float]:
+    def read(value: object, _environ: _Environ) -> int | float:
+        # True is a number to Python only. NaN fails the comparison.
+        if isinstance(value, (int, kind)) and not isinstance(value, bool) and low <= value <= high:
+            return kind(value)
+        hint = isinstance(value, str) and value.isdigit()
+        raise InvalidValueError("write it without quotes" if hint else "")
+
+    return read
+
+
+def mapping_only(_value: object, _environ: _Environ) -> dict[str, Any]:
+    """Refuse every value: only a mapping, read key by key, is accepted."""
+    raise InvalidValueError
+
+
+def own_settings(value: object, _environ: _Environ) -> object:
+    """Return a plugin's own settings, unchecked."""
+    if not isinstance(value, Mapping):
+        raise InvalidValueError
+    return value
+
+
+def off(value: object, _environ: _Environ) -> dict[str, Any]:
+    """Return the values that ``rate_limit: off`` stands for."""
+    if value is False or value == "off":  # YAML reads a bare off as false
+        return {"rate_limit": False}
+    raise InvalidValueError(did_you_mean(value, ("off",)))
+
+
+_LOG_WORDS = ("stderr", "logging")
+
+
+def word_or_directory(value: object, environ: _Environ) -> dict[str, Any]:
+    """Return the values that ``log: WORD`` or ``log: DIRECTORY`` stands for."""
+    if value in _LOG_WORDS:
+        return {"log": value, "log.directory": None}
+    return {"log.directory": directory(value, environ)}
+
+
+def directory(value: object, environ: _Environ) -> str:
+    """Return a directory, expanded."""
+    if not isinstance(value, str) or "\0" in value:
+        raise InvalidValueError
+    # A bare word is more likely a keyword that does not exist than a directory.
+    if "/" not in value and not value.startswith(("~", "$")):
+        raise InvalidValueError(did_you_mean(value, _LOG_WORDS))
+    try:
+        return expand(value, environ)
+    except LocationError as error:
+        raise InvalidValueError(str(error)) from None
+
+
+def arguments(value: object, _environ: _Environ) -> tuple[str, ...]:
+    """Return the arguments of a plugin as text."""
+    if not isinstance(value, (list, tuple)):
+        raise InvalidValueError("write ['--verbose'], one item for each argument")
+    return tuple(_argument(index, item) for index, item in enumerate(value))
+
+
+def _argument(index: int, item: object) -> str:
+    try:
+        return exec_text(item)
+    except InvalidValueError as refused:
+        reason = str(refused) or "it is neither text nor a whole number"
+        raise InvalidValueError(f"item {index}: {reason}") from None
