@@ -8,9 +8,12 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lmcache_plugin_adapter.contract.engine_settings import (
+    settings_section,
+    why_engine_runs_nothing,
+)
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.contract.launch_spec import LaunchSpec
 from lmcache_plugin_adapter.contract.run_token import new_run_id
@@ -20,6 +23,8 @@ from .supervisor_keeper import SupervisorKeeper, report_exit, stop_all
 from .supervisor_start import LaunchError, SupervisorStart, supervisor_python
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lmcache_plugin_adapter.contract.host_configuration import HostConfiguration
 
 __all__ = ["LaunchError", "RuntimePluginLauncher"]
@@ -129,11 +134,11 @@ class RuntimePluginLauncher:
             LaunchError: No supervisor could be started.
         """
         try:
-            section = _section(self.config)
+            extra_config = getattr(self.config, "extra_config", None)
             locations = getattr(self.config, "runtime_plugin_locations", None)
-            if section.get("enabled") is False or not (locations or section.get("locations")):
+            if why_engine_runs_nothing(extra_config, locations):
                 return
-            keeper = self._new_keeper(locations, section)
+            keeper = self._new_keeper(locations, settings_section(extra_config))
             if not keeper.begin():
                 logger.debug("Runtime plugins of %s run already", self.identity.label)
                 return
@@ -217,13 +222,6 @@ def _seconds(timeout: float) -> float:
         return min(timeout, _MOST_SECONDS) if timeout > 0 else 0.0
     except TypeError:
         return 0.0
-
-
-def _section(config: object) -> Mapping[str, Any]:
-    """Return ``extra_config.runtime_plugins``, or an empty mapping."""
-    extra = getattr(config, "extra_config", None)
-    section = extra.get("runtime_plugins") if isinstance(extra, Mapping) else None
-    return section if isinstance(section, Mapping) else {}
 
 
 def _metrics_module() -> str:

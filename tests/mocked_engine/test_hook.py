@@ -200,7 +200,8 @@ class TestNeverTwiceNeverNone:
         """And said once."""
         engine = make_engine()
         mocker.patch(
-            "lmcache_plugin_adapter.configuration.settings.read_settings", side_effect=OSError("no")
+            "lmcache_plugin_adapter.hosts.vllm.connector_takeover.why_engine_runs_nothing",
+            side_effect=OSError("no"),
         )
         engine.create()
         assert ours.made == []

@@ -13,6 +13,11 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from lmcache_plugin_adapter.configuration.locations import KEY as LOCATIONS
+from lmcache_plugin_adapter.contract.engine_settings import (
+    SETTINGS_KEY,
+    settings_section,
+    why_engine_runs_nothing,
+)
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.messages.describe import describe_type
 from lmcache_plugin_adapter.messages.near_miss import near_miss
@@ -21,12 +26,11 @@ from lmcache_plugin_adapter.messages.problem import Problem, quoted
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-SETTINGS = "runtime_plugins"
 EXTRA_CONFIG = "extra_config"
 OWN_PARAMETERS = "runtime_plugin_extra_config"
 """The key under which LMCache's server hands plugins their own parameters."""
 
-_KEYS = (LOCATIONS, SETTINGS, EXTRA_CONFIG)
+_KEYS = (LOCATIONS, SETTINGS_KEY, EXTRA_CONFIG)
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,10 @@ class ServerConfig:
     @property
     def why_nothing(self) -> str:
         """Why there is nothing for us to run, in words; empty where there is."""
-        section = _section(self.extra_config)
-        if section.get("enabled") is False:
-            return f"'{SETTINGS}.enabled' is false, which leaves them to LMCache's launcher"
-        if self.runtime_plugin_locations or section.get("locations"):
-            return ""
-        return f"no {LOCATIONS!r} is given"
+        why = why_engine_runs_nothing(self.extra_config, self.runtime_plugin_locations)
+        if why == "disabled":
+            return f"'{SETTINGS_KEY}.enabled' is false, which leaves them to LMCache's launcher"
+        return "" if why is None else f"no {LOCATIONS!r} is given"
 
     def to_json(self) -> str:
         """Return what plugins find in ``LMCACHE_RUNTIME_PLUGIN_CONFIG``.
@@ -71,7 +73,7 @@ class ServerConfig:
         in-process mode know, so that one plugin can serve in both.
         """
         config = {name: plain(value) for name, value in self.host.items()}
-        own = {key: value for key, value in self.extra_config.items() if key != SETTINGS}
+        own = {key: value for key, value in self.extra_config.items() if key != SETTINGS_KEY}
         if own:
             config[OWN_PARAMETERS] = plain(own)
         config[LOCATIONS] = plain(self.runtime_plugin_locations)
@@ -85,7 +87,7 @@ def server_identity(extra_config: object) -> ProcessIdentity:
     With ``filter_by_role: false`` it has no role, as with LMCache's launcher:
     every file runs and is told an empty one.
     """
-    role = None if _section(extra_config).get("filter_by_role") is False else Role.SERVER
+    role = None if settings_section(extra_config).get("filter_by_role") is False else Role.SERVER
     return ProcessIdentity(role=role, worker_id=0, worker_count=1)
 
 
@@ -152,10 +154,9 @@ def _flat(given: object, source: str, problems: list[Problem]) -> dict[str, Any]
     values = {str(key): value for key, value in given.items()}
     extra = values.pop(EXTRA_CONFIG, None)
     if isinstance(extra, Mapping):
-        if SETTINGS in extra and SETTINGS in values:
-            text = (
-                f"{source} has settings twice: {SETTINGS!r} counts, not '{EXTRA_CONFIG}.{SETTINGS}'"
-            )
+        if SETTINGS_KEY in extra and SETTINGS_KEY in values:
+            text = f"{source} has settings twice: {SETTINGS_KEY!r} counts"
+            text += f", not '{EXTRA_CONFIG}.{SETTINGS_KEY}'"
             problems.append(Problem("warning", text))
         values = {**{str(key): value for key, value in extra.items()}, **values}
     elif extra is not None:
@@ -168,11 +169,6 @@ def _flat(given: object, source: str, problems: list[Problem]) -> dict[str, Any]
             text = f"Key {quoted(key[:60])} of {source} has no effect: did you mean {match!r}?"
             problems.append(Problem("warning", text))
     return values
-
-
-def _section(extra_config: object) -> Mapping[str, Any]:
-    section = extra_config.get(SETTINGS) if isinstance(extra_config, Mapping) else None
-    return section if isinstance(section, Mapping) else {}
 
 
 def _key(key: object) -> object:

@@ -12,13 +12,17 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
+from lmcache_plugin_adapter.contract.engine_settings import (
+    settings_section,
+    why_engine_runs_nothing,
+)
+
 from . import LOGGER, lmcache_launcher
 from .identity import local_replica_index, read_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lmcache_plugin_adapter.configuration.settings import Settings
     from lmcache_plugin_adapter.engine.launcher import RuntimePluginLauncher
 
 log = logging.getLogger(LOGGER)
@@ -64,7 +68,7 @@ class Takeover:
     def hold(self, launcher: Any) -> bool:
         """Tell whether ours does the work that LMCache's ``launcher`` was told to do."""
         try:
-            if _settings(launcher.config).enabled:
+            if _why_nothing(launcher.config) != "disabled":
                 self._held.append(launcher)
                 return True
         except Exception as error:  # noqa: BLE001 - then LMCache goes on as if we were not there
@@ -98,8 +102,7 @@ class Takeover:
         if not self._held and not parts:
             return None  # its name mentions LMCache, but there is none in this process
         config = self._config(parts)
-        settings = _settings(config)
-        if not settings.enabled or not (_locations(config) or settings.locations):
+        if _why_nothing(config):
             return None
         if not self._builtin_known:
             log.warning(
@@ -110,7 +113,8 @@ class Takeover:
         parallel_config = self._vllm_config.parallel_config  # type: ignore[attr-defined]
         identity = read_identity(parallel_config, self._role)
         local_replica = local_replica_index(parallel_config)
-        if settings.data_parallel != "all" and local_replica != 0:
+        every_replica = settings_section(_extra_config(config)).get("data_parallel") == "all"
+        if not every_replica and local_replica != 0:
             log.info(
                 "Runtime plugins run in this node's replica 0, not in replica %d "
                 "(extra_config.runtime_plugins.data_parallel: all runs them in each)",
@@ -173,11 +177,12 @@ def _hold(launcher: object) -> bool:
     return takeover is not None and takeover.hold(launcher)
 
 
-def _settings(config: Any) -> Settings:
-    from lmcache_plugin_adapter.configuration.settings import read_settings
+def _why_nothing(config: Any) -> str | None:
+    return why_engine_runs_nothing(_extra_config(config), _locations(config))
 
-    # What is wrong in them, the supervisor says.
-    return read_settings(getattr(config, "extra_config", None))[0]
+
+def _extra_config(config: Any) -> object:
+    return getattr(config, "extra_config", None)
 
 
 def _locations(config: Any) -> object:
