@@ -18,6 +18,7 @@ from lmcache_plugin_adapter.configuration.effective import read_effective
 from lmcache_plugin_adapter.configuration.locations import is_installed
 from lmcache_plugin_adapter.contract.runtime_dir import DIRECTORY_VARIABLE, candidates, why_unusable
 from lmcache_plugin_adapter.hosts import upstream_names as upstream
+from lmcache_plugin_adapter.linux.pid1 import INITS, name_of_pid1
 from lmcache_plugin_adapter.planner.discovery import scan
 
 from .lmcache_yaml import ConfigError, load_lmcache_yaml
@@ -32,11 +33,6 @@ LEVELS = (OFF, WARNING, OK)
 
 CONFIG_VARIABLE = "LMCACHE_CONFIG_FILE"
 PLUGINS_VARIABLE = "VLLM_PLUGINS"  # vLLM's allow-list of entry points, by name
-
-# Programs made to be PID 1: they outlive the server and reap what it leaves.
-INITS = frozenset(
-    ("systemd", "init", "tini", "dumb-init", "docker-init", "catatonit", "s6-svscan", "pause")
-)
 
 
 @dataclass(frozen=True)
@@ -234,11 +230,7 @@ def _system() -> Finding:
 
 def _pid_1(proc: str) -> Finding:
     """Say what becomes of plugins when PID 1 ends, which takes everything with it at once."""
-    try:
-        with open(f"{proc}/1/comm", encoding="utf-8", errors="replace") as file:
-            name = file.read().strip()
-    except OSError:
-        name = "unknown"
+    name = name_of_pid1(proc) or "unknown"
     if name in INITS:
         return Finding(OK, "PID 1", f"'{name}' outlives the server: plugins get their grace period")
     return Finding(

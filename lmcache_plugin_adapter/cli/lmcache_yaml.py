@@ -15,7 +15,7 @@ import yaml
 
 from lmcache_plugin_adapter.configuration.locations import KEY, OLDER_KEY, VARIABLES, unquoted
 from lmcache_plugin_adapter.messages.describe import describe_type, show
-from lmcache_plugin_adapter.messages.near_miss import near_miss
+from lmcache_plugin_adapter.messages.near_miss import did_you_mean
 from lmcache_plugin_adapter.messages.problem import Problem
 
 if TYPE_CHECKING:
@@ -140,13 +140,13 @@ class _Loader(yaml.SafeLoader):
             name = key.value if isinstance(key, yaml.ScalarNode) else None
             if not isinstance(name, str) or name in (KEY, EXTRA_CONFIG):
                 continue
-            match = near_miss(name, known)
+            hint = did_you_mean(name, known)
             if name == "runtime_plugins":
                 text = f"key {name!r} has no effect here: it belongs below {EXTRA_CONFIG!r}"
             elif name == OLDER_KEY:
                 text = f"key {name!r} is the older name of {KEY!r}"
-            elif match:
-                text = f"key {name!r} has no effect: did you mean {match!r}?"
+            elif hint:
+                text = f"key {name!r} has no effect: {hint}"
             else:
                 continue
             self.doubtful.append((key.start_mark, text))

@@ -1,4 +1,4 @@
-"""What an engine hands to its supervisor: one header line of JSON, then LMCache's configuration."""
+"""What an engine sends its supervisor: a header line of JSON, then LMCache's configuration."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ from .identity import ProcessIdentity, Role
 
 @frozen
 class LaunchSpec:
-    """Everything the plugins of one engine process depend on.
+    """Everything that the plugins of one engine process depend on.
 
     Attributes:
-        identity: Who the engine process is.
-        locations: ``runtime_plugin_locations`` as the configuration has it,
-            not yet validated.
+        identity: The identity of the engine process.
+        locations: ``runtime_plugin_locations`` as the configuration has it, not validated.
         config_json: LMCache's whole configuration as JSON text.
         engine_pid: The engine process.
-        run_id: Random token of this engine process; marks all that its
-            plugins start.
+        run_id: Random run token of this engine process, in the environment of all
+            processes that its plugins start.
         python: The interpreter that runs the engine.
-        notes: ``(level, text)`` pairs that the engine wants said in the log.
-        metrics_module: The engine's ``prometheus_client/mmap_dict.py``, where
-            metrics are asked for and it has one; else empty.
-        import_path: The engine's ``sys.path``, where installed plugins are
-            looked for.
+        notes: ``(level, text)`` pairs that the supervisor logs for the engine.
+        metrics_module: The engine's ``prometheus_client/mmap_dict.py``; empty if
+            metrics are off or the engine does not have it.
+        import_path: The engine's ``sys.path``, which holds the installed plugins.
     """
 
     identity: ProcessIdentity
@@ -39,22 +37,11 @@ class LaunchSpec:
     import_path: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
-        """Serialise; what is not JSON in ``locations`` becomes its text."""
-        header = {
-            "identity": vars(self.identity),
-            "locations": self.locations,
-            "engine_pid": self.engine_pid,
-            "run_id": self.run_id,
-            "python": self.python,
-            "notes": self.notes,
-            "metrics_module": self.metrics_module,
-            "import_path": self.import_path,
-        }
-        return (
-            json.dumps(header, default=str).encode()
-            + b"\n"
-            + self.config_json.encode("utf-8", "surrogatepass")
-        )
+        """Serialise the spec; a location that JSON cannot express becomes its text."""
+        header = {**vars(self), "identity": vars(self.identity)}
+        del header["config_json"]
+        config = self.config_json.encode("utf-8", "surrogatepass")
+        return json.dumps(header, default=str).encode() + b"\n" + config
 
     @classmethod
     def from_bytes(cls, data: bytes) -> LaunchSpec:
@@ -69,16 +56,11 @@ class LaunchSpec:
         header = json.loads(head)
         try:
             identity = header["identity"]
-            return cls(
-                identity=ProcessIdentity(**{**identity, "role": Role.read(identity["role"])}),
-                locations=header["locations"],
-                config_json=config.decode("utf-8", "surrogatepass"),
-                engine_pid=header["engine_pid"],
-                run_id=header["run_id"],
-                python=header["python"],
-                notes=tuple((str(level), str(text)) for level, text in header["notes"]),
-                metrics_module=header["metrics_module"],
-                import_path=tuple(header["import_path"]),
+            header["identity"] = ProcessIdentity(
+                **{**identity, "role": Role.read(identity["role"])}
             )
+            header["notes"] = tuple((str(level), str(text)) for level, text in header["notes"])
+            header["import_path"] = tuple(header["import_path"])
+            return cls(**header, config_json=config.decode("utf-8", "surrogatepass"))
         except (KeyError, TypeError) as error:
             raise ValueError(f"cannot read launch spec: {error!r}") from error

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from lmcache_plugin_adapter.messages.describe import describe_type, show
-from lmcache_plugin_adapter.messages.near_miss import near_miss
+from lmcache_plugin_adapter.messages.near_miss import did_you_mean
 
 from .accepted import accepted, choices, show_number
 from .printing import ERROR, WARNING
@@ -155,8 +155,7 @@ class Reader:
         for key in found:
             if key in names:
                 continue
-            match = near_miss(key, names) if isinstance(key, str) else None
-            advice = f"did you mean '{match}'?" if match else f"known are {', '.join(names)}"
+            advice = did_you_mean(key, names) or f"known are {', '.join(names)}"
             full = f"{where}.{_key_text(key)}"
             self._say(WARNING, f"Unknown setting '{full}' has no effect: {advice}")
 
@@ -206,8 +205,8 @@ def _is_secret(where: str, value: object, kind: Any) -> bool:
 
 def _hint(value: object, words: str, known: tuple[str, ...]) -> str:
     if isinstance(value, str):
-        if match := near_miss(value, known):
-            return f" (did you mean '{match}'?)"
+        if hint := did_you_mean(value, known):
+            return f" ({hint})"
         looks = value.strip().lstrip("+-").replace(".", "", 1)
         if "number" in words and looks.isdigit():
             return " (write it without quotes)"

@@ -79,31 +79,33 @@ def make_plan(identity: ProcessIdentity, files: PluginFiles) -> Plan:
     for entry in sorted(enabled, key=lambda entry: entry.location):
         files.inspect(entry)
     problems = [*files.problems, *_broken_entries(identity, files)]
-    plugins = []
     for entry in enabled:
         name, inspection = files.names[entry.path], files.inspect(entry)
         problems += [Problem("warning", capitalized(text)) for text in inspection.exposures]
         problems += [
             Problem("warning", f"Plugin {quoted(name)}: {text}") for text in inspection.warnings
         ]
-        package = entry.installed
-        plugins.append(
-            PlannedPlugin(
-                name=name,
-                path=entry.path,
-                key=entry.key,
-                signature=entry.signature,
-                package=None if package is None else (package.project, package.version),
-                argv=inspection.argv,
-                settings=files.settings_of(entry),
-                refused=inspection.refused,
-            )
-        )
     # All workers see the same directory: the first process reports for all.
     if identity.worker_id <= 0:
         problems += _name_warnings(identity, files)
         problems += files.unknown_settings()
-    return Plan(tuple(plugins), tuple(dict.fromkeys(problems)))
+    plugins = tuple(_planned(entry, files) for entry in enabled)
+    return Plan(plugins, tuple(dict.fromkeys(problems)))
+
+
+def _planned(entry: Entry, files: PluginFiles) -> PlannedPlugin:
+    inspection = files.inspect(entry)
+    package = entry.installed
+    return PlannedPlugin(
+        name=files.names[entry.path],
+        path=entry.path,
+        key=entry.key,
+        signature=entry.signature,
+        package=None if package is None else (package.project, package.version),
+        argv=inspection.argv,
+        settings=files.settings_of(entry),
+        refused=inspection.refused,
+    )
 
 
 def _broken_entries(identity: ProcessIdentity, files: PluginFiles) -> list[Problem]:

@@ -7,6 +7,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from lmcache_plugin_adapter.messages.wording import decodable
+
 from .command import LEVELS
 
 if TYPE_CHECKING:
@@ -84,4 +86,4 @@ def _problem(problem: Problem) -> dict[str, str]:
 
 def _text(text: str) -> str:
     r"""Return text that every reader of JSON accepts: undecodable bytes become ``\xNN``."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return decodable(text)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter.contract.plugin_states import State
-from lmcache_plugin_adapter.messages.near_miss import near_miss
+from lmcache_plugin_adapter.messages.near_miss import did_you_mean
 from lmcache_plugin_adapter.messages.problem import quoted
 
 from .client import ask_all, find
@@ -282,6 +282,4 @@ def _means(name: str, plugin: PluginStatus, one: SupervisorStatus) -> bool:
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
-    meant = near_miss(name, known)
-    hint = f"; did you mean {quoted(meant)}?" if meant else ""
-    return f"unknown plugin {quoted(name)}{hint}"
+    return f"unknown plugin {quoted(name)}{did_you_mean(name, known, '; ')}"

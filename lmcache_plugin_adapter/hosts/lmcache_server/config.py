@@ -20,7 +20,7 @@ from lmcache_plugin_adapter.contract.engine_settings import (
 )
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.messages.describe import describe_type
-from lmcache_plugin_adapter.messages.near_miss import near_miss
+from lmcache_plugin_adapter.messages.near_miss import did_you_mean
 from lmcache_plugin_adapter.messages.problem import Problem, quoted
 
 if TYPE_CHECKING:
@@ -164,9 +164,9 @@ def _flat(given: object, source: str, problems: list[Problem]) -> dict[str, Any]
         text = f"Cannot use {EXTRA_CONFIG!r} of {source}: {what}; it has no effect"
         problems.append(Problem("error", text))
     for key in values:
-        match = near_miss(key, _KEYS) if key not in _KEYS else None
-        if match is not None:
-            text = f"Key {quoted(key[:60])} of {source} has no effect: did you mean {match!r}?"
+        hint = did_you_mean(key, _KEYS) if key not in _KEYS else ""
+        if hint:
+            text = f"Key {quoted(key[:60])} of {source} has no effect: {hint}"
             problems.append(Problem("warning", text))
     return values
 

@@ -143,12 +143,10 @@ class Operations:
         plugin = self._catalog.get(name) if isinstance(name, str) else None
         if plugin is not None:
             return plugin
-        from lmcache_plugin_adapter.messages.near_miss import (
-            near_miss,  # only a mistake pays for it
-        )
+        # Imported late: only a mistake pays for it.
+        from lmcache_plugin_adapter.messages.near_miss import did_you_mean
 
-        meant = near_miss(str(name), self._catalog.names)
-        hint = f"; did you mean {meant!r}?" if meant else ""
+        hint = did_you_mean(name, self._catalog.names, "; ")
         raise OperationError(f"unknown plugin {name!r}{hint}")
 
     def _answer(
