@@ -1,4 +1,4 @@
-"""What the kernel hands to a program: arguments and variables, and what it refuses."""
+"""Arguments and environment variables as text that the kernel passes to a program."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from lmcache_plugin_adapter.contract.variables import OLDER, OWN
 from lmcache_plugin_adapter.messages.problem import InvalidValueError
 
 EXEC_STRING_LIMIT = 131_072
-"""Bytes that the kernel takes for one argument or one ``NAME=value``, its NUL included
+"""The kernel's limit in bytes for one argument or one ``NAME=value``, the NUL included
 (``MAX_ARG_STRLEN`` with pages of 4 KiB; larger pages allow more)."""
 
 
 def exec_text(value: object) -> str:
     """Return ``value`` as text that the kernel passes to a program.
 
-    Whole numbers are accepted as they are often written without quotes. Other
-    numbers and booleans are not: YAML has already lost how they were spelled
-    (``1.10``, ``yes``).
+    Whole numbers are accepted, since they are often written without quotes. Other
+    numbers and booleans are not: YAML has lost their spelling (``1.10``, ``yes``).
 
     Raises:
-        InvalidValueError: It is neither text nor a whole number, or cannot be passed.
+        InvalidValueError: The value is neither text nor a whole number, or the
+            kernel cannot pass it.
     """
     if isinstance(value, (bool, float)):
         raise InvalidValueError("put it in quotes")
@@ -42,7 +42,7 @@ def exec_variable(name: object, value: object) -> str:
     """Return the value of the variable ``name`` as text that the kernel passes on.
 
     Raises:
-        InvalidValueError: Name or value cannot be passed, or the name is taken.
+        InvalidValueError: The kernel cannot pass name or value, or the name is reserved.
     """
     if not isinstance(name, str) or not name or "=" in name or "\0" in name:
         raise InvalidValueError("a name is text without '=' and NUL")

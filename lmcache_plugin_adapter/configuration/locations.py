@@ -1,4 +1,4 @@
-"""Where to look for plugins: LMCache's locations and those of the settings, made one list."""
+"""Merge the locations of LMCache's configuration and of the settings into one list."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ KEY = "runtime_plugin_locations"
 OLDER_KEY = "plugin_locations"
 SETTINGS_KEY = "extra_config.runtime_plugins.locations"
 VARIABLES = ("LMCACHE_RUNTIME_PLUGIN_LOCATIONS", "LMCACHE_PLUGIN_LOCATIONS")
-"""Their forms in the environment; LMCache takes the last that is set."""
+"""The environment forms of the key; LMCache takes the last one that is set."""
 
 INSTALLED_PREFIX = "pkg:"
-"""Begins a location that is an installed plugin's name, not a path."""
+"""The prefix of a location that is an installed plugin's name, not a path."""
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^{}]*)\})", re.ASCII)
 
 
 def is_installed(location: str) -> bool:
-    """Tell whether a location is ``pkg:NAME``, and no path."""
+    """Tell whether a location is ``pkg:NAME`` and not a path."""
     return location.startswith(INSTALLED_PREFIX)
 
 
 class LocationError(ValueError):
-    """A location that cannot be used; the text says why."""
+    """A location cannot be used; the text gives the reason."""
 
 
 def merge_locations(
@@ -50,9 +50,9 @@ def merge_locations(
         environ: The engine's environment.
 
     Returns:
-        The locations in order, without duplicates, ``~`` and ``$VARS``
-        expanded, relative ones still relative to the working directory and
-        ``pkg:NAME`` as it is; and what was left out and why.
+        The locations in order, without duplicates, with ``~`` and ``$VARS``
+        expanded. Relative ones stay relative to the working directory, and
+        ``pkg:NAME`` stays unchanged. Then the problems of locations left out.
     """
     problems: list[Problem] = []
     merged: dict[str, str] = {}
@@ -70,7 +70,7 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
     """Expand ``~``, ``~USER``, ``$NAME`` and ``${NAME}`` as a shell would.
 
     Raises:
-        LocationError: A variable is not set, or there is no such user.
+        LocationError: A variable is not set, or a user does not exist.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -120,7 +120,7 @@ def _numbered(key: str, items: object, problems: list[Problem]) -> Iterator[tupl
 
 
 def _variable_of(items: object, environ: Mapping[str, str]) -> str | None:
-    """Return the variable whose value LMCache has wrapped in a list, if it did."""
+    """Return the variable whose value LMCache wrapped in a list, or None."""
     if not isinstance(items, (list, tuple)) or len(items) != 1:
         return None
     for name in VARIABLES:
@@ -131,7 +131,7 @@ def _variable_of(items: object, environ: Mapping[str, str]) -> str | None:
 
 
 def unquoted(text: str) -> str:
-    """Take quotes off as LMCache does (``_parse_quoted_string`` in its ``config_base.py``)."""
+    """Remove quotes as LMCache does (``_parse_quoted_string`` in its ``config_base.py``)."""
     text = text.strip()
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
         import ast
@@ -146,12 +146,12 @@ def unquoted(text: str) -> str:
 
 
 def _exists(text: str, environ: Mapping[str, str]) -> bool:
-    """Tell whether a value that could be split is a path; others are not looked at."""
+    """Tell whether a value that could be split exists as a path; others are not checked."""
     if "," not in text and not text.startswith("["):
         return False
     try:
         return os.path.lexists(text) or os.path.lexists(expand(text, environ))
-    except ValueError:  # a NUL or what cannot be encoded, or LocationError
+    except ValueError:  # a NUL, text that cannot be encoded, or LocationError
         return False
 
 
@@ -159,7 +159,7 @@ def split_variable(text: str) -> list[object]:
     """Split the environment form: a JSON list, a YAML list in brackets, else commas.
 
     Raises:
-        LocationError: It begins like a list and is none.
+        LocationError: The text begins like a list but is not one.
     """
     text = text.strip()
     if not text.startswith("["):
@@ -176,7 +176,7 @@ _FLOW_ITEM = r"""(?xs)\s*(?: "(?P<double>(?:[^"\\]|\\.)*)" | '(?P<single>(?:[^']
 
 
 def _split_flow_list(text: str) -> list[object]:
-    """Read the YAML list ``[/a, '/b']``: plain and quoted texts, no nesting."""
+    """Read a YAML list such as ``[/a, '/b']``: plain and quoted texts, no nesting."""
     items: list[object] = []
     item = re.compile(_FLOW_ITEM)
     at = 1
@@ -206,10 +206,10 @@ def _double_quoted(text: str) -> str:
 
 
 def _location(value: object, environ: Mapping[str, str]) -> str:
-    """Return one location ready for use.
+    """Return one location, ready for use.
 
     Raises:
-        LocationError: It is not one.
+        LocationError: The value is not a location.
     """
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
@@ -229,18 +229,18 @@ def _location(value: object, environ: Mapping[str, str]) -> str:
     if not text:
         raise LocationError("it is empty once its variables are expanded")
     tidy = _tidy(text)
-    # A path that begins like an installed plugin is told from one by its "./".
+    # "./" tells a path that begins like an installed plugin from one.
     return f"./{tidy}" if is_installed(tidy) and not is_installed(text) else tidy
 
 
 def _tidy(path: str) -> str:
-    """Drop doubled and trailing slashes and ``.`` parts; keep ``..``, which links may redirect."""
+    """Remove repeated and trailing slashes and ``.``; keep ``..``, which links may redirect."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     return ("/" if path.startswith("/") else "") + "/".join(parts) or "."
 
 
 def absolute(path: str) -> str:
-    """Complete a relative path; ``..`` stays, which links may redirect."""
+    """Return the absolute path; ``..`` stays, which links may redirect."""
     if path.startswith("/"):
         return _tidy(path)
     try:

@@ -1,4 +1,4 @@
-"""Write the reference page of the settings from the tables that the code itself uses.
+"""Write the reference page of the settings from the tables that the code uses.
 
 ``python -m lmcache_plugin_adapter.configuration.reference_page > docs/configuration.md``
 """
@@ -40,39 +40,38 @@ _COMMENT = """\
 """
 
 _INTRO = f"""\
-Settings stand in `lmcache.yaml` under `{PREFIX}`, since LMCache drops
-top-level keys that it does not know. Every key is optional; a key with nothing after it is as if
-absent.
+Set these keys in `lmcache.yaml` under `{PREFIX}`: LMCache drops top-level keys
+that it does not know. Every key is optional. A key without a value counts as absent.
 
-A mistake never stops anything. A wrong value is said in one line, with its full key, what was
-found and what is accepted; what was in force before stays in force, and so do all other settings.
-An unknown key has no effect and is said too. `lmcache-plugins check -c lmcache.yaml` shows the
-same without an engine.
+An invalid value never stops the engine. The log shows one line with the full key, the value found
+and the accepted values. The previous value stays in force, and so do all other settings. An unknown
+key has no effect and is logged too. `lmcache-plugins check -c lmcache.yaml` reports the same
+without an engine.
 """
 
 _ONE_PLUGIN = f"""\
-Under `{PREFIX}.plugins`, by the plugin's name. Every setting above that says
-so may stand there too, and goes over the general one key by key: with `backoff: {{max: 300}}` the
-other keys of `backoff` stay as they are. An example:
+Set these keys under `{PREFIX}.plugins`, by the plugin's name. The general
+settings marked "Per plugin: yes" may stand there too. They override the general ones key by key:
+with `backoff: {{max: 300}}` the other keys of `backoff` keep their general value. An example:
 """
 
 _LOCATIONS = f"""\
-A location is a file, a directory that is searched with everything below it, or `pkg:NAME`: an
-[installed plugin](contract.md#installed-plugins), of a package that the engine's Python can import.
-Locations are merged in this order, each one once:
+A location is a file, a directory (searched recursively), or `pkg:NAME`: an
+[installed plugin](contract.md#installed-plugins) of a package that the engine's Python can import.
+The adapter merges locations in this order and drops duplicates:
 
 1. `{locations.KEY}` of `lmcache.yaml` (older name: `{locations.OLDER_KEY}`), a list or a single
    location. The variable `{locations.VARIABLES[0]}` (older name: `{locations.VARIABLES[1]}`)
    replaces it, as in LMCache.
-2. `{locations.SETTINGS_KEY}`, which adds to either.
+2. `{locations.SETTINGS_KEY}`, in addition to either.
 
-The variable holds a list as in JSON or YAML (`["/a", "/b"]`, `[/a, /b]`) or locations with commas
-between them (`/a,/b`). A value that exists as a path is taken as that path, commas or not. Values
-in `lmcache.yaml` are never split.
+The variable holds a JSON or YAML list (`["/a", "/b"]`, `[/a, /b]`) or locations separated by commas
+(`/a,/b`). A value that exists as a path is that path, with or without commas. Values in
+`lmcache.yaml` are never split.
 
-`~`, `~USER`, `$NAME` and `${{NAME}}` are expanded; a location whose variable is not set is left out
-with a warning that names the variable. Relative locations are relative to the engine's working
-directory. Nothing of `pkg:NAME` is expanded; a path that begins so is written `./pkg:…`.
+`~`, `~USER`, `$NAME` and `${{NAME}}` are expanded. A location with an unset variable is left out,
+and a warning names the variable. Relative locations are relative to the engine's working directory.
+`pkg:NAME` is never expanded; write a path that begins so as `./pkg:…`.
 """
 
 
@@ -84,7 +83,7 @@ def reference_page() -> str:
         _COMMENT,
         "# Configuration",
         _INTRO,
-        "Everything with its default:",
+        "All general settings with their defaults:",
         f"```yaml\n{defaults_example()}```",
         "## Settings",
         *_sections(general),
@@ -94,8 +93,8 @@ def reference_page() -> str:
         *_sections(own),
         "## Locations",
         _LOCATIONS,
-        "## What a plugin finds in its environment",
-        "The engine's environment, with these differences:",
+        "## Environment of a plugin",
+        "A plugin gets the engine's environment, with these differences:",
         _table(
             ("Variable", "Value"),
             (
@@ -111,8 +110,8 @@ def reference_page() -> str:
                 for row in VARIABLES_SET
             ),
         ),
-        f"Then come the variables of `{PREFIX}.plugins.NAME.env`.",
-        "## Variables that are read",
+        f"The variables of `{PREFIX}.plugins.NAME.env` are added last.",
+        "## Variables that the adapter reads",
         _table(
             ("Variable", "Meaning"), ((f"`{name}`", meaning) for name, meaning in VARIABLES_READ)
         ),
@@ -138,7 +137,7 @@ def defaults_example() -> str:
 def _sections(rows: Iterable[Setting]) -> Iterator[str]:
     for row in rows:
         if "." in row.key.removeprefix(PLUGIN_KEY):
-            continue  # told with the key above it
+            continue  # part of the section of the key above it
         children = _children(row)
         yield f"### `{row.key}`"
         yield row.meaning
@@ -169,7 +168,7 @@ def _default(row: Setting) -> str:
 
 
 def _yaml(value: object) -> str:
-    """Return a default as YAML; there are no others than these kinds."""
+    """Return a default as YAML; other kinds do not occur."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):

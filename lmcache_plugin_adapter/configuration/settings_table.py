@@ -30,7 +30,7 @@ SETTINGS: tuple[Setting, ...] = (
     flag(
         "enabled",
         True,
-        "`false` leaves everything to LMCache's own launcher; nothing else here has an effect "
+        "`false` leaves the plugins to LMCache's own launcher; no other setting has an effect "
         "then.",
     ),
     Setting(
@@ -38,53 +38,51 @@ SETTINGS: tuple[Setting, ...] = (
         "list",
         (),
         "a location or a list of locations",
-        "More locations, added to `runtime_plugin_locations`.",
+        "Additional locations, after those of `runtime_plugin_locations`.",
         read=lambda value, _environ: tuple(value) if isinstance(value, list) else value,
     ),
     word(
         "data_parallel",
         "local-rank-0",
         ("local-rank-0", "all"),
-        "Which data-parallel replicas run plugins: the first of each node, so that two replicas "
-        "do not fight over a port, or all of them. `LMCACHE_RUNTIME_PLUGIN_DP_RANK` tells plugins "
-        "which replica they belong to.",
+        "Which data-parallel replicas run plugins: the first one of each node, so that two "
+        "replicas do not compete for a port, or all replicas. The variable "
+        "`LMCACHE_RUNTIME_PLUGIN_DP_RANK` contains the index of the plugin's replica.",
         per_plugin=False,
     ),
     word(
         "restart",
         "on-failure",
         ("never", "on-failure", "always"),
-        "When a plugin that ended by itself is started again. A failure is an exit code other "
-        "than 0, or a signal other than TERM, INT, HUP and PIPE. Exit code 125 always means "
-        '"do not start me again".',
+        "When to restart a plugin that exits on its own. A failure is an exit code other than 0, "
+        "or a signal other than TERM, INT, HUP and PIPE. A plugin that exits with code 125 is "
+        "never restarted.",
     ),
     Setting(
         "backoff",
         "mapping",
         None,
         "a mapping of `initial`, `max` and `reset_after`",
-        "How long a restart waits: twice as long each time.",
+        "Delay before a restart; doubles after each failure.",
         mapping_only,
         per_plugin=True,
     ),
-    seconds("backoff.initial", 0.5, 0.01, 86_400, "The first wait."),
-    seconds("backoff.max", 30.0, 0.01, 86_400, "The longest wait; not below `initial`."),
+    seconds("backoff.initial", 0.5, 0.01, 86_400, "The first delay."),
+    seconds("backoff.max", 30.0, 0.01, 86_400, "The longest delay; at least `initial`."),
     seconds(
         "backoff.reset_after",
         30.0,
         0,
         86_400,
-        "A plugin that ran this long counts as well again: the next wait is `initial`.",
+        "After a run of this length, the next delay is `initial` again.",
     ),
-    seconds(
-        "stop_grace", 5.0, 0, 3_600, "Time between SIGTERM and SIGKILL when a plugin is stopped."
-    ),
+    seconds("stop_grace", 5.0, 0, 3_600, "Grace period: time between SIGTERM and SIGKILL."),
     word(
         "leftovers",
         "stop",
         ("stop", "keep"),
-        "What happens to the other processes of a plugin whose first process has ended: they are "
-        "stopped before any restart, or live until the engine ends.",
+        "What happens to leftover processes of a plugin whose first process has exited: the "
+        "supervisor stops them before any restart, or keeps them until the engine exits.",
     ),
     count(
         "max_line_bytes",
@@ -92,9 +90,9 @@ SETTINGS: tuple[Setting, ...] = (
         3_072,
         128,
         65_536,
-        "Longer lines of output are cut, with a mark. Where the engine's log is not a regular "
-        "file, they are cut so that a whole record has at most 4,096 bytes: only such a record "
-        "stays in one piece on a pipe.",
+        "Longer lines of output are cut and marked. If the engine's log is not a regular file, "
+        "a whole record has at most 4,096 bytes, since a pipe keeps only such records in one "
+        "piece.",
     ),
     count(
         "ring_bytes",
@@ -102,22 +100,29 @@ SETTINGS: tuple[Setting, ...] = (
         16_384,
         1_024,
         1_048_576,
-        "Memory for a plugin's last lines of output, which `logs` and a crash report show. A flood "
-        "costs the more CPU, the more of it is remembered.",
+        "Memory for the last lines of a plugin's output, which `logs` and a crash report show. "
+        "With more memory, a plugin that floods the log costs more CPU.",
     ),
     Setting(
         "rate_limit",
         "mapping",
         True,
         "a mapping of `lines`, `per` and `burst`, or `off`",
-        "How much of a plugin's output reaches the engine's log. What is held back is counted and "
-        "said. Log files and crash reports are not limited by it; lines marked `<0>` to `<3>` "
-        "(errors) have a burst of their own.",
+        "Limits how many lines a plugin may write to the engine's log. Suppressed lines are "
+        "counted, and the count is logged. Log files and crash reports have no limit. Lines "
+        "marked `<0>` to `<3>` (errors) have a burst of their own.",
         off,
         per_plugin=True,
     ),
-    count("rate_limit.lines", "lines", 1_000, 1, 1_000_000, "Lines that pass in each `per`."),
-    seconds("rate_limit.per", 1.0, 0.1, 3_600, "The time that `lines` counts for."),
+    count(
+        "rate_limit.lines",
+        "lines",
+        1_000,
+        1,
+        1_000_000,
+        "Lines that pass in each period of `per` seconds.",
+    ),
+    seconds("rate_limit.per", 1.0, 0.1, 3_600, "The period of `lines`."),
     count(
         "rate_limit.burst", "lines", 10_000, 1, 10_000_000, "Lines that pass after a quiet time."
     ),
@@ -129,8 +134,8 @@ SETTINGS: tuple[Setting, ...] = (
         "`max_bytes` and `files`",
         "Where a plugin's output goes: to the engine's stderr; through Python's logging in the "
         "engine (see [the log](operations.md#the-log)); or to one rotated file per plugin in a "
-        "directory. Starts, exits and restarts are said on stderr; where `logging` is set for all "
-        "plugins, through logging.",
+        "directory. The supervisor logs starts, exits and restarts to stderr, or through logging "
+        "if `logging` is set for all plugins.",
         word_or_directory,
         per_plugin=True,
     ),
@@ -139,8 +144,8 @@ SETTINGS: tuple[Setting, ...] = (
         "text",
         None,
         "a directory (with a `/` in it)",
-        "`~` and `$VARS` are expanded; relative to the engine's working directory. `max_bytes` "
-        "and `files` need it.",
+        "`~` and `$VARS` are expanded. A relative path is relative to the engine's working "
+        "directory. `max_bytes` and `files` require this key.",
         directory,
         per_plugin=True,
     ),
@@ -150,7 +155,7 @@ SETTINGS: tuple[Setting, ...] = (
         10_485_760,
         4_096,
         1_099_511_627_776,
-        "A file is rotated before it grows beyond this.",
+        "A file is rotated before it exceeds this size.",
     ),
     count(
         "log.files",
@@ -158,43 +163,43 @@ SETTINGS: tuple[Setting, ...] = (
         5,
         1,
         1_000,
-        "Files kept per plugin, the one being written included.",
+        "Number of files kept per plugin, the current one included.",
     ),
     flag(
         "metrics",
         False,
-        "`true`: state, restarts, last exit and lines of plugins appear in vLLM's own `/metrics`, "
-        "where vLLM runs with `PROMETHEUS_MULTIPROC_DIR` set (see [metrics]"
-        "(operations.md#metrics)). The supervisor wakes up every 5 s then.",
+        "`true`: vLLM's own `/metrics` shows state, restarts, last exit and lines of plugins, if "
+        "vLLM runs with `PROMETHEUS_MULTIPROC_DIR` (see [metrics](operations.md#metrics)). The "
+        "supervisor then wakes up every 5 s.",
     ),
     flag(
         "allow_insecure_permissions",
         False,
-        "`true` runs plugins although everyone may write to their file or to a directory on the "
-        "way to it: whoever can write there can run code as the engine's user.",
+        "`true` runs plugins even if everyone may write to their file or to a directory on the "
+        "way to it. Any user who can write there can then run code as the engine's user.",
     ),
     flag(
         "filter_by_role",
         True,
-        "`false` runs every plugin in every process, whatever role and worker id its name says.",
+        "`false` runs every plugin in every process and ignores role and worker id in its name.",
     ),
     Setting(
         "plugins",
         "mapping",
         {},
         "a mapping from plugins to their settings",
-        "Settings of single plugins, by file name without extension; where two plugins share "
-        "that, by file name, or by path relative to the location. The most specific name wins. "
-        "What is not said there is as above.",
+        "Per-plugin settings. The key is the file name without its extension; if two plugins "
+        "share it, use the file name, or the path relative to the location. The most specific "
+        "key applies. Settings that are not listed there keep their general value.",
         mapping_only,
     ),
-    flag(f"{PLUGIN_KEY}enabled", True, "`false`: the plugin is not started."),
+    flag(f"{PLUGIN_KEY}enabled", True, "`false` does not start the plugin."),
     Setting(
         f"{PLUGIN_KEY}args",
         "list",
         (),
         "a list of texts or whole numbers",
-        "Arguments of the plugin.",
+        "Arguments that are passed to the plugin.",
         arguments,
         secret=True,
     ),
@@ -203,8 +208,8 @@ SETTINGS: tuple[Setting, ...] = (
         "mapping",
         {},
         "a mapping from names to texts or whole numbers",
-        "Variables on top of the plugin's environment. Names that begin with "
-        "`LMCACHE_RUNTIME_PLUGIN_` or `LMCACHE_PLUGIN_` are taken.",
+        "Additional environment variables of the plugin. Names that begin with "
+        "`LMCACHE_RUNTIME_PLUGIN_` or `LMCACHE_PLUGIN_` are reserved.",
         mapping_only,
         secret=True,
     ),
@@ -213,8 +218,8 @@ SETTINGS: tuple[Setting, ...] = (
         "mapping",
         {},
         "a mapping",
-        "What the plugin itself is told: it finds it in LMCache's configuration and says what is "
-        "wrong with it. The supervisor does not look into it.",
+        "Free-form settings for the plugin's own use. The plugin reads them in LMCache's "
+        "configuration and validates them; the supervisor does not.",
         own_settings,
         secret=True,
     ),

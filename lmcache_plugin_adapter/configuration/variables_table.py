@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmcache_plugin_adapter.contract import variables as names
+from lmcache_plugin_adapter.contract import variables
 from lmcache_plugin_adapter.contract.frozen import frozen
 
 from . import locations
@@ -23,59 +23,59 @@ class Variable:
 
 VARIABLES_SET: tuple[Variable, ...] = (
     Variable(
-        names.ROLE,
-        "`SCHEDULER`, `WORKER` or `SERVER`; empty where the host has no roles.",
+        variables.ROLE,
+        "`SCHEDULER`, `WORKER` or `SERVER`; empty if the host has no roles.",
     ),
     Variable(
-        names.WORKER_ID,
+        variables.WORKER_ID,
         "Rank of this worker in its replica, from 0; `-1` on the scheduler.",
     ),
     Variable(
-        names.WORKER_COUNT,
+        variables.WORKER_COUNT,
         "Number of workers in this replica (tensor × pipeline × prefill context parallel size).",
     ),
     Variable(
-        names.CONFIG,
+        variables.CONFIG,
         "LMCache's whole configuration as JSON, `runtime_plugin_locations` and `extra_config` "
-        "included. Where that is over the kernel's limit for one variable (128 KiB), only these "
-        "two; where they are over it too, the variable is not set.",
+        "included. If it exceeds the kernel's limit for one variable (128 KiB), the variable "
+        "holds only these two keys; if they exceed it too, the variable is not set.",
     ),
     Variable(
-        names.CONFIG_FILE,
-        "Path of a file with the whole JSON, whatever its size, that only the engine's user can "
-        "read. Not set where no such file could be written.",
+        variables.CONFIG_FILE,
+        "Path of a file with the whole JSON of any size, which only the engine's user can read. "
+        "Not set if the file could not be written.",
     ),
     Variable(
-        names.ENDING_FILE,
-        "Path of a file that is there when SIGTERM comes because of the engine, and says why in "
-        "one word: `closing` (the engine ends in order), `failed` (an exception ends it), `died` "
-        "(its process has ended without a word: killed, crashed), `replaced` (it became another "
-        "program) or `told` (the supervisor was told to stop by a signal). No such file: only "
-        "this plugin is to end. Not set where there is no runtime directory.",
+        variables.ENDING_FILE,
+        "Path of a file that exists if the engine is the reason for a SIGTERM. It holds the "
+        "reason in one word: `closing` (the engine shuts down in order), `failed` (an exception "
+        "ends the engine), `died` (the engine was killed or crashed), `replaced` (the engine "
+        "replaced itself with another program) or `told` (a signal stops the supervisor). "
+        "Without the file, only this plugin is to stop. Not set without a runtime directory.",
     ),
-    Variable(names.DP_RANK, "Index of the data-parallel replica, from 0."),
-    Variable(names.DP_SIZE, "Number of data-parallel replicas."),
-    Variable(names.ENGINE_PID, "Process id of the engine process that the plugin belongs to."),
-    Variable(names.NAME, "The plugin's own name, as the log and the settings have it."),
+    Variable(variables.DP_RANK, "Index of the data-parallel replica, from 0."),
+    Variable(variables.DP_SIZE, "Number of data-parallel replicas."),
+    Variable(variables.ENGINE_PID, "Process id of the engine process that the plugin belongs to."),
+    Variable(variables.NAME, "The plugin's name, as in the log and in the settings."),
     Variable(
-        names.RUN_ID,
-        "Random mark of the engine process. What a plugin starts inherits it, and is found and "
-        "stopped by it when the engine is gone: leave it in place.",
+        variables.RUN_ID,
+        "Run token: a random value for each engine process. Processes that a plugin starts "
+        "inherit it, and the supervisor finds and stops them by it. Do not change it.",
     ),
-    Variable("PYTHONUNBUFFERED", "`1`, so that a Python plugin's output is seen at once."),
-    Variable("PATH", "The engine's, with the directory of the engine's Python put first."),
+    Variable("PYTHONUNBUFFERED", "`1`, so that a Python plugin's output appears at once."),
+    Variable("PATH", "The engine's PATH, with the directory of the engine's Python first."),
     Variable(
-        names.METRICS_DIRECTORY,
-        "Removed, in lower case too: a plugin's own metrics would land in the engine's files.",
+        variables.METRICS_DIRECTORY,
+        "Removed, in lower case too: a plugin would write its own metrics to the engine's files.",
     ),
     Variable(
-        names.METRICS_HANDED_OVER, f"The engine's `{names.METRICS_DIRECTORY}`, where it has one."
+        variables.METRICS_HANDED_OVER, f"The engine's `{variables.METRICS_DIRECTORY}`, if set."
     ),
 )
 """Every variable that differs from the engine's environment."""
 
 VARIABLES_READ: tuple[tuple[str, str], ...] = (
-    ("LMCACHE_CONFIG_FILE", "The `lmcache.yaml`, for LMCache and for commands without `-c`."),
+    ("LMCACHE_CONFIG_FILE", "Path of `lmcache.yaml`, for LMCache and for commands without `-c`."),
     (
         locations.VARIABLES[0],
         f"Replaces `{locations.KEY}` of the file (older name: `{locations.VARIABLES[1]}`).",
@@ -92,11 +92,11 @@ VARIABLES_READ: tuple[tuple[str, str], ...] = (
     (
         "LMCACHE_LOG_LEVEL",
         (
-            "LMCache's own log level: records below it, plugins' lines included, do not reach "
-            "the engine's log. Where it is not set, all do, debug lines too."
+            "LMCache's own log level. Records below it, plugins' lines included, do not reach "
+            "the engine's log. If it is not set, all records do, debug lines included."
         ),
     ),
-    ("NO_COLOR", "Set to anything: no colours, on a terminal either."),
-    ("TERM", "`dumb`: no colours."),
+    ("NO_COLOR", "Any value switches colours off."),
+    ("TERM", "`dumb` switches colours off."),
 )
-"""What the adapter itself looks at in the engine's environment, or in that of a command."""
+"""Every variable that the adapter reads, in the engine's environment or a command's."""

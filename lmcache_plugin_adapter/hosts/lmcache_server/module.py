@@ -15,8 +15,6 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from lmcache_plugin_adapter.messages.wording import decodable
-
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.engine.launcher import RuntimePluginLauncher
 
@@ -200,6 +198,8 @@ def _use_lmcaches_log() -> None:
 def _encodable(value: Any) -> Any:
     r"""Return a status that any JSON encoder takes: undecodable bytes of names become ``\xNN``."""
     if isinstance(value, str):
+        from lmcache_plugin_adapter.messages.wording import decodable
+
         return decodable(value)
     if isinstance(value, dict):
         return {key: _encodable(item) for key, item in value.items()}
