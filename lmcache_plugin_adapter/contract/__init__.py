@@ -1,4 +1,4 @@
-"""What the rooms agree on: identity, launch spec, plugin states, variables, the wire.
+"""Definitions that the rooms share: identity, launch spec, plugin states, variables, the wire.
 
 Runs in every process of ours.
 Imports `linux` and the standard library.

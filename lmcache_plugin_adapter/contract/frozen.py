@@ -1,8 +1,8 @@
-"""Classes of values that never change, as ``dataclasses`` makes them, at a tenth of its price.
+"""Frozen value classes like those of ``dataclasses``, at a tenth of the cost.
 
 Importing ``dataclasses`` loads ``inspect``, ``ast`` and ``dis``, and each class
-compiles a source text: it was half of what a planner did before it looked at the
-first file. So what the planner loads uses this; the tools use ``dataclasses``.
+compiles a source text: that was half of the planner's work before it read the
+first file. Modules that the planner loads use this one; the tools use ``dataclasses``.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     @dataclass_transform(frozen_default=True)
     def frozen(cls: type[T]) -> type[T]:
-        """Give ``cls`` what ``dataclass(frozen=True)`` gives: its annotations are its fields."""
+        """Return ``cls`` as ``dataclass(frozen=True)`` does: its annotations are its fields."""
         return cls
 
 else:
 
     def frozen(cls):
-        """Give ``cls`` what ``dataclass(frozen=True)`` gives: its annotations are its fields."""
+        """Return ``cls`` as ``dataclass(frozen=True)`` does: its annotations are its fields."""
         cls.__match_args__ = tuple(cls.__annotations__)
         cls.__init__ = _init
         cls.__setattr__ = cls.__delattr__ = _refuse
@@ -34,14 +34,14 @@ else:
 
 
 def replaced(value: T, **changes: Any) -> T:
-    """Return a copy of a frozen value in which some fields are different."""
+    """Return a copy of a frozen value with some fields changed."""
     return type(value)(**{**vars(value), **changes})
 
 
 def _init(self: Any, *args: Any, **kwargs: Any) -> None:
     cls = type(self)
     names = cls.__match_args__
-    values = dict(zip(names, args))  # noqa: B905 - told below, with a name
+    values = dict(zip(names, args))  # noqa: B905 - the error below names the class
     if len(args) > len(names) or not values.keys().isdisjoint(kwargs):
         raise TypeError(f"{cls.__name__}: too many values for {', '.join(names)}")
     values.update(kwargs)

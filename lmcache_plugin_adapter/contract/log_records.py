@@ -1,4 +1,4 @@
-"""Write log records as LMCache does: ``[time] LMCache LEVEL: message (file:line:logger)``."""
+"""Format log records as LMCache does: ``[time] LMCache LEVEL: message (file:line:logger)``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 EMERGENCY, ALERT, CRITICAL, ERROR, WARNING, NOTICE, INFO, DEBUG = range(8)
-"""Levels in syslog's numbers, as plugins write them: ``<3>`` is an error."""
+"""Levels as syslog numbers, which plugins write too: ``<3>`` is an error."""
 
 _NAMES = ("CRITICAL", "CRITICAL", "CRITICAL", "ERROR", "WARNING", "INFO", "INFO", "DEBUG")
 _COLORS = (
@@ -40,14 +40,14 @@ _THRESHOLDS = {
 def threshold_from(environ: Mapping[str, str]) -> int:
     """Return the least urgent level to log.
 
-    ``LMCACHE_LOG_LEVEL`` where it is set, INFO where that is no level, as in
-    LMCache; all where it is not set.
+    It is ``LMCACHE_LOG_LEVEL`` if set, or INFO if that is not a level, as in
+    LMCache. Without the variable, all levels are logged.
     """
     return _THRESHOLDS.get(environ.get("LMCACHE_LOG_LEVEL", "").upper(), INFO)
 
 
 def wants_color(fd: int, environ: Mapping[str, str]) -> bool:
-    """Tell whether ``fd`` is a terminal that shows colours (``NO_COLOR`` and ``TERM`` count)."""
+    """Tell whether ``fd`` is a terminal with colours; respects ``NO_COLOR`` and ``TERM``."""
     if environ.get("NO_COLOR") or environ.get("TERM", "dumb") == "dumb":
         return False
     try:
@@ -57,7 +57,7 @@ def wants_color(fd: int, environ: Mapping[str, str]) -> bool:
 
 
 class Clock:
-    """The time stamp of a record; the part down to the second is made once a second."""
+    """The time stamp of records; the part down to the second is formatted once a second."""
 
     __slots__ = ("_second", "_text")
 
@@ -79,10 +79,10 @@ class RecordFormat:
     """The frame around the lines of one source.
 
     Args:
-        name: What stands in brackets before each line.
-        file: The file that is named at the end of a record.
-        pid: The process that is named there, in the place of a line number.
-        logger: The logger that is named there.
+        name: The name in brackets before each line.
+        file: The file name at the end of a record.
+        pid: The process id there, in the place of a line number.
+        logger: The logger name there.
         color: Whether to use LMCache's colours.
     """
 
@@ -96,7 +96,7 @@ class RecordFormat:
         self._tails = tail.encode("utf-8", "backslashreplace")
 
     def head(self, level: int, stamp: str) -> bytes:
-        """Return what stands before each line."""
+        """Return the text before each line."""
         if self._color:
             head = f"{_COLORS[level]}[{stamp}] LMCache {_NAMES[level]}:{_PLAIN} {self._name}"
         else:
@@ -104,7 +104,7 @@ class RecordFormat:
         return head.encode("utf-8", "backslashreplace")
 
     def frame(self, level: int, text: bytes, stamp: str) -> bytes:
-        """Return ``text``, clean lines joined by newlines, as one record a line."""
+        """Return one record for each line of ``text``, whose lines are clean."""
         head = self.head(level, stamp)
         if b"\n" in text:
             text = text.replace(b"\n", self._tails + head)

@@ -1,8 +1,8 @@
-"""How a child that searches for plugins reports to its parent: messages on a pipe.
+"""The messages of a child that searches for plugins to its parent, on a pipe.
 
-Both ends are the same interpreter, so ``marshal`` is exact. A file system that
-hangs cannot be interrupted; the parent goes on without a child that is silent
-for :data:`HUNG_SECONDS`.
+Both ends are the same interpreter, so ``marshal`` is exact. A hung file system
+cannot be interrupted; the parent continues without a child that sends nothing for
+:data:`HUNG_SECONDS`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 HUNG_SECONDS = 2.0
-"""A location that does not answer for so long is set aside; the others go on without it."""
+"""A location that does not answer for this long is skipped."""
 
 _LENGTH = struct.Struct("=I")
 
@@ -30,7 +30,7 @@ def write_message(fd: int, message: Any) -> None:
 
 
 def read_messages(data: bytes) -> tuple[list[Any], bytes]:
-    """Return the messages that ``data`` holds whole, and what is left of it."""
+    """Return the complete messages in ``data``, and the rest of it."""
     messages = []
     while len(data) >= _LENGTH.size:
         end = _LENGTH.size + _LENGTH.unpack_from(data)[0]

@@ -1,15 +1,15 @@
-"""The states of a plugin, as the supervisor keeps them and commands, metrics and JSON show them."""
+"""The states of a plugin, for the supervisor, the commands, metrics and JSON."""
 
 from __future__ import annotations
 
 import enum
 
 NO_RESTART_CODE = 125
-"""The exit code by which a plugin says "do not restart me" (as in s6)."""
+"""The exit code of a plugin that must not be restarted (as in s6)."""
 
 
 class State(str, enum.Enum):
-    """Where a plugin stands. The value is what people and JSON see."""
+    """The state of a plugin. Its value is shown to people and in JSON."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -23,12 +23,12 @@ class State(str, enum.Enum):
 
     @property
     def meaning(self) -> str:
-        """One line for people."""
+        """The state in words."""
         return _MEANING[self]
 
     @property
     def settled(self) -> bool:
-        """Whether nothing happens any more unless somebody asks for it."""
+        """Whether the state changes only on request."""
         return self in (State.STOPPED, State.EXITED, State.FAILED, State.REFUSED)
 
 

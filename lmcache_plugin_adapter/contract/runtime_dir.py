@@ -1,7 +1,7 @@
-"""The private place of a user's supervisors: control sockets and configuration files.
+"""The private directory of a user's supervisors: control sockets and configuration files.
 
-One directory per supervisor, held by a lock on the directory itself, so that
-what a killed supervisor left is told from what is in use.
+Each supervisor has one directory in it and holds a lock on it. An unlocked
+directory is a leftover of a killed supervisor.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ ENDING_FILE = "ending"
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DOTS = 4
-"""In the name of an instance: the run's token has three, the role follows after one."""
+"""Dots in the name of an instance: three in the run token, one before the role."""
 
 
 def candidates(environ: Mapping[str, str]) -> list[str]:
-    """Return where the runtime directory may be, in the order of preference."""
+    """Return the possible runtime directories, in order of preference."""
     chosen = environ.get(DIRECTORY_VARIABLE)
     name = f"lmcache-plugins-{os.getuid()}"
     return ([chosen] if chosen else []) + [
@@ -37,7 +37,7 @@ def candidates(environ: Mapping[str, str]) -> list[str]:
 
 
 def why_unusable(path: str) -> str | None:
-    """Say why ``path`` is not a private directory of this user; None when it is."""
+    """Return why ``path`` is not a private directory of this user, or None if it is."""
     try:
         found = os.lstat(path)
     except OSError as error:
@@ -54,7 +54,7 @@ def why_unusable(path: str) -> str | None:
 
 
 def open_root(environ: Mapping[str, str]) -> tuple[str | None, list[str]]:
-    """Return the first usable runtime directory, made if missing, and why others were not."""
+    """Return the first usable runtime directory, created if missing, and why others are not."""
     reasons = []
     for path in candidates(environ):
         try:
@@ -75,7 +75,7 @@ class InstanceDir:
     """The directory of one supervisor.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: The directory cannot be created.
     """
 
     def __init__(self, root: str, run_id: str, role: str) -> None:
@@ -84,20 +84,20 @@ class InstanceDir:
         try:
             os.unlink(self.file(ENDING_FILE))
         except OSError:
-            pass  # there is none of a supervisor before us
+            pass  # there was no previous supervisor
 
     def file(self, name: str) -> str:
-        """Return the path of a file in it."""
+        """Return the path of a file in the directory."""
         return f"{self.path}/{name}"
 
     def say_ending(self, why: str) -> None:
-        """Write why plugins are to end, for those who ask (see the plugin contract)."""
-        # At one go: who is told to end, and asks then, finds all of it or nothing.
+        """Write the reason for a SIGTERM, for plugins that read it (see the plugin contract)."""
+        # In one write: a plugin that reads the file finds all of it or nothing.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             fd = os.open(self.file(ENDING_FILE), flags, 0o600)
         except OSError:
-            return  # a full disk: plugins find nothing
+            return  # a full disk: plugins find no file
         try:
             os.write(fd, f"{why}\n".encode())
         except OSError:
@@ -106,17 +106,17 @@ class InstanceDir:
             os.close(fd)
 
     def remove(self) -> None:
-        """Remove the directory and what is in it."""
+        """Remove the directory and its content."""
         remove_instance(self.path)
         os.close(self._fd)
 
 
 def remove_stale(root: str) -> int:
-    """Remove what supervisors left that were killed together with their engines."""
+    """Remove directories of supervisors that were killed together with their engines."""
     removed = 0
     for name in os.listdir(root):
         if name.count(".") != _DOTS:
-            continue  # none of ours
+            continue  # not an instance
         path = f"{root}/{name}"
         try:
             fd = os.open(path, _OPEN)
@@ -127,19 +127,19 @@ def remove_stale(root: str) -> int:
             remove_instance(path)
             removed += 1
         except OSError:
-            pass  # its supervisor lives
+            pass  # in use
         finally:
             os.close(fd)
     return removed
 
 
 def _lock(path: str) -> int:
-    """Make ``path`` and hold it; somebody who takes it for stale may remove it in between."""
+    """Create and lock ``path``; another process may remove it in between as stale."""
     while True:
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
-            pass  # of the supervisor before us, of the same engine
+            pass  # of the previous supervisor of the same engine
         try:
             fd = os.open(path, _OPEN)
         except FileNotFoundError:
@@ -151,10 +151,10 @@ def _lock(path: str) -> int:
 
 
 def remove_instance(path: str) -> None:
-    """Remove the directory of a supervisor and what is in it."""
+    """Remove the directory of a supervisor and its content."""
     try:
         for name in os.listdir(path):
             os.unlink(f"{path}/{name}")
         os.rmdir(path)
     except OSError:
-        pass  # removed meanwhile, or read-only: nothing to be done
+        pass  # removed meanwhile, or read-only

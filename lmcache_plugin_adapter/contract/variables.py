@@ -1,8 +1,8 @@
-"""The environment variables of the plugin contract: their names, once for all rooms."""
+"""The names of the environment variables of the plugin contract."""
 
 OWN = "LMCACHE_RUNTIME_PLUGIN_"
 OLDER = "LMCACHE_PLUGIN_"
-"""How the names begin: today's, and those that LMCache's older versions gave."""
+"""The prefixes of the names: the current one, and that of older LMCache versions."""
 
 ROLE = f"{OWN}ROLE"
 WORKER_ID = f"{OWN}WORKER_ID"
@@ -17,9 +17,9 @@ NAME = f"{OWN}NAME"
 RUN_ID = f"{OWN}RUN_ID"
 
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-"""Where prometheus_client writes; it is kept from plugins and handed over under another name."""
+"""Where prometheus_client writes. Plugins get the value under another name only."""
 
 METRICS_HANDED_OVER = f"{OWN}{METRICS_DIRECTORY}"
 
 OLDER_NAMES = {name: name.replace(OWN, OLDER) for name in (ROLE, WORKER_ID, WORKER_COUNT, CONFIG)}
-"""The older name of each variable that has one; both hold the same value."""
+"""The older name of each variable that has one; both have the same value."""

@@ -1,4 +1,4 @@
-"""What Linux offers and Python's library lacks: /proc, system calls, the event loop.
+"""Interfaces of Linux that Python's library lacks: /proc, system calls, the event loop.
 
 Runs in every process of ours.
 Imports nothing of this package.

@@ -1,7 +1,7 @@
-"""Hand descriptors over a Unix socket, close-on-exec and without waiting.
+"""Pass descriptors over a Unix socket, close-on-exec and without waiting.
 
-``socket.send_fds`` and ``socket.recv_fds`` forget their flags in some Pythons:
-what they receive would leak into every child.
+``socket.send_fds`` and ``socket.recv_fds`` ignore their flags in some Pythons:
+received descriptors would leak into every child.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ _FD = struct.Struct("i")
 
 
 def send_descriptor(connection: socket.socket, data: bytes, fd: int) -> None:
-    """Send ``data`` and a descriptor; never waits, and no SIGPIPE comes of it.
+    """Send ``data`` and a descriptor; never waits and never causes SIGPIPE.
 
     Raises:
-        OSError: The peer is gone, or does not read.
+        OSError: The peer is gone or does not read.
     """
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(fd))
     connection.sendmsg([data], [rights], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -26,7 +26,7 @@ def receive_descriptors(connection: socket.socket, size: int, most: int) -> tupl
     """Receive up to ``size`` bytes and ``most`` descriptors, all close-on-exec; never waits.
 
     Raises:
-        OSError: The connection is broken, or nothing is there.
+        OSError: The connection is broken, or no data has arrived.
     """
     space = socket.CMSG_SPACE(most * _FD.size)
     data, messages, _, _ = connection.recvmsg(

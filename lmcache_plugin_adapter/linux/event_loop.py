@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _FEW_TIMERS = 64
-"""So many timers are kept without a look for those that were cancelled."""
+"""Below this number of timers, cancelled ones are not searched for."""
 
 
 class Timer:
@@ -31,7 +31,7 @@ class Timer:
         return self.due < other.due
 
     def cancel(self) -> None:
-        """Make sure that the callback is not called any more."""
+        """Prevent the callback from being called."""
         self.callback = None
 
 
@@ -39,8 +39,8 @@ class Loop:
     """Wait for descriptors, timers (monotonic clock) and signals, and call what is due.
 
     Args:
-        on_error: Called with an exception that a callback raised. One plugin's
-            trouble must not end the supervision of the others.
+        on_error: Called with an exception that a callback raised. An error of one
+            plugin must not end the supervision of the others.
     """
 
     def __init__(self, on_error: Callable[[BaseException], None]) -> None:
@@ -48,7 +48,7 @@ class Loop:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._timers: list[Timer] = []
-        self._sweep_at = _FEW_TIMERS
+        self._prune_at = _FEW_TIMERS
         self._stopped = False
         self._signal_callbacks: dict[int, Callable[[], None]] = {}
         self._soon: dict[Callable[[], None], None] = {}
@@ -58,7 +58,7 @@ class Loop:
         self._on_wake: Callable[[], None] | None = None
 
     def watch(self, fd: int, callback: Callable[[], None], events: int = select.EPOLLIN) -> None:
-        """Call ``callback`` when ``fd`` is ready; replaces an earlier call for it."""
+        """Call ``callback`` when ``fd`` is ready; replaces a previous callback."""
         if fd in self._callbacks:
             self._epoll.modify(fd, events)
         else:
@@ -66,44 +66,45 @@ class Loop:
         self._callbacks[fd] = callback
 
     def unwatch(self, fd: int) -> None:
-        """Watch ``fd`` no longer; before it is closed."""
+        """Stop watching ``fd``; to be called before it is closed."""
         if self._callbacks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """Call ``callback`` in ``delay`` seconds."""
-        if len(self._timers) >= self._sweep_at:  # what was cancelled is kept no longer
+        if len(self._timers) >= self._prune_at:  # drop cancelled timers
             self._timers = [timer for timer in self._timers if timer.callback is not None]
             heapq.heapify(self._timers)
-            self._sweep_at = max(_FEW_TIMERS, 2 * len(self._timers))
+            self._prune_at = max(_FEW_TIMERS, 2 * len(self._timers))
         timer = Timer(time.monotonic() + delay, callback)
         heapq.heappush(self._timers, timer)
         return timer
 
     def call_soon(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once all that is ready now has been handled.
+        """Call ``callback`` after everything that is ready now.
 
-        Asked for an equal one twice, once: so are methods of one object, and no two partials.
+        Equal callbacks are called once. Two bound methods of one object are
+        equal, two partials are not.
         """
         self._soon[callback] = None
 
     def on_signal(self, number: signal.Signals, callback: Callable[[], None]) -> None:
-        """Call ``callback`` from the loop when the signal has come.
+        """Call ``callback`` from the loop when the signal arrives.
 
-        It is blocked and read from a descriptor: a child needs no handlers
-        taken away, only :func:`.linux.syscalls.unblock_all_signals`. To be asked
-        before other threads are started, which would take the signal.
+        The signal is blocked and read from a descriptor: a child has no handlers to
+        reset and only calls :func:`.linux.syscalls.unblock_all_signals`. Call this
+        before other threads start, which would receive the signal.
         """
         self._signal_callbacks[number] = callback
         if number == signal.SIGCHLD:
-            # Ignored, as a starter may have left it, the kernel reaps children and sends nothing.
+            # If the parent left it ignored, the kernel would reap children and send no signal.
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_BLOCK, {number})
         self._signals = signal_descriptor(self._signal_callbacks, self._signals)
         self.watch(self._signals, self._on_signals)
 
     def wake(self, callback: Callable[[], None]) -> None:
-        """From another thread: have ``callback`` called from the loop."""
+        """Call ``callback`` from the loop; for other threads."""
         self._on_wake = callback
         try:
             os.write(self._wake_w, b"\0")
@@ -115,7 +116,7 @@ class Loop:
         self._stopped = True
 
     def run(self) -> None:
-        """Wait and call until :meth:`stop`."""
+        """Wait for events and call callbacks until :meth:`stop`."""
         while not self._stopped:
             for fd, _ in self._poll():
                 callback = self._callbacks.get(fd)
@@ -138,7 +139,7 @@ class Loop:
             return self._epoll.poll(0)
         if not self._timers:
             return self._epoll.poll(-1)
-        # Rounded up to epoll's millisecond: a timer must be due when we wake for it.
+        # Rounded up to epoll's millisecond: the timer must be due when epoll returns.
         return self._epoll.poll(max(0.0, self._timers[0].due - time.monotonic()) + 0.0005)
 
     def _wake(self) -> None:
@@ -154,7 +155,7 @@ class Loop:
             self.attempt(self._signal_callbacks[number])
 
     def attempt(self, callback: Callable[[], object]) -> None:
-        """Call ``callback``; an exception is reported, and what comes after it goes on."""
+        """Call ``callback``, and report an exception of it."""
         try:
             callback()
         except Exception as error:  # noqa: BLE001 - see the class

@@ -1,4 +1,4 @@
-"""Who is at the other end of a Unix socket, by the credentials that the kernel keeps."""
+"""The credentials of the peer of a Unix socket, as the kernel keeps them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notice that the engine has ended, whatever forks of it live on."""
+"""Watch for the engine's exit, independent of forks of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .event_loop import Loop
 
 POLL_SECONDS = 0.5
-"""How often ``/proc`` is read where the kernel or a sandbox refuses pidfds."""
+"""How often ``/proc`` is read if the kernel or a sandbox refuses pidfds."""
 
 
 def watch_engine(
@@ -22,13 +22,13 @@ def watch_engine(
     on_end: Callable[[], None],
     warn: Callable[[str], None],
 ) -> None:
-    """Call ``on_end`` when process ``pid`` has ended.
+    """Call ``on_end`` when process ``pid`` has exited.
 
     Args:
         loop: The supervisor's loop.
-        pidfd: The engine's own pidfd; -1 where there is none.
+        pidfd: The engine's own pidfd; -1 if there is none.
         pid: The engine.
-        start: Its start time, which tells it from a later process of that pid.
+        start: The engine's start time, which tells it from a later process of that pid.
         on_end: Called once.
         warn: Logs a warning.
     """

@@ -1,4 +1,4 @@
-"""What ``/proc`` says about processes: parents, groups, sessions, environments."""
+"""Read processes in ``/proc``: parents, groups, sessions, environments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import NamedTuple
 
     class Process(NamedTuple):
-        """One line of ``/proc/PID/stat``, what of it matters here."""
+        """The relevant fields of ``/proc/PID/stat``."""
 
         pid: int
         state: str
@@ -29,17 +29,17 @@ else:
 
 
 _RECENT = 5
-"""For how often the time that it took a table of processes is recent."""
+"""A table of processes is recent for this multiple of the time that reading it took."""
 
 
 def read_process(pid: int) -> Process | None:
-    """Return what ``/proc`` says of ``pid``, or None if there is no such process."""
+    """Return a process, or None if it does not exist."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             line = file.read(1024)
     except OSError:
         return None
-    # The command's name stands in parentheses and may hold anything, parentheses too.
+    # The command's name is in parentheses and may contain anything, parentheses too.
     rest = line[line.rfind(b")") + 2 :].split(b" ")
     try:
         return Process(
@@ -50,10 +50,10 @@ def read_process(pid: int) -> Process | None:
 
 
 class ProcessTable:
-    """All processes but zombies, as they were at one moment.
+    """All processes except zombies, as they were at one moment.
 
     Args:
-        processes: Instead of reading ``/proc``, for what is pure here.
+        processes: The processes; None to read ``/proc``.
     """
 
     __slots__ = ("_children", "_variables", "by_pid", "good_until")
@@ -71,21 +71,21 @@ class ProcessTable:
 
     @classmethod
     def recent(cls) -> ProcessTable:
-        """Return a table that is a moment old at most: many plugins are looked after at once."""
-        global _latest  # noqa: PLW0603 - one for all plugins is its purpose
+        """Return a table that is at most a moment old, shared by many plugins."""
+        global _latest  # noqa: PLW0603 - shared by all plugins
         if _latest is None or time.monotonic() > _latest.good_until:
             _latest = cls()
         return _latest
 
     def variables(self, pid: int, *names: bytes) -> tuple[bytes | None, ...]:
-        """Return variables of a process of this table, always of the same names; read once."""
+        """Return variables of a process of this table; read once, so always ask for the same."""
         if pid not in self._variables:
             environment = environment_of(pid)
             self._variables[pid] = tuple(variable(environment, name) for name in names)
         return self._variables[pid]
 
     def with_descendants(self, roots: Iterable[int]) -> set[int]:
-        """Return those of ``roots`` that were there, and all that descends from them."""
+        """Return the existing ones of ``roots``, and all their descendants."""
         found: set[int] = set()
         pending = [pid for pid in roots if pid in self.by_pid]
         while pending:
@@ -96,14 +96,14 @@ class ProcessTable:
         return found
 
     def send(self, pids: Iterable[int], number: signal.Signals) -> None:
-        """Send a signal to exactly these processes: never to another that has the pid now."""
+        """Send a signal to these processes, never to a later process of the same pid."""
         for pid in pids:
             _send(self.by_pid[pid], number)
 
     def kill(self, pids: Collection[int]) -> None:
-        """Kill these processes, and with each group that is theirs alone all that joins it now.
+        """Kill these processes, and each process group that contains no other process.
 
-        A group is killed as one, so that none of it can fork and get away.
+        A group is killed at once, so that no member can fork and escape.
         """
         others = {process.group for pid, process in self.by_pid.items() if pid not in pids}
         others.add(os.getpgrp())
@@ -111,7 +111,7 @@ class ProcessTable:
             try:
                 os.killpg(group, signal.SIGKILL)
             except OSError:
-                pass  # all of it has ended
+                pass  # all members have exited
         self.send(pids, signal.SIGKILL)
 
 
@@ -119,7 +119,7 @@ _latest: ProcessTable | None = None
 
 
 def own_children() -> list[int]:
-    """Return the children of this process's first thread; none where the kernel does not tell."""
+    """Return the children of this process's first thread; empty if the kernel hides them."""
     me = os.getpid()
     try:
         with open(f"/proc/{me}/task/{me}/children", "rb", buffering=0) as file:
@@ -141,7 +141,7 @@ def _read_all() -> Iterator[Process]:
 
 
 def environment_of(pid: int) -> bytes:
-    """Return a process's environment as it was at exec, NUL-separated; empty if unreadable."""
+    """Return a process's environment at its exec, NUL-separated; empty if unreadable."""
     try:
         with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
             parts = []
@@ -153,7 +153,7 @@ def environment_of(pid: int) -> bytes:
 
 
 def variable(environment: bytes, name: bytes) -> bytes | None:
-    """Return the value of ``name`` in what :func:`environment_of` returned."""
+    """Return the value of ``name`` in a result of :func:`environment_of`."""
     mark = b"\0" + name + b"="
     start = (b"\0" + environment).find(mark)
     if start < 0:
@@ -164,7 +164,7 @@ def variable(environment: bytes, name: bytes) -> bytes | None:
 
 
 def has_memory(pid: int) -> bool:
-    """Tell whether a process has a command line: one that is ending has lost it already."""
+    """Tell whether a process has a command line, which an exiting process has lost."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
             return file.read(1) != b""
@@ -173,7 +173,7 @@ def has_memory(pid: int) -> bool:
 
 
 def arguments_of(pid: int) -> list[bytes]:
-    """Return a process's command line; empty where there is none."""
+    """Return a process's command line, possibly empty."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             return file.read().split(b"\0")[:-1]
@@ -182,7 +182,7 @@ def arguments_of(pid: int) -> list[bytes]:
 
 
 def command_of(pid: int) -> bytes:
-    """Return a process's name as the kernel has it (15 bytes)."""
+    """Return the kernel's name of a process (15 bytes)."""
     try:
         with open(f"/proc/{pid}/comm", "rb", buffering=0) as file:
             return file.read(64).rstrip(b"\n")
@@ -213,7 +213,7 @@ def _send(process: Process, number: signal.Signals) -> None:
 
 
 def signal_group(leader: int, *numbers: signal.Signals) -> None:
-    """Signal a group, and its leader where that has left it; the leader must not be reaped yet."""
+    """Signal a group, and its leader if it left the group; the leader must not be reaped yet."""
     for number in numbers:
         try:
             os.killpg(leader, number)

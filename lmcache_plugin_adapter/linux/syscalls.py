@@ -1,4 +1,4 @@
-"""The Linux calls that Python's library lacks."""
+"""System calls that Python's library lacks."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ _SIGNAL_INFO_BYTES = 128  # struct signalfd_siginfo, which begins with the numbe
 
 
 def set_parent_death_signal(number: int) -> None:
-    """Have the kernel send ``number`` to this process when the thread that forked it ends."""
+    """Ask the kernel to send ``number`` to this process when the thread that forked it exits."""
     _prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def unblock_all_signals() -> None:
-    """Block no signal; like ``pthread_sigmask``, which touches more memory: a fork copies it."""
+    """Unblock all signals; ``pthread_sigmask`` touches more memory, which a fork then copies."""
     _sigprocmask(_SET_MASK, _NO_SIGNALS_AT, None)
 
 
 def signal_descriptor(numbers: Iterable[int], fd: int = -1) -> int:
-    """Return a descriptor to read signals from, close-on-exec; they have to be blocked.
+    """Return a close-on-exec descriptor to read signals from.
 
     Args:
-        numbers: The signals.
-        fd: One that exists and shall be for these from now on; -1: none.
+        numbers: The signals, which have to be blocked.
+        fd: An existing descriptor to change; -1 to create one.
 
     Raises:
-        OSError: No descriptor could be made.
+        OSError: The descriptor could not be created.
     """
     mask = ctypes.create_string_buffer(_SIGNAL_SET_BYTES)
     for number in numbers:
@@ -60,7 +60,7 @@ def signal_descriptor(numbers: Iterable[int], fd: int = -1) -> int:
 
 
 def read_signals(fd: int) -> list[int]:
-    """Return the signals that have come, from a :func:`signal_descriptor`."""
+    """Return the signals that arrived at a :func:`signal_descriptor`."""
     try:
         data = os.read(fd, 32 * _SIGNAL_INFO_BYTES)
     except BlockingIOError:
@@ -72,25 +72,25 @@ def read_signals(fd: int) -> list[int]:
 
 
 def set_process_name(name: bytes) -> None:
-    """Set what ``ps`` and ``top`` show (15 bytes)."""
+    """Set the name that ``ps`` and ``top`` show (15 bytes)."""
     buffer = ctypes.create_string_buffer(name[:15])
     _prctl(_PR_SET_NAME, ctypes.addressof(buffer), 0, 0, 0)
 
 
 def become_subreaper() -> bool:
-    """Make orphaned descendants children of this process; False where the kernel refuses."""
+    """Make orphaned descendants children of this process; False if the kernel refuses."""
     return bool(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
 
 
 def pidfd_open(pid: int) -> int:
-    """Return a descriptor that becomes readable when process ``pid`` ends.
+    """Return a descriptor that becomes readable when process ``pid`` exits.
 
     Raises:
-        OSError: No such process, or the kernel (before 5.3) or a sandbox refuses.
+        OSError: The process does not exist, or the kernel (before 5.3) or a sandbox refuses.
     """
     if hasattr(os, "pidfd_open"):
         return os.pidfd_open(pid)
-    # A Python built against old headers lacks the name; the kernel may have the call.
+    # A Python built against old headers lacks the function; the kernel may have the call.
     fd = int(_libc.syscall(_SYS_PIDFD_OPEN, pid, 0))
     if fd < 0:
         number = ctypes.get_errno()

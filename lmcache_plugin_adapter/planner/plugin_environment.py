@@ -1,4 +1,4 @@
-"""What a plugin finds in its environment: one table of variables, and their values."""
+"""The environment variables of plugins, and the file with LMCache's configuration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 
 from lmcache_plugin_adapter.configuration.exec_limits import EXEC_STRING_LIMIT
-from lmcache_plugin_adapter.contract import variables as names
+from lmcache_plugin_adapter.contract import variables
 from lmcache_plugin_adapter.contract.variables import CONFIG, CONFIG_FILE, METRICS_DIRECTORY
 from lmcache_plugin_adapter.messages.problem import Problem
 
@@ -28,41 +28,41 @@ def plugin_environment(
     """Return how the plugins' environment differs from the engine's; never raises.
 
     Args:
-        spec: What the engine handed over.
+        spec: The launch spec.
         environ: The engine's environment.
-        config_file: Where :func:`config_text` stands, if anywhere.
-        ending_file: Where the supervisor will say why plugins are to end, if anywhere.
+        config_file: The file that holds :func:`config_text`, or None.
+        ending_file: The file that will hold the reason for a SIGTERM, or None.
 
     Returns:
-        Variables to set (text) and to remove (None), each of a size and form
-        that the kernel takes, for all plugins alike (without
-        ``LMCACHE_RUNTIME_PLUGIN_NAME``); and what could not be done.
+        The variables to set (text) and to remove (None), the same for all plugins
+        (without ``LMCACHE_RUNTIME_PLUGIN_NAME``), each accepted by the kernel;
+        and the problems.
     """
     identity = spec.identity
     problems: list[Problem] = []
     metrics = environ.get(METRICS_DIRECTORY) or environ.get(_METRICS_LOWER_CASE)
-    variables: dict[str, str | None] = {
-        names.ROLE: "" if identity.role is None else identity.role.value.upper(),
-        names.WORKER_ID: str(identity.worker_id),
-        names.WORKER_COUNT: str(identity.worker_count),
+    values: dict[str, str | None] = {
+        variables.ROLE: "" if identity.role is None else identity.role.value.upper(),
+        variables.WORKER_ID: str(identity.worker_id),
+        variables.WORKER_COUNT: str(identity.worker_count),
         CONFIG: _config_variable(spec, config_file, problems),
         CONFIG_FILE: config_file,
-        names.ENDING_FILE: ending_file,
-        names.DP_RANK: str(identity.dp_rank),
-        names.DP_SIZE: str(identity.dp_size),
-        names.ENGINE_PID: str(spec.engine_pid),
-        names.RUN_ID: spec.run_id,
+        variables.ENDING_FILE: ending_file,
+        variables.DP_RANK: str(identity.dp_rank),
+        variables.DP_SIZE: str(identity.dp_size),
+        variables.ENGINE_PID: str(spec.engine_pid),
+        variables.RUN_ID: spec.run_id,
         "PYTHONUNBUFFERED": "1",
         "PATH": plugin_path(spec.python, environ.get("PATH")),
         METRICS_DIRECTORY: None,
         _METRICS_LOWER_CASE: None,
-        names.METRICS_HANDED_OVER: metrics or None,
+        variables.METRICS_HANDED_OVER: metrics or None,
     }
-    for name, older in names.OLDER_NAMES.items():
-        variables[older] = variables[name]
-    for name, value in variables.items():
+    for name, older in variables.OLDER_NAMES.items():
+        values[older] = values[name]
+    for name, value in values.items():
         if value is not None and not _fits(name, value):
-            variables[name] = environ.get(name) if name == "PATH" else None
+            values[name] = environ.get(name) if name == "PATH" else None
             what = "keeps the engine's value" if name == "PATH" else "is left out"
             problems.append(
                 Problem(
@@ -71,15 +71,15 @@ def plugin_environment(
                     f"{EXEC_STRING_LIMIT} bytes or cannot be encoded",
                 )
             )
-    return variables, problems
+    return values, problems
 
 
 def plugin_path(python: str, path: str | None) -> str:
     """Return the PATH of plugins, and for looking up their interpreters.
 
-    It is the engine's with the directory of the engine's Python put first, as
-    if its environment were activated: ``#!/usr/bin/env python3`` then finds
-    the Python that runs vLLM even when that was started by its full path.
+    The directory of the engine's Python comes first, as if its environment were
+    activated: ``#!/usr/bin/env python3`` then finds the Python that runs vLLM,
+    even if vLLM was started by its full path.
 
     Args:
         python: The interpreter that runs the engine.
@@ -87,19 +87,18 @@ def plugin_path(python: str, path: str | None) -> str:
     """
     path = path or os.defpath
     first = os.path.dirname(python)
-    # A directory with a colon cannot stand in PATH.
+    # PATH cannot contain a directory with a colon.
     if not first or ":" in first or path.partition(":")[0] == first:
         return path
     return f"{first}:{path}"
 
 
 def config_text(spec: LaunchSpec) -> str:
-    """Return LMCache's whole configuration as JSON text, as CONFIG_FILE holds it.
+    """Return the JSON text of CONFIG_FILE: LMCache's whole configuration.
 
-    It is what the engine handed over, with ``runtime_plugin_locations`` and
-    ``extra_config`` added where the configuration is of a kind that has no such
-    keys. What is not a JSON object is returned as it is; nothing at all becomes
-    an object of these two.
+    The function adds ``runtime_plugin_locations`` and ``extra_config`` if the
+    configuration lacks them. Text that is not a JSON object is returned unchanged;
+    empty text becomes an object of these two keys.
     """
     return _complete(spec, [])
 
@@ -107,35 +106,35 @@ def config_text(spec: LaunchSpec) -> str:
 def write_config_file(
     directory: int | str, name: str, text: str
 ) -> tuple[str | None, list[Problem]]:
-    """Write ``text`` into a file that only this user can read, whole or not at all.
+    """Write a file that only this user can read, completely or not at all.
 
     Args:
-        directory: Its path, or a descriptor that is open on it.
-        name: The file's name in it; a file of that name is replaced.
-        text: What it shall hold.
+        directory: The path of its directory, or an open descriptor of it.
+        name: The file's name; an existing file is replaced.
+        text: The content.
 
     Returns:
-        The file's name relative to a descriptor, else its path; None and one
-        problem where it could not be written.
+        The file's name if ``directory`` is a descriptor, else its path; or None
+        and one problem if the file could not be written.
     """
     path, dir_fd = (
         (name, directory) if isinstance(directory, int) else (os.path.join(directory, name), None)
     )
-    # A name nobody can guess, and O_EXCL: what others put there is never written to.
+    # A random name and O_EXCL: a file that somebody else put there is never written to.
     temporary = f"{path}.{os.urandom(8).hex()}"
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(temporary, flags, 0o600, dir_fd=dir_fd)
         try:
             with open(fd, "wb") as file:
-                os.fchmod(fd, 0o600)  # whatever the umask is
+                os.fchmod(fd, 0o600)  # independent of the umask
                 file.write(text.encode("utf-8", "surrogateescape"))
             os.rename(temporary, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
         except BaseException:
             os.unlink(temporary, dir_fd=dir_fd)
             raise
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
         return None, [
             Problem(
                 "warning",
@@ -147,7 +146,7 @@ def write_config_file(
 
 
 def _complete(spec: LaunchSpec, problems: list[Problem]) -> str:
-    """Return the text of :func:`config_text` and say what is wrong with it."""
+    """Return the text of :func:`config_text`, and append its problems."""
     text = spec.config_json
     what = "plugins get it as it is"
     try:
@@ -166,7 +165,7 @@ def _complete(spec: LaunchSpec, problems: list[Problem]) -> str:
 
 
 def _two_keys(spec: LaunchSpec) -> dict[str, object]:
-    """Return what plugins rely on, for a configuration without it."""
+    """Return the two keys that plugins rely on."""
     locations = spec.locations
     if isinstance(locations, (list, tuple)):
         locations = [str(location) for location in locations]
@@ -193,7 +192,7 @@ def _config_variable(
             if _config_fits(two):
                 what, reduced = "holds only 'runtime_plugin_locations' and 'extra_config'", two
     except (ValueError, RecursionError):
-        pass  # said by _complete
+        pass  # _complete reports it
     size = len(whole.encode("utf-8", "surrogatepass"))
     where = f"file {config_file!r} has it all" if config_file else "there is no file that has it"
     problems.append(
@@ -207,12 +206,12 @@ def _config_variable(
 
 
 def _config_fits(text: str) -> bool:
-    """Tell whether both names of the variable can hold ``text``."""
-    return _fits(CONFIG, text) and _fits(names.OLDER_NAMES[CONFIG], text)
+    """Tell whether the kernel accepts ``text`` under both names of the variable."""
+    return _fits(CONFIG, text) and _fits(variables.OLDER_NAMES[CONFIG], text)
 
 
 def _fits(name: str, value: str) -> bool:
-    """Tell whether the kernel takes the variable."""
+    """Tell whether the kernel accepts the variable."""
     try:
         size = len(os.fsencode(f"{name}={value}")) + 1
     except UnicodeEncodeError:

@@ -1,7 +1,8 @@
 """The first line of a script, read as the Linux kernel reads it, and ``env`` as coreutils does.
 
-Pure: bytes in, words out. What is tolerated beyond the kernel: a UTF-8 byte
-order mark before the line and a carriage return at its end.
+Pure: bytes in, words out. Unlike the kernel, the module tolerates a UTF-8 byte
+order mark before the line and a carriage return at its end. ``shlex`` cannot
+split for ``env -S``, which has other escapes and refuses unknown ones.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
 HEAD_BYTES = 512
-"""How much of a file :func:`read_shebang` needs to see."""
+"""The part of a file that :func:`read_shebang` needs."""
 
 _KERNEL_BYTES = 256
 """BINPRM_BUF_SIZE of Linux 5.1 and later: the kernel reads no further."""
@@ -29,14 +30,14 @@ _WHITE = b" \t\n\v\f\r"
 
 @frozen
 class Shebang:
-    """What a ``#!`` line asks for.
+    """A parsed ``#!`` line.
 
     Attributes:
-        interpreter: The program as it is written, never empty.
-        argument: All that follows it, as one argument (the kernel does not
-            split it), or None.
-        cut: The part that the kernel would see cut, as the line is longer
-            than it reads: it refuses a cut interpreter, but not a cut argument.
+        interpreter: The program as written, never empty.
+        argument: The rest of the line as one argument (the kernel does not split
+            it), or None.
+        cut: The part that the kernel cuts, if the line is longer than it reads.
+            The kernel refuses a cut interpreter, but not a cut argument.
     """
 
     interpreter: bytes
@@ -45,28 +46,28 @@ class Shebang:
 
     @property
     def is_env(self) -> bool:
-        """Whether the interpreter is ``env``, which looks another one up on PATH."""
+        """Whether the interpreter is ``env``, which looks up another one on PATH."""
         return os.path.basename(self.interpreter) == b"env"
 
     @property
     def words(self) -> list[bytes]:
-        """The interpreter and its argument: what the kernel puts before the script's path."""
+        """The words that the kernel puts before the script's path."""
         return [self.interpreter] if self.argument is None else [self.interpreter, self.argument]
 
 
 @frozen
 class EnvCommand:
-    """What ``env`` would do with its part of a shebang.
+    """The parsed argument of an ``env`` shebang.
 
     Attributes:
-        command: The program that it looks up on PATH and that program's
-            arguments. Empty when the line names none.
-        plain: It does nothing else: no variable is set or removed and no
-            option but ``-S`` is used, so looking the program up ourselves
-            comes to the same. Otherwise ``env`` itself has to run.
-        hint: What is probably wrong when there is no such program.
-        keeps_path: PATH stays what it is, so looking the program up tells
-            whether it exists.
+        command: The program that ``env`` looks up on PATH, and its arguments.
+            Empty if the line names none.
+        plain: ``env`` does nothing else: it sets or removes no variable and has
+            no option but ``-S``. The caller can then look the program up itself;
+            otherwise ``env`` has to run.
+        hint: The probable mistake if the program does not exist.
+        keeps_path: ``env`` does not change PATH, so a lookup by the caller shows
+            whether the program exists.
     """
 
     command: tuple[bytes, ...]
@@ -82,16 +83,16 @@ def read_shebang(head: bytes) -> Shebang | None:
         head: The first :data:`HEAD_BYTES` bytes of the file, or all of it.
 
     Returns:
-        The line's parts, or None when there is no such line or it names no
-        interpreter (the kernel then says ENOEXEC).
+        The parsed line, or None without such a line or without an interpreter
+        in it (the kernel then returns ENOEXEC).
     """
     buffer = _kernel_buffer(head)
     if not buffer.startswith(b"#!"):
         return None
     newline = end = buffer.find(b"\n")
     if newline < 0:
-        # Without a newline the kernel needs a blank or NUL after the name to
-        # know that the name is whole, and takes the last byte for a terminator.
+        # Without a newline, the kernel accepts the name only with a blank or NUL
+        # after it, and takes the last byte as a terminator.
         name = buffer[2:].lstrip(_BLANK)
         if not name:
             return None
@@ -113,11 +114,11 @@ def read_env(argument: bytes | None) -> EnvCommand:
     """Read the argument of an ``env`` shebang.
 
     Args:
-        argument: The one argument that the kernel hands over, as
+        argument: The single argument that the kernel passes, such as
             ``python3`` or ``-S python3 -u``.
 
     Returns:
-        The program that ``env`` would look up, if it can be told.
+        The parsed argument. Its command is empty if only ``env`` can read it.
     """
     if argument is None:
         return EnvCommand((), True, "'env' is given no program")
@@ -132,7 +133,7 @@ def read_env(argument: bytes | None) -> EnvCommand:
         return EnvCommand((argument,), True, "arguments need 'env -S'" if blank else "")
     words = split_string(split)
     if words is None:
-        # A variable or an odd escape: env knows its meaning.
+        # A variable or an unknown escape: only env knows its meaning.
         return EnvCommand((), False)
     return _env_command(words)
 
@@ -144,8 +145,8 @@ def split_string(text: bytes) -> list[bytes] | None:
         text: What follows ``-S``.
 
     Returns:
-        The words, or None where env's environment is needed (``${NAME}``) or
-        env would refuse (an unknown escape, a quote without end).
+        The words, or None if they depend on env's environment (``${NAME}``) or
+        env would refuse them (an unknown escape, an open quote).
     """
     words: list[bytes] = []
     word: bytearray | None = None  # None between words
@@ -187,7 +188,7 @@ def _finish(words: list[bytes], word: bytearray | None) -> None:
 
 
 def _kernel_buffer(head: bytes) -> bytes:
-    """Return what the kernel would look at, once mark and carriage return are gone."""
+    """Return the bytes that the kernel reads, without mark and carriage return."""
     head = head.removeprefix(_BOM)
     line, newline, rest = head.partition(b"\n")
     if line.endswith(b"\r"):
@@ -196,7 +197,7 @@ def _kernel_buffer(head: bytes) -> bytes:
 
 
 def _split_argument(argument: bytes) -> bytes | None:
-    """Return what ``-S`` or ``--split-string=`` holds, or None without either."""
+    """Return the text after ``-S`` or ``--split-string=``, or None without either."""
     for option in (b"--split-string=", b"-S"):
         if argument.startswith(option):
             return argument[len(option) :]
