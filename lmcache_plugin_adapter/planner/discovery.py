@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from lmcache_plugin_adapter.configuration.locations import is_installed
 from lmcache_plugin_adapter.contract.frozen import frozen
 
@@ -65,11 +67,12 @@ def scan(
             continue
         if is_installed(location):
             # Imported late: only a configuration with an installed plugin pays for it.
-            from .installed_plugin import find_installed, read_packages
+            from .installed_packages import Packages
+            from .installed_plugin import find_installed
 
             report(location)
             if packages is None:
-                packages = read_packages(import_path, location, report)
+                packages = Packages(import_path, partial(report, location))
             installed, more = find_installed(location, packages)
             problems += more
             complete = complete and installed is not None

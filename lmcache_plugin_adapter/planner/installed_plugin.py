@@ -19,7 +19,7 @@ from .installed_packages import MAX_NAME, Packages, is_name, read_finders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from .installed_packages import EntryPoint
 
@@ -107,17 +107,6 @@ class InstalledPlugin:
     def package(self) -> str:
         """The package for people: ``NAME VERSION``."""
         return f"{self.project} {self.version}".strip()
-
-
-def read_packages(path: Iterable[str], location: str, progress: Callable[[str], None]) -> Packages:
-    """Read which plugins the packages of a ``sys.path`` offer.
-
-    Args:
-        path: The engine's ``sys.path``.
-        location: The first location that needs them.
-        progress: Called repeatedly with that location.
-    """
-    return Packages(path, lambda: progress(location))
 
 
 def find_installed(

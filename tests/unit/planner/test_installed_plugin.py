@@ -22,7 +22,7 @@ from lmcache_plugin_adapter.cli.hung_paths import patiently
 from lmcache_plugin_adapter.cli.inputs import read_config
 from lmcache_plugin_adapter.configuration.settings import read_settings
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
-from lmcache_plugin_adapter.kit import run_entry_point as run_installed
+from lmcache_plugin_adapter.kit import run_entry_point
 from lmcache_plugin_adapter.planner.discovery import scan
 from lmcache_plugin_adapter.planner.file_report import report_files
 from lmcache_plugin_adapter.planner.installed_plugin import (
@@ -482,8 +482,8 @@ def test_check_fails_where_one_is_refused(site: Path, check: Callable[..., str])
 
 def test_advice_for_a_missing_module() -> None:
     """What to install: the package again, the gallery's extra, or what the package asks for."""
-    gallery = run_installed.advice("lmcache_plugin_adapter.gallery.heartbeat", "httpx")
+    gallery = run_entry_point.advice("lmcache_plugin_adapter.gallery.heartbeat", "httpx")
     assert "it needs 'httpx': pip install 'lmcache-plugin-adapter[gallery]' with /" in gallery
-    assert "its module 'acme' is not there" in run_installed.advice("acme.x", "acme")
-    assert "its module 'acme.x' is not there" in run_installed.advice("acme.x", "acme.x")
-    assert "it needs 'acme.xy'" in run_installed.advice("acme.x", "acme.xy")
+    assert "its module 'acme' is not there" in run_entry_point.advice("acme.x", "acme")
+    assert "its module 'acme.x' is not there" in run_entry_point.advice("acme.x", "acme.x")
+    assert "it needs 'acme.xy'" in run_entry_point.advice("acme.x", "acme.xy")
