@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 
+from lmcache_plugin_adapter.configuration.locations import INSTALLED_PREFIX
 from lmcache_plugin_adapter.configuration.settings import PREFIX
 from lmcache_plugin_adapter.contract.frozen import frozen
+from lmcache_plugin_adapter.contract.planned_plugin import PlannedPlugin
 from lmcache_plugin_adapter.messages.near_miss import near_miss
 from lmcache_plugin_adapter.messages.problem import Problem, quoted
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence, Set
     from typing import Literal
 
-    from lmcache_plugin_adapter.configuration.settings import PluginSettings, Settings
+    from lmcache_plugin_adapter.configuration.settings import Settings
     from lmcache_plugin_adapter.contract.identity import ProcessIdentity
     from lmcache_plugin_adapter.messages.problem import Level
 
@@ -32,37 +35,6 @@ if TYPE_CHECKING:
 
 _NAME_WARNINGS = 10
 """So many misnamed files are named in the log; a check lists them all."""
-
-
-@frozen
-class PlannedPlugin:
-    """A plugin that a process runs, or has to refuse.
-
-    Attributes:
-        name: Unique in the plan: the stem; where two files share it, the file
-            name, then the path relative to the location, then the path.
-        path: Absolute, as reached.
-        key: Device and inode: the same file has the same key; of an installed
-            plugin its name.
-        signature: Changes when the file does: device, inode, time of change
-            in nanoseconds, size in bytes.
-        package: The installed package that it comes from, its name and version;
-            None for a file.
-        argv: What is executed; ``argv[0]`` is an absolute path. Empty when
-            refused.
-        settings: What is in force for it.
-        refused: Why it must not or cannot run and how to mend it, one line
-            without the plugin's name; None when it runs.
-    """
-
-    name: str
-    path: str
-    key: tuple[int, int] | tuple[str, str]
-    signature: tuple[int, ...]
-    package: tuple[str, str] | None
-    argv: tuple[bytes, ...]
-    settings: PluginSettings
-    refused: str | None
 
 
 @frozen
@@ -226,15 +198,29 @@ class Planner:
     def _planned(self, found: Found) -> PlannedPlugin:
         inspection = self._inspect(found)
         package = found.installed
+        settings = self._inspector.settings_of(found)
+        backoff, rate, log = settings.backoff, settings.rate_limit, settings.log
+        file_name = os.path.basename(found.path)
         return PlannedPlugin(
-            name=self._names[found.path],
+            names=tuple(dict.fromkeys((self._names[found.path], file_name, found.path))),
             path=found.path,
             key=found.key,
+            file=file_name.removeprefix(INSTALLED_PREFIX),
             signature=found.signature,
             package=None if package is None else (package.project, package.version),
             argv=inspection.argv,
-            settings=self._inspector.settings_of(found),
+            own_args=len(settings.args) if inspection.argv else 0,
+            environment={os.fsencode(k): os.fsencode(v) for k, v in settings.env.items()},
             refused=inspection.refused,
+            restart=settings.restart,
+            backoff=(backoff.initial, backoff.max, backoff.reset_after),
+            stop_grace=settings.stop_grace,
+            max_line_bytes=settings.max_line_bytes,
+            ring_bytes=settings.ring_bytes,
+            rate_limit=None if rate is None else (rate.lines, rate.per, rate.burst),
+            log=None if log is None else (log.directory, log.max_bytes, log.files),
+            relay=settings.relay,
+            leftovers=settings.leftovers,
         )
 
     def _inspect(self, found: Found) -> Inspection:
