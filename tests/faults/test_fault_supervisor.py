@@ -275,7 +275,7 @@ def test_internal_error(world: World, case: str) -> None:
     world.python("all_b.py", "deaf(); note('up'); stay()")
     world.python("all_c.py")
     engine, _ = world.up(
-        2 if case == "start" else 3,
+        2 if case == "Plugin.start" else 3,
         prelude="import lmcache_plugin_adapter.engine.supervisor_start as start\n"
         f"start.BOOTSTRAP = {str(script)!r}\n",
     )
