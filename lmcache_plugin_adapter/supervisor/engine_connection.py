@@ -14,7 +14,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lmcache_plugin_adapter.linux.event_loop import Loop
     from lmcache_plugin_adapter.supervisor.output.event_log import EventLog
 
     from .handover import Handover
@@ -24,7 +23,6 @@ class EngineConnection:
     """Receive the engine's messages, notice its end, and send it messages.
 
     Args:
-        loop: The supervisor's loop.
         events: The log of events, which must know when the engine has ended.
         handover: What the engine handed over.
         on_stop: Called when plugins must stop, with the reason for the log and
@@ -34,13 +32,12 @@ class EngineConnection:
 
     def __init__(
         self,
-        loop: Loop,
         events: EventLog,
         handover: Handover,
         on_stop: Callable[[str, str], None],
         on_client: Callable[[socket.socket], None],
     ) -> None:
-        self._loop = loop
+        self._loop = events.loop
         self._events = events
         self._handover = handover
         self._on_stop = on_stop

@@ -12,7 +12,6 @@ from lmcache_plugin_adapter.messages.wording import count_processes, exit_text, 
 from lmcache_plugin_adapter.supervisor.output.pipe_reader import PipeReaders
 from lmcache_plugin_adapter.supervisor.output.plugin_output import PluginOutput
 from lmcache_plugin_adapter.supervisor.processes.ending import RunEnding
-from lmcache_plugin_adapter.supervisor.processes.leftovers import leftovers_of
 from lmcache_plugin_adapter.supervisor.processes.spawn import exec_error_text, spawn
 
 from .lifecycle import Event, after_exit, transition
@@ -67,8 +66,8 @@ class Plugin:
         self._after = Event.CLEARED
         self._ending: RunEnding | None = None
         self._timer: Timer | None = None
-        self.output = PluginOutput(services, name, planned)
-        self._readers = PipeReaders(services, self.output)
+        self.output = PluginOutput(services.events, name, planned, services.label)
+        self._readers = PipeReaders(services.events, self.output)
         self._new_pipe = -1
         self._lines_before = 0
 
@@ -139,8 +138,7 @@ class Plugin:
         self._after = after_exit(code, self.planned.restart)
         leftovers: set[int] = set()
         if table is not None and self.planned.leftovers != "keep":
-            run_id = self._services.run_id
-            leftovers = leftovers_of(table, self.pid, self.name, run_id, self._first_processes)
+            leftovers = self._services.reaper.leftovers_of(table, self.pid, self.name)
         failed = after_exit(code, "on-failure") is not Event.DONE
         text = self._exit_message(code, uptime, len(leftovers))
         if failed:
@@ -248,8 +246,14 @@ class Plugin:
 
     def _begin_ending(self) -> RunEnding:
         if self._ending is None:
-            grace = self.planned.stop_grace
-            self._ending = RunEnding(self._services, self.name, self.pid, grace, self._cleared)
+            self._ending = RunEnding(
+                self._services.reaper,
+                self.name,
+                self.pid,
+                self.planned.stop_grace,
+                self._log,
+                self._cleared,
+            )
         return self._ending
 
     def _finish_pipes(self) -> None:

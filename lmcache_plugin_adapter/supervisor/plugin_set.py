@@ -159,10 +159,9 @@ class PluginSet:
         # Imported only with the setting, as it takes memory.
         from lmcache_plugin_adapter.supervisor.output.logging_relay import LoggingRelay
 
-        services = self._services
-        events = services.events
+        events = self._services.events
         try:
-            events.relay = LoggingRelay(self._connection, services.files, events.stderr)
+            events.relay = LoggingRelay(self._connection, events.files, events.stderr)
         except OSError as error:
             events.log(WARNING, f"Output goes to stderr, not to logging: {error}")
 
@@ -170,7 +169,7 @@ class PluginSet:
         from .metrics import Metrics  # imported only with the setting, as it takes memory
 
         services = self._services
-        owner = f"{services.run_id.decode()}.{services.label}"
+        owner = f"{services.reaper.run_id.decode()}.{services.label}"
         try:
             self._metrics = Metrics(services.loop, self, plan, owner)
         except (OSError, ImportError, AttributeError, ValueError) as error:

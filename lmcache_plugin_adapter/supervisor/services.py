@@ -6,7 +6,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.linux.event_loop import Loop
     from lmcache_plugin_adapter.supervisor.output.event_log import EventLog
-    from lmcache_plugin_adapter.supervisor.output.writer import Writer
     from lmcache_plugin_adapter.supervisor.processes.reaper import Reaper
     from lmcache_plugin_adapter.supervisor.processes.spawn import ChildSetup
 
@@ -17,10 +16,8 @@ class Services:
     Args:
         loop: The supervisor's loop.
         events: The log of events, and the routes to the engine's log.
-        files: The writer of the plugins' own log files.
         setup: How children are started.
         reaper: Waits for children.
-        run_id: The run token, which marks all processes that plugins start.
         label: Role and rank, as part of a file name.
     """
 
@@ -28,18 +25,14 @@ class Services:
         self,
         loop: Loop,
         events: EventLog,
-        files: Writer,
         setup: ChildSetup,
         reaper: Reaper,
-        run_id: bytes,
         label: str,
     ) -> None:
         self.loop = loop
         self.events = events
-        self.files = files
         self.setup = setup
         self.reaper = reaper
-        self.run_id = run_id
         self.label = label
         self.environment: dict[bytes, bytes] = {}
         """The environment of all plugins, without the variables of a single one."""

@@ -28,10 +28,9 @@ from lmcache_plugin_adapter.supervisor.control.operations import Operations
 from lmcache_plugin_adapter.supervisor.control.server import ControlServer
 from lmcache_plugin_adapter.supervisor.output.event_log import EventLog
 from lmcache_plugin_adapter.supervisor.output.loss_report import LossReport
-from lmcache_plugin_adapter.supervisor.output.route import StderrRoute
-from lmcache_plugin_adapter.supervisor.output.writer import StreamTarget, Writer
+from lmcache_plugin_adapter.supervisor.output.stderr_route import StderrRoute, StreamTarget
+from lmcache_plugin_adapter.supervisor.output.writer import Writer
 from lmcache_plugin_adapter.supervisor.planning.loader import PluginLoader
-from lmcache_plugin_adapter.supervisor.processes.orphans import kill_marked, previous_supervisor
 from lmcache_plugin_adapter.supervisor.processes.reaper import Reaper
 from lmcache_plugin_adapter.supervisor.processes.spawn import (
     ChildSetup,
@@ -71,8 +70,8 @@ class Supervisor:
         files = Writer(self._on_room, loop.call_soon)
         logger = f"lmcache_plugin_adapter.{handover.label.replace(' ', '.')}"
         stderr = StderrRoute(writer, StreamTarget(2), logger, wants_color(2, os.environ))
-        self._events = EventLog(stderr, threshold_from(os.environ))
-        self._loss_report = LossReport(loop, self._events, files, writer)
+        self._events = EventLog(loop, files, stderr, threshold_from(os.environ))
+        self._loss_report = LossReport(self._events)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.on_signal(number, partial(self._signalled, number))
         loop.on_signal(signal.SIGCHLD, self._child_exited)
@@ -80,14 +79,12 @@ class Supervisor:
         self._services = Services(
             loop,
             self._events,
-            files,
             setup,
-            Reaper(loop, setup.reports),
-            handover.run_id.encode(),
+            Reaper(loop, setup.reports, handover.run_id.encode()),
             handover.label.replace(" ", "-"),
         )
         self._shutdown = Shutdown(self._services)
-        self._engine = EngineConnection(loop, self._events, handover, self._stop, self._serve)
+        self._engine = EngineConnection(self._events, handover, self._stop, self._serve)
         self._plugins = PluginSet(self._services, self._engine.socket)
         self._loader = PluginLoader(self._services, self._plugins, handover, self._engine)
         operations = Operations(loop, self._plugins, self.status, self._loader.reload)
@@ -100,7 +97,10 @@ class Supervisor:
         if not become_subreaper():
             text = "Cannot become a subreaper: daemons of plugins may be left behind"
             self._events.log(WARNING, text)
-        self._wait_for_previous()
+        if self._handover.again:
+            self._wait_for_previous()
+        else:
+            self._begin()
         self._loop.run()
         self._finish()
 
@@ -122,8 +122,11 @@ class Supervisor:
 
     def _wait_for_previous(self) -> None:
         """Begin once no supervisor of a previous launch still stops its plugins."""
+        # Imported only when it is needed, as it takes memory.
+        from lmcache_plugin_adapter.supervisor.processes.orphans import previous_supervisor
+
         handover = self._handover
-        pid = previous_supervisor(handover.run_id, handover.label) if handover.again else 0
+        pid = previous_supervisor(handover.run_id, handover.label)
         try:
             fd = pidfd_open(pid) if pid else -1
         except OSError:
@@ -148,6 +151,8 @@ class Supervisor:
         self._loader.begin(self._instance)
 
     def _replace_previous(self) -> None:
+        from lmcache_plugin_adapter.supervisor.processes.orphans import kill_marked
+
         handover = self._handover
         killed = kill_marked(handover.run_id)
         left = f"; ended {count_processes(killed)} it left" if killed else ""

@@ -7,14 +7,18 @@ import os
 from lmcache_plugin_adapter.contract.log_records import Clock
 
 from .line_framing import CUT_MARK_BYTES, LineFramer, sanitize
-from .writer import PIPE_BUF
+from .stderr_route import PIPE_BUF
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .logging_relay import LoggingRelay
-    from .route import LineFormat, Route, StderrRoute
+    from lmcache_plugin_adapter.contract.log_records import RecordFormat
+    from lmcache_plugin_adapter.linux.event_loop import Loop
+
+    from .logging_relay import LoggingRelay, RelayFormat
+    from .stderr_route import StderrRoute
+    from .writer import Writer
 
 OWN_NAME = "lmcache-plugins"
 """The name in brackets before the supervisor's own records."""
@@ -27,18 +31,22 @@ class EventLog:
     """The supervisor's own records, and the routes that records can take.
 
     Args:
+        loop: The supervisor's loop.
+        files: The writer of the plugins' own log files.
         stderr: The route to the engine's stderr.
         threshold: Records of a level above it are not logged.
     """
 
-    def __init__(self, stderr: StderrRoute, threshold: int) -> None:
+    def __init__(self, loop: Loop, files: Writer, stderr: StderrRoute, threshold: int) -> None:
+        self.loop = loop
+        self.files = files
         self.stderr = stderr
         self.relay: LoggingRelay | None = None
-        self.route: Route = stderr
+        self.route: StderrRoute | LoggingRelay = stderr
         """The route of the supervisor's own records."""
         self.threshold = threshold
         self.clock = Clock()
-        self._formats: dict[tuple[str, Route], LineFormat] = {}
+        self._formats: dict[tuple[str, object], RecordFormat | RelayFormat] = {}
         self.waiting: dict[Callable[[], None], None] = {}
         """Called once when a full queue of a writer has room again."""
 

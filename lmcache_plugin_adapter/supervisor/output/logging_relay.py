@@ -20,7 +20,7 @@ from .writer import STREAM_BATCH_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .route import Route
+    from .stderr_route import StderrRoute
     from .writer import Writer
 
 PATIENCE_SECONDS = 2
@@ -29,7 +29,7 @@ PATIENCE_SECONDS = 2
 _TIMEVAL = struct.Struct("ll")
 
 
-class _RelayFormat:
+class RelayFormat:
     """The frame around the lines of one source: level, time, name, file, pid, text.
 
     Args:
@@ -69,7 +69,7 @@ class LoggingRelay:
 
     batch_bytes = STREAM_BATCH_BYTES
 
-    def __init__(self, link: socket.socket, writer: Writer, stderr: Route) -> None:
+    def __init__(self, link: socket.socket, writer: Writer, stderr: StderrRoute) -> None:
         self.writer = writer
         self.target = self
         self._stderr = stderr
@@ -95,9 +95,9 @@ class LoggingRelay:
         except OSError:
             pass  # the engine or the writer has closed it
 
-    def make_format(self, name: str, file: str, pid: int) -> _RelayFormat:
+    def make_format(self, name: str, file: str, pid: int) -> RelayFormat:
         """Return the format of the records of one source."""
-        return _RelayFormat(name, file, pid)
+        return RelayFormat(name, file, pid)
 
     def write(self, data: bytes) -> None:
         """Write ``data``, whole records.

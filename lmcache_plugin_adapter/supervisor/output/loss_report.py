@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lmcache_plugin_adapter.linux.event_loop import Loop, Timer
+    from lmcache_plugin_adapter.linux.event_loop import Timer
 
     from .event_log import EventLog
     from .writer import Writer
@@ -31,10 +31,9 @@ _END_SECONDS = 5.0
 class LossReport:
     """Report the lines that the writers of one supervisor could not write."""
 
-    def __init__(self, loop: Loop, events: EventLog, *writers: Writer) -> None:
-        self._loop = loop
+    def __init__(self, events: EventLog) -> None:
         self._events = events
-        self._writers = writers
+        self._writers = (events.files, events.stderr.writer)
         self._pause: Timer | None = None
 
     def check(self) -> None:
@@ -42,7 +41,7 @@ class LossReport:
         route = self._events.route
         refused = route.writer.is_refused_by(route.target)
         if self._pause is None and not refused and self._report():
-            self._pause = self._loop.call_later(REPORT_SECONDS, self._check_again)
+            self._pause = self._events.loop.call_later(REPORT_SECONDS, self._check_again)
 
     def _check_again(self) -> None:
         self._pause = None

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lmcache_plugin_adapter.linux.event_loop import Timer
-    from lmcache_plugin_adapter.supervisor.services import Services
 
+    from .event_log import EventLog
     from .plugin_output import PluginOutput
 
 _READ_BYTES = 1 << 16
@@ -47,7 +47,7 @@ class PipeReader:
     Args:
         fd: The read end; owned by the reader.
         output: Receives the lines.
-        services: What the plugins of one supervisor share.
+        events: The log, whose readers pause while it is behind.
         on_end: Called once, after the pipe is closed.
     """
 
@@ -55,13 +55,13 @@ class PipeReader:
         self,
         fd: int,
         output: PluginOutput,
-        services: Services,
+        events: EventLog,
         on_end: Callable[[PipeReader], None],
     ) -> None:
         self._fd = fd
         self._output = output
-        self._loop = services.loop
-        self._events = services.events
+        self._loop = events.loop
+        self._events = events
         self._on_end = on_end
         self._framer = LineFramer(output.max_line_bytes)
         self._pause: Timer | None = None
@@ -209,14 +209,14 @@ def _is_urgent(chunk: bytes, start: int, end: int) -> bool:
 class PipeReaders:
     """The pipes of one plugin: of its current run, and of runs whose leftovers hold theirs open."""
 
-    def __init__(self, services: Services, output: PluginOutput) -> None:
-        self._services = services
+    def __init__(self, events: EventLog, output: PluginOutput) -> None:
+        self._events = events
         self._output = output
         self._readers: list[PipeReader] = []
 
     def add(self, fd: int) -> None:
         """Read the pipe of a new run."""
-        reader = PipeReader(fd, self._output, self._services, self._readers.remove)
+        reader = PipeReader(fd, self._output, self._events, self._readers.remove)
         self._readers.append(reader)
 
     def drain(self) -> None:

@@ -14,7 +14,7 @@ from .line_framing import CUT_MARK_BYTES
 from .log_file import RotatedFile
 from .rate_limit import LineLimiter
 from .ring import Ring
-from .writer import PIPE_BUF
+from .stderr_route import PIPE_BUF
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
     from lmcache_plugin_adapter.contract.planned_plugin import PlannedPlugin
     from lmcache_plugin_adapter.linux.event_loop import Timer
-    from lmcache_plugin_adapter.supervisor.services import Services
 
+    from .event_log import EventLog
     from .line_framing import Block
-    from .route import LineFormat, Route
+    from .logging_relay import LoggingRelay, RelayFormat
+    from .stderr_route import StderrRoute
     from .writer import Writer
 
 HELD_REPORT_SECONDS = 10.0
@@ -42,18 +43,20 @@ class PluginOutput:
     over restarts.
 
     Args:
-        services: What the plugins of one supervisor share.
+        events: The log, and the routes to it.
         name: The plugin's name.
         plugin: The plugin as planned.
+        label: The supervisor's role and rank, for the name of a log file.
     """
 
-    def __init__(self, services: Services, name: str, plugin: PlannedPlugin) -> None:
-        self._events = events = services.events
-        self._loop = services.loop
+    def __init__(self, events: EventLog, name: str, plugin: PlannedPlugin, label: str) -> None:
+        self._events = events
         self.name = name
         self._source = printable(name), printable(plugin.file)
-        self.route: Route = (events.relay if plugin.relay else None) or events.stderr
-        self._file = self._open_file(services, plugin)
+        self.route: StderrRoute | LoggingRelay = (
+            events.relay if plugin.relay else None
+        ) or events.stderr
+        self._file = self._open_file(plugin, label)
         self.ring = Ring(plugin.ring_bytes)
         self._limiter: LineLimiter | None = None
         if plugin.rate_limit is not None and self._file is None:
@@ -71,16 +74,16 @@ class PluginOutput:
             room = PIPE_BUF - self._format.overhead - CUT_MARK_BYTES
             self.max_line_bytes = min(self.max_line_bytes, room)
 
-    def _open_file(self, services: Services, plugin: PlannedPlugin) -> RotatedFile | None:
+    def _open_file(self, plugin: PlannedPlugin, label: str) -> RotatedFile | None:
         if plugin.log is None:
             return None
         directory, max_bytes, count = plugin.log
-        file = f"{self.name}.{services.label}.log".replace("/", "_")
+        file = f"{self.name}.{label}.log".replace("/", "_")
         path = os.fsencode(os.path.join(directory, file))
         on_lost = partial(self._report_lost, os.fsdecode(path))
-        return RotatedFile(services.files, path, max_bytes, count, on_lost)
+        return RotatedFile(self._events.files, path, max_bytes, count, on_lost)
 
-    def _make_format(self, pid: int) -> LineFormat:
+    def _make_format(self, pid: int) -> RecordFormat | RelayFormat:
         if self._file is not None:
             return RecordFormat(*self._source, pid, self._events.stderr.logger, False)
         return self.route.make_format(*self._source, pid)
@@ -175,7 +178,7 @@ class PluginOutput:
     def _schedule_report(self, now: float) -> None:
         if self._report is None:
             self._report_since = now
-            self._report = self._loop.call_later(HELD_REPORT_SECONDS, self.report_suppressed)
+            self._report = self._events.loop.call_later(HELD_REPORT_SECONDS, self.report_suppressed)
 
     def report_suppressed(self) -> None:
         """Log how many lines were suppressed since the last report, if any were."""

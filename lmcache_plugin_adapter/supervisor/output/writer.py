@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import _thread
 import os
-import select
-import stat
 import time
 from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Protocol
 
     class Target(Protocol):
@@ -33,9 +31,6 @@ if TYPE_CHECKING:
             """Write as much as possible without waiting; return the rest; raises OSError."""
 
 
-PIPE_BUF = 4096
-"""The longest write to a pipe that Linux keeps in one piece."""
-
 QUEUE_BYTES = 1 << 20
 """Size of a queue from which records are dropped and counted."""
 
@@ -44,77 +39,6 @@ _LOW_WATER = QUEUE_BYTES // 4
 FILE_BATCH_BYTES = 1 << 18
 STREAM_BATCH_BYTES = 1 << 16
 """Small, so that the progress of a slow reader can be observed."""
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write ``data``; wait if ``fd`` is non-blocking, as its flag must not be changed."""
-    while data:
-        try:
-            written = os.write(fd, data)
-        except BlockingIOError:
-            poll = select.poll()
-            poll.register(fd, select.POLLOUT)
-            poll.poll()
-        else:
-            data = data[written:]
-
-
-class StreamTarget:
-    """A descriptor that other processes write to as well: the engine's stderr.
-
-    On anything but a regular file, each write ends at a record's end and is at
-    most :data:`PIPE_BUF` bytes, so that records of several writers never mix.
-    """
-
-    __slots__ = ("_fd", "batch_bytes", "bounded")
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self.bounded = not stat.S_ISREG(os.fstat(fd).st_mode)
-        self.batch_bytes = STREAM_BATCH_BYTES if self.bounded else FILE_BATCH_BYTES
-
-    def write(self, data: bytes) -> None:
-        """Write ``data``, whole records.
-
-        Raises:
-            OSError: The descriptor cannot be written.
-        """
-        for piece in self._pieces(data):
-            write_all(self._fd, piece)
-
-    def write_ready(self, data: bytes) -> bytes:
-        """Write as much of ``data`` as possible without waiting; return the rest.
-
-        Raises:
-            OSError: The descriptor cannot be written.
-        """
-        done = 0
-        for piece in self._pieces(data):
-            if self.bounded and not _takes_more(self._fd):
-                break
-            write_all(self._fd, piece)
-            done += len(piece)
-        return data[done:]
-
-    def _pieces(self, data: bytes) -> Iterator[bytes]:
-        if not self.bounded or len(data) <= PIPE_BUF:
-            yield data
-            return
-        start = 0
-        while start < len(data):
-            end = start + PIPE_BUF
-            if end < len(data):
-                end = data.rfind(b"\n", start, end) + 1
-                if end <= start:  # a record longer than PIPE_BUF is written alone
-                    end = data.find(b"\n", start) + 1 or len(data)
-            yield data[start:end]
-            start = end
-
-
-def _takes_more(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    return bool(poll.poll(0))
 
 
 class Writer:

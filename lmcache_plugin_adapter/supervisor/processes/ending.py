@@ -9,14 +9,15 @@ from lmcache_plugin_adapter.contract.log_records import ERROR, WARNING
 from lmcache_plugin_adapter.linux.procfs import ProcessTable, signal_group
 from lmcache_plugin_adapter.messages.wording import count_processes
 
-from .leftovers import carries, chase, leftovers_of, why_left
+from .leftovers import carries, chase, why_left
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lmcache_plugin_adapter.linux.event_loop import Timer
-    from lmcache_plugin_adapter.supervisor.services import Services
+
+    from .reaper import Reaper
 
 KILL_SECONDS = 1.0
 """Seconds that SIGKILL may take before the processes are reported and left."""
@@ -32,21 +33,28 @@ class RunEnding:
     """The end of one run of a plugin, whose first process may have exited already.
 
     Args:
-        services: What the plugins of one supervisor share.
+        reaper: Waits for the processes.
         name: The plugin's name.
         pid: The first process of the run.
         grace: Seconds between SIGTERM and SIGKILL.
+        log: Logs a message of the plugin, at a level.
         on_end: Called once, when no process of the run is left.
     """
 
     def __init__(
-        self, services: Services, name: str, pid: int, grace: float, on_end: Callable[[], None]
+        self,
+        reaper: Reaper,
+        name: str,
+        pid: int,
+        grace: float,
+        log: Callable[[int, str], None],
+        on_end: Callable[[], None],
     ) -> None:
-        self._services = services
-        self._reaper = services.reaper
+        self._reaper = reaper
         self._name = name
         self._pid = pid
         self._grace = grace
+        self._log = log
         self._on_end = on_end
         self._timer: Timer | None = None
         self._terminated: set[int] = set()
@@ -61,7 +69,7 @@ class RunEnding:
             # SIGCONT, so that a stopped process can act on SIGTERM.
             signal_group(self._pid, signal.SIGTERM, signal.SIGCONT)
         else:  # only leftovers remain, which have got SIGTERM
-            self._services.loop.call_soon(self._check_now)
+            self._reaper.loop.call_soon(self._check_now)
         self._start_grace()
 
     def clear(self, table: ProcessTable, leftovers: set[int]) -> None:
@@ -90,9 +98,7 @@ class RunEnding:
             self._on_end()
 
     def _leftovers(self, table: ProcessTable) -> set[int]:
-        services = self._services
-        first_processes = self._reaper.first_processes
-        return leftovers_of(table, self._pid, self._name, services.run_id, first_processes)
+        return self._reaper.leftovers_of(table, self._pid, self._name)
 
     def _terminate(self, table: ProcessTable, pids: set[int]) -> None:
         """Send SIGTERM to processes that have not got it yet."""
@@ -128,7 +134,7 @@ class RunEnding:
         table.kill(leftovers)
         taken = time.monotonic() - self._killing_since
         if taken > _CHASE_AFTER:
-            run_id, name = self._services.run_id, self._name
+            run_id, name = self._reaper.run_id, self._name
             chase(lambda pid: pid not in first_processes and carries(pid, run_id, name))
         if taken > KILL_SECONDS:
             self._log(ERROR, f"Still there after SIGKILL, {why_left(leftovers)}")
@@ -143,11 +149,8 @@ class RunEnding:
 
     def _call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         self._cancel_timer()
-        self._timer = self._services.loop.call_later(seconds, callback)
+        self._timer = self._reaper.loop.call_later(seconds, callback)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-
-    def _log(self, level: int, text: str) -> None:
-        self._services.events.log(level, text, self._name)

@@ -11,6 +11,7 @@ from functools import partial
 
 from lmcache_plugin_adapter.linux.procfs import ProcessTable
 
+from .leftovers import leftovers_of
 from .spawn import EXEC_FAILED_CODE, EXEC_REPORT
 
 TYPE_CHECKING = False
@@ -44,10 +45,12 @@ class Reaper:
     Args:
         loop: The supervisor's loop.
         reports: The pipe on which children report that they cannot exec.
+        run_id: The run token, which marks all processes that plugins start.
     """
 
-    def __init__(self, loop: Loop, reports: int) -> None:
-        self._loop = loop
+    def __init__(self, loop: Loop, reports: int, run_id: bytes) -> None:
+        self.loop = loop
+        self.run_id = run_id
         self._reports = reports
         self.first_processes: dict[int, Owner] = {}
         """The first processes of plugins that have not been reaped."""
@@ -91,15 +94,19 @@ class Reaper:
         if check and (exited or (orphans and self.endings)):
             table = ProcessTable()
         for owner, status in exited:
-            self._loop.attempt(partial(owner.exited, status, table))
+            self.loop.attempt(partial(owner.exited, status, table))
         if table is not None:
             self.check(table)
         return childless
 
+    def leftovers_of(self, table: ProcessTable, pid: int, name: str) -> set[int]:
+        """Return the processes of the run of plugin ``name`` whose first process is ``pid``."""
+        return leftovers_of(table, pid, name, self.run_id, self.first_processes)
+
     def check(self, table: ProcessTable) -> None:
         """Check the processes that are being ended."""
         for ending in list(self.endings):
-            self._loop.attempt(partial(ending.check, table))
+            self.loop.attempt(partial(ending.check, table))
 
     def _read_reports(self) -> None:
         while True:
@@ -110,4 +117,4 @@ class Reaper:
             for pid, number in EXEC_REPORT.iter_unpack(data):
                 owner = self.first_processes.get(pid)
                 if owner is not None:
-                    self._loop.attempt(partial(owner.exec_failed, number))
+                    self.loop.attempt(partial(owner.exec_failed, number))

@@ -20,8 +20,8 @@ from harness import ENGINE_PROGRAM, wait_until
 from lmcache_plugin_adapter.engine import logging_receiver
 from lmcache_plugin_adapter.engine.supervisor_keeper import report_exit
 from lmcache_plugin_adapter.supervisor.output.logging_relay import ACCEPTED, LoggingRelay
-from lmcache_plugin_adapter.supervisor.output.route import StderrRoute
-from lmcache_plugin_adapter.supervisor.output.writer import StreamTarget, Writer
+from lmcache_plugin_adapter.supervisor.output.stderr_route import StderrRoute, StreamTarget
+from lmcache_plugin_adapter.supervisor.output.writer import Writer
 
 UP = "trap 'echo goodbye; exit' TERM; echo up; while :; do sleep 30 & wait $!; done"
 

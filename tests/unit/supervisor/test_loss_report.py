@@ -14,8 +14,8 @@ from lmcache_plugin_adapter.contract.log_records import INFO
 from lmcache_plugin_adapter.linux.event_loop import Loop
 from lmcache_plugin_adapter.supervisor.output.event_log import EventLog
 from lmcache_plugin_adapter.supervisor.output.loss_report import LossReport
-from lmcache_plugin_adapter.supervisor.output.route import StderrRoute
-from lmcache_plugin_adapter.supervisor.output.writer import StreamTarget, Writer
+from lmcache_plugin_adapter.supervisor.output.stderr_route import StderrRoute, StreamTarget
+from lmcache_plugin_adapter.supervisor.output.writer import Writer
 
 LOST = r"WARNING: \[all_x\] ([\d,]+) lines? lost: cannot write '([^']+)': ([\w ]+); "
 DROPPED = r"([\d,]+) lines? dropped: the log did not take them in time"
@@ -126,14 +126,14 @@ def test_disk_that_is_slow_or_stuck_at_the_end_keeps_nothing_from_the_log(
     writer, files = (Writer(lambda: None, loop.call_soon) for _ in range(2))
     with (tmp_path / "log").open("wb") as file:
         route = StderrRoute(writer, StreamTarget(file.fileno()), "test", False)
-        events = EventLog(route, INFO)
+        events = EventLog(loop, files, route, INFO)
         disk = Disk(seconds)
         for _ in range(100):
             files.put(disk, b"line\n", 1)
         events.log(INFO, "started", "all_x")
         assert writer.drain(30, time.monotonic() + 30)
         events.log(INFO, "last words", "all_x")  # after the loop, as the end of a supervisor is
-        LossReport(loop, events, files, writer).finish()
+        LossReport(events).finish()
     said = (tmp_path / "log").read_text()
     assert "[all_x] last words" in said
     dropped = re.findall(DROPPED, said)
