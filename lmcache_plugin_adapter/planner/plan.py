@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+from lmcache_plugin_adapter.configuration.locations import INSTALLED_PREFIX
 from lmcache_plugin_adapter.contract.frozen import frozen
+from lmcache_plugin_adapter.contract.planned_plugin import PlannedPlugin
 from lmcache_plugin_adapter.messages.problem import Problem, quoted
 from lmcache_plugin_adapter.messages.wording import capitalized
 
@@ -10,7 +14,6 @@ from .file_names import PluginName, name_advice, name_warning, runs_on
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lmcache_plugin_adapter.configuration.settings import PluginSettings
     from lmcache_plugin_adapter.contract.identity import ProcessIdentity
 
     from .entry import Entry
@@ -18,35 +21,6 @@ if TYPE_CHECKING:
 
 _MAX_NAME_WARNINGS = 10
 """Limit for warnings about single misnamed files in the log; ``check`` lists all of them."""
-
-
-@frozen
-class PlannedPlugin:
-    """A plugin that a process runs or has to refuse.
-
-    Attributes:
-        name: Unique in the plan: the stem. If two files share it, the file name,
-            then the path relative to the location, then the path.
-        path: Absolute path, with symbolic links kept.
-        key: Device and inode, the same on every path to the file; an installed
-            plugin's name.
-        signature: Changes when the file changes: device, inode, modification
-            time in nanoseconds, size in bytes.
-        package: Name and version of the installed package; None for a file.
-        argv: The command, with an absolute path first. Empty when refused.
-        settings: The settings in force for the plugin.
-        refused: Why the plugin must not or cannot run and how to repair it, in
-            one line without the plugin's name; None when it runs.
-    """
-
-    name: str
-    path: str
-    key: tuple[int, int] | tuple[str, str]
-    signature: tuple[int, ...]
-    package: tuple[str, str] | None
-    argv: tuple[bytes, ...]
-    settings: PluginSettings
-    refused: str | None
 
 
 @frozen
@@ -94,17 +68,30 @@ def make_plan(identity: ProcessIdentity, files: PluginFiles) -> Plan:
 
 
 def _planned(entry: Entry, files: PluginFiles) -> PlannedPlugin:
-    inspection = files.inspect(entry)
+    inspection, settings = files.inspect(entry), files.settings_of(entry)
+    backoff, rate, log = settings.backoff, settings.rate_limit, settings.log
+    file_name = os.path.basename(entry.path)
     package = entry.installed
     return PlannedPlugin(
-        name=files.names[entry.path],
+        names=tuple(dict.fromkeys((files.names[entry.path], file_name, entry.path))),
         path=entry.path,
         key=entry.key,
+        file=file_name.removeprefix(INSTALLED_PREFIX),
         signature=entry.signature,
         package=None if package is None else (package.project, package.version),
         argv=inspection.argv,
-        settings=files.settings_of(entry),
+        own_args=len(settings.args) if inspection.argv else 0,
+        environment={os.fsencode(k): os.fsencode(v) for k, v in settings.env.items()},
         refused=inspection.refused,
+        restart=settings.restart,
+        backoff=(backoff.initial, backoff.max, backoff.reset_after),
+        stop_grace=settings.stop_grace,
+        max_line_bytes=settings.max_line_bytes,
+        ring_bytes=settings.ring_bytes,
+        rate_limit=None if rate is None else (rate.lines, rate.per, rate.burst),
+        log=None if log is None else (log.directory, log.max_bytes, log.files),
+        relay=settings.relay,
+        leftovers=settings.leftovers,
     )
 
 

@@ -1,7 +1,8 @@
-"""Become a supervisor: leave the engine's process tree, then load the rest and run.
+"""Become a supervisor: leave the engine's process tree, import the rest, run.
 
-Run by path with ``python -I -S``, so that nothing of the engine's site-packages
-or environment is loaded. Its arguments are made by :mod:`.engine.supervisor_connection`.
+The engine runs this file by path with ``python -I -S``, so that nothing of its
+site-packages or environment is loaded. The arguments come from
+:mod:`.engine.supervisor_connection`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 def check_version(engine_version: str) -> None:
     """Exit if the engine runs another version of this package than the one installed now.
 
-    The package was replaced while the engine ran. What the two hand each other may differ.
+    The package was replaced while the engine ran, so that the handover may differ.
     """
     from lmcache_plugin_adapter.contract.version import VERSION_DIFFERS_CODE, __version__
 
@@ -28,10 +29,10 @@ def check_version(engine_version: str) -> None:
 
 
 def leave_engine_tree() -> None:
-    """Fork and let the parent end: the kernel gives the child to init or a subreaper.
+    """Fork and exit: the kernel gives the child to init or a subreaper.
 
-    vLLM ends an engine by killing all its descendants by parent pid, with no
-    warning; a supervisor among them could warn nobody.
+    vLLM stops an engine by killing all its descendants without a warning; a
+    supervisor among them could not warn its plugins.
     """
     if os.fork():
         os._exit(0)
@@ -39,9 +40,9 @@ def leave_engine_tree() -> None:
 
 
 def settle(descriptors: list[int]) -> None:
-    """Make standard descriptors sane, and keep ``descriptors`` from the plugins."""
+    """Open the standard descriptors, and keep ``descriptors`` from the plugins."""
     null = os.open(os.devnull, os.O_RDWR)
-    while null < 3:  # the engine runs with some of 0-2 closed: they are filled here
+    while null < 3:  # the engine may run with some of 0-2 closed
         null = os.dup(null)
     for fd in (0, 1):
         os.dup2(null, fd)
@@ -50,10 +51,10 @@ def settle(descriptors: list[int]) -> None:
         if fd >= 0:
             os.set_inheritable(fd, False)
     try:
-        # The engine may be pinned to cores; plugins must not sit on those.
+        # The engine may be pinned to cores; plugins must not be pinned to them.
         os.sched_setaffinity(0, range(os.sysconf("SC_NPROCESSORS_CONF")))
     except OSError:
-        pass  # refused: they stay where the engine is
+        pass  # refused: plugins stay on the engine's cores
 
 
 def main(argv: list[str]) -> None:
@@ -62,21 +63,21 @@ def main(argv: list[str]) -> None:
     sys.path.append(os.path.dirname(package))
     check_version(argv[1])
     leave_engine_tree()
-    link, pidfd, spec, engine, start, previous, again = map(int, argv[2:9])
+    connection, pidfd, spec, engine, start, previous, again = map(int, argv[2:9])
     run_id, label = argv[9:11]
-    settle([link, pidfd, spec])
-    sys.setswitchinterval(0.0005)  # the writer's thread is not kept waiting by the loop
+    settle([connection, pidfd, spec])
+    sys.setswitchinterval(0.0005)  # so that the loop does not delay the writer thread
 
     try:
         from lmcache_plugin_adapter.contract.run_token import SUPERVISOR_NAME
         from lmcache_plugin_adapter.linux.syscalls import set_process_name
-        from lmcache_plugin_adapter.supervisor.handover import Launch
+        from lmcache_plugin_adapter.supervisor.handover import Handover
         from lmcache_plugin_adapter.supervisor.supervisor import Supervisor
 
         set_process_name(SUPERVISOR_NAME)
-        launch = Launch(link, pidfd, spec, engine, start, run_id, label, previous, bool(again))
-        Supervisor(launch).run()
-    except BaseException as error:  # noqa: BLE001 - the engine starts another; this one says why
+        handover = Handover(connection, pidfd, spec, engine, start, previous, again, run_id, label)
+        Supervisor(handover).run()
+    except BaseException as error:  # noqa: BLE001 - logged here; the engine starts another supervisor
         text = f"Supervisor of {label} ends by an internal error: {error!r}"
         os.write(2, text.encode("utf-8", "replace") + b"\n")
         os._exit(1)

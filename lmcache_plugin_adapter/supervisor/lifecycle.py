@@ -1,8 +1,8 @@
-"""The life of a plugin: its states, what can happen to it, and the one transition function.
+"""The lifecycle of a plugin: its states, its events, and the one transition function.
 
-Timers are events like any other: one that fires in a state it was not meant
-for changes nothing. A cell that cannot happen raises, so that a mistake in the
-supervisor shows instead of corrupting a state.
+A timer is an event: one that fires in a state for which it was not set changes
+nothing. An event that cannot happen in a state raises, so that a bug in the
+supervisor does not corrupt a state.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ class Event(str, enum.Enum):
     DONE = "policy says leave it"
     GIVE_UP = "exit code 125"
     BACKOFF_ELAPSED = "backoff elapsed"
-    GRACE_ELAPSED = "grace period elapsed"
     STOP = "stop asked for"
     START = "start asked for"
 
@@ -57,13 +56,12 @@ _MOVES: dict[tuple[State, Event], State] = {
     (_S.FAILED, _E.START): _S.STARTING,
 }
 
-# Nothing changes: a repeated request, a timer that has been overtaken, the
-# end of the first process or a late exec error while the plugin is stopping.
+# Events that change nothing: a repeated request, an outdated timer, the exit of the
+# first process or a late exec error while the plugin is stopping.
 _STAY: dict[Event, frozenset[State]] = {
     _E.START: frozenset({_S.STARTING, _S.RUNNING, _S.CLEARING, _S.STOPPING, _S.REFUSED}),
     _E.STOP: frozenset({_S.STOPPING, _S.STOPPED, _S.EXITED, _S.FAILED, _S.REFUSED}),
     _E.BACKOFF_ELAPSED: frozenset(_S) - {_S.BACKING_OFF},
-    _E.GRACE_ELAPSED: frozenset(_S),
     _E.EXITED: frozenset({_S.STOPPING, _S.FAILED}),
     _E.CANNOT_RUN: frozenset({_S.STOPPING}),
 }
@@ -87,7 +85,7 @@ _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.
 
 
 def after_exit(code: int, restart: str) -> Event:
-    """Return what the restart policy makes of an exit.
+    """Return what follows an exit under the restart policy.
 
     Args:
         code: The exit code, or minus the signal's number.

@@ -1,10 +1,9 @@
 """Plugin metrics in vLLM's own ``/metrics``: files of prometheus_client's multiprocess mode.
 
-Loaded only where the setting ``metrics`` is on. vLLM, in multiprocess mode,
-adds up whatever files it finds in ``PROMETHEUS_MULTIPROC_DIR``; the supervisor
-keeps two there. How they are written is prometheus_client's affair: the one
-module that knows it is loaded from the engine's installation, without the
-package around it.
+Loaded only with the setting ``metrics``. In multiprocess mode, vLLM adds up all
+files in ``PROMETHEUS_MULTIPROC_DIR``; the supervisor keeps two there.
+prometheus_client defines their format: its one module that knows the format is
+loaded from the engine's installation, without the rest of the package.
 """
 
 from __future__ import annotations
@@ -14,22 +13,23 @@ import sys
 import time
 
 from lmcache_plugin_adapter.contract.plugin_states import State
-from lmcache_plugin_adapter.supervisor.output.plugin_output import printable
+from lmcache_plugin_adapter.supervisor.output.event_log import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from lmcache_plugin_adapter.contract.planned_plugin import PlannedMetrics
     from lmcache_plugin_adapter.linux.event_loop import Loop, Timer
 
     from .plugin import Plugin
 
 TICK_SECONDS = 5.0
-"""How often counts of lines and the supervisor's memory are brought up to date."""
+"""Seconds between two updates of line counts and of the supervisor's memory."""
 
 MARK = "lmcacheplugins"
-"""What the names of the files have in them."""
+"""Part of the names of the files."""
 
 _BYTES_PER_PLUGIN = 8192
 _LEAST_BYTES = 1 << 16
@@ -53,50 +53,42 @@ HELP = {
 
 
 class Metrics:
-    """Keep the files of one supervisor.
+    """Write the files of one supervisor.
 
     Args:
-        loop: For the clock.
-        plugins: Those that there are; iterated anew each time.
-        directory: ``PROMETHEUS_MULTIPROC_DIR``.
-        module: The file of ``prometheus_client.mmap_dict``.
-        owner: Run and role: the files of a supervisor that was killed are
-            continued by the one that takes its place.
-        labels: Role, rank and replica, on every series.
+        loop: The supervisor's loop.
+        plugins: The plugins; iterated anew each time.
+        plan: Where and how to write.
+        owner: Run token and role: a supervisor that replaces a killed one
+            continues its files.
 
     Raises:
-        OSError: The files cannot be made.
+        OSError: The files cannot be created.
     """
 
     def __init__(
-        self,
-        loop: Loop,
-        plugins: Iterable[Plugin],
-        directory: str,
-        module: str,
-        owner: str,
-        labels: dict[str, str],
+        self, loop: Loop, plugins: Iterable[Plugin], plan: PlannedMetrics, owner: str
     ) -> None:
         self._loop = loop
         self._plugins = plugins
-        self._labels = labels
+        self._labels = plan.labels
         self._bases: dict[Plugin, list[float]] = {}
         self._keys: dict[tuple[str, str, str], str] = {}
         self._timer: Timer | None = None
-        library: Any = _load(module)
+        library: Any = _load(plan.module)
         self._make_key = library.mmap_key
-        self._paths = [f"{directory}/{kind}_{MARK}.{owner}.db" for kind in ("counter", _GAUGE)]
+        self._paths = [f"{plan.directory}/{kind}_{MARK}.{owner}.db" for kind in ("counter", _GAUGE)]
         size = _LEAST_BYTES + _BYTES_PER_PLUGIN * len(list(plugins))
         if not os.path.exists(self._paths[0]):
             _make(self._paths[0], size)
-        _make(self._paths[1], size)  # in the place of states of before
+        _make(self._paths[1], size)  # replaces states of a previous supervisor
         self._counters, self._gauges = map(library.MmapedDict, self._paths)
         self._tick()
 
     def changed(self, plugin: Plugin) -> None:
-        """Write what is known of a plugin that changed its state."""
+        """Write the values of a plugin whose state has changed."""
         name = printable(plugin.name)
-        # The state that it is in comes last: whoever reads meanwhile finds it in no two.
+        # The current state is written last, so that no reader finds two.
         for state in sorted(State, key=lambda state: plugin.state is state):
             key = self._key(STATE, STATE, name, state.value)
             self._gauges.write_value(key, float(plugin.state is state), time.time())
@@ -113,7 +105,7 @@ class Metrics:
             try:
                 os.unlink(path)
             except OSError:
-                pass  # somebody wiped the directory
+                pass  # another program has removed it
 
     def _tick(self) -> None:
         now = time.time()
@@ -134,14 +126,14 @@ class Metrics:
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
 
     def _count(self, plugin: Plugin, name: str) -> None:
-        """Write counts; they go on where an earlier supervisor, or an earlier file, stopped."""
+        """Write counts; they continue those of a previous supervisor or file."""
         keys = [self._key(what, f"{what}_total", name) for what in (RESTARTS, LINES, DROPPED)]
         bases = self._bases.get(plugin)
         if bases is None:
             bases = [self._counters.read_value(key)[0] for key in keys]
             self._bases[plugin] = bases
         output = plugin.output
-        values = (plugin.restarts, output.lines, output.dropped)
+        values = (plugin.restarts.count, output.lines, output.dropped)
         for key, base, value in zip(keys, bases, values):  # noqa: B905 - three each
             self._counters.write_value(key, base + value, time.time())
 
@@ -159,7 +151,7 @@ class Metrics:
 
 
 _GAUGE = "gauge_livemax"
-"""A gauge of a living process: the collector bears it when such a file goes."""
+"""A gauge of a living process: the collector tolerates a file that disappears."""
 
 
 def _load(path: str) -> object:
@@ -172,9 +164,9 @@ def _load(path: str) -> object:
 
 
 def _make(path: str, size: int) -> None:
-    """Make an empty file that takes its room on the disk: memory of a full disk kills who writes.
+    """Create an empty file with its blocks allocated: a write to the map of a full disk kills.
 
-    It has its name only then: a file without content is an error to the collector.
+    The file gets its name last: the collector fails on a file without content.
     """
     new = f"{path}.new"
     fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

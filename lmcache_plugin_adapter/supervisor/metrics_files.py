@@ -1,4 +1,4 @@
-"""What the planner decides about metrics: where they go, and what dead engines left there."""
+"""Plan the metrics of plugins, and remove the files that dead engines left."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 
+from lmcache_plugin_adapter.contract.planned_plugin import PlannedMetrics
 from lmcache_plugin_adapter.contract.run_token import engine_is_gone
 from lmcache_plugin_adapter.contract.variables import METRICS_DIRECTORY
 from lmcache_plugin_adapter.messages.problem import Problem, quoted
@@ -15,7 +16,6 @@ from .metrics import MARK
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from lmcache_plugin_adapter.contract.launch_spec import LaunchSpec
 
@@ -24,8 +24,8 @@ _FILE = re.compile(rf"[a-z]+_(?:[a-z]+_)?{MARK}\.(\d+\.\d+\.\d+\.[0-9a-f]+)\.[\w
 
 def plan_metrics(
     spec: LaunchSpec, environ: Mapping[str, str]
-) -> tuple[dict[str, Any] | None, list[Problem]]:
-    """Return what the supervisor needs to write metrics; None, and why, if it cannot."""
+) -> tuple[PlannedMetrics | None, list[Problem]]:
+    """Return how the supervisor writes metrics; or None and the reason."""
     directory = environ.get(METRICS_DIRECTORY)
     if not directory:
         why = (
@@ -38,15 +38,12 @@ def plan_metrics(
         why = "the engine's Python has no prometheus_client"
     else:
         identity = spec.identity
-        return {
-            "directory": directory,
-            "module": spec.metrics_module,
-            "labels": {
-                "role": identity.role.value if identity.role is not None else "",
-                "worker_id": str(identity.worker_id),
-                "dp_rank": str(identity.dp_rank),
-            },
-        }, []
+        labels = {
+            "role": identity.role.value if identity.role is not None else "",
+            "worker_id": str(identity.worker_id),
+            "dp_rank": str(identity.dp_rank),
+        }
+        return PlannedMetrics(directory, spec.metrics_module, labels), []
     return None, [Problem("warning", f"No metrics of plugins: {why}")]
 
 

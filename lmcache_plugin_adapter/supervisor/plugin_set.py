@@ -1,4 +1,4 @@
-"""The plugins that a supervisor keeps: taken from plans, and brought in line with later ones."""
+"""The plugins that a supervisor runs: taken from plans, and updated by later plans."""
 
 from __future__ import annotations
 
@@ -7,33 +7,40 @@ from functools import partial
 
 from lmcache_plugin_adapter.contract.log_records import ERROR, WARNING
 from lmcache_plugin_adapter.contract.plugin_states import State
-from lmcache_plugin_adapter.supervisor.output.plugin_output import OWN_NAME
 
 from .plugin import Plugin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from typing import Any
+    import socket
+    from collections.abc import Callable, Iterable, Iterator
+
+    from lmcache_plugin_adapter.contract.planned_plugin import (
+        PlannedMetrics,
+        PlannedPlugin,
+        SupervisorPlan,
+    )
 
     from .metrics import Metrics
-    from .services import Shared
-
-    Entry = Mapping[str, Any]
+    from .services import Services
 
 
-class Catalog:
+class PluginSet:
     """All plugins by name.
 
     Args:
-        shared: What they share.
+        services: What the plugins share.
+        connection: The connection to the engine, for ``log: logging``.
     """
 
-    def __init__(self, shared: Shared) -> None:
-        self._shared = shared
+    def __init__(self, services: Services, connection: socket.socket) -> None:
+        self._services = services
+        self._connection = connection
         self._plugins: dict[str, Plugin] = {}
-        self._successors: dict[Plugin, Entry | None] = {}
+        self._successors: dict[Plugin, PlannedPlugin | None] = {}
         self._metrics: Metrics | None = None
+        self.on_change: Callable[[Plugin], None] = lambda _plugin: None
+        """Called when a plugin's state has changed."""
 
     def __iter__(self) -> Iterator[Plugin]:
         return iter(list(self._plugins.values()))
@@ -42,11 +49,11 @@ class Catalog:
         return len(self._plugins)
 
     def get(self, name: str) -> Plugin | None:
-        """Return the plugin of a name: its own, its file's name, or its path."""
+        """Return the plugin with a name: its own, its file name, or its path."""
         found = self._plugins.get(name)
         if found is not None:
             return found
-        hits = [plugin for plugin in self if name in plugin.entry["names"]]
+        hits = [plugin for plugin in self if name in plugin.planned.names]
         return hits[0] if len(hits) == 1 else None
 
     @property
@@ -55,144 +62,149 @@ class Catalog:
         return list(self._plugins)
 
     @property
-    def ending(self) -> bool:
-        """Whether the supervisor stops: then nothing is started any more."""
-        return self._shared.ending
+    def stopping(self) -> bool:
+        """Whether the supervisor stops: it then starts nothing."""
+        return self._services.stopping
 
     @property
     def longest_grace(self) -> float:
         """The longest grace period of any plugin, in seconds."""
-        return max((plugin.entry["stop_grace"] for plugin in self), default=0.0)
+        return max((plugin.planned.stop_grace for plugin in self), default=0.0)
 
-    def adopt(self, plan: Mapping[str, Any]) -> None:
+    def adopt(self, plan: SupervisorPlan) -> None:
         """Add the plugins of ``plan`` that are not known yet, and start them."""
         self._prepare(plan)
-        known = {plugin.entry["key"] for plugin in self}
-        self._start([self._add(e) for e in plan["plugins"] if e["key"] not in known])
-        if plan["metrics"] is not None and self._metrics is None:
-            self._start_metrics(**plan["metrics"])
+        known = {plugin.planned.key for plugin in self}
+        self._add(planned for planned in plan.plugins if planned.key not in known)
+        if plan.metrics is not None and self._metrics is None:
+            self._start_metrics(plan.metrics)
 
-    def reload(self, plan: Mapping[str, Any]) -> dict[str, list[str]]:
-        """Bring the plugins in line with ``plan``; only what differs is touched.
+    def reload(self, plan: SupervisorPlan) -> dict[str, list[str]]:
+        """Bring the plugins in line with ``plan``; unchanged plugins continue.
 
         Returns:
             The names of the plugins that were ``started``, ``restarted``,
             ``stopped`` and left ``unchanged``.
         """
         self._prepare(plan)
-        by_path = {plugin.entry["path"]: plugin for plugin in self}
+        by_path = {plugin.planned.path: plugin for plugin in self}
         done: dict[str, list[str]] = {
             key: [] for key in ("started", "restarted", "stopped", "unchanged")
         }
         new = []
-        for entry in plan["plugins"]:
-            plugin = by_path.pop(entry["path"], None)
+        for planned in plan.plugins:
+            plugin = by_path.pop(planned.path, None)
             if plugin is None:
-                new.append(entry)
-            elif entry != plugin.entry or plugin.state is State.FAILED:
+                new.append(planned)
+            elif planned != plugin.planned or plugin.state is State.FAILED:
                 done["restarted"].append(plugin.name)
-                self._replace(plugin, entry)
+                self._replace(plugin, planned)
             else:
                 done["unchanged"].append(plugin.name)
-                if plugin in self._successors:  # it is as it was before it began to end
+                if plugin in self._successors:  # it is again as it was before it was replaced
                     del self._successors[plugin]
                     plugin.replaced = False
                     plugin.start()
         for path, plugin in by_path.items():
-            if _below(path, plan["skipped"]):
+            if _is_below(path, plan.skipped):
                 done["unchanged"].append(plugin.name)
             else:
                 done["stopped"].append(plugin.name)
                 self._replace(plugin, None)
-        added = [self._add(entry) for entry in new]
-        self._start(added)
-        done["started"] = [plugin.name for plugin in added]
+        done["started"] = [plugin.name for plugin in self._add(new)]
         return done
 
-    def settled(self, plugin: Plugin) -> None:
-        """Take note that nothing runs of ``plugin``: its successor may start now."""
-        if plugin not in self._successors:
-            return
-        entry = self._successors.pop(plugin)
-        plugin.flush()
-        if self.ending:
-            return
-        del self._plugins[plugin.name]
-        if entry is not None:
-            successor = self._add(entry, plugin.name)
-            successor.output.inherit(plugin.output)
-            self._start([successor])
-        plugin.output.close()
-
-    def changed(self, plugin: Plugin) -> None:
-        """Take note that a plugin has changed its state."""
-        if self._metrics is not None:  # whose trouble is not the plugin's
-            self._shared.loop.attempt(partial(self._metrics.changed, plugin))
-
     def close(self) -> None:
-        """Log what is still to be logged, and leave nothing behind."""
+        """Log what is still to be logged, and remove the metrics."""
         for plugin in self:
-            self._shared.loop.attempt(plugin.flush)
+            self._services.loop.attempt(plugin.flush)
         if self._metrics is not None:
             self._metrics.close()
 
     # --- inside -------------------------------------------------------------
 
-    def _prepare(self, plan: Mapping[str, Any]) -> None:
-        log = self._shared.log
-        if log.relay is None and (plan["relay"] or any(e["relay"] for e in plan["plugins"])):
+    def _changed(self, plugin: Plugin) -> None:
+        if plugin.state.settled:
+            self._services.loop.call_soon(partial(self._settled, plugin))
+        self.on_change(plugin)
+        if self._metrics is not None:  # an error there is not the plugin's
+            self._services.loop.attempt(partial(self._metrics.changed, plugin))
+
+    def _settled(self, plugin: Plugin) -> None:
+        """Start the successor of a plugin that has stopped, if it has one."""
+        if plugin not in self._successors:
+            return
+        planned = self._successors.pop(plugin)
+        plugin.flush()
+        if self.stopping:
+            return
+        del self._plugins[plugin.name]
+        if planned is not None:
+            successor = self._add_one(planned, plugin.name)
+            successor.output.inherit(plugin.output)
+            self._start([successor])
+        plugin.output.close()
+
+    def _prepare(self, plan: SupervisorPlan) -> None:
+        events = self._services.events
+        if events.relay is None and (plan.relay or any(p.relay for p in plan.plugins)):
             self._start_relay()
-        log.way = (log.relay if plan["relay"] else None) or log.stderr
-        differs: dict[bytes, bytes | None] = plan["environment"]
-        kept = {name: value for name, value in os.environb.items() if name not in differs}
-        kept.update((name, value) for name, value in differs.items() if value is not None)
-        self._shared.environment = kept
+        events.route = (events.relay if plan.relay else None) or events.stderr
+        changes = plan.environment
+        kept = {name: value for name, value in os.environb.items() if name not in changes}
+        kept.update((name, value) for name, value in changes.items() if value is not None)
+        self._services.environment = kept
 
     def _start_relay(self) -> None:
-        from lmcache_plugin_adapter.supervisor.output.logging_relay import (
-            Relay,  # only who wants it pays for it
-        )
+        # Imported only with the setting, as it takes memory.
+        from lmcache_plugin_adapter.supervisor.output.logging_relay import LoggingRelay
 
-        shared = self._shared
+        events = self._services.events
         try:
-            shared.log.relay = Relay(shared.link, shared.files, shared.log.stderr)
+            events.relay = LoggingRelay(self._connection, events.files, events.stderr)
         except OSError as error:
-            text = f"Output goes to stderr, not to logging: {error}"
-            shared.log.say(WARNING, OWN_NAME, text)
+            events.log(WARNING, f"Output goes to stderr, not to logging: {error}")
 
-    def _start_metrics(self, directory: str, module: str, labels: dict[str, str]) -> None:
-        from .metrics import Metrics  # only who wants them pays for it
+    def _start_metrics(self, plan: PlannedMetrics) -> None:
+        from .metrics import Metrics  # imported only with the setting, as it takes memory
 
-        shared = self._shared
-        owner = f"{shared.run_id.decode()}.{shared.label}"
+        services = self._services
+        owner = f"{services.reaper.run_id.decode()}.{services.label}"
         try:
-            self._metrics = Metrics(shared.loop, self, directory, module, owner, labels)
+            self._metrics = Metrics(services.loop, self, plan, owner)
         except (OSError, ImportError, AttributeError, ValueError) as error:
-            shared.log.say(WARNING, OWN_NAME, f"No metrics of plugins: {error}")
+            services.events.log(WARNING, f"No metrics of plugins: {error}")
 
-    def _add(self, entry: Entry, name: str | None = None) -> Plugin:
-        if name is None:
-            free = (name for name in entry["names"] if name not in self._plugins)
-            name = next(free, f"{entry['names'][-1]} ({len(self._plugins)})")
-        plugin = Plugin(self._shared, name, entry)
+    def _add(self, plan: Iterable[PlannedPlugin]) -> list[Plugin]:
+        """Add new plugins, then start them."""
+        added = [self._add_one(planned, self._free_name(planned)) for planned in plan]
+        self._start(added)
+        return added
+
+    def _free_name(self, planned: PlannedPlugin) -> str:
+        free = (name for name in planned.names if name not in self._plugins)
+        return next(free, f"{planned.names[-1]} ({len(self._plugins)})")
+
+    def _add_one(self, planned: PlannedPlugin, name: str) -> Plugin:
+        plugin = Plugin(self._services, name, planned, self._changed)
         self._plugins[name] = plugin
-        if plugin.refused:
-            self._shared.log.say(ERROR, name, f"Refused: {plugin.refused}")
+        if planned.refused is not None:
+            self._services.events.log(ERROR, f"Refused: {planned.refused}", name)
         return plugin
 
-    def _start(self, plugins: Sequence[Plugin]) -> None:
+    def _start(self, plugins: list[Plugin]) -> None:
         for plugin in plugins:
             if plugin.state is State.STARTING:
-                self._shared.loop.attempt(plugin.start)
+                self._services.loop.attempt(plugin.start)
 
-    def _replace(self, plugin: Plugin, entry: Entry | None) -> None:
-        """End ``plugin`` and let ``entry`` follow it, once nothing is left of it."""
-        self._successors[plugin] = entry
+    def _replace(self, plugin: Plugin, planned: PlannedPlugin | None) -> None:
+        """Stop ``plugin``; start ``planned`` in its place once nothing is left of it."""
+        self._successors[plugin] = planned
         plugin.replaced = True
         plugin.stop()
         if plugin.state.settled:
-            self.settled(plugin)
+            self._settled(plugin)
 
 
-def _below(path: str, locations: Sequence[str]) -> bool:
+def _is_below(path: str, locations: tuple[str, ...]) -> bool:
     return any(path == location or path.startswith(f"{location}/") for location in locations)

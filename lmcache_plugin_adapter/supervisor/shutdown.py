@@ -1,132 +1,99 @@
-"""The end of a supervisor: nothing of its plugins is left, and nothing is waited for in vain."""
+"""Stop a supervisor once no process of its plugins is left, within a bounded time."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from functools import partial
 
 from lmcache_plugin_adapter.contract.log_records import ERROR
-from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.linux.procfs import ProcessTable, own_children
-from lmcache_plugin_adapter.supervisor.processes.leftovers import (
-    CHASE_SECONDS,
-    kill_child,
-    why_left,
-)
+from lmcache_plugin_adapter.supervisor.processes.ending import KILL_SECONDS
+from lmcache_plugin_adapter.supervisor.processes.leftovers import chase, why_left
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from lmcache_plugin_adapter.linux.event_loop import Timer
 
-    from lmcache_plugin_adapter.linux.event_loop import Loop, Timer
-
-    from .plugin_set import Catalog
-    from .services import Shared
-
-_KILL_SECONDS = 1.0
-"""How long SIGKILL may take, from the first on, before what is left is named and left."""
+    from .services import Services
 
 _MOMENT = 0.05
-"""Seconds by which a plugin's own end of its grace period comes first, and says so."""
+"""Seconds by which a plugin's own grace period ends first, so that its end is logged."""
 
-_LOOK_AGAIN = 0.005
-_LOOK_AGAIN_IN_GRACE = 0.05
-"""Seconds between two looks; in the grace period SIGCHLD tells of most."""
+_CHECK_SECONDS = 0.005
+_CHECK_SECONDS_IN_GRACE = 0.05
+"""Seconds between two checks; in the grace period SIGCHLD reports most exits."""
 
 
-class Ending:
-    """Looks until no descendant is left, then stops the loop.
+class Shutdown:
+    """Check until no descendant is left, then stop the loop.
 
-    The supervisor is a subreaper: when it has no child any more, it has no
-    descendant either.
-
-    Args:
-        loop: The supervisor's loop.
-        catalog: The plugins, each of which ends by itself once it was told to.
-        shared: What they share.
-        reap: Reaps what has ended; true when no child is left.
-        say: Logs a line.
+    Each plugin has been stopped, so that it ends its own processes. The
+    supervisor is a subreaper: if it has no child, it has no descendant either.
     """
 
-    def __init__(
-        self,
-        loop: Loop,
-        catalog: Catalog,
-        shared: Shared,
-        reap: Callable[[], bool],
-        say: Callable[[int, str], None],
-    ) -> None:
-        self._loop = loop
-        self._catalog = catalog
-        self._shared = shared
-        self._reap = reap
-        self._say = say
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._loop = services.loop
+        self._reaper = services.reaper
         self._deadline = 0.0
         self._killing_since: float | None = None
-        self._strays_asked = False
+        self._orphans_terminated = False
         self._timer: Timer | None = None
 
-    def begin(self) -> None:
-        """Begin to look; all gets the longest grace period of any plugin."""
-        # Of any: what a plugin was allowed to leave behind has one, too.
-        self._deadline = time.monotonic() + self._catalog.longest_grace + _MOMENT
-        self._loop.call_soon(self.look)
+    def begin(self, grace: float) -> None:
+        """Begin to check.
 
-    def look(self) -> None:
-        """End the loop if nothing is left; else chase what is, and look again."""
+        Args:
+            grace: The longest grace period of any plugin, in seconds: processes that a
+                plugin was allowed to leave behind get it, too.
+        """
+        self._deadline = time.monotonic() + grace + _MOMENT
+        self._loop.call_soon(self.check)
+
+    def check(self) -> None:
+        """Stop the loop if no process is left; else terminate or kill, and check again."""
         now = time.monotonic()
         late = now - self._deadline
-        self._look_again_in(
-            _LOOK_AGAIN if late >= 0 or not self._strays_asked else _LOOK_AGAIN_IN_GRACE
-        )
+        in_grace = late < 0 and self._orphans_terminated
+        self._check_again_in(_CHECK_SECONDS_IN_GRACE if in_grace else _CHECK_SECONDS)
         if self._reap():
             self._loop.stop()
-            for plugin in self._catalog:
-                if plugin.state in (State.STOPPING, State.CLEARING):
-                    self._loop.attempt(plugin.cleared)
+            for ending in list(self._reaper.endings):
+                self._loop.attempt(ending.finish)
             return
-        if self._strays_asked and self._shared.by_pid and late < 0:
-            self._look_again_in(-late)  # the next SIGCHLD brings us back before
+        if in_grace and self._reaper.first_processes:
+            self._check_again_in(-late)  # the next SIGCHLD comes before
             return
         table = ProcessTable()
-        for plugin in self._catalog:
-            self._loop.attempt(partial(plugin.look, table))
+        self._reaper.check(table)
         me = os.getpid()
-        strays = table.with_descendants([me]) - {me}
+        orphans = table.with_descendants([me]) - {me}
         if late >= 0:
-            if self._killing_since is None:
-                self._killing_since = now
-            table.kill(strays)
-            # Not from the deadline on: who was stopped or starved meanwhile has killed nothing yet.
-            if not self._chase_children() and now - self._killing_since > _KILL_SECONDS:
-                # The table lacks what /proc hides, such as another user's processes.
-                self._say(ERROR, f"Left behind, {why_left(strays.union(own_children()))}")
-                self._loop.stop()
-        elif not self._strays_asked:
-            self._strays_asked = True
-            # A plugin's group has been asked with it.
-            first = self._shared.by_pid
-            asked = {pid for pid in strays if table.by_pid[pid].group in first}
-            table.send(strays - asked, signal.SIGTERM)
-            table.send(strays - asked, signal.SIGCONT)
+            self._kill(table, orphans, now)
+        elif not self._orphans_terminated:
+            self._orphans_terminated = True
+            # Processes in a plugin's group got SIGTERM with it.
+            first_processes = self._reaper.first_processes
+            orphans = {p for p in orphans if table.by_pid[p].group not in first_processes}
+            table.send(orphans, signal.SIGTERM)
+            table.send(orphans, signal.SIGCONT)
 
-    def _look_again_in(self, seconds: float) -> None:
+    def _kill(self, table: ProcessTable, orphans: set[int], now: float) -> None:
+        # Counted from the first kill: a supervisor that was stopped at the deadline killed nothing.
+        if self._killing_since is None:
+            self._killing_since = now
+        table.kill(orphans)
+        if not chase(lambda _pid: True, self._reap) and now - self._killing_since > KILL_SECONDS:
+            # /proc may hide processes from the table, such as those of another user.
+            text = f"Left behind, {why_left(orphans.union(own_children()))}"
+            self._services.events.log(ERROR, text)
+            self._loop.stop()
+
+    def _reap(self) -> bool:
+        return self._reaper.reap(check=False)
+
+    def _check_again_in(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(seconds, self.look)
-
-    def _chase_children(self) -> bool:
-        """Kill for a moment all that becomes a child of ours, as what forks and exits does.
-
-        Returns:
-            Whether nothing is left.
-        """
-        until = time.monotonic() + CHASE_SECONDS
-        while not self._reap():
-            if time.monotonic() >= until:
-                return False
-            for pid in own_children():
-                kill_child(pid)
-        return True
+        self._timer = self._loop.call_later(seconds, self.check)

@@ -238,21 +238,34 @@ def test_dies_in_a_loop(world: World) -> None:
 BROKEN = """
 import sys
 sys.path.append({root!r})
-from lmcache_plugin_adapter.supervisor import bootstrap, plugin
+from lmcache_plugin_adapter.supervisor import bootstrap
+from lmcache_plugin_adapter.supervisor.plugin import Plugin
+from lmcache_plugin_adapter.supervisor.processes.ending import RunEnding
 
 def broken(self, *args):
-    if self.name == "all_a":
+    if "all_a" in (getattr(self, "name", ""), getattr(self, "_name", "")):
         raise RuntimeError("a mistake")
     return kept(self, *args)
 
-kept = plugin.Plugin.{method}
-plugin.Plugin.{method} = broken
+kept = {method}
+{method} = broken
 bootstrap.main(sys.argv)
 """
 
 
 @pytest.mark.fault("G2 G4", "a mistake in its own code, in {}: the others go on, all end in time")
-@pytest.mark.parametrize("case", ["start", "exited", "look", "stop", "remains", "cleared"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "Plugin.start",
+        "Plugin.exited",
+        "Plugin.stop",
+        "Plugin._cleared",
+        "RunEnding.check",
+        "RunEnding.finish",
+        "RunEnding._leftovers",
+    ],
+)
 def test_internal_error(world: World, case: str) -> None:
     """An exception with one plugin is said and ends neither the others nor the supervision."""
     script = world.directory / "broken.py"
@@ -262,7 +275,7 @@ def test_internal_error(world: World, case: str) -> None:
     world.python("all_b.py", "deaf(); note('up'); stay()")
     world.python("all_c.py")
     engine, _ = world.up(
-        2 if case == "start" else 3,
+        2 if case == "Plugin.start" else 3,
         prelude="import lmcache_plugin_adapter.engine.supervisor_start as start\n"
         f"start.BOOTSTRAP = {str(script)!r}\n",
     )

@@ -8,7 +8,7 @@ import re
 import socket
 import struct
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from lmcache_plugin_adapter.configuration.locations import merge_locations
@@ -31,12 +31,12 @@ from lmcache_plugin_adapter.planner.installed_plugin import find_installed
 from lmcache_plugin_adapter.planner.shebang import read_env, read_shebang, split_string
 from lmcache_plugin_adapter.supervisor.control.operations import Operations
 from lmcache_plugin_adapter.supervisor.control.server import ControlServer
+from lmcache_plugin_adapter.supervisor.output.event_log import printable
 from lmcache_plugin_adapter.supervisor.output.line_framing import (
     CUT_MARK_BYTES,
     LineFramer,
     sanitize,
 )
-from lmcache_plugin_adapter.supervisor.output.plugin_output import printable
 
 FLEET = [
     ProcessIdentity(Role.SCHEDULER, -1, 2),
@@ -217,7 +217,9 @@ class _Plugin:
         value = "running"
 
     starts_again = False
-    entry: Mapping[str, Any] = {"names": ("all_x", "all_x.sh", "/p/all_x.sh")}
+
+    class planned:  # noqa: N801 - stands for an attribute
+        names = ("all_x", "all_x.sh", "/p/all_x.sh")
 
     def __init__(self) -> None:
         self.name = "all_x"
@@ -229,11 +231,12 @@ class _Plugin:
     stop = start
 
 
-class _Catalog:
+class _Plugins:
     """One plugin."""
 
     names = ("all_x",)
-    ending = False
+    stopping = False
+    on_change = None
 
     def __init__(self) -> None:
         self._plugin = _Plugin()
@@ -243,7 +246,7 @@ class _Catalog:
 
     def get(self, name: str) -> _Plugin | None:
         """Return it."""
-        return self._plugin if name in self._plugin.entry["names"] else None
+        return self._plugin if name in self._plugin.planned.names else None
 
 
 _errors: list[BaseException] = []
@@ -252,9 +255,9 @@ _loop = Loop(_errors.append)
 
 def control(data: bytes) -> None:
     """Requests: each line is answered with a line of JSON; nothing else happens."""
-    catalog: Any = _Catalog()
+    plugins: Any = _Plugins()
     operations = Operations(
-        catalog, lambda: {"plugins": []}, lambda answer: answer({"reloaded": []})
+        _loop, plugins, lambda: {"plugins": []}, lambda answer: answer({"reloaded": []})
     )
     server = ControlServer(_loop, operations.handlers)
     ours, theirs = socket.socketpair()

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lmcache_plugin_adapter.contract import plugin_status
 from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.messages.near_miss import did_you_mean
 from lmcache_plugin_adapter.messages.problem import quoted
@@ -21,41 +22,8 @@ if TYPE_CHECKING:
     from .client import Found
 
 
-@dataclass(frozen=True)
-class PluginStatus:
-    """What a supervisor says of one plugin; its names are those of its JSON.
-
-    Attributes:
-        name: As in settings and in the log.
-        path: Its file; of an installed plugin ``pkg:NAME``.
-        package: The installed package that it comes from, name and version.
-        command: Interpreter and file.
-        state: Where it stands.
-        reason: Why it was refused or cannot run; else None.
-        pid: Of its first process, while that runs.
-        uptime: Seconds since that was started.
-        restarts: How often it was started again by its policy.
-        last_exit: Exit code, or minus the signal's number; None: it never ended.
-        next_start_in: Seconds, while backing off.
-        lines: Of output.
-        lines_dropped: Those that did not reach the log.
-        bytes: Of output.
-    """
-
-    name: str
-    path: str
-    package: tuple[str, str] | None
-    command: str
-    state: State
-    reason: str | None
-    pid: int | None
-    uptime: float | None
-    restarts: int
-    last_exit: int | None
-    next_start_in: float | None
-    lines: int
-    lines_dropped: int
-    bytes: int
+class PluginStatus(plugin_status.PluginStatus):
+    """The status of one plugin, as commands show it."""
 
     @property
     def title(self) -> str:
@@ -234,25 +202,25 @@ def read_status(found: Found, answer: Mapping[str, Any]) -> SupervisorStatus:
 
 
 def _read_plugin(answer: Mapping[str, Any]) -> PluginStatus:
-    reason, pid, code = answer["reason"], answer["pid"], answer["last_exit"]
-    uptime, next_start_in = answer["uptime"], answer["next_start_in"]
-    package = answer.get("package")  # older supervisors do not say it
-    return PluginStatus(
-        name=str(answer["name"]),
-        path=str(answer["path"]),
-        package=package and (_text(package["name"]), _text(package["version"])),
-        command=_text(answer["command"]),
-        state=State(answer["state"]),
-        reason=None if reason is None else _text(reason),
-        pid=None if pid is None else _whole(pid),
-        uptime=None if uptime is None else _number(uptime),
-        restarts=_whole(answer["restarts"]),
-        last_exit=None if code is None else _whole(code),
-        next_start_in=None if next_start_in is None else _number(next_start_in),
-        lines=_whole(answer["lines"]),
-        lines_dropped=_whole(answer["lines_dropped"]),
-        bytes=_whole(answer["bytes"]),
-    )
+    package = answer.get("package")  # older supervisors do not report it
+    fields: dict[str, Any] = {
+        "name": str(answer["name"]),
+        "path": str(answer["path"]),
+        "package": package and (_text(package["name"]), _text(package["version"])),
+        "state": State(answer["state"]),
+    }
+    for name, kind in plugin_status.PluginStatus.__annotations__.items():
+        if name not in fields:
+            fields[name] = _read_field(kind, answer[name])
+    return PluginStatus(**fields)
+
+
+def _read_field(kind: str, value: object) -> object:
+    """Check a value against a field's annotation, such as ``int | None``."""
+    if value is None and kind.endswith(" | None"):
+        return None
+    read = {"str": _text, "int": _whole, "float": _number}
+    return read[kind.removesuffix(" | None")](value)
 
 
 def _text(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What can be asked of a supervisor through its socket."""
+"""The operations that clients can request through the control socket."""
 
 from __future__ import annotations
 
@@ -9,39 +9,43 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from lmcache_plugin_adapter.linux.event_loop import Loop
     from lmcache_plugin_adapter.supervisor.output.line_framing import Block
     from lmcache_plugin_adapter.supervisor.plugin import Plugin
-    from lmcache_plugin_adapter.supervisor.plugin_set import Catalog
+    from lmcache_plugin_adapter.supervisor.plugin_set import PluginSet
 
     from .server import Client
 
     Request = Mapping[str, Any]
 
 _LOG_LINES = 100
-"""Lines that ``logs`` shows where no number is asked for."""
+"""Lines that ``logs`` returns if the request has no number."""
 
 
 class OperationError(ValueError):
-    """A request that cannot be done; the text says why."""
+    """A request that cannot be met, with the reason."""
 
 
 class Operations:
-    """Do what clients ask; answer at once, or when it is done.
+    """Handle requests; answer at once, or when the request is met.
 
     Args:
-        catalog: The plugins.
-        describe: Returns what is said of the supervisor itself.
-        reload: Looks for plugins anew and calls back with what was done.
+        loop: The supervisor's loop.
+        plugins: The plugins.
+        status: Returns the status of the supervisor.
+        reload: Searches for plugins again and calls back with what was done.
     """
 
     def __init__(
         self,
-        catalog: Catalog,
-        describe: Callable[[], dict[str, Any]],
+        loop: Loop,
+        plugins: PluginSet,
+        status: Callable[[], dict[str, Any]],
         reload: Callable[[Callable[[dict[str, Any]], None]], None],
     ) -> None:
-        self._catalog = catalog
-        self._describe = describe
+        self._loop = loop
+        self._plugins = plugins
+        self._get_status = status
         self._reload = reload
         self._waiting: list[_Waiter] = []
         self.handlers = {
@@ -52,15 +56,15 @@ class Operations:
             "reload": self._reload_plugins,
             "logs": self._logs,
         }
+        plugins.on_change = self._changed
 
-    def changed(self, plugin: Plugin) -> None:
-        """A plugin changed its state: take note for those who wait for it."""
+    def _changed(self, plugin: Plugin) -> None:
         for waiter in self._waiting:
             if plugin in waiter.pending and waiter.is_done(plugin):
                 waiter.pending.remove(plugin)
+        self._loop.call_soon(self._answer_waiters)
 
-    def answer_waiters(self) -> None:
-        """Answer those whose wait is over."""
+    def _answer_waiters(self) -> None:
         over = [waiter for waiter in self._waiting if not waiter.pending]
         self._waiting = [waiter for waiter in self._waiting if waiter.pending]
         for waiter in over:
@@ -69,11 +73,11 @@ class Operations:
     # --- operations -----------------------------------------------------------
 
     def _status(self, _request: Request, _client: Client) -> dict[str, Any]:
-        return self._describe()
+        return self._get_status()
 
     def _start(self, request: Request, client: Client) -> dict[str, Any] | None:
         plugins = self._select(request)
-        self._refuse_at_end()
+        self._check_not_stopping()
         for plugin in plugins:
             plugin.start()
         return self._answer(request, client, plugins, _is_up_or_settled)
@@ -86,14 +90,14 @@ class Operations:
 
     def _restart(self, request: Request, client: Client) -> dict[str, Any] | None:
         plugins = self._select(request)
-        self._refuse_at_end()
+        self._check_not_stopping()
         for plugin in plugins:
             plugin.stop()
             plugin.start()
         return self._answer(request, client, plugins, _is_up_or_settled)
 
     def _reload_plugins(self, _request: Request, client: Client) -> None:
-        self._refuse_at_end()
+        self._check_not_stopping()
         self._reload(client.send)
 
     def _logs(self, request: Request, client: Client) -> None:
@@ -118,35 +122,35 @@ class Operations:
             self._follow(plugin, client)
 
     def _follow(self, plugin: Plugin, client: Client) -> None:
-        def told(now: float, block: Block) -> None:
+        def send(now: float, block: Block) -> None:
             text = block.text.decode("utf-8", "replace")
             client.send_lines([(now, plugin.name, block.level, line) for line in text.split("\n")])
 
-        plugin.output.followers.append(told)
-        client.on_close.append(lambda: plugin.output.followers.remove(told))
+        plugin.output.followers.append(send)
+        client.on_close.append(lambda: plugin.output.followers.remove(send))
 
     # --- inside ---------------------------------------------------------------
 
-    def _refuse_at_end(self) -> None:
-        if self._catalog.ending:
+    def _check_not_stopping(self) -> None:
+        if self._plugins.stopping:
             raise OperationError("the supervisor is stopping: its engine ended, or it was told to")
 
     def _select(self, request: Request) -> list[Plugin]:
         names = request.get("names")
         if request.get("all") is True:
-            return list(self._catalog)
+            return list(self._plugins)
         if not isinstance(names, list) or not names:
             raise OperationError("no plugin is named; name some, or ask for all")
         return [self._find(name) for name in names]
 
     def _find(self, name: object) -> Plugin:
-        plugin = self._catalog.get(name) if isinstance(name, str) else None
+        plugin = self._plugins.get(name) if isinstance(name, str) else None
         if plugin is not None:
             return plugin
         # Imported late: only a mistake pays for it.
         from lmcache_plugin_adapter.messages.near_miss import did_you_mean
 
-        hint = did_you_mean(name, self._catalog.names, "; ")
+        hint = did_you_mean(name, self._plugins.names, "; ")
         raise OperationError(f"unknown plugin {name!r}{hint}")
 
     def _answer(
@@ -167,10 +171,10 @@ class Operations:
 
 
 class _Waiter:
-    """Somebody who is answered once each of some plugins has come to a state.
+    """A request that is answered once each of its plugins has reached a state.
 
-    That it leaves again, as somebody else asks for something else, counts for
-    nothing: else two commands at once could wait for ever.
+    A plugin that has reached the state may leave it again: otherwise two
+    opposite requests at once could wait for ever.
     """
 
     def __init__(

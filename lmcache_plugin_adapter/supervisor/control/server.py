@@ -1,7 +1,7 @@
-"""The supervisor's answers to the command line and to the launcher: JSON, one line each.
+"""The server of the control socket: answers the command line and the launcher in JSON lines.
 
 A request is one line such as ``{"op": "status"}``; the answer is one line with
-``"ok": true`` and what was asked for, or ``"ok": false`` and ``"error"``.
+``"ok": true`` and the result, or ``"ok": false`` and ``"error"``.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ _REQUEST_BYTES = 1 << 16
 _CLIENTS = 32
 _TOO_MANY = f"the supervisor serves {_CLIENTS} clients already: end some of them, or try again"
 _IDLE_SECONDS = 1.0
-"""From when on a client that waits for nothing makes room for another, where that is needed."""
+"""Idle time after which a client may be evicted to make room for a new one."""
 
 _ACCEPT_PAUSE = 1.0
 _CLIENT_BYTES = 1 << 20
-"""What may wait for a client that reads slowly, before it misses lines of output."""
+"""Bytes queued for a slow client from which it misses lines of output."""
 
 _KEPT_BYTES = 1 << 16
-"""How much of the lines that are kept is made ready for a client in one go."""
+"""Bytes of kept lines that are encoded for a client at once."""
 
 
 class ControlServer:
-    """Listen at ``path`` and answer peers of the same user and of root.
+    """Answer clients of the same user and of root.
 
     Args:
         loop: The supervisor's loop.
-        handlers: What to call for each operation, with the request and the
-            client; returns the answer, or None where it comes later.
+        handlers: A handler for each operation. It gets the request and the
+            client and returns the answer, or None if the answer comes later.
     """
 
     def __init__(self, loop: Loop, handlers: Mapping[str, Handler]) -> None:
@@ -59,7 +59,7 @@ class ControlServer:
         """Listen at ``name`` in ``directory``.
 
         Raises:
-            OSError: The socket cannot be made.
+            OSError: The socket cannot be created.
         """
         path = f"{directory}/{name}"
         for left in (path, f"{path}.new"):
@@ -75,13 +75,13 @@ class ControlServer:
             os.umask(mask)
             os.close(fd)
         listener.listen(_CLIENTS)
-        os.rename(f"{path}.new", path)  # who sees the name finds somebody who listens
+        os.rename(f"{path}.new", path)  # the name appears once the socket listens
         listener.setblocking(False)
         self._listener = listener
         self._loop.watch(listener.fileno(), self._accept)
 
     def adopt(self, connection: socket.socket) -> None:
-        """Serve a connection that was handed over by the engine."""
+        """Serve a connection that the engine handed over."""
         if not self._admit(connection):
             connection.close()
 
@@ -100,9 +100,9 @@ class ControlServer:
         try:
             connection, _ = self._listener.accept()
         except BlockingIOError:
-            return  # it has given up
+            return  # the client has disconnected
         except OSError:
-            # No descriptor is free, and the client goes on waiting: not in a busy loop.
+            # No descriptor is free and the client keeps waiting: avoid a busy loop.
             self._loop.unwatch(self._listener.fileno())
             self._loop.call_later(_ACCEPT_PAUSE, self._listen_again)
             return
@@ -113,11 +113,11 @@ class ControlServer:
             try:
                 connection.send(_encoded(_refusal(_TOO_MANY)), socket.MSG_DONTWAIT)
             except OSError:
-                pass  # it is gone already
+                pass  # the client has disconnected
             connection.close()
 
     def _admit(self, connection: socket.socket) -> bool:
-        """Serve one more client, where need be in the place of an idle one; tell whether it is."""
+        """Serve a client, if necessary in the place of an idle one; return whether it is served."""
         if len(self._clients) >= _CLIENTS:
             idle = [client for client in self._clients if not client.busy]
             oldest = min(idle, key=lambda client: client.idle_since, default=None)
@@ -134,7 +134,7 @@ class ControlServer:
             self._loop.watch(self._listener.fileno(), self._accept)
 
     def _answer(self, line: bytes, client: Client) -> None:
-        import json  # only who is asked pays for it
+        import json  # imported with the first request, as it takes memory
 
         try:
             request = json.loads(line)
@@ -152,7 +152,7 @@ class ControlServer:
 
 
 class Client:
-    """One connection: bounded in, bounded out, never waited for."""
+    """One connection, with bounded queues in both directions; the server never waits for it."""
 
     def __init__(
         self,
@@ -170,9 +170,9 @@ class Client:
         self._out = bytearray()
         self._skipped = 0
         self.busy = False
-        """Whether it waits for an answer, or follows."""
+        """Whether it waits for an answer or follows output."""
         self.idle_since = time.monotonic()
-        """When something was last read or sent."""
+        """The monotonic time of the last read or write."""
         self._ending = False
         self._open = True
         self.on_close: list[Callable[[], None]] = [lambda: forget(self)]
@@ -184,17 +184,17 @@ class Client:
         self._send({"ok": True, "protocol": PROTOCOL, **answer})
 
     def fail(self, error: str) -> None:
-        """Answer that a request cannot be done."""
+        """Answer that a request cannot be met."""
         self._send(_refusal(error))
 
     def send_kept(self, answer: Mapping[str, Any], lines: Iterable[Line]) -> None:
-        """Answer a request, and send lines of before: all, as fast as they are read."""
+        """Answer a request and send kept lines: all of them, as fast as the client reads."""
         self._kept = iter(lines)
         self._first += _encoded({"ok": True, "protocol": PROTOCOL, **answer})
         self._flush()
 
     def send_lines(self, lines: Iterable[Line]) -> None:
-        """Send lines of now; one who does not read misses some."""
+        """Send new lines; a client that reads too slowly misses some."""
         for line in lines:
             if len(self._out) > _CLIENT_BYTES:
                 self._skipped += 1
@@ -229,7 +229,7 @@ class Client:
             self._flush()
         elif not self._receive():
             return
-        # Who does not read its answers is given no more of them.
+        # A client that does not read its answers gets no more of them.
         while b"\n" in self._in and self._open and not (self._first or self._out):
             line, _, self._in = self._in.partition(b"\n")
             self.busy = True
@@ -273,7 +273,7 @@ class Client:
         self._loop.watch(self._connection.fileno(), self._ready, events)
 
     def _take_kept(self) -> None:
-        """Make the next of the lines of before ready."""
+        """Encode the next kept lines."""
         for line in self._kept:
             self._first += _encoded_line(line)
             if len(self._first) > _KEPT_BYTES:
@@ -290,6 +290,6 @@ def _encoded_line(line: Line, skipped: int = 0) -> bytes:
 
 
 def _encoded(message: Mapping[str, Any]) -> bytes:
-    import json  # only who is asked pays for it
+    import json  # imported with the first request, as it takes memory
 
     return json.dumps(message).encode() + b"\n"

@@ -1,7 +1,7 @@
-r"""Turn the bytes a plugin writes into clean lines: pure, bounded, whatever comes.
+r"""Turn the bytes that a plugin writes into clean lines, in bounded memory.
 
 Lines come out in blocks, so that a burst of ordinary lines costs a few passes
-in C over the whole chunk instead of some steps of Python for each line.
+in C over the whole chunk instead of Python code for each line.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ else:
     Block = namedtuple("Block", "level text lines")
 
 INFO = 6
-"""The level of a line that carries none, in syslog's numbers (0 worst, 7 debug)."""
+"""The level of a line without a level mark, as a syslog number (0 emergency, 7 debug)."""
 
-# What a clean line may hold: TAB, printable ASCII, and UTF-8's upper half.
+# Bytes of a clean line: TAB, printable ASCII, and UTF-8's upper half.
 _CLEAN = bytes([9, 10, *range(32, 127), *range(128, 256)])
 
 # C1 controls, line separators and bidirectional overrides begin with these.
@@ -45,9 +45,8 @@ _ESCAPES.update(
     }
 )
 
-
 _AHEAD = 4
-"""Bytes that are held beyond the limit, so that the cut can see a character's end."""
+"""Bytes kept beyond the limit, so that the cut can find the end of a character."""
 
 
 def sanitize(raw: bytes) -> bytes:
@@ -74,7 +73,7 @@ def _is_clean(block: bytes) -> bool:
 
 
 def _fit(raw: bytes, limit: int) -> tuple[bytes, int]:
-    """Return the clean form of as much of ``raw`` as fits ``limit``, and the bytes used."""
+    """Return the longest clean beginning of ``raw`` that fits ``limit``, and the bytes used."""
     used = min(len(raw), limit)
     while True:
         if used < len(raw):
@@ -93,7 +92,7 @@ def _fit(raw: bytes, limit: int) -> tuple[bytes, int]:
 class LineFramer:
     """Cut a stream of bytes into clean lines of at most ``max_line_bytes``.
 
-    A longer line keeps its beginning and ends in a mark that counts what was
+    A longer line keeps its beginning and ends in a mark with the number of bytes
     cut. Memory is bounded by ``max_line_bytes`` and the chunk being fed.
     """
 
@@ -105,7 +104,7 @@ class LineFramer:
         self._cut = 0
 
     def feed(self, chunk: bytes) -> list[Block]:
-        """Take ``chunk`` and return the lines it completes."""
+        """Add ``chunk`` and return the lines that it completes."""
         first = chunk.find(b"\n")
         if first < 0:
             self._hold(chunk)
@@ -150,19 +149,19 @@ class LineFramer:
             yield Block(INFO, body, len(lines))
             return
         level = INFO
-        run: list[bytes] = []
+        group: list[bytes] = []
         for raw in lines:
             block = self._one(raw, 0)
-            if run and block.level != level:
-                yield Block(level, b"\n".join(run), len(run))
-                run = []
+            if group and block.level != level:
+                yield Block(level, b"\n".join(group), len(group))
+                group = []
             level = block.level
-            run.append(block.text)
-        yield Block(level, b"\n".join(run), len(run))
+            group.append(block.text)
+        yield Block(level, b"\n".join(group), len(group))
 
     def _one(self, raw: bytes, cut: int) -> Block:
         level = INFO
-        # Of a line that was not held to its end, the last byte is not known.
+        # The last byte of a line that was cut while it was read is unknown.
         if not cut and raw[-1:] == b"\r" and len(raw) <= self._limit + _AHEAD:
             raw = raw[:-1]
         if raw[:1] == b"<" and raw[2:3] == b">" and raw[1:2] in b"01234567":
@@ -176,4 +175,4 @@ class LineFramer:
 
 
 CUT_MARK_BYTES = 48
-"""Room that the mark of a cut line needs beside ``max_line_bytes``."""
+"""Bytes that the mark of a cut line needs beside ``max_line_bytes``."""

@@ -16,23 +16,31 @@ if TYPE_CHECKING:
 
 
 class RotatedFile:
-    """Append records to ``path``; over ``max_bytes`` it becomes ``path.1``, that ``path.2``.
+    """Append records to ``path``; over ``max_bytes`` rotate it to ``path.1``, that to ``path.2``.
 
-    Written to on the writer's thread only.
+    Only the writer's thread writes to it.
 
     Args:
-        writer: The queue that brings records here.
-        path: The file; its directory is made when it is missing.
+        writer: The queue whose thread writes the records.
+        path: The file; a missing directory is created.
         max_bytes: Size at which the file is rotated.
         files: How many files are kept, the current one included.
+        on_lost: Called on the loop with the number of lines that could not be
+            written, and the reason.
     """
 
     batch_bytes = FILE_BATCH_BYTES
 
-    def __init__(self, writer: Writer, path: bytes, max_bytes: int, files: int) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        path: bytes,
+        max_bytes: int,
+        files: int,
+        on_lost: Callable[[int, str], None] | None = None,
+    ) -> None:
         self.writer = writer
-        self.on_lost: Callable[[int, str], None] | None = None
-        """Called on the loop with a count of lines that could not be written, and why."""
+        self.on_lost = on_lost
         self.path = path
         self._max_bytes = max_bytes
         self._files = files
@@ -44,10 +52,10 @@ class RotatedFile:
         return self.writer.put(self, record, lines)
 
     def write(self, data: bytes) -> None:
-        """Write ``data``, rotating first where it would not fit.
+        """Write ``data``; rotate the file first if ``data`` does not fit.
 
         Raises:
-            OSError: The file cannot be opened or takes no more.
+            OSError: The file cannot be opened or written.
         """
         if self._fd < 0 or self._was_moved():
             self.close()
@@ -65,7 +73,7 @@ class RotatedFile:
             data = data[written:]
 
     def write_ready(self, data: bytes) -> bytes:
-        """Do what :meth:`write` does, as a file never makes a writer wait.
+        """Write ``data`` as :meth:`write` does: a file never makes a writer wait.
 
         Raises:
             OSError: As :meth:`write`.
@@ -74,7 +82,7 @@ class RotatedFile:
         return b""
 
     def retire(self) -> None:
-        """Have the file closed once what is queued for it has been written."""
+        """Close the file once its queued records have been written."""
         self.writer.put(_Retired(self), b"", 0)
 
     def close(self) -> None:
@@ -85,7 +93,7 @@ class RotatedFile:
 
     def _open(self) -> None:
         os.makedirs(os.path.dirname(self.path), mode=0o750, exist_ok=True)
-        # Non-blocking, so that a FIFO in its place cannot hold the writer.
+        # Non-blocking, so that a FIFO in its place cannot block the writer.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(self.path, flags | os.O_NONBLOCK, 0o640)
         found = os.fstat(fd)
@@ -97,7 +105,7 @@ class RotatedFile:
             self._rotate()
 
     def _was_moved(self) -> bool:
-        """Whether somebody else, such as logrotate, has rotated the file."""
+        """Whether another program, such as logrotate, has rotated the file."""
         try:
             return not os.path.samestat(os.stat(self.path), os.fstat(self._fd))
         except OSError:
@@ -116,7 +124,7 @@ class RotatedFile:
 
 
 class _Retired:
-    """A target that closes a file, on the writer's thread."""
+    """Close a file on the writer's thread."""
 
     batch_bytes = FILE_BATCH_BYTES
 
@@ -128,6 +136,6 @@ class _Retired:
         self._file.close()
 
     def write_ready(self, _data: bytes) -> bytes:
-        """Close the file; nothing is left."""
+        """Close the file; return nothing to write."""
         self._file.close()
         return b""

@@ -1,8 +1,8 @@
-"""Records to Python logging in the engine, for those who configure it there (``log: logging``).
+"""Send records to Python logging in the engine (``log: logging``).
 
-Loaded only where that is asked for. A socket leads to a thread of the engine
-(:mod:`.engine.logging_receiver`). The engine may be busy, or gone: then records
-go to its stderr as they do otherwise.
+Loaded only with that setting. A socket leads to a thread of the engine
+(:mod:`.engine.logging_receiver`). If the engine is busy or has exited, records
+go to its stderr.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from .writer import STREAM_BATCH_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .plugin_output import Way
+    from .stderr_route import StderrRoute
     from .writer import Writer
 
 PATIENCE_SECONDS = 2
-"""How long the engine may take nothing, before records go to stderr."""
+"""Seconds without progress of the engine after which records go to stderr."""
 
 _TIMEVAL = struct.Struct("ll")
 
@@ -33,8 +33,8 @@ class RelayFormat:
     """The frame around the lines of one source: level, time, name, file, pid, text.
 
     Args:
-        name: What stands in brackets before each line.
-        file: The file that the record is said to come from.
+        name: The name in brackets before each line.
+        file: The file that the record names as its source.
         pid: The process.
     """
 
@@ -55,21 +55,21 @@ class RelayFormat:
         return len(self._source) + 20
 
 
-class Relay:
-    """A way of records, and their target.
+class LoggingRelay:
+    """The route to Python logging in the engine, and its target.
 
     Args:
-        link: The connection to the engine, over which it gets its end.
-        writer: On whose thread :meth:`write` is called.
-        stderr: Where records go that the engine does not take.
+        link: The connection to the engine, which carries the engine's end of the socket.
+        writer: Calls :meth:`write` on its thread.
+        stderr: The route of records that the engine does not take.
 
     Raises:
-        OSError: There is no connection.
+        OSError: The connection to the engine is closed.
     """
 
     batch_bytes = STREAM_BATCH_BYTES
 
-    def __init__(self, link: socket.socket, writer: Writer, stderr: Way) -> None:
+    def __init__(self, link: socket.socket, writer: Writer, stderr: StderrRoute) -> None:
         self.writer = writer
         self.target = self
         self._stderr = stderr
@@ -85,10 +85,10 @@ class Relay:
         self._open = True
 
     def engine_ended(self) -> None:
-        """Send the engine no more.
+        """Send nothing more to the engine.
 
-        A process that ends closes its end some time after others can see that it ends, a
-        forked copy of it never: what goes there until then is lost.
+        A process that exits closes its end some time after others can see its exit, and a
+        forked copy of it never does: records sent until then are lost.
         """
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -96,14 +96,14 @@ class Relay:
             pass  # the engine or the writer has closed it
 
     def make_format(self, name: str, file: str, pid: int) -> RelayFormat:
-        """Return the frame of the records of one source."""
+        """Return the format of the records of one source."""
         return RelayFormat(name, file, pid)
 
     def write(self, data: bytes) -> None:
         """Write ``data``, whole records.
 
         Raises:
-            OSError: Neither the engine nor its stderr takes it.
+            OSError: Neither the engine nor its stderr takes ``data``.
         """
         self._await_engine(PATIENCE_SECONDS)
         data, sent = self._begun + data, self._sent
@@ -118,7 +118,7 @@ class Relay:
                 self._socket.close()
         start = data.rfind(b"\n", 0, sent) + 1
         if self._open and start < sent:
-            # Of a record that the engine has the beginning of, it gets the end, too.
+            # The engine has the beginning of a record: it must get the end, too.
             end = data.find(b"\n", sent) + 1
             self._begun, self._sent = data[start:end], sent - start
             start = end
@@ -126,10 +126,10 @@ class Relay:
             self._stderr.target.write(b"".join(map(self._frame, data[start:].splitlines())))
 
     def write_ready(self, data: bytes) -> bytes:
-        """Write what the engine takes without waiting; return the rest.
+        """Write as much as the engine takes without waiting; return the rest.
 
         Raises:
-            OSError: Neither the engine nor its stderr takes it.
+            OSError: Neither the engine nor its stderr takes ``data``.
         """
         self._await_engine(0)
         if not self._accepted:
@@ -145,7 +145,7 @@ class Relay:
             return b""
 
     def _await_engine(self, seconds: float) -> None:
-        """Wait for the engine to take its end or to close it: what is sent before could be lost."""
+        """Wait until the engine takes or closes its end: data sent before could be lost."""
         if self._accepted or not self._open:
             return
         poll = select.poll()
@@ -155,7 +155,7 @@ class Relay:
         try:
             self._accepted = self._socket.recv(1) == ACCEPTED
         except OSError:
-            pass  # it is gone
+            pass  # the engine has exited
         if self._accepted:
             self._socket.shutdown(socket.SHUT_RD)
         else:
@@ -172,7 +172,7 @@ class Relay:
         return not self._waiting
 
     def _frame(self, record: bytes) -> bytes:
-        """Return a record as it looks on stderr."""
+        """Return a record in the format of stderr."""
         level, when, name, file, pid, text = record.split(FIELD_SEPARATOR, 5)
         seconds = float(when)
         second = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

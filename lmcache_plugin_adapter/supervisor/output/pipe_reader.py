@@ -1,4 +1,4 @@
-"""Read a plugin's pipe: at once when it is quiet, in larger pieces the more it writes."""
+"""Read a plugin's pipes: a quiet pipe at once, a busy pipe in larger pieces."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lmcache_plugin_adapter.linux.event_loop import Loop, Timer
+    from lmcache_plugin_adapter.linux.event_loop import Timer
 
-    from .plugin_output import EventLog, PluginOutput
+    from .event_log import EventLog
+    from .plugin_output import PluginOutput
 
 _READ_BYTES = 1 << 16
 _FLOOD_PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031  # fcntl has the name from Python 3.10 on only where its headers had it
 
 _FLOOD_BYTES = 1 << 16
-"""Of a read that finds a whole pipe full, what the limit holds back is counted, not framed."""
+"""From this size of a read on, lines that the rate limit suppresses are counted, not framed."""
 
 _PIECE_BYTES = 1 << 12
-"""So much of a flood is framed before the limit is asked again."""
+"""Bytes of a flood that are framed between two checks of the rate limit."""
 
 _URGENT_MARKS = (b"\n<0", b"\n<1", b"\n<2", b"\n<3")
 
 _FLOOD_PAUSE = 0.05
-"""Seconds that a pipe may fill while nothing more of it may be logged: fewer, larger reads."""
+"""Seconds that a pipe may fill while the rate limit is exhausted: fewer, larger reads."""
 
 _SMALL_BYTES = 1 << 14
 
 _GATHER_PAUSE = 0.01
-"""Seconds that small writes which follow each other may come together."""
+"""Seconds in which successive small writes are gathered into one read."""
 
 _CONGESTED_PAUSE = 0.5
-"""Seconds without a write to the log after which lines are dropped rather than waited with."""
+"""Seconds without a write to the log after which lines are dropped instead of waiting."""
 
 
-class Capture:
-    """The pipe of one run of a plugin; goes on until the last process that holds it is gone.
+class PipeReader:
+    """Read the pipe of one run of a plugin until the last process that holds it has exited.
 
     Args:
-        fd: The read end; owned from now on.
-        output: Where the lines go.
-        loop: The supervisor's loop.
-        log: For the state of the writer.
+        fd: The read end; owned by the reader.
+        output: Receives the lines.
+        events: The log, whose readers pause while it is behind.
         on_end: Called once, after the pipe is closed.
     """
 
@@ -55,23 +55,22 @@ class Capture:
         self,
         fd: int,
         output: PluginOutput,
-        loop: Loop,
-        log: EventLog,
-        on_end: Callable[[Capture], None],
+        events: EventLog,
+        on_end: Callable[[PipeReader], None],
     ) -> None:
         self._fd = fd
         self._output = output
-        self._loop = loop
-        self._log = log
+        self._loop = events.loop
+        self._events = events
         self._on_end = on_end
         self._framer = LineFramer(output.max_line_bytes)
         self._pause: Timer | None = None
-        self._patience = 0.0
+        self._wait_until = 0.0
         self._written = -1
         self._widened = False
         self._read_at = 0.0
         self._finishing = False
-        loop.watch(fd, self._readable)
+        self._loop.watch(fd, self._readable)
 
     def _readable(self) -> None:
         if self._output.writer.congested and self._wait_for_room():
@@ -79,7 +78,7 @@ class Capture:
         self._read()
 
     def _read(self) -> bool:
-        """Read once; False at the end of the file or when nothing is there."""
+        """Read once; return False at the end of the file or if the pipe is empty."""
         try:
             chunk = os.read(self._fd, _FLOOD_PIPE_BYTES if self._widened else _READ_BYTES)
         except BlockingIOError:
@@ -93,32 +92,32 @@ class Capture:
         if len(chunk) >= _FLOOD_BYTES and self._output.limited:
             chunk = self._skim(chunk)
         self._output.add(self._framer.feed(chunk))
-        if self._output.spent():
+        if self._output.exhausted():
             self._slow_down()
         elif len(chunk) < _SMALL_BYTES:
             self._gather()
         return True
 
     def _gather(self) -> None:
-        """Let more lines come together when they come one after the other."""
+        """Pause if small writes follow each other, so that the next read finds several."""
         now = time.monotonic()
         if now - self._read_at < 2 * _GATHER_PAUSE:
             self._suspend(_GATHER_PAUSE)
         self._read_at = now
 
     def _skim(self, chunk: bytes) -> bytes:
-        """Log of a flood what the limit passes and count what it does not; return the end.
+        """Log the lines of a flood that the rate limit admits, count the others, return the end.
 
-        The end fills the plugin's memory of its last lines.
+        The end fills the plugin's ring of last lines.
         """
         output = self._output
         start = 0
         end = chunk.rfind(b"\n", 0, max(chunk.rfind(b"\n") - output.ring.limit, 0)) + 1
         while start < end:
-            # First of all ends the line that an earlier read has begun: it may be urgent.
-            if start and output.spent():
+            # The first piece completes a line that an earlier read began; it may be urgent.
+            if start and output.exhausted():
                 if not _is_urgent(chunk, start - 1, end):
-                    output.hold_back(chunk.count(b"\n", start, end))
+                    output.suppress(chunk.count(b"\n", start, end))
                     start = end
                 break
             piece = chunk.find(b"\n", start + _PIECE_BYTES, end) + 1 or end
@@ -136,24 +135,24 @@ class Capture:
         self._suspend(_FLOOD_PAUSE)
 
     def _wait_for_room(self) -> bool:
-        """Pause while the log is behind; False once it has taken nothing for too long."""
+        """Pause while the log is behind; return False if it has taken nothing for too long."""
         now = time.monotonic()
         written = self._output.writer.written
         if written != self._written:
             self._written = written
-            self._patience = now + _CONGESTED_PAUSE
-        elif now >= self._patience:
+            self._wait_until = now + _CONGESTED_PAUSE
+        elif now >= self._wait_until:
             return False
-        self._suspend(self._patience - now)
-        self._log.waiting[self] = None
+        self._suspend(self._wait_until - now)
+        self._events.waiting[self._resume] = None
         return True
 
     def _suspend(self, seconds: float) -> None:
         if self._pause is None and self._fd >= 0:
             self._loop.unwatch(self._fd)
-            self._pause = self._loop.call_later(seconds, self.resume)
+            self._pause = self._loop.call_later(seconds, self._resume)
 
-    def resume(self) -> None:
+    def _resume(self) -> None:
         """Read again after a pause."""
         if self._pause is not None:
             self._pause.cancel()
@@ -164,13 +163,13 @@ class Capture:
             self.finish()
 
     def drain(self, patient: bool = True) -> bool:
-        """Read what is there now, at most two pipes full.
+        """Read what the pipe holds now, at most two pipes full.
 
         Args:
-            patient: Leave for later what the log, where it is behind, would have to drop.
+            patient: Wait for a log that is behind, instead of dropping lines.
 
         Returns:
-            False where something is left for later.
+            False if something is left for later.
         """
         budget = 2 * _FLOOD_PIPE_BYTES
         before = self._output.bytes
@@ -182,7 +181,7 @@ class Capture:
         return True
 
     def finish(self) -> None:
-        """Read what is there and close the pipe, once the log has caught up."""
+        """Read what the pipe holds and close it, as soon as the log has caught up."""
         self._finishing = True
         if self.drain():
             self.close()
@@ -201,7 +200,37 @@ class Capture:
 
 
 def _is_urgent(chunk: bytes, start: int, end: int) -> bool:
-    """Whether a line after ``start`` may be an error or worse; to look for one byte is quick."""
+    """Whether a line after ``start`` may be an error or worse; the search for one byte is fast."""
     return chunk.find(b"<", start, end) >= 0 and any(
         chunk.find(mark, start, end) >= 0 for mark in _URGENT_MARKS
     )
+
+
+class PipeReaders:
+    """The pipes of one plugin: of its current run, and of runs whose leftovers hold theirs open."""
+
+    def __init__(self, events: EventLog, output: PluginOutput) -> None:
+        self._events = events
+        self._output = output
+        self._readers: list[PipeReader] = []
+
+    def add(self, fd: int) -> None:
+        """Read the pipe of a new run."""
+        reader = PipeReader(fd, self._output, self._events, self._readers.remove)
+        self._readers.append(reader)
+
+    def drain(self) -> None:
+        """Read what the pipes hold now."""
+        for reader in list(self._readers):
+            reader.drain()
+
+    def finish(self) -> None:
+        """Read what the pipes hold and close them, as soon as the log has caught up."""
+        for reader in list(self._readers):
+            reader.finish()
+
+    def close(self) -> None:
+        """Read what the pipes hold and close them now."""
+        for reader in list(self._readers):
+            reader.drain(patient=False)
+            reader.close()

@@ -14,48 +14,48 @@ class TokenBucket:
         self._tokens = burst
         self._updated = now
 
-    def room(self, now: float) -> int:
-        """Return how many whole tokens are there at time ``now``."""
+    def available(self, now: float) -> int:
+        """Return the number of whole tokens at time ``now``."""
         if now > self._updated:
             self._tokens = min(self._burst, self._tokens + (now - self._updated) * self._rate)
             self._updated = now
         return int(self._tokens)
 
     def take(self, wanted: int, now: float) -> int:
-        """Take up to ``wanted`` whole tokens at time ``now`` and return how many were there."""
-        taken = min(wanted, self.room(now))
+        """Take up to ``wanted`` whole tokens at time ``now``; return how many were taken."""
+        taken = min(wanted, self.available(now))
         self._tokens -= taken
         return taken
 
 
 class LineLimiter:
-    """What one plugin may add to the engine's log.
+    """Limit the lines that one plugin adds to the engine's log.
 
     Lines of level error and worse draw on an allowance of their own, so that
-    a flood of ordinary lines does not hide them.
+    a flood of ordinary lines does not suppress them.
     """
 
-    __slots__ = ("_ordinary", "_urgent", "held")
+    __slots__ = ("_ordinary", "_urgent", "suppressed")
 
     def __init__(self, lines: float, per: float, burst: float, now: float) -> None:
         self._ordinary = TokenBucket(lines, per, burst, now)
         self._urgent = TokenBucket(lines, per, burst, now)
-        self.held = 0
-        """Lines held back since :meth:`collect` was last called."""
+        self.suppressed = 0
+        """Lines suppressed since the last call of :meth:`collect`."""
 
     def admit(self, lines: int, urgent: bool, now: float) -> int:
-        """Return how many of ``lines`` may pass; the others are counted in :attr:`held`."""
+        """Return how many of ``lines`` pass; the others are counted in :attr:`suppressed`."""
         passed = self._ordinary.take(lines, now)
         if urgent and passed < lines:
             passed += self._urgent.take(lines - passed, now)
-        self.held += lines - passed
+        self.suppressed += lines - passed
         return passed
 
-    def spent(self, now: float) -> bool:
-        """Whether an ordinary line would be held back at time ``now``."""
-        return not self._ordinary.room(now)
+    def exhausted(self, now: float) -> bool:
+        """Whether an ordinary line would be suppressed at time ``now``."""
+        return not self._ordinary.available(now)
 
     def collect(self) -> int:
-        """Return the count of lines held back since the last call."""
-        held, self.held = self.held, 0
-        return held
+        """Return the number of lines suppressed since the last call."""
+        suppressed, self.suppressed = self.suppressed, 0
+        return suppressed

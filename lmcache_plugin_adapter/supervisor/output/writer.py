@@ -1,22 +1,20 @@
-"""Write records to where the log goes, on a thread of its own that alone may block.
+"""Write log records on a thread of its own, the only thread that may block.
 
 The engine's stderr belongs to the engine: it is never made non-blocking and
-never reopened. When nobody reads it, the thread waits in ``write``, its queue
-fills up to a bound, and what comes after is dropped and counted.
+never reopened. If nothing reads it, the thread waits in ``write``, the queue
+fills up to a bound, and further records are dropped and counted.
 """
 
 from __future__ import annotations
 
 import _thread
 import os
-import select
-import stat
 import time
 from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Protocol
 
     class Target(Protocol):
@@ -24,111 +22,37 @@ if TYPE_CHECKING:
 
         @property
         def batch_bytes(self) -> int:
-            """How much it is given at once, a longer record excepted."""
+            """The most bytes of one write, except for a longer record."""
 
         def write(self, data: bytes) -> None:
             """Write ``data``, whole records; raises OSError."""
 
         def write_ready(self, data: bytes) -> bytes:
-            """Write what is taken without waiting; return the rest; raises OSError."""
+            """Write as much as possible without waiting; return the rest; raises OSError."""
 
-
-PIPE_BUF = 4096
-"""The most that a write to a pipe keeps in one piece (Linux)."""
 
 QUEUE_BYTES = 1 << 20
-"""When so much waits for a writer, records are dropped and counted."""
+"""Size of a queue from which records are dropped and counted."""
 
 _LOW_WATER = QUEUE_BYTES // 4
 
 FILE_BATCH_BYTES = 1 << 18
 STREAM_BATCH_BYTES = 1 << 16
-"""Small, so that it can be seen whether a slow reader goes on."""
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write ``data``, waiting where ``fd`` is non-blocking (its flag is not ours to change)."""
-    while data:
-        try:
-            written = os.write(fd, data)
-        except BlockingIOError:
-            poll = select.poll()
-            poll.register(fd, select.POLLOUT)
-            poll.poll()
-        else:
-            data = data[written:]
-
-
-class StreamTarget:
-    """A descriptor that others write to as well: the engine's stderr.
-
-    On anything but a regular file, each write ends at a record's end and is at
-    most :data:`PIPE_BUF` bytes, so that records of several writers never mix.
-    """
-
-    __slots__ = ("_fd", "batch_bytes", "bounded")
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self.bounded = not stat.S_ISREG(os.fstat(fd).st_mode)
-        self.batch_bytes = STREAM_BATCH_BYTES if self.bounded else FILE_BATCH_BYTES
-
-    def write(self, data: bytes) -> None:
-        """Write ``data``, whole records.
-
-        Raises:
-            OSError: The descriptor takes no more.
-        """
-        for piece in self._pieces(data):
-            write_all(self._fd, piece)
-
-    def write_ready(self, data: bytes) -> bytes:
-        """Write as much of ``data`` as is taken without waiting; return the rest.
-
-        Raises:
-            OSError: The descriptor takes no more.
-        """
-        done = 0
-        for piece in self._pieces(data):
-            if self.bounded and not _takes_more(self._fd):
-                break
-            write_all(self._fd, piece)
-            done += len(piece)
-        return data[done:]
-
-    def _pieces(self, data: bytes) -> Iterator[bytes]:
-        if not self.bounded or len(data) <= PIPE_BUF:
-            yield data
-            return
-        start = 0
-        while start < len(data):
-            end = start + PIPE_BUF
-            if end < len(data):
-                end = data.rfind(b"\n", start, end) + 1
-                if end <= start:  # a record longer than PIPE_BUF: it goes alone
-                    end = data.find(b"\n", start) + 1 or len(data)
-            yield data[start:end]
-            start = end
-
-
-def _takes_more(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    return bool(poll.poll(0))
+"""Small, so that the progress of a slow reader can be observed."""
 
 
 class Writer:
     """A bounded queue and the thread that empties it.
 
-    Where no thread can be started, as a limit of processes is reached, who
-    puts a record also writes, as much as is taken without waiting.
+    If no thread can be started because of a limit of processes, the caller of
+    :meth:`put` also writes, as much as possible without waiting.
 
     Args:
-        on_room: Called (on the writer's thread) when a full queue has room
-            again, when a target has refused records, for the first time since
-            :meth:`collect_losses`, and when it takes them again.
-        soon: Calls what it is given once the caller has put all that it has: a
-            thread that is woken for each record takes the interpreter away as often.
+        on_room: Called on the writer's thread when a full queue has room
+            again, when a target refuses records for the first time since
+            :meth:`collect_losses`, and when it takes records again.
+        soon: Delays a callback until the caller has put all its records: waking
+            the thread for each record would switch threads as often.
     """
 
     def __init__(
@@ -146,11 +70,11 @@ class Writer:
         self._wake_r, self._wake_w = os.pipe2(os.O_CLOEXEC)
         self._started = False
         self.dropped = 0
-        """Lines that a full queue did not take, since :meth:`collect_losses`."""
+        """Lines that a full queue did not take since :meth:`collect_losses`."""
         self._refused: dict[Target, tuple[int, str]] = {}
         self._refusing: set[Target] = set()
         self.written = 0
-        """Batches that have left the queue, to a target or to nowhere."""
+        """Batches that have left the queue, written or refused."""
 
     def put(self, target: Target, data: bytes, lines: int) -> bool:
         """Queue ``data`` (``lines`` whole records) for ``target``; False if it was dropped."""
@@ -168,7 +92,7 @@ class Writer:
         if not self._started:
             self._write_ready()
         elif before < _LOW_WATER <= self._pending:
-            self.wake()  # a burst that fills the queue is not waited for
+            self.wake()  # a burst must not fill the queue first
         elif first:
             self._soon(self.wake)
         return True
@@ -182,21 +106,21 @@ class Writer:
         return False
 
     def is_refused_by(self, target: Target) -> bool:
-        """Whether ``target`` refused (disk full, reader gone) what it was last given."""
+        """Whether ``target`` refused its last batch (disk full, reader gone)."""
         return target in self._refusing
 
     def collect_losses(self) -> tuple[int, dict[Target, tuple[int, str]]]:
-        """Return lines dropped, and lines that targets refused with why; start counting anew."""
+        """Return the lines dropped, and for each target the lines refused and why; reset both."""
         with self._lock:
             losses = self.dropped, self._refused
             self.dropped, self._refused = 0, {}
         return losses
 
     def drain(self, patience: float, deadline: float) -> bool:
-        """Wait until all is written, not longer than until ``deadline`` (monotonic).
+        """Wait until all is written, at most until ``deadline`` (monotonic).
 
         Returns:
-            False once nothing was written for ``patience`` seconds.
+            False if nothing was written for ``patience`` seconds.
         """
         self.wake()
         written = -1
@@ -214,14 +138,14 @@ class Writer:
         return True
 
     def give_up(self) -> None:
-        """Drop what waits."""
+        """Drop the queued records."""
         with self._lock:
             self.dropped += sum(lines for _, _, lines in self._queue)
             self._queue.clear()
             self._pending = 0
 
     def _start(self) -> None:
-        """Start the thread; where that fails, the next record tries again."""
+        """Start the thread; if that fails, the next record tries again."""
         try:
             _thread.start_new_thread(self._run, ())
         except RuntimeError:
@@ -230,7 +154,7 @@ class Writer:
         self.wake()
 
     def wake(self) -> None:
-        """Have the thread write what is queued, if it sleeps."""
+        """Wake the thread if it sleeps and records are queued."""
         with self._lock:
             asleep = bool(self._queue) and not self._busy
         if asleep:
@@ -257,7 +181,7 @@ class Writer:
                 return
 
     def _note_refusal(self, target: Target, lines: int, error: Exception) -> bool:
-        """Count what was refused; True if that is news."""
+        """Count refused lines; return whether this is the first refusal since the last report."""
         self._refusing.add(target)
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         with self._lock:
@@ -266,7 +190,7 @@ class Writer:
         return before is None
 
     def _note_success(self, target: Target) -> bool:
-        """Take note that a target takes records; True if that is news."""
+        """Record that a target takes records; return whether it refused them before."""
         news = target in self._refusing
         self._refusing.discard(target)
         return news
@@ -283,7 +207,7 @@ class Writer:
                     target, parts, lines = self._take()
                 try:
                     target.write(b"".join(parts))
-                except Exception as error:  # noqa: BLE001 - the log goes on, whatever it is
+                except Exception as error:  # noqa: BLE001 - the thread must not end
                     news = self._note_refusal(target, lines, error)
                 else:
                     news = self._note_success(target)
@@ -293,7 +217,7 @@ class Writer:
                     self._on_room()
 
     def _take(self) -> tuple[Target, list[bytes], int]:
-        """Take a batch: the next item, or a part of it, and those for the same target behind it."""
+        """Take the next item, or a part of it, and the following items for the same target."""
         target, data, lines = self._queue.popleft()
         limit = target.batch_bytes
         if len(data) > limit:

@@ -1,4 +1,4 @@
-"""Have plugins found in a child process, so that a hung file system holds nobody."""
+"""Search for plugins in child processes, so that a hung file system blocks nothing else."""
 
 from __future__ import annotations
 
@@ -7,91 +7,85 @@ import signal
 
 from lmcache_plugin_adapter.contract.backoff import backoff_delay
 from lmcache_plugin_adapter.contract.log_records import ERROR, WARNING
+from lmcache_plugin_adapter.contract.planned_plugin import SupervisorPlan
 from lmcache_plugin_adapter.contract.planner_pipe import HUNG_SECONDS, read_messages, write_message
 from lmcache_plugin_adapter.messages.wording import span, uncapitalized
-from lmcache_plugin_adapter.supervisor.output.plugin_output import OWN_NAME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from lmcache_plugin_adapter.linux.event_loop import Loop, Timer
-    from lmcache_plugin_adapter.supervisor.output.plugin_output import EventLog
-    from lmcache_plugin_adapter.supervisor.processes.spawn import ChildSetup
+    from lmcache_plugin_adapter.linux.event_loop import Timer
+    from lmcache_plugin_adapter.supervisor.services import Services
 
 _RETRY_INITIAL = 1.0
 _RETRY_MAX = 30.0
 
 
-class Planning:
-    """Run the planner and hand over what it finds.
+class Search:
+    """Run the planner in children, and pass on what it finds.
 
     Args:
-        loop: The supervisor's loop.
-        setup: How to fork.
-        log: Where messages of the planner go.
-        plan: What the child runs: ``plan(write_fd, skip)``.
-        keep: Descriptors that it needs; all others are closed in it, so that a
-            planner that hangs holds nothing open.
-        adopt: Called with the number of the search and its result; a search
-            that went on without a hung location may have a second one later.
-        failed: Called with the number of a search that ended without one; the
-            log says why.
+        services: The loop, the log and the children.
+        plan: Runs in the child: ``plan(write_fd, skip)``.
+        keep: Descriptors that the child needs. It closes all others, so that a
+            hung child holds nothing open.
+        adopt: Called with the number of the search and its result. A search
+            that skipped a hung location may have a second result later.
+        failed: Called with the number of a search that ended without a result,
+            after the log got the reason.
     """
 
     def __init__(
         self,
-        loop: Loop,
-        setup: ChildSetup,
-        log: EventLog,
+        services: Services,
         plan: Callable[[int, frozenset[str]], None],
         keep: Sequence[int],
-        adopt: Callable[[int, dict[str, Any]], None],
+        adopt: Callable[[int, SupervisorPlan], None],
         failed: Callable[[int], None],
     ) -> None:
-        self._loop = loop
-        self._setup = setup
-        self._log = log
+        self._services = services
         self._plan = plan
         self._keep = keep
-        self._adopt = adopt
+        self._on_plan = adopt
         self._failed = failed
-        self._runs: dict[int, _Run] = {}
-        self._said: set[tuple[int, str]] = set()
+        self._children: set[_Child] = set()
+        self._logged: set[tuple[int, str]] = set()
         self._attempt = 0
         self._adopted = False
         self._cancelled = False
-        self._search = 0
+        self._number = 0
         self._timer: Timer | None = None
 
     def start(self) -> int:
-        """Look for plugins, and return the number of this search: later ones have higher ones.
+        """Start a search and return its number; later searches have higher numbers.
 
         Raises:
-            OSError: No process could be made.
+            OSError: No process could be started.
         """
-        self._fork(self._search + 1, frozenset())
-        self._search += 1
-        self._said.clear()
-        return self._search
+        self._fork(self._number + 1, frozenset())
+        self._number += 1
+        self._logged.clear()
+        return self._number
 
     def begin(self) -> None:
-        """Do what :meth:`start` does; where it fails, log that and try again by and by."""
-        self._search += 1
-        self._go_on(self._search, frozenset())
+        """Start a search; if that fails, log the error and retry later."""
+        self._number += 1
+        self.try_fork(self._number, frozenset())
 
-    def _go_on(self, search: int, skip: frozenset[str]) -> None:
+    def try_fork(self, number: int, skip: frozenset[str]) -> None:
+        """Start a child, or log why that failed and retry later."""
         try:
-            self._fork(search, skip)
+            self._fork(number, skip)
         except OSError as error:
             cause = f"Cannot look for plugins: {uncapitalized(error.strerror or '')}"
-            self._retry(cause, search, skip)
+            self._retry(cause, number, skip)
 
-    def _fork(self, search: int, skip: frozenset[str]) -> None:
+    def _fork(self, number: int, skip: frozenset[str]) -> None:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
-            pid = self._setup.fork()
+            pid = self._services.setup.fork()
         except OSError:
             os.close(read_end)
             os.close(write_end)
@@ -100,15 +94,17 @@ class Planning:
             self._run_child(write_end, skip)
         os.close(write_end)
         os.set_blocking(read_end, False)
-        self._runs[pid] = _Run(self, search, read_end, skip)
+        self._services.reaper.searches.add(pid)
+        self._children.add(_Child(self, self._services, number, read_end, skip, pid))
 
-    def _retry(self, cause: str, search: int, skip: frozenset[str]) -> None:
+    def _retry(self, cause: str, number: int, skip: frozenset[str]) -> None:
         if self._cancelled:
             return
         self._attempt += 1
         delay = backoff_delay(self._attempt, _RETRY_INITIAL, _RETRY_MAX)
-        self._log.say(ERROR, OWN_NAME, f"{cause}; trying again in {span(delay)}")
-        self._timer = self._loop.call_later(delay, lambda: self._go_on(search, skip))
+        self._services.events.log(ERROR, f"{cause}; trying again in {span(delay)}")
+        retry = self._services.loop.call_later
+        self._timer = retry(delay, lambda: self.try_fork(number, skip))
 
     def _run_child(self, fd: int, skip: frozenset[str]) -> None:
         try:
@@ -116,82 +112,97 @@ class Planning:
             for kept in sorted(each for each in {fd, *self._keep} if each > 2):
                 os.closerange(last + 1, kept)
                 last = kept
-            os.closerange(last + 1, self._setup.most_files)
+            os.closerange(last + 1, self._services.setup.most_files)
             self._plan(fd, skip)
         except BaseException as error:  # noqa: BLE001 - a child never returns to the loop
             write_message(fd, ("log", (ERROR, f"Cannot look for plugins: {error!r}")))
             os._exit(1)
         os._exit(0)
 
-    def _broke_off(self, search: int, skip: frozenset[str]) -> None:
-        """Take note that a planner ended without a result, as one that was killed."""
+    def adopt(self, number: int, values: tuple[Any, ...]) -> None:
+        """Pass on the result of a search."""
+        self._adopted = True
+        self._on_plan(number, SupervisorPlan.from_values(values))
+
+    def closed(self, child: _Child) -> None:
+        """Forget a child; retry if it ended without a result, for example because it was killed."""
+        self._children.discard(child)
+        if child.done:
+            return
         cause = "The search for plugins ended before it was complete"
-        if self._adopted:  # a reload: who asked for it is told
-            self._log.say(ERROR, OWN_NAME, cause)
-            self._failed(search)
+        if self._adopted:  # a reload: the client that requested it gets the error
+            self._services.events.log(ERROR, cause)
+            self._failed(child.number)
         else:
-            self._retry(cause, search, skip)
+            self._retry(cause, child.number, child.skip)
 
-    def say_once(self, level: int, text: str) -> None:
-        """Log what a planner says; one that starts over says much of it again."""
-        if (level, text) not in self._said:
-            self._said.add((level, text))
-            self._log.say(level, OWN_NAME, text)
-
-    def owns(self, pid: int) -> bool:
-        """Whether ``pid`` is a planner; forgets it, as it has ended."""
-        return self._runs.pop(pid, None) is not None
+    def log_once(self, level: int, text: str) -> None:
+        """Log a message of the planner, which repeats messages when it starts over."""
+        if (level, text) not in self._logged:
+            self._logged.add((level, text))
+            self._services.events.log(level, text)
 
     def cancel(self) -> None:
-        """End all planners, and start no more."""
+        """Kill all children, and start no more."""
         self._cancelled = True
         if self._timer is not None:
             self._timer.cancel()
-        for pid, run in self._runs.items():
-            run.close()
-            os.kill(pid, signal.SIGKILL)
+        for child in self._children:
+            child.close()
+            if child.pid in self._services.reaper.searches:
+                os.kill(child.pid, signal.SIGKILL)
 
 
-class _Run:
-    """One planner and the pipe it reports on."""
+class _Child:
+    """One planner and the pipe on which it reports."""
 
-    def __init__(self, planning: Planning, search: int, fd: int, skip: frozenset[str]) -> None:
-        self._planning = planning
+    def __init__(
+        self,
+        search: Search,
+        services: Services,
+        number: int,
+        fd: int,
+        skip: frozenset[str],
+        pid: int,
+    ) -> None:
         self._search = search
+        self._services = services
+        self.number = number
         self._fd = fd
-        self._skip = skip
+        self.skip = skip
+        self.pid = pid
+        self.done = False
         self._data = b""
         self._location: str | None = None
-        self._done = False
-        self._patience: Timer | None = None
-        planning._loop.watch(fd, self._readable)
+        self._timer: Timer | None = None
+        services.loop.watch(fd, self._readable)
         self._expect()
 
     def close(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-        if self._fd >= 0:
-            self._planning._loop.unwatch(self._fd)
-            os.close(self._fd)
-            self._fd = -1
+        self._stop_timer()
+        self._services.loop.unwatch(self._fd)
+        os.close(self._fd)
 
     def _expect(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-        self._patience = self._planning._loop.call_later(HUNG_SECONDS, self._hung)
+        """Expect the next message within :data:`HUNG_SECONDS`."""
+        self._stop_timer()
+        self._timer = self._services.loop.call_later(HUNG_SECONDS, self._hung)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _hung(self) -> None:
-        log, name = self._planning._log, OWN_NAME
         if self._location is None:
-            log.say(WARNING, name, "Looking for plugins takes long: some path does not answer")
+            text = "Looking for plugins takes long: some path does not answer"
+            self._services.events.log(WARNING, text)
             return
-        log.say(
+        self._services.events.log(
             WARNING,
-            name,
             f"Location '{self._location}' does not answer: its plugins start when it does, "
             "the others go on",
         )
-        self._planning._go_on(self._search, self._skip | {self._location})
+        self._search.try_fork(self.number, self.skip | {self._location})
 
     def _readable(self) -> None:
         try:
@@ -199,24 +210,17 @@ class _Run:
         except BlockingIOError:
             return
         if not part:
-            if not self._done:
-                self._planning._broke_off(self._search, self._skip)
             self.close()
+            self._search.closed(self)
             return
         messages, self._data = read_messages(self._data + part)
-        for message in messages:
-            self._take(message)
-
-    def _take(self, message: tuple[str, Any]) -> None:
-        kind, content = message
-        if kind == "location":
-            self._location = content
-            self._expect()
-        elif kind == "log":
-            self._planning.say_once(*content)
-        elif kind == "plan":
-            self._done = True
-            if self._patience is not None:
-                self._patience.cancel()
-            self._planning._adopted = True
-            self._planning._adopt(self._search, content)
+        for kind, content in messages:
+            if kind == "location":
+                self._location = content
+                self._expect()
+            elif kind == "log":
+                self._search.log_once(*content)
+            elif kind == "plan":
+                self.done = True
+                self._stop_timer()
+                self._search.adopt(self.number, content)

@@ -1,4 +1,4 @@
-"""What belongs to one run of a plugin, besides its first process."""
+"""Find what belongs to one run of a plugin besides its first process, and kill what escapes."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from lmcache_plugin_adapter.linux.procfs import environment_of, own_children, va
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Callable, Container, Iterable
 
     from lmcache_plugin_adapter.linux.procfs import ProcessTable
 
 _MARKS = (RUN_ID.encode(), NAME.encode())
 
 CHASE_SECONDS = 0.005
-"""How long a chase keeps the supervisor from all else."""
+"""Seconds for which a chase keeps the supervisor from all other work."""
 
 
-def remains_of(
+def leftovers_of(
     table: ProcessTable, first: int, name: str, run_id: bytes, first_processes: Container[int]
 ) -> set[int]:
-    """Return what lives of a run: its group, its session, its orphans, and their descendants.
+    """Return the processes of a run: its group, its session, its orphans, their descendants.
 
-    All are descendants of this supervisor, a subreaper, so that no stranger
-    that got a number again is among them.
+    All are descendants of this supervisor, a subreaper, so that a stranger
+    with a reused pid is never among them.
 
     Args:
-        table: The processes there are.
-        first: The pid of the run's first process, ended or not.
-        name: The plugin.
-        run_id: The token that marks what plugins start.
-        first_processes: Those of all plugins that have not been reaped.
+        table: The process table.
+        first: The pid of the run's first process, which may have exited.
+        name: The plugin's name.
+        run_id: The run token, which marks all processes that plugins start.
+        first_processes: The first processes of all plugins that have not been
+            reaped.
     """
     me = os.getpid()
     mark = (run_id, os.fsencode(name))
@@ -50,34 +51,47 @@ def remains_of(
     return table.with_descendants(roots)
 
 
-def chase(name: str, run_id: bytes, first_processes: Container[int]) -> None:
-    """Kill for a moment whatever of plugin ``name`` becomes a child of this supervisor.
+def carries(pid: int, run_id: bytes, name: str) -> bool:
+    """Whether a process's environment carries the run token and the plugin's name."""
+    environment = environment_of(pid)
+    return tuple(variable(environment, each) for each in _MARKS) == (run_id, os.fsencode(name))
 
-    A process that forks and exits again and again is another by the time that
-    a look at all processes has found it; its orphans come to us, and to look
-    at our own children is fast. A child's pid is not used again before we reap it.
+
+def chase(takes: Callable[[int], bool], is_over: Callable[[], bool] = lambda: False) -> bool:
+    """Kill every child of this supervisor that appears within a moment.
+
+    A process that forks and exits again and again is another process by the
+    time that the process table has been read. Its orphans become children of
+    the supervisor, which are listed fast. A child's pid is not reused before
+    the supervisor reaps it.
+
+    Args:
+        takes: Whether to kill a child.
+        is_over: Whether no child is left; reaps.
+
+    Returns:
+        Whether no child is left.
     """
-    mark = (run_id, os.fsencode(name))
     until = time.monotonic() + CHASE_SECONDS
-    while time.monotonic() < until:
+    while not is_over():
+        if time.monotonic() >= until:
+            return False
         for pid in own_children():
-            if pid in first_processes:
-                continue
-            environment = environment_of(pid)
-            if tuple(variable(environment, each) for each in _MARKS) == mark:
+            if takes(pid):
                 kill_child(pid)
+    return True
 
 
 def kill_child(pid: int) -> None:
-    """Kill a child that has not been reaped; one that became another user's may refuse."""
+    """Kill a child that has not been reaped; a child of another user may refuse."""
     try:
         os.kill(pid, signal.SIGKILL)
     except PermissionError:
-        pass  # it is named when all is over
+        pass  # reported at the end
 
 
 def why_left(pids: Iterable[int]) -> str:
-    """Say why these processes outlived SIGKILL."""
+    """Return why these processes survived SIGKILL."""
     stuck, foreign = [], []
     for pid in sorted(pids):
         try:
@@ -85,9 +99,9 @@ def why_left(pids: Iterable[int]) -> str:
         except PermissionError:
             foreign.append(str(pid))
         except OSError:
-            pass  # it has ended just now
+            pass  # it has exited just now
         else:
             stuck.append(str(pid))
     causes = {"of another user, who may not be signalled": foreign, "stuck in the kernel": stuck}
-    said = [f"{cause}: pid {', '.join(some)}" for cause, some in causes.items() if some]
-    return "; ".join(said) or "but ended meanwhile"
+    parts = [f"{cause}: pid {', '.join(some)}" for cause, some in causes.items() if some]
+    return "; ".join(parts) or "but ended meanwhile"

@@ -1,9 +1,9 @@
-"""Find and end what a dead supervisor left: processes marked with the token of a run.
+"""Find and kill the processes that a dead supervisor left, by the run token they carry.
 
-A supervisor that is SIGKILLed takes the plugins' first processes with it
-(parent-death signal). What those had started lives on, marked by the run's
-token in its environment. Processes that cleared their environment, or belong
-to another user, cannot be found: the stated limit.
+If a supervisor is killed with SIGKILL, the plugins' first processes die with it
+(parent-death signal). The processes that those had started survive; the run
+token in their environment marks them. Processes that cleared their environment
+or belong to another user cannot be found: a documented limit.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 _RUN_ID = RUN_ID.encode()
 
-SWEEP_SECONDS = 1.0
-"""How long a sweep may take."""
+_SECONDS = 1.0
+"""Seconds that killing orphans may take."""
 
 _PAUSE = 0.005
 
 
-def earlier_supervisor(run_id: str, label: str) -> int:
-    """Return a supervisor of an earlier run of the engine that made ``run_id``, or 0.
+def previous_supervisor(run_id: str, label: str) -> int:
+    """Return a supervisor of a previous launch by the engine that made ``run_id``, or 0.
 
-    Its command line ends in the token and the label of its run (:func:`.start_supervisor`).
+    Its command line ends in its run token and its label (:func:`.start_supervisor`).
     """
     mine = [run_id.encode(), label.encode()]
     engine = mine[0].rpartition(b".")[0]
@@ -49,18 +49,18 @@ def earlier_supervisor(run_id: str, label: str) -> int:
     return 0
 
 
-def end_run(run_id: str) -> int:
-    """Kill every process marked with ``run_id`` and return how many there were."""
+def kill_marked(run_id: str) -> int:
+    """Kill every process marked with ``run_id`` and return their number."""
     return _kill_until_none(lambda table: _marked(table, run_id.encode()))
 
 
-def end_strays() -> int:
-    """Kill what runs of dead engines left, where no supervisor looks after it any more."""
-    return _kill_until_none(_strays)
+def kill_orphans() -> int:
+    """Kill the plugins' processes of dead engines that no supervisor supervises."""
+    return _kill_until_none(_orphans)
 
 
 def _kill_until_none(find: Callable[[ProcessTable], set[int]]) -> int:
-    deadline = time.monotonic() + SWEEP_SECONDS
+    deadline = time.monotonic() + _SECONDS
     killed: set[int] = set()
     while True:
         table = ProcessTable()
@@ -81,7 +81,7 @@ def _marked(table: ProcessTable, run_id: bytes) -> set[int]:
     }
 
 
-def _strays(table: ProcessTable) -> set[int]:
+def _orphans(table: ProcessTable) -> set[int]:
     found = set()
     gone: dict[bytes, bool] = {}
     for pid in table.by_pid:
@@ -96,7 +96,7 @@ def _strays(table: ProcessTable) -> set[int]:
 
 
 def _is_supervised(table: ProcessTable, pid: int) -> bool:
-    """Whether an ancestor is a supervisor: all that lives under one descends from it."""
+    """Whether an ancestor is a supervisor."""
     seen = set()
     while pid in table.by_pid and pid not in seen:
         seen.add(pid)

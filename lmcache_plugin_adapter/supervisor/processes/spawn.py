@@ -1,7 +1,7 @@
-"""Start a plugin's first process with everything in the state that the contract promises.
+"""Start a plugin's first process in the state that the contract promises.
 
-A plain fork, and not a posix_spawn: the parent-death signal can only be set
-between fork and exec. The supervisor is small, so the fork is cheap.
+A plain fork, not posix_spawn: the parent-death signal can only be set between
+fork and exec. The supervisor is small, so that a fork is cheap.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 _ALL_SIGNALS = signal.valid_signals()
 
-# An error of a write, and not the end of the supervisor. Blocked and not ignored:
-# exec would hand that on.
+# Blocked, so that a failed write is an error and does not kill the supervisor. Not
+# ignored: a plugin would inherit that through exec.
 _BLOCKED = (signal.SIGPIPE, signal.SIGXFSZ)
 
 EXEC_REPORT = struct.Struct("=ii")
-"""What a child that cannot exec writes: its pid and the error number."""
+"""The report of a child that cannot exec: its pid and the error number."""
 
 EXEC_FAILED_CODE = 127
 
@@ -38,25 +38,25 @@ _EXEC_HINTS = {
 _MANY_FILES = 65536
 
 SPARE_FILES = 12
-"""Descriptors that plugins leave to the supervisor: for ``/proc``, clients, a search."""
+"""Descriptors that plugins leave free: for ``/proc``, clients and a search."""
 
 
 def reset_signals() -> None:
-    """Give signals their default action and unblock all: nothing of the engine's stays.
+    """Reset all signals to their default action and unblock them.
 
-    Those of a write that nobody takes are blocked: the supervisor outlives its
+    Only the signals of a failed write stay blocked: the supervisor outlives its
     engine and the reader of its log.
     """
     for number in _ALL_SIGNALS:
         try:
             signal.signal(number, signal.SIG_DFL)
         except (OSError, ValueError):
-            continue  # SIGKILL, SIGSTOP and those the C library keeps
+            continue  # SIGKILL, SIGSTOP and the C library's own
     signal.pthread_sigmask(signal.SIG_SETMASK, _BLOCKED)
 
 
 def raise_file_limit() -> tuple[int, int] | None:
-    """Allow this process as many open files as it may have; return the limits to give back."""
+    """Raise the limit of open files as far as allowed; return the previous limits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -69,31 +69,34 @@ def raise_file_limit() -> tuple[int, int] | None:
 
 
 class ChildSetup:
-    """What a supervisor's children share: made once, applied in each child.
+    """The setup that all children of a supervisor share.
 
     Args:
-        supervisor: The supervisor's pid, to notice its death before the
-            parent-death signal was armed.
-        nofile: The engine's soft limit of open files, which the supervisor
-            raised for itself; None where it did not.
+        supervisor: The supervisor's pid, so that a child notices its death before
+            the parent-death signal is armed.
+        nofile: The engine's limits of open files, if the supervisor raised its
+            own; else None.
     """
 
-    __slots__ = ("_nofile", "_supervisor", "most_files")
+    __slots__ = ("_nofile", "_report", "_supervisor", "most_files", "null", "reports")
 
     def __init__(self, supervisor: int, nofile: tuple[int, int] | None) -> None:
         self._supervisor = supervisor
         self._nofile = nofile
         self.most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         """How many descriptors the supervisor may have."""
+        self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self.reports, self._report = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        """The pipe on which children write an :data:`EXEC_REPORT`."""
 
     def fork(self) -> int:
-        """Fork; returns twice, as ``os.fork`` does. In the child no signal is blocked.
+        """Fork, as ``os.fork`` does; no signal is blocked in the child.
 
-        The child does as little as it can: each page of memory that it touches
-        is copied.
+        The child does as little as possible: each page of memory that it
+        touches is copied.
 
         Raises:
-            OSError: No process could be made.
+            OSError: No process could be started.
         """
         pid = os.fork()
         if pid == 0:
@@ -104,42 +107,40 @@ class ChildSetup:
         return pid
 
     def restore_limits(self) -> None:
-        """Give the child the engine's limit of open files back."""
+        """Restore the engine's limit of open files in a child."""
         if self._nofile is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, self._nofile)
 
+    def report(self, error: int) -> None:
+        """Report from a child that it cannot exec, and why."""
+        os.write(self._report, EXEC_REPORT.pack(os.getpid(), error))
+
 
 def spawn(
-    setup: ChildSetup,
-    argv: Sequence[bytes],
-    environment: Mapping[bytes, bytes],
-    null: int,
-    report: int,
+    setup: ChildSetup, argv: Sequence[bytes], environment: Mapping[bytes, bytes]
 ) -> tuple[int, int]:
     """Start ``argv`` in a session and group of its own.
 
-    Returns before the exec: a child that cannot exec writes an
-    :data:`EXEC_REPORT` to ``report`` and exits with 127.
+    Returns before the exec: a child that cannot exec reports that and exits
+    with 127.
 
     Args:
         setup: See :class:`ChildSetup`.
         argv: The program, by path, and its arguments.
         environment: The whole environment.
-        null: A descriptor of ``/dev/null``, for stdin.
-        report: A close-on-exec pipe to the supervisor.
 
     Returns:
-        Its pid, and the non-blocking read end of the pipe that its stdout and
-        stderr are.
+        Its pid, and the non-blocking read end of the pipe of its stdout and
+        stderr.
 
     Raises:
-        OSError: No process or no pipe could be made.
+        OSError: No process or no pipe could be created.
     """
     read_end, output = _output_pipe(setup.most_files - SPARE_FILES)
     try:
         pid = setup.fork()
         if pid == 0:
-            _become(setup, argv, environment, null, output, report)
+            _become(setup, argv, environment, output)
     except OSError:
         os.close(read_end)
         raise
@@ -149,7 +150,7 @@ def spawn(
 
 
 def exec_error_text(number: int) -> str:
-    """Return in words why a child could not exec, from its :data:`EXEC_REPORT`."""
+    """Return why a child could not exec, for the error in its :data:`EXEC_REPORT`."""
     if number <= 0:
         return "an error before its start"
     return _EXEC_HINTS.get(number) or os.strerror(number)
@@ -166,27 +167,22 @@ def _output_pipe(below: int) -> tuple[int, int]:
 
 
 def _become(
-    setup: ChildSetup,
-    argv: Sequence[bytes],
-    environment: Mapping[bytes, bytes],
-    null: int,
-    output: int,
-    report: int,
+    setup: ChildSetup, argv: Sequence[bytes], environment: Mapping[bytes, bytes], output: int
 ) -> None:
-    """In the child: become the program, or report why not and exit; never returns."""
+    """Exec the program in the child, or report why not and exit; never return."""
     error = 0
     try:
         os.setsid()
-        os.dup2(null, 0)
+        os.dup2(setup.null, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
         setup.restore_limits()
         os.execve(argv[0], list(argv), environment)
     except OSError as problem:
         error = problem.errno or 0
-    except BaseException:  # noqa: BLE001 - nothing of the supervisor's may run in the child
+    except BaseException:  # noqa: BLE001 - the supervisor's code must not run in the child
         error = -1
     try:
-        os.write(report, EXEC_REPORT.pack(os.getpid(), error))
+        setup.report(error)
     finally:
         os._exit(EXEC_FAILED_CODE)

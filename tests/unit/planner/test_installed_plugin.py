@@ -33,7 +33,6 @@ from lmcache_plugin_adapter.planner.installed_plugin import (
 )
 from lmcache_plugin_adapter.planner.plan import Plan, make_plan
 from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
-from lmcache_plugin_adapter.supervisor.planning.child import encode_plugin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,9 +84,8 @@ def test_it_runs_with_the_engines_python(site: Path) -> None:
     assert (planned.name, planned.path, planned.refused) == ("worker_x", "pkg:worker_x", None)
     assert planned.package == ("acme-plugins", "1.0")
     assert said(made) == []
-    entry = encode_plugin(planned)
-    assert entry["names"] == ("worker_x", "pkg:worker_x")
-    assert (entry["file"], entry["own_args"]) == ("worker_x", 2)
+    assert planned.names == ("worker_x", "pkg:worker_x")
+    assert (planned.file, planned.own_args) == ("worker_x", 2)
 
 
 def test_its_name_says_where_it_runs(site: Path) -> None:

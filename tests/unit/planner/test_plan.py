@@ -196,9 +196,7 @@ def test_settings_are_found_by_any_name_and_the_most_specific_counts(
             "sub/worker_b.py": {"stop_grace": 3},
         },
     )
-    graces = {
-        os.path.relpath(plugin.path, top): plugin.settings.stop_grace for plugin in made.plugins
-    }
+    graces = {os.path.relpath(plugin.path, top): plugin.stop_grace for plugin in made.plugins}
     assert graces == {
         "sub/worker_b.py": 3,
         "worker_b.py": 2,

@@ -17,11 +17,11 @@ import types
 import pytest
 from harness import ENGINE_PROGRAM, wait_until
 
-from lmcache_plugin_adapter.engine import logging_receiver as log_relay
+from lmcache_plugin_adapter.engine import logging_receiver
 from lmcache_plugin_adapter.engine.supervisor_keeper import report_exit
-from lmcache_plugin_adapter.supervisor.output.logging_relay import ACCEPTED, Relay
-from lmcache_plugin_adapter.supervisor.output.plugin_output import Way
-from lmcache_plugin_adapter.supervisor.output.writer import StreamTarget, Writer
+from lmcache_plugin_adapter.supervisor.output.logging_relay import ACCEPTED, LoggingRelay
+from lmcache_plugin_adapter.supervisor.output.stderr_route import StderrRoute, StreamTarget
+from lmcache_plugin_adapter.supervisor.output.writer import Writer
 
 UP = "trap 'echo goodbye; exit' TERM; echo up; while :; do sleep 30 & wait $!; done"
 
@@ -224,12 +224,12 @@ def test_supervisor_that_ended_before_the_engine_answers() -> None:
     """The answer that nobody takes ends no engine, whatever it does on SIGPIPE."""
     program = (
         "import logging, signal, socket\n"
-        "from lmcache_plugin_adapter.engine import logging_receiver as log_relay\n"
+        "from lmcache_plugin_adapter.engine import logging_receiver\n"
         "signal.signal(signal.SIGPIPE, signal.SIG_DFL)\n"
         "logging.basicConfig()\n"
         "ours, theirs = socket.socketpair()\n"
         "ours.close()\n"
-        "log_relay.start(theirs.detach())\n"
+        "logging_receiver.start(theirs.detach())\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
@@ -258,11 +258,11 @@ def test_handlers_that_raise_and_odd_records(capfd) -> None:
     """Nothing that comes, and nothing that a handler does, ends the thread or is printed."""
     ours, theirs = socket.socketpair()
     handler = Broken()
-    logger = logging.getLogger(log_relay.LOGGER)
+    logger = logging.getLogger(logging_receiver.LOGGER)
     logger.addHandler(handler)
     logger.setLevel("INFO")
     try:
-        log_relay.start(theirs.detach())
+        logging_receiver.start(theirs.detach())
         with ours:
             for line in (b"rubbish", b"9\x1fx", b"6\x1f1.5\x1fp\x1ff\x1f1\x1f\xff %s %d"):
                 ours.sendall(line + b"\n")
@@ -281,7 +281,8 @@ def test_record_cut_in_two_by_a_slow_engine_is_completed(tmp_path) -> None:
     near, far = socket.socketpair()
     with (tmp_path / "stderr").open("wb") as stderr, near, far:
         writer = Writer(lambda: None)
-        relay = Relay(near, writer, Way(writer, StreamTarget(stderr.fileno()), "logger", False))
+        stderr_route = StderrRoute(writer, StreamTarget(stderr.fileno()), "logger", False)
+        relay = LoggingRelay(near, writer, stderr_route)
         _, (fd,), _, _ = socket.recv_fds(far, 10, 1)
         os.write(fd, ACCEPTED)
         form = relay.make_format("all_x", "x.sh", 1)
@@ -306,7 +307,7 @@ def test_record_cut_in_two_by_a_slow_engine_is_completed(tmp_path) -> None:
     assert all(len(line.split(b"\x1f")) == 6 for line in data.splitlines())
 
 
-def relay_is_whole(relay: Relay) -> bool:
+def relay_is_whole(relay: LoggingRelay) -> bool:
     """Whether no end of a record is waiting."""
     return not relay._begun
 

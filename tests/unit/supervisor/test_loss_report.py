@@ -12,9 +12,10 @@ from harness import gone, wait_until
 
 from lmcache_plugin_adapter.contract.log_records import INFO
 from lmcache_plugin_adapter.linux.event_loop import Loop
-from lmcache_plugin_adapter.supervisor.output.loss_report import Losses
-from lmcache_plugin_adapter.supervisor.output.plugin_output import EventLog
-from lmcache_plugin_adapter.supervisor.output.writer import StreamTarget, Writer
+from lmcache_plugin_adapter.supervisor.output.event_log import EventLog
+from lmcache_plugin_adapter.supervisor.output.loss_report import LossReport
+from lmcache_plugin_adapter.supervisor.output.stderr_route import StderrRoute, StreamTarget
+from lmcache_plugin_adapter.supervisor.output.writer import Writer
 
 LOST = r"WARNING: \[all_x\] ([\d,]+) lines? lost: cannot write '([^']+)': ([\w ]+); "
 DROPPED = r"([\d,]+) lines? dropped: the log did not take them in time"
@@ -124,14 +125,15 @@ def test_disk_that_is_slow_or_stuck_at_the_end_keeps_nothing_from_the_log(
     loop = Loop(lambda error: pytest.fail(repr(error)))
     writer, files = (Writer(lambda: None, loop.call_soon) for _ in range(2))
     with (tmp_path / "log").open("wb") as file:
-        log = EventLog(writer, StreamTarget(file.fileno()), "test", False, INFO)
+        route = StderrRoute(writer, StreamTarget(file.fileno()), "test", False)
+        events = EventLog(loop, files, route, INFO)
         disk = Disk(seconds)
         for _ in range(100):
             files.put(disk, b"line\n", 1)
-        log.say(INFO, "all_x", "started")
+        events.log(INFO, "started", "all_x")
         assert writer.drain(30, time.monotonic() + 30)
-        log.say(INFO, "all_x", "last words")  # after the loop, as the end of a supervisor is
-        Losses(loop, log, files, writer).finish()
+        events.log(INFO, "last words", "all_x")  # after the loop, as the end of a supervisor is
+        LossReport(events).finish()
     said = (tmp_path / "log").read_text()
     assert "[all_x] last words" in said
     dropped = re.findall(DROPPED, said)

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest, mmap_dict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
+from lmcache_plugin_adapter.contract.planned_plugin import PlannedMetrics
 from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.contract.run_token import new_run_id
 from lmcache_plugin_adapter.linux.event_loop import Loop
@@ -221,7 +222,7 @@ class Moving:
     name = "all_x"
     state = State.STARTING
     last_exit = None
-    restarts = 0
+    restarts = types.SimpleNamespace(count=0)
     output = types.SimpleNamespace(lines=0, dropped=0)
 
 
@@ -258,8 +259,8 @@ def test_metrics_that_cannot_be_written_cost_no_output(plugin, engine, directory
 def test_never_in_two_states(directory) -> None:
     """Whoever reads between two writes finds a plugin in one state, or in none."""
     plugin: Any = Moving()
-    where = (str(directory), mmap_dict.__file__, "run.worker-0", {"role": "worker"})
-    kept: Any = metrics.Metrics(Loop(print), [plugin], *where)
+    plan = PlannedMetrics(str(directory), mmap_dict.__file__, {"role": "worker"})
+    kept: Any = metrics.Metrics(Loop(print), [plugin], plan, "run.worker-0")
     write = kept._gauges.write_value
     found = []
 

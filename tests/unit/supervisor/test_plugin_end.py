@@ -10,12 +10,13 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from harness import MARK, Engine, alive, gone, state_of, wait_until
 
 from lmcache_plugin_adapter.linux.event_loop import Loop
-from lmcache_plugin_adapter.supervisor.shutdown import Ending
+from lmcache_plugin_adapter.supervisor.shutdown import Shutdown
 
 POLITE = """
 trap 'echo goodbye >> "$NOTES"; exit 0' TERM
@@ -192,30 +193,39 @@ class Hidden:
         """Kill nothing."""
 
 
-class NoPlugins(list[object]):
-    """A catalog without plugins."""
+class NoReaper:
+    """A reaper that always has a child left."""
 
-    longest_grace = 0.0
+    def __init__(self) -> None:
+        self.endings: dict[object, None] = {}
+        self.first_processes: dict[int, object] = {}
+
+    def reap(self, check: bool) -> bool:
+        """Reap nothing."""
+        assert not check
+        return False
+
+    def check(self, _table: object) -> None:
+        """Check nothing."""
 
 
 def test_child_that_cannot_be_seen_nor_killed_is_left(monkeypatch) -> None:
     """A supervisor names it and ends, rather than looking for it without end."""
     monkeypatch.setattr("lmcache_plugin_adapter.supervisor.shutdown.ProcessTable", Hidden)
-    monkeypatch.setattr("lmcache_plugin_adapter.supervisor.shutdown.kill_child", lambda _pid: None)
-    monkeypatch.setattr("lmcache_plugin_adapter.supervisor.shutdown._KILL_SECONDS", 0.1)
+    leftovers = "lmcache_plugin_adapter.supervisor.processes.leftovers"
+    monkeypatch.setattr(f"{leftovers}.kill_child", lambda _pid: None)
+    monkeypatch.setattr("lmcache_plugin_adapter.supervisor.shutdown.KILL_SECONDS", 0.1)
     errors: list[BaseException] = []
     loop = Loop(errors.append)
     said: list[str] = []
-    shared = SimpleNamespace(by_pid={})
-    ending = Ending(
-        loop, NoPlugins(), shared, lambda: False, lambda _level, text: said.append(text)
-    )
+    events = SimpleNamespace(log=lambda _level, text: said.append(text))
+    services: Any = SimpleNamespace(loop=loop, events=events, reaper=NoReaper())
+    shutdown = Shutdown(services)
     loop.call_later(20, loop.stop)
     with subprocess.Popen(["/bin/sleep", "60"]) as child:
-        monkeypatch.setattr(
-            "lmcache_plugin_adapter.supervisor.shutdown.own_children", lambda: [child.pid]
-        )
-        ending.begin()
+        for module in (leftovers, "lmcache_plugin_adapter.supervisor.shutdown"):
+            monkeypatch.setattr(f"{module}.own_children", lambda: [child.pid])
+        shutdown.begin(0.0)
         loop.run()
         child.kill()
     assert said == [f"Left behind, stuck in the kernel: pid {child.pid}"]

@@ -36,7 +36,7 @@ def test_urgent_lines_have_an_allowance_of_their_own() -> None:
     limiter = LineLimiter(1, 1, 10, now=0.0)
     assert limiter.admit(1000, urgent=False, now=0.0) == 10
     assert limiter.admit(25, urgent=True, now=0.0) == 10
-    assert limiter.held == 990 + 15
+    assert limiter.suppressed == 990 + 15
 
 
 def test_clock_that_stands_still_or_steps_back_gives_nothing() -> None:
@@ -50,7 +50,7 @@ def test_clock_that_stands_still_or_steps_back_gives_nothing() -> None:
 def test_limit_is_spent_until_time_has_passed() -> None:
     """Whether the next line would be held back, asked before there is one."""
     limiter = LineLimiter(10, 1, 5, now=0.0)
-    assert not limiter.spent(0.0)
+    assert not limiter.exhausted(0.0)
     limiter.admit(7, urgent=False, now=0.0)
-    assert limiter.spent(0.09)
-    assert not limiter.spent(0.11)
+    assert limiter.exhausted(0.09)
+    assert not limiter.exhausted(0.11)

@@ -13,13 +13,12 @@ import pytest
 from harness import wait_until
 
 from lmcache_plugin_adapter.supervisor.output.log_file import RotatedFile
-from lmcache_plugin_adapter.supervisor.output.writer import (
+from lmcache_plugin_adapter.supervisor.output.stderr_route import (
     PIPE_BUF,
-    QUEUE_BYTES,
     StreamTarget,
-    Writer,
     write_all,
 )
+from lmcache_plugin_adapter.supervisor.output.writer import QUEUE_BYTES, Writer
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def written(target, data: bytes, monkeypatch) -> list[bytes]:
     """Return the writes that ``data`` becomes."""
     writes: list[bytes] = []
     monkeypatch.setattr(
-        "lmcache_plugin_adapter.supervisor.output.writer.write_all",
+        "lmcache_plugin_adapter.supervisor.output.stderr_route.write_all",
         lambda _fd, part: writes.append(part),
     )
     target.write(data)

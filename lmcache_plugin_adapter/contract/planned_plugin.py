@@ -1,0 +1,128 @@
+"""What the planner decides and the supervisor runs: typed, each field written once.
+
+The planning child sends a plan through its pipe as the values of its fields, in
+their order: plain values that ``marshal`` carries, read by the same interpreter.
+"""
+
+from __future__ import annotations
+
+from .frozen import frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Literal
+
+
+@frozen
+class PlannedPlugin:
+    """A plugin that a process runs, or has to refuse.
+
+    Attributes:
+        names: What settings and commands may call it, the most general first:
+            its name in the plan, its file name, its path.
+        path: Absolute, as reached; ``pkg:NAME`` of an installed plugin.
+        key: Device and inode: the same file has the same key. For an installed
+            plugin, its name.
+        file: The file name in log records.
+        signature: Changes when the file changes: device, inode, time of change
+            in nanoseconds, size in bytes.
+        package: Name and version of the package that installed it; None for a
+            file.
+        argv: The command; ``argv[0]`` is an absolute path. Empty if refused.
+        own_args: The number of arguments at the end of ``argv`` that come from
+            settings and may be secret.
+        environment: Variables from settings.
+        refused: Why it must not or cannot run and how to repair it, in one line
+            without the plugin's name; None if it runs.
+        restart: The restart policy.
+        backoff: Seconds: the first delay, the longest, and the uptime that
+            resets the delay.
+        stop_grace: Seconds between SIGTERM and SIGKILL.
+        max_line_bytes: The length at which a line is cut.
+        ring_bytes: The size of the memory of last lines.
+        rate_limit: Lines, per seconds, burst; None for no limit.
+        log: Directory, bytes of a file and number of files; None for the
+            engine's log.
+        relay: Whether its output goes to Python logging in the engine.
+        leftovers: Whether leftover processes are stopped or kept.
+    """
+
+    names: tuple[str, ...]
+    path: str
+    key: tuple[int, int] | tuple[str, str]
+    file: str
+    signature: tuple[int, ...]
+    package: tuple[str, str] | None
+    argv: tuple[bytes, ...]
+    own_args: int
+    environment: Mapping[bytes, bytes]
+    refused: str | None
+    restart: Literal["never", "on-failure", "always"]
+    backoff: tuple[float, float, float]
+    stop_grace: float
+    max_line_bytes: int
+    ring_bytes: int
+    rate_limit: tuple[int, float, int] | None
+    log: tuple[str, int, int] | None
+    relay: bool
+    leftovers: Literal["stop", "keep"]
+
+    @property
+    def name(self) -> str:
+        """Its name in the plan."""
+        return self.names[0]
+
+
+@frozen
+class PlannedMetrics:
+    """How the supervisor writes metrics of plugins.
+
+    Attributes:
+        directory: ``PROMETHEUS_MULTIPROC_DIR``.
+        module: The file of ``prometheus_client.mmap_dict``.
+        labels: Role, rank and replica, on every series.
+    """
+
+    directory: str
+    module: str
+    labels: Mapping[str, str]
+
+
+@frozen
+class SupervisorPlan:
+    """What a search for plugins returns to the supervisor.
+
+    Attributes:
+        plugins: The plugins to run and the refused ones, by path.
+        environment: Variables that all plugins get on top of the engine's;
+            None removes one.
+        skipped: Locations that do not answer.
+        metrics: None without metrics.
+        relay: Whether the supervisor's own records go to Python logging in the
+            engine.
+    """
+
+    plugins: tuple[PlannedPlugin, ...]
+    environment: Mapping[bytes, bytes | None]
+    skipped: tuple[str, ...]
+    metrics: PlannedMetrics | None
+    relay: bool
+
+    def to_values(self) -> tuple[Any, ...]:
+        """Return the plan in plain values."""
+        plugins = tuple(tuple(vars(plugin).values()) for plugin in self.plugins)
+        metrics = self.metrics and tuple(vars(self.metrics).values())
+        return (plugins, self.environment, self.skipped, metrics, self.relay)
+
+    @classmethod
+    def from_values(cls, values: tuple[Any, ...]) -> SupervisorPlan:
+        """Return the plan that :meth:`to_values` described."""
+        plugins, environment, skipped, metrics, relay = values
+        return cls(
+            tuple(PlannedPlugin(*plugin) for plugin in plugins),
+            environment,
+            skipped,
+            metrics and PlannedMetrics(*metrics),
+            relay,
+        )

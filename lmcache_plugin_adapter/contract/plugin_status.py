@@ -1,0 +1,53 @@
+"""What a supervisor reports of one plugin: typed, each field written once."""
+
+from __future__ import annotations
+
+from .frozen import frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .plugin_states import State
+
+
+@frozen
+class PluginStatus:
+    """The status of one plugin; the field names are the keys of its JSON.
+
+    Attributes:
+        name: As in settings and in the log.
+        path: Its file; ``pkg:NAME`` of an installed plugin.
+        package: Name and version of the package that installed it.
+        command: Interpreter and file.
+        state: Where it stands.
+        reason: Why it was refused or cannot run; else None.
+        pid: Of its first process while that runs.
+        uptime: Seconds since that was started.
+        restarts: How often its restart policy restarted it.
+        last_exit: Exit code, or minus the signal's number; None if it never exited.
+        next_start_in: Seconds, while backing off.
+        lines: Lines of output.
+        lines_dropped: Lines that did not reach the log.
+        bytes: Bytes of output.
+    """
+
+    name: str
+    path: str
+    package: tuple[str, str] | None
+    command: str
+    state: State
+    reason: str | None
+    pid: int | None
+    uptime: float | None
+    restarts: int
+    last_exit: int | None
+    next_start_in: float | None
+    lines: int
+    lines_dropped: int
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the status as it goes over the control socket."""
+        package = self.package and dict(zip(("name", "version"), self.package, strict=True))
+        return {**vars(self), "package": package, "state": self.state.value}

@@ -1,0 +1,35 @@
+"""Describe a plugin for the control socket; imported with the first request for a status."""
+
+from __future__ import annotations
+
+from lmcache_plugin_adapter.contract.plugin_states import State
+from lmcache_plugin_adapter.contract.plugin_status import PluginStatus
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lmcache_plugin_adapter.supervisor.plugin import Plugin
+
+
+def plugin_status(plugin: Plugin, now: float) -> PluginStatus:
+    """Return the status of a plugin at monotonic time ``now``."""
+    backing_off = plugin.state is State.BACKING_OFF
+    return PluginStatus(
+        name=plugin.name,
+        path=_printable(plugin.planned.path),
+        package=plugin.planned.package,
+        command=_printable(plugin.command),
+        state=plugin.state,
+        reason=None if plugin.trouble is None else _printable(plugin.trouble),
+        pid=plugin.pid if plugin.running else None,
+        uptime=round(now - plugin.started_at, 3) if plugin.running else None,
+        restarts=plugin.restarts.count,
+        last_exit=plugin.last_exit,
+        next_start_in=round(max(plugin.restarts.due - now, 0.0), 3) if backing_off else None,
+        lines=plugin.output.lines,
+        lines_dropped=plugin.output.dropped,
+        bytes=plugin.output.bytes,
+    )
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,108 @@
+"""The supervisor's side of the connection to its engine: messages, and the engine's end."""
+
+from __future__ import annotations
+
+import socket
+
+from lmcache_plugin_adapter.contract import wire
+from lmcache_plugin_adapter.contract.log_records import WARNING
+from lmcache_plugin_adapter.linux.descriptor_passing import receive_descriptors
+from lmcache_plugin_adapter.linux.process_watch import watch_engine
+from lmcache_plugin_adapter.linux.procfs import has_memory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lmcache_plugin_adapter.supervisor.output.event_log import EventLog
+
+    from .handover import Handover
+
+
+class EngineConnection:
+    """Receive the engine's messages, notice its end, and send it messages.
+
+    Args:
+        events: The log of events, which must know when the engine has ended.
+        handover: What the engine handed over.
+        on_stop: Called when plugins must stop, with the reason for the log and
+            the exit reason for plugins; possibly more than once.
+        on_client: Called with a connection of a client of the control socket.
+    """
+
+    def __init__(
+        self,
+        events: EventLog,
+        handover: Handover,
+        on_stop: Callable[[str, str], None],
+        on_client: Callable[[socket.socket], None],
+    ) -> None:
+        self._loop = events.loop
+        self._events = events
+        self._handover = handover
+        self._on_stop = on_stop
+        self._on_client = on_client
+        self._received: set[int] = set()
+        """The kinds of messages that the engine has sent."""
+        self.socket = socket.socket(fileno=handover.connection)
+        self.socket.setblocking(False)
+
+    def watch(self) -> None:
+        """Begin to receive messages and to watch the engine."""
+        handover = self._handover
+        watch_engine(
+            self._loop,
+            handover.pidfd,
+            handover.engine,
+            handover.engine_start,
+            self._engine_ended,
+            lambda text: self._events.log(WARNING, text),
+        )
+        self._loop.watch(self.socket.fileno(), self._receive)
+
+    def send(self, message: bytes, value: object = "") -> None:
+        """Send a message to the engine."""
+        try:
+            self.socket.send(wire.line(message, value))
+        except OSError:
+            pass  # the engine has exited, which its pidfd reports
+
+    def _receive(self) -> None:
+        try:
+            data, fds = receive_descriptors(self.socket, 64, wire.MOST_DESCRIPTORS)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, fds = b"", []
+        self._received.update(data)
+        for fd in fds:
+            self._on_client(socket.socket(fileno=fd))
+        if wire.STOP in data:
+            self._on_stop("the engine closes", self._exit_reason())
+        elif not data:
+            # Closed by exec, or by an exit that cannot be seen in /proc yet.
+            self._loop.unwatch(self.socket.fileno())
+            if has_memory(self._handover.engine):
+                self._events.engine_ended()
+                what = f"its engine (pid {self._handover.engine}) became another program"
+                self._on_stop(what, "replaced")
+            else:
+                self._engine_ended()
+
+    def _engine_ended(self) -> None:
+        try:  # its last messages may not have been read yet
+            self._received.update(self.socket.recv(64, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            pass
+        self._events.engine_ended()
+        self._on_stop(f"its engine (pid {self._handover.engine}) ended", self._exit_reason())
+
+    def _exit_reason(self) -> str:
+        """Return the engine's exit reason, in the word that plugins get."""
+        if self._has_received(wire.FAILING):
+            return "failed"
+        announced = self._has_received(wire.EXITING) or self._has_received(wire.STOP)
+        return "closing" if announced else "died"
+
+    def _has_received(self, message: bytes) -> bool:
+        return message[0] in self._received

@@ -1,0 +1,105 @@
+"""Load plugins: search for them, adopt what is found, and reload on request."""
+
+from __future__ import annotations
+
+import os
+
+from lmcache_plugin_adapter.contract import wire
+from lmcache_plugin_adapter.contract.log_records import INFO
+from lmcache_plugin_adapter.contract.runtime_dir import CONFIG_FILE
+
+from .search import Search
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from lmcache_plugin_adapter.contract.planned_plugin import SupervisorPlan
+    from lmcache_plugin_adapter.contract.runtime_dir import InstanceDir
+    from lmcache_plugin_adapter.supervisor.engine_connection import EngineConnection
+    from lmcache_plugin_adapter.supervisor.handover import Handover
+    from lmcache_plugin_adapter.supervisor.plugin_set import PluginSet
+    from lmcache_plugin_adapter.supervisor.services import Services
+
+    Answer = Callable[[dict[str, Any]], None]
+
+
+class PluginLoader:
+    """Fill a plugin set from searches.
+
+    Args:
+        services: The loop, the log and the children.
+        plugins: The plugin set.
+        handover: What the engine handed over.
+        engine: The connection to the engine.
+    """
+
+    def __init__(
+        self, services: Services, plugins: PluginSet, handover: Handover, engine: EngineConnection
+    ) -> None:
+        self._services = services
+        self._plugins = plugins
+        self._handover = handover
+        self._engine = engine
+        self._adopted = 0
+        self._reloads: list[tuple[int, Answer]] = []
+        self._instance: InstanceDir | None = None
+        self._search = Search(services, self._plan, (handover.spec,), self._adopt, self._failed)
+
+    def begin(self, instance: InstanceDir | None) -> None:
+        """Start the first search.
+
+        Args:
+            instance: The supervisor's runtime directory.
+        """
+        self._instance = instance
+        self._search.begin()
+
+    def reload(self, answer: Answer) -> None:
+        """Search again, bring the plugins in line, and answer with what was done."""
+        try:
+            self._reloads.append((self._search.start(), answer))
+        except OSError as error:
+            answer({"ok": False, "error": f"cannot look for plugins: {error.strerror}"})
+
+    def cancel(self) -> None:
+        """End all searches, and start no more."""
+        self._search.cancel()
+
+    def _plan(self, fd: int, skip: frozenset[str]) -> None:
+        """Run the planner, in the child."""
+        from .child import run_planner
+
+        root = config = None
+        if self._instance is not None:
+            root = os.path.dirname(self._instance.path)
+            config = self._instance.file(CONFIG_FILE)
+        run_planner(fd, self._handover.read_spec(), config, root, skip)
+
+    def _adopt(self, search: int, plan: SupervisorPlan) -> None:
+        if self._services.stopping or search < self._adopted:
+            return  # a newer search has a newer result
+        if search == self._adopted or not self._adopted:
+            self._plugins.adopt(plan)  # the first result, or a hung location's later one
+        else:
+            done = self._plugins.reload(plan)
+            counts = ", ".join(f"{len(names)} {what}" for what, names in done.items())
+            self._services.events.log(INFO, f"Reloaded: {counts}")
+            self._answer(search, done)
+        self._adopted = search
+        self._engine.send(wire.GRACE, self._plugins.longest_grace)
+        if not len(self._plugins):
+            text = f"No plugin is meant for this {self._handover.label}"
+            self._services.events.log(INFO, text)
+
+    def _failed(self, search: int) -> None:
+        error = "the search for plugins failed; the log says why"
+        self._answer(search, {"ok": False, "error": error})
+
+    def _answer(self, search: int, answer: dict[str, Any]) -> None:
+        """Answer the requests for this search and for earlier ones."""
+        due = [send for asked, send in self._reloads if asked <= search]
+        self._reloads = [pair for pair in self._reloads if pair[0] > search]
+        for send in due:
+            send(answer)
