@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hang_shim import HANG_SHIM
 from harness import gone, wait_until
 
 from lmcache_plugin_adapter import RuntimePluginLauncher
@@ -255,23 +256,6 @@ def test_engine_that_a_broken_pipe_kills(plugin, engine, prelude) -> None:
     assert one.do("launcher.status()") is None
     one.do("launcher.stop_plugins()")
     assert one.close() == 0
-
-
-HANG_SHIM = r"""
-#define _GNU_SOURCE
-#include <dirent.h>
-#include <dlfcn.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-DIR *opendir(const char *name) {
-    const char *hung = getenv("HUNG_DIRECTORY");
-    while (hung && strcmp(name, hung) == 0 && access(getenv("ANSWERS"), F_OK) != 0)
-        usleep(10000);
-    return ((DIR * (*)(const char *)) dlsym(RTLD_NEXT, "opendir"))(name);
-}
-"""
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")

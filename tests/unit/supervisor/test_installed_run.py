@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cli_under_test import ROOT, Running, command
+from hang_shim import HANG_SHIM
 from harness import Engine, alive, gone
 from installed_packages import write_package
-from test_launcher import HANG_SHIM
 
 from lmcache_plugin_adapter.planner.installed_plugin import RUNNER
 

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hang_shim import HANG_SHIM
 from harness import alive, connect, gone, marked, wait_until
-from test_launcher import HANG_SHIM
 
 UP = "trap 'echo goodbye; exit' TERM; echo up; while :; do sleep 30 & wait $!; done"
 
