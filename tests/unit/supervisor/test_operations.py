@@ -118,7 +118,7 @@ def test_reload_whose_search_is_killed(plugin, plugins, engine, tmp_path) -> Non
         os.kill(int(search), signal.SIGKILL)
         answer = json.loads(connection.recv(65536))
     answers.touch()
-    assert answer["error"] == "the search for plugins failed; the log says why"
+    assert answer["error"] == "the search for plugins failed; the log has the reason"
     assert alive(pid)
     assert one.ask("reload")["unchanged"] == ["all_a"]
 
