@@ -7,11 +7,10 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
-from harness import gone, wait_until
+from harness import build_hang_shim, gone, wait_until
 
 from lmcache_plugin_adapter import RuntimePluginLauncher
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
@@ -257,23 +256,6 @@ def test_engine_that_a_broken_pipe_kills(plugin, engine, prelude) -> None:
     assert one.close() == 0
 
 
-HANG_SHIM = r"""
-#define _GNU_SOURCE
-#include <dirent.h>
-#include <dlfcn.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-DIR *opendir(const char *name) {
-    const char *hung = getenv("HUNG_DIRECTORY");
-    while (hung && strcmp(name, hung) == 0 && access(getenv("ANSWERS"), F_OK) != 0)
-        usleep(10000);
-    return ((DIR * (*)(const char *)) dlsym(RTLD_NEXT, "opendir"))(name);
-}
-"""
-
-
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_hung_location_holds_neither_engine_nor_other_plugins(plugin, engine, tmp_path) -> None:
     """A directory that does not answer is named, the others run; its plugins run once it does."""
@@ -281,13 +263,10 @@ def test_hung_location_holds_neither_engine_nor_other_plugins(plugin, engine, tm
     hung = tmp_path / "hung"
     hung.mkdir()
     (hung / "all_late.sh").write_text("echo late; exec sleep 60")
-    (tmp_path / "shim.c").write_text(HANG_SHIM)
-    command = ["cc", "-shared", "-fPIC", "-o", "shim.so", "shim.c", "-ldl"]
-    subprocess.run(command, cwd=tmp_path, check=True)
     one = engine(
         locations=[str(hung), str(tmp_path / "plugins")],
         env={
-            "LD_PRELOAD": str(tmp_path / "shim.so"),
+            "LD_PRELOAD": build_hang_shim(tmp_path),
             "HUNG_DIRECTORY": str(hung),
             "ANSWERS": str(tmp_path / "answers"),
         },
