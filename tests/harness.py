@@ -22,6 +22,30 @@ MARK = "LMCACHE_PLUGIN_ADAPTER_TEST"
 
 ENGINE_PROGRAM = Path(__file__).with_name("engine_program.py")
 
+_HANG_SHIM = r"""
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+DIR *opendir(const char *name) {
+    const char *hung = getenv("HUNG_DIRECTORY");
+    while (hung && strcmp(name, hung) == 0 && access(getenv("ANSWERS"), F_OK) != 0)
+        usleep(10000);
+    return ((DIR * (*)(const char *)) dlsym(RTLD_NEXT, "opendir"))(name);
+}
+"""
+
+
+def build_hang_shim(directory: Path) -> str:
+    """Build a library for LD_PRELOAD under which HUNG_DIRECTORY hangs until the file ANSWERS."""
+    (directory / "shim.c").write_text(_HANG_SHIM)
+    command = ["cc", "-shared", "-fPIC", "-o", "shim.so", "shim.c", "-ldl"]
+    subprocess.run(command, cwd=directory, check=True)
+    return str(directory / "shim.so")
+
 
 def wait_until(condition: Callable[[], T], seconds: float = 10.0, what: str = "") -> T:
     """Return the first true value of ``condition``; fail when the deadline has passed."""

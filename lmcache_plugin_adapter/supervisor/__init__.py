@@ -1,4 +1,4 @@
-"""The supervisor: starts plugins, captures their output, restarts and stops them.
+"""The supervisor: starts plugins, logs their output, restarts and stops them.
 
 Runs in a process of its own outside the engine's tree, started through `bootstrap`.
 Imports `messages`, `contract` and `linux`; nothing imports it.

@@ -14,23 +14,23 @@ from lmcache_plugin_adapter.contract.plugin_states import NO_RESTART_CODE, State
 
 
 class Event(str, enum.Enum):
-    """What can happen to a plugin."""
+    """An event in the life of a plugin."""
 
     SPAWNED = "spawned"
     SPAWN_FAILED = "spawn failed"
     CANNOT_RUN = "cannot run"
-    EXITED = "first process ended"
-    CLEARED = "nothing is left of it"
-    RESTART_DUE = "policy says restart"
-    DONE = "policy says leave it"
+    EXITED = "first process exited"
+    CLEARED = "no process left"
+    RESTART_DUE = "policy: restart"
+    DONE = "policy: no restart"
     GIVE_UP = "exit code 125"
     BACKOFF_ELAPSED = "backoff elapsed"
-    STOP = "stop asked for"
-    START = "start asked for"
+    STOP = "stop requested"
+    START = "start requested"
 
 
 class LifecycleError(Exception):
-    """An event came in a state in which it cannot happen."""
+    """An event occurred in a state in which it cannot occur."""
 
 
 _S, _E = State, Event
@@ -101,7 +101,7 @@ def after_exit(code: int, restart: str) -> Event:
 
 
 def diagram() -> str:
-    """Return the states and moves as a Mermaid state diagram, for the documentation."""
+    """Return the states and transitions as a Mermaid state diagram."""
     lines = ["stateDiagram-v2", "    [*] --> starting", "    [*] --> refused"]
     names = {state: state.value.replace("-", "_") for state in State}
     lines += [f"    {names[s]} : {s.value}" for s in State if names[s] != s.value]
@@ -113,7 +113,7 @@ def diagram() -> str:
 
 
 def describe() -> str:
-    """Return diagram and states as Markdown, as they stand in the documentation."""
+    """Return diagram and states as Markdown, for the documentation."""
     rows = [f"| `{state.value}` | {state.meaning} |" for state in State]
     table = ["| state | meaning |", "|---|---|", *rows]
     return "\n".join(["```mermaid", diagram(), "```", "", *table])

@@ -53,7 +53,7 @@ class Plugin:
         self.planned = planned
         self.name = name
         self.trouble = planned.refused
-        """Why it does not run, if its last exit does not tell."""
+        """Why it does not run, if not because of its last exit."""
         self.state = State.STARTING if planned.refused is None else State.REFUSED
         self.pid = 0
         self.started_at = 0.0

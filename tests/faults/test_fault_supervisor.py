@@ -276,8 +276,8 @@ def test_internal_error(world: World, case: str) -> None:
     world.python("all_c.py")
     engine, _ = world.up(
         2 if case == "Plugin.start" else 3,
-        prelude="import lmcache_plugin_adapter.engine.supervisor_start as start\n"
-        f"start.BOOTSTRAP = {str(script)!r}\n",
+        prelude="from lmcache_plugin_adapter.engine import supervisor_start\n"
+        f"supervisor_start.BOOTSTRAP = {str(script)!r}\n",
     )
     time.sleep(0.6)
     pids = world.processes()

@@ -518,10 +518,10 @@ def test_no_pidfd(world: World) -> None:
     """By looking twice a second, and one line says so."""
     world.python("all_x.py")
     engine, pids = world.up(
-        prelude="import lmcache_plugin_adapter.engine.supervisor_start as start\n"
+        prelude="from lmcache_plugin_adapter.engine import supervisor_connection\n"
+        "from lmcache_plugin_adapter.engine import supervisor_start\n"
         "def refused(pid): raise PermissionError(1, 'Operation not permitted')\n"
-        "import lmcache_plugin_adapter.engine.supervisor_connection as connection\n"
-        "start.pidfd_open = connection.pidfd_open = refused\n"
+        "supervisor_start.pidfd_open = supervisor_connection.pidfd_open = refused\n"
     )
     world.wait_logged(engine, "No pidfd for the engine")
     since = time.monotonic()

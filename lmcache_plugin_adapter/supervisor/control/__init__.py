@@ -1,5 +1,4 @@
-"""The control socket: its server, and the operations that clients may request.
+"""The control socket: its server and the operations that clients can request.
 
-Runs in the supervisor.
-Imports what the supervisor may import.
+Runs in the supervisor. Imports what the supervisor may import.
 """

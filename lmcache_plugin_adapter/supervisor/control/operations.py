@@ -133,7 +133,9 @@ class Operations:
 
     def _check_not_stopping(self) -> None:
         if self._plugins.stopping:
-            raise OperationError("the supervisor is stopping: its engine ended, or it was told to")
+            raise OperationError(
+                "the supervisor is stopping, because its engine ended or because it was stopped"
+            )
 
     def _select(self, request: Request) -> list[Plugin]:
         names = request.get("names")

@@ -1,5 +1,4 @@
-"""What plugins print: from their pipes, through limits, to the engine's log.
+"""The output of plugins: from their pipes, through the rate limit, to the engine's log.
 
-Runs in the supervisor.
-Imports what the supervisor may import.
+Runs in the supervisor. Imports `messages`, `contract` and `linux`, nothing of the supervisor.
 """

@@ -1,5 +1,5 @@
-"""The search for plugins, in a child that a hung file system cannot turn into our trouble.
+"""The search for plugins, in a child, so that a hung file system does not block the supervisor.
 
-`search` runs in the supervisor, `child` in its short-lived child.
+`loader` and `search` run in the supervisor, `child` in its short-lived child.
 Only `child` imports `planner` and `configuration`.
 """

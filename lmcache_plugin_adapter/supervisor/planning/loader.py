@@ -61,7 +61,7 @@ class PluginLoader:
         try:
             self._reloads.append((self._search.start(), answer))
         except OSError as error:
-            answer({"ok": False, "error": f"cannot look for plugins: {error.strerror}"})
+            answer({"ok": False, "error": f"cannot search for plugins: {error.strerror}"})
 
     def cancel(self) -> None:
         """End all searches, and start no more."""
@@ -94,7 +94,7 @@ class PluginLoader:
             self._services.events.log(INFO, text)
 
     def _failed(self, search: int) -> None:
-        error = "the search for plugins failed; the log says why"
+        error = "the search for plugins failed; the log has the reason"
         self._answer(search, {"ok": False, "error": error})
 
     def _answer(self, search: int, answer: dict[str, Any]) -> None:

@@ -79,7 +79,7 @@ class Search:
         try:
             self._fork(number, skip)
         except OSError as error:
-            cause = f"Cannot look for plugins: {uncapitalized(error.strerror or '')}"
+            cause = f"Cannot search for plugins: {uncapitalized(error.strerror or '')}"
             self._retry(cause, number, skip)
 
     def _fork(self, number: int, skip: frozenset[str]) -> None:
@@ -115,7 +115,7 @@ class Search:
             os.closerange(last + 1, self._services.setup.most_files)
             self._plan(fd, skip)
         except BaseException as error:  # noqa: BLE001 - a child never returns to the loop
-            write_message(fd, ("log", (ERROR, f"Cannot look for plugins: {error!r}")))
+            write_message(fd, ("log", (ERROR, f"Cannot search for plugins: {error!r}")))
             os._exit(1)
         os._exit(0)
 
@@ -194,7 +194,7 @@ class _Child:
 
     def _hung(self) -> None:
         if self._location is None:
-            text = "Looking for plugins takes long: some path does not answer"
+            text = "The search for plugins takes long: some path does not answer"
             self._services.events.log(WARNING, text)
             return
         self._services.events.log(

@@ -1,5 +1,4 @@
-"""How plugins' processes start and die: spawn, leftovers, orphans.
+"""The processes of plugins: their start, the wait for them, and their end.
 
-Runs in the supervisor.
-Imports what the supervisor may import.
+Runs in the supervisor. Imports `messages`, `contract` and `linux`, nothing of the supervisor.
 """

@@ -7,12 +7,10 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
-from hang_shim import HANG_SHIM
-from harness import gone, wait_until
+from harness import build_hang_shim, gone, wait_until
 
 from lmcache_plugin_adapter import RuntimePluginLauncher
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
@@ -265,13 +263,10 @@ def test_hung_location_holds_neither_engine_nor_other_plugins(plugin, engine, tm
     hung = tmp_path / "hung"
     hung.mkdir()
     (hung / "all_late.sh").write_text("echo late; exec sleep 60")
-    (tmp_path / "shim.c").write_text(HANG_SHIM)
-    command = ["cc", "-shared", "-fPIC", "-o", "shim.so", "shim.c", "-ldl"]
-    subprocess.run(command, cwd=tmp_path, check=True)
     one = engine(
         locations=[str(hung), str(tmp_path / "plugins")],
         env={
-            "LD_PRELOAD": str(tmp_path / "shim.so"),
+            "LD_PRELOAD": build_hang_shim(tmp_path),
             "HUNG_DIRECTORY": str(hung),
             "ANSWERS": str(tmp_path / "answers"),
         },

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cli_under_test import ROOT, Running, command
-from hang_shim import HANG_SHIM
-from harness import Engine, alive, gone
+from harness import Engine, alive, build_hang_shim, gone
 from installed_packages import write_package
 
 from lmcache_plugin_adapter.planner.installed_plugin import RUNNER
@@ -240,15 +239,12 @@ def test_a_path_that_does_not_answer_holds_nobody_up(
     """It is said once, files start, installed plugins when it answers; a reload ends none."""
     file = plugin("all_file.sh", "echo up []; exec sleep 60")
     write_package(site, {"all_a": "acme.x:main", "all_b": "acme.x:main"}, modules={"acme/x.py": UP})
-    (tmp_path / "shim.c").write_text(HANG_SHIM)
-    build = ["cc", "-shared", "-fPIC", "-o", "shim.so", "shim.c", "-ldl"]
-    subprocess.run(build, cwd=tmp_path, check=True)
     answers = tmp_path / "answers"
     one = engine(
         locations=["pkg:all_a", "pkg:all_b", str(file)],
         prelude=f"import sys; sys.path.append({str(site)!r})",
         env={
-            "LD_PRELOAD": str(tmp_path / "shim.so"),
+            "LD_PRELOAD": build_hang_shim(tmp_path),
             "HUNG_DIRECTORY": str(site),
             "ANSWERS": str(answers),
         },

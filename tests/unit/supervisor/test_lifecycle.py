@@ -101,7 +101,7 @@ def test_diagram_draws_every_state_and_move() -> None:
     drawn = diagram()
     for state in State:
         assert state.value.replace("-", "_") in drawn
-    assert "running --> clearing : first process ended" in drawn
+    assert "running --> clearing : first process exited" in drawn
 
 
 def test_every_state_says_what_it_means() -> None:

@@ -8,13 +8,11 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from hang_shim import HANG_SHIM
-from harness import alive, connect, gone, marked, wait_until
+from harness import alive, build_hang_shim, connect, gone, marked, wait_until
 
 UP = "trap 'echo goodbye; exit' TERM; echo up; while :; do sleep 30 & wait $!; done"
 
@@ -100,12 +98,9 @@ def test_status_says_who_and_why(plugin, engine) -> None:
 def test_reload_whose_search_is_killed(plugin, plugins, engine, tmp_path) -> None:
     """Whoever asked for it is told, and the plugins run on."""
     plugin("all_a.sh", UP)
-    (tmp_path / "shim.c").write_text(HANG_SHIM)
-    build = ["cc", "-shared", "-fPIC", "-o", "shim.so", "shim.c", "-ldl"]
-    subprocess.run(build, cwd=tmp_path, check=True)
     answers = tmp_path / "answers"
     answers.touch()
-    env = {"LD_PRELOAD": str(tmp_path / "shim.so"), "HUNG_DIRECTORY": str(plugins)}
+    env = {"LD_PRELOAD": build_hang_shim(tmp_path), "HUNG_DIRECTORY": str(plugins)}
     one = engine(env={**env, "ANSWERS": str(answers)})
     one.wait_log(r"\] up ")
     pid, supervisor = pid_of(one, "all_a"), one.supervisor()
@@ -118,7 +113,7 @@ def test_reload_whose_search_is_killed(plugin, plugins, engine, tmp_path) -> Non
         os.kill(int(search), signal.SIGKILL)
         answer = json.loads(connection.recv(65536))
     answers.touch()
-    assert answer["error"] == "the search for plugins failed; the log says why"
+    assert answer["error"] == "the search for plugins failed; the log has the reason"
     assert alive(pid)
     assert one.ask("reload")["unchanged"] == ["all_a"]
 
@@ -127,9 +122,6 @@ def test_reload_whose_search_is_killed(plugin, plugins, engine, tmp_path) -> Non
 def test_reload_while_a_location_does_not_answer(plugin, engine, tmp_path, location) -> None:
     """What was found there runs on, however the location is written."""
     plugin("all_a.sh", UP)
-    (tmp_path / "shim.c").write_text(HANG_SHIM)
-    build = ["cc", "-shared", "-fPIC", "-o", "shim.so", "shim.c", "-ldl"]
-    subprocess.run(build, cwd=tmp_path, check=True)
     (tmp_path / "other").mkdir()
     hung = f"{tmp_path}/{location.lstrip('/')}"
     answers = tmp_path / "answers"
@@ -137,7 +129,7 @@ def test_reload_while_a_location_does_not_answer(plugin, engine, tmp_path, locat
     one = engine(
         locations=[hung if location.startswith("/") else location],
         env={
-            "LD_PRELOAD": str(tmp_path / "shim.so"),
+            "LD_PRELOAD": build_hang_shim(tmp_path),
             "HUNG_DIRECTORY": hung,
             "ANSWERS": str(answers),
         },

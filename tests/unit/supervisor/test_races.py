@@ -125,9 +125,9 @@ def test_launch_again_where_nothing_watches(plugin, engine) -> None:
     """No thread was to be had: a launch finds out that the supervisor was told to stop."""
     plugin("all_x.sh", UP)
     one = engine(
-        prelude="import lmcache_plugin_adapter.engine.supervisor_keeper as run\n"
+        prelude="from lmcache_plugin_adapter.engine import supervisor_keeper\n"
         'def refused(*_): raise RuntimeError("can\'t start new thread")\n'
-        "run.start_new_thread = refused\n"
+        "supervisor_keeper.start_new_thread = refused\n"
     )
     one.wait_log(r"\] up ")
     supervisor = one.supervisor()
@@ -146,15 +146,15 @@ def test_supervisor_killed_where_a_copy_of_its_connection_lives(plugin, engine) 
     one = engine(
         launch=False,
         prelude="import os, signal\n"
-        "import lmcache_plugin_adapter.engine.supervisor_start as link\n"
-        "own_pidfd = link._own_pidfd\n"
+        "from lmcache_plugin_adapter.engine import supervisor_start\n"
+        "own_pidfd = supervisor_start._own_pidfd\n"
         "def hooked():\n"
         "    global copy\n"
         "    copy = os.fork() or signal.pause()\n"
         "    return own_pidfd()\n"
-        "link._own_pidfd = hooked\n",
+        "supervisor_start._own_pidfd = hooked\n",
     )
-    one.do("launcher.launch_plugins(); link._own_pidfd = own_pidfd")
+    one.do("launcher.launch_plugins(); supervisor_start._own_pidfd = own_pidfd")
     try:
         one.wait_log(r"\] up ")
         one.wait_for(lambda: one.do("launcher._keeper.connection.pidfd") >= 0)
@@ -170,12 +170,12 @@ def test_supervisor_that_cannot_be_replaced_at_once(plugin, engine) -> None:
     one = engine()
     one.wait_log(r"\] up ")
     one.do(
-        "import lmcache_plugin_adapter.engine.supervisor_start as link\n"
-        "own_pidfd = link._own_pidfd\n"
+        "from lmcache_plugin_adapter.engine import supervisor_start\n"
+        "own_pidfd = supervisor_start._own_pidfd\n"
         "def once():\n"
-        "    link._own_pidfd = own_pidfd\n"
+        "    supervisor_start._own_pidfd = own_pidfd\n"
         "    raise MemoryError\n"
-        "link._own_pidfd = once"
+        "supervisor_start._own_pidfd = once"
     )
     os.kill(one.supervisor(), signal.SIGKILL)
     one.wait_for(lambda: one.log().count("] up ") == 2)
