@@ -18,9 +18,9 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lmcache_plugin_adapter.cli.status import command as cli_status  # noqa: E402
-from lmcache_plugin_adapter.cli.status import table as cli_status_table  # noqa: E402
-from lmcache_plugin_adapter.cli.supervisors import client  # noqa: E402
+from lmcache_plugin_adapter.cli.status.report import make_report  # noqa: E402
+from lmcache_plugin_adapter.cli.status.table import to_table  # noqa: E402
+from lmcache_plugin_adapter.cli.supervisors import search  # noqa: E402
 
 ENGINES = 8
 PLUGINS = 20
@@ -49,8 +49,8 @@ def main() -> None:
         try:
             # Of this benchmark only, whatever else runs on the host.
             with (
-                mock.patch.object(client, "candidates", return_value=[str(directory / "run")]),
-                mock.patch.object(client, "_USERS_ROOTS", ()),
+                mock.patch.object(search, "candidates", return_value=[str(directory / "run")]),
+                mock.patch.object(search, "_USERS_ROOTS", ()),
             ):
                 measure()
         finally:
@@ -61,19 +61,19 @@ def main() -> None:
 def measure() -> None:
     """Ask again and again; print medians, in milliseconds."""
     while True:
-        report = cli_status.look(cli_status.Request())
-        running = [plugin for _, plugin in report.rows if plugin.pid]
+        report = make_report()
+        running = [plugin for _, plugin in report.plugins if plugin.pid]
         if len(running) == ENGINES * PLUGINS:
             break
         time.sleep(0.2)
-    supervisors = [one.supervisor_pid for one in report.fleet.supervisors]
+    supervisors = [one.supervisor_pid for one in report.survey.supervisors]
     rounds = []
     for _ in range(ROUNDS):
         before = sum(map(cpu_of, supervisors))
         wall, start = time.perf_counter(), time.process_time()
-        report = cli_status.look(cli_status.Request())
+        report = make_report()
         asked = time.process_time()
-        cli_status_table.to_table(report, None)
+        to_table(report, None)
         shown = time.process_time()
         wall = time.perf_counter() - wall
         theirs = sum(map(cpu_of, supervisors)) - before

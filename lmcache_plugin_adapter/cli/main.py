@@ -1,20 +1,20 @@
-"""The command ``lmcache-plugins``: options and help; what a command does is in its own module."""
+"""The command ``lmcache-plugins``: options and help texts; each command has its own module."""
 
 from __future__ import annotations
 
 import io
 import sys
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lmcache_plugin_adapter.contract.identity import Role
 from lmcache_plugin_adapter.contract.version import __version__
 
-from .new_choices import Language, RoleWord
+from .new_templates import Language, RoleWord
 
 if TYPE_CHECKING:
-    from lmcache_plugin_adapter.cli.supervisors.survey import Selector
+    from collections.abc import Callable
 
 app = typer.Typer(
     name="lmcache-plugins",
@@ -23,9 +23,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# typer reads these annotations when the commands run, on Python 3.10 too: hence Optional.
-ConfigOption = Annotated[
-    Optional[str],  # noqa: UP045
+
+def _complete_plugin(incomplete: str) -> list[str]:
+    from .supervisors.survey import complete_plugin
+
+    return complete_plugin(incomplete)
+
+
+# Options that several commands share; typer reads the annotations at run time.
+Config = Annotated[
+    str | None,
     typer.Option(
         "--config",
         "-c",
@@ -40,70 +47,49 @@ TensorParallel = Annotated[
 PipelineParallel = Annotated[
     int, typer.Option("--pp", min=1, help="Pipeline parallel size, as given to vLLM.")
 ]
-
-ServerOption = Annotated[
+Server = Annotated[
     bool,
     typer.Option(
         "--server",
-        help="For LMCache's multiprocess server; FILE is then what --server-module is given.",
+        help="Use LMCache's multiprocess server as the host; FILE is then the --server-module "
+        "configuration.",
     ),
 ]
-
-
-def _complete_plugin(incomplete: str) -> list[str]:
-    from .cli_fleet import complete_plugin
-
-    return complete_plugin(incomplete)
-
-
-PluginNames = Annotated[
-    Optional[list[str]],  # noqa: UP045
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Names = Annotated[
+    list[str] | None,
     typer.Argument(
         metavar="[NAME]...",
-        help="Plugins, as status shows them; also a file's name or path.",
+        help="Plugins, as status shows them; also a file name or path.",
         autocompletion=_complete_plugin,
         show_default=False,
     ),
 ]
-EngineOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--engine", metavar="PID", help="Only of this engine process."),
+Engine = Annotated[
+    int | None, typer.Option("--engine", metavar="PID", help="Select this engine process.")
 ]
-RoleOption = Annotated[
-    Optional[Role],  # noqa: UP045
-    typer.Option("--role", case_sensitive=False, help="Only of engine processes of this role."),
+EngineRole = Annotated[
+    Role | None,
+    typer.Option("--role", case_sensitive=False, help="Select engine processes of this role."),
 ]
-RankOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--rank", metavar="N", help="Only of workers of this rank."),
+Rank = Annotated[
+    int | None, typer.Option("--rank", metavar="N", help="Select workers of this rank.")
 ]
-ReplicaOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--dp", metavar="N", help="Only of this data-parallel replica."),
+Replica = Annotated[
+    int | None, typer.Option("--dp", metavar="N", help="Select this data-parallel replica.")
 ]
-AllOption = Annotated[
-    bool, typer.Option("--all", help="All plugins, or all that a name means, are meant.")
+Everything = Annotated[
+    bool, typer.Option("--all", help="Apply to all plugins, or to all plugins that a name matches.")
 ]
-WaitOption = Annotated[bool, typer.Option("--wait", help="Return when it is done.")]
-TimeoutOption = Annotated[
-    Optional[float],  # noqa: UP045
-    typer.Option("--timeout", metavar="SECONDS", min=0, help="With --wait: not longer than this."),
+Wait = Annotated[bool, typer.Option("--wait", help="Return when the operation is complete.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", metavar="SECONDS", min=0, help="Time limit for --wait."),
 ]
 
 
-def _selector(
-    engine: Optional[int],  # noqa: UP045
-    role: Optional[Role],  # noqa: UP045
-    rank: Optional[int],  # noqa: UP045
-    dp: Optional[int],  # noqa: UP045
-) -> Selector:
-    from lmcache_plugin_adapter.cli.supervisors.survey import Selector
-
-    return Selector(engine, role, rank, dp)
-
-
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"lmcache-plugins {__version__}")
         raise typer.Exit
 
@@ -122,249 +108,226 @@ def _options(
 
 @app.command()
 def run(
-    config: ConfigOption = None,
+    config: Config = None,
     tp: TensorParallel = 1,
     pp: PipelineParallel = 1,
     role: Annotated[
-        Optional[Role],  # noqa: UP045
-        typer.Option(case_sensitive=False, help="Stand in for this one process only."),
+        Role | None,
+        typer.Option(case_sensitive=False, help="Run a stand-in for this one process only."),
     ] = None,
     worker_id: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=0, help="With --role worker: its rank, 0 if not given."),
+        int | None, typer.Option(min=0, help="With --role worker: its rank. Default: 0.")
     ] = None,
     worker_count: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="With --role: workers of the engine, TP x PP if not given."),
+        int | None,
+        typer.Option(min=1, help="With --role: workers of the engine. Default: TP x PP."),
     ] = None,
     seconds: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--for", metavar="SECONDS", min=0, help="Stop after this time."),
+        float | None, typer.Option("--for", metavar="SECONDS", min=0, help="Stop after this time.")
     ] = None,
-    server: ServerOption = False,
+    server: Server = False,
 ) -> None:
-    """Run the plugins a configuration names, without vLLM or a GPU, until Ctrl-C.
+    """Run the plugins of a configuration, without vLLM or a GPU, until Ctrl-C.
 
     Stand-in engines take vLLM's place, one process each: the scheduler and
-    TP x PP workers; with --server, LMCache's multiprocess server. What the
-    plugins print goes to stderr, as in an engine.
-    Ctrl-C stops everything; a second one does not wait for the grace period.
+    TP x PP workers; with --server, LMCache's multiprocess server. The output
+    of the plugins goes to stderr, as in an engine.
+    Ctrl-C stops everything; a second Ctrl-C skips the grace period.
     """
-    from . import run as cli_run
+    from . import run as command
 
-    request = cli_run.Request(config, tp * pp, role, worker_id, worker_count, seconds, server)
-    sys.exit(cli_run.run(request))
+    stand_ins = command.StandIns(tp * pp, role, worker_id, worker_count, server)
+    sys.exit(command.run(config, stand_ins, seconds))
 
 
 @app.command()
 def check(
-    config: ConfigOption = None,
+    config: Config = None,
     tp: TensorParallel = 1,
     pp: PipelineParallel = 1,
     dp: Annotated[int, typer.Option("--dp", min=1, help="Data parallel size.")] = 1,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Warnings count as errors for the exit status.")
+        bool, typer.Option("--strict", help="Count warnings as errors for the exit status.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead of a table.")
-    ] = False,
-    server: ServerOption = False,
+    as_json: AsJson = False,
+    server: Server = False,
 ) -> None:
-    """Say what would run where and how, and what would not and why.
+    """Show which plugins would run, where and with which command, and why others would not.
 
-    Exit status: 0 all is well, 1 a plugin that should run cannot (with
-    --strict also: a warning), 2 the configuration cannot be read.
+    Exit status: 0 no error, 1 a plugin that should run cannot (with --strict
+    also: a warning), 2 the configuration cannot be read.
     """
-    from lmcache_plugin_adapter.cli.check import command as cli_check
+    from .check import command
+    from .check.report import EngineSize
 
-    request = cli_check.Request(config, tp * pp, dp, strict, as_json, server)
-    sys.exit(cli_check.check(request))
+    engine = EngineSize(tp * pp, dp, server)
+    sys.exit(command.check(config, engine, strict=strict, as_json=as_json))
 
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What it does, such as queue_watch.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The plugin's task, such as queue_watch.")
+    ],
     role: Annotated[
-        RoleWord, typer.Option(case_sensitive=False, help="Where it runs.", show_default=False)
+        RoleWord,
+        typer.Option(case_sensitive=False, help="Where the plugin runs.", show_default=False),
     ],
     language: Annotated[
-        Language, typer.Option("--lang", case_sensitive=False, help="What it is written in.")
+        Language, typer.Option("--lang", case_sensitive=False, help="The plugin's language.")
     ] = Language.PYTHON,
     directory: Annotated[
-        str, typer.Option("--directory", "-d", metavar="DIR", help="Where it is written.")
+        str, typer.Option("--directory", "-d", metavar="DIR", help="Where to write the files.")
     ] = ".",
     worker_id: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=0, metavar="N", help="With --role worker: on this one only."),
+        int | None,
+        typer.Option(min=0, metavar="N", help="With --role worker: run on this worker only."),
     ] = None,
 ) -> None:
-    """Write a working plugin and its test, to be made into what you need.
+    """Create a new plugin and its test from a template.
 
-    Nothing is overwritten. Also writes a configuration to try it with, where
-    there is none. Exit status: 0 written, 2 not.
+    Existing files are not overwritten. A configuration to try the plugin with
+    is created, too, if there is none. Exit status: 0 created, 2 not created.
     """
-    from . import new as cli_new
+    from . import new as command
 
-    sys.exit(cli_new.new(cli_new.Request(name, role, language, directory, worker_id)))
+    sys.exit(command.new(command.NewPlugin(name, role, language, directory, worker_id)))
 
 
 @app.command()
 def doctor(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead of lines.")
-    ] = False,
+    as_json: AsJson = False,
     server: Annotated[
-        bool, typer.Option("--server", help="Look at LMCache's multiprocess server, not at vLLM.")
+        bool, typer.Option("--server", help="Inspect LMCache's multiprocess server, not vLLM.")
     ] = False,
 ) -> None:
-    """Say whether vLLM in this environment would run plugins with this package, and why not.
+    """Report whether vLLM in this environment would run plugins with this package, and why not.
 
     Run it where the engine runs: in its container, with its interpreter and
     environment. Exit status: 0 it would, 1 it would not.
     """
-    from . import doctor as cli_doctor
+    from .doctor import doctor
 
-    sys.exit(cli_doctor.doctor(as_json, server))
+    sys.exit(doctor(as_json, server))
 
 
 @app.command()
 def status(
-    names: PluginNames = None,
+    names: Names = None,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Look again every 2 s, until Ctrl-C.")
+        bool, typer.Option("--watch", "-w", help="Repeat every 2 s, until Ctrl-C.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead of tables.")
-    ] = False,
+    as_json: AsJson = False,
     probe: Annotated[
-        bool, typer.Option("--check", help="For probes: say only what is not well; exit 1 then.")
+        bool,
+        typer.Option("--check", help="For probes: print only unhealthy plugins and exit with 1."),
     ] = False,
-    engine: EngineOption = None,
-    role: RoleOption = None,
-    rank: RankOption = None,
-    dp: ReplicaOption = None,
+    engine: Engine = None,
+    role: EngineRole = None,
+    rank: Rank = None,
+    dp: Replica = None,
 ) -> None:
-    """Show the plugins of all engines of this host, or only those named.
+    """Show the plugins of all engines of this host, or the named plugins only.
 
-    Those of this user; for root, of all users. Exit status: 0 all could be
-    asked, 1 a supervisor could not be, 2 an unknown plugin. With --check: 0
-    every plugin named (or every plugin there is) runs, or has done its work; 1 not so.
+    Shows engines of this user; for root, of all users. Exit status: 0 all
+    supervisors answered, 1 a supervisor did not answer, 2 an unknown plugin.
+    With --check: 0 every named plugin (without names, every plugin) runs or
+    has exited with code 0, 1 otherwise.
     """
-    from lmcache_plugin_adapter.cli.status import command as cli_status
+    from .status import command
+    from .supervisors.survey import Selector
 
-    chosen = _selector(engine, role, rank, dp)
-    request = cli_status.Request(tuple(names or ()), chosen, watch, as_json, probe)
-    sys.exit(cli_status.status(request))
+    selection = tuple(names or ()), Selector(engine, role, rank, dp)
+    if probe:
+        sys.exit(command.probe(*selection))
+    sys.exit(command.status(*selection, watch=watch, as_json=as_json))
 
 
 @app.command()
 def logs(
-    names: PluginNames = None,
+    names: Names = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Continue with new lines, until Ctrl-C.")
     ] = False,
     lines: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--lines", "-n", metavar="N", min=0, help="So many of the last lines."),
+        int | None, typer.Option("--lines", "-n", metavar="N", min=0, help="Number of last lines.")
     ] = None,
-    engine: EngineOption = None,
-    role: RoleOption = None,
-    rank: RankOption = None,
-    dp: ReplicaOption = None,
+    engine: Engine = None,
+    role: EngineRole = None,
+    rank: Rank = None,
+    dp: Replica = None,
 ) -> None:
     """Print the last lines of plugins, from their supervisors' memory.
 
-    What the rate limit held back from the engine's log is there, too.
+    Includes the lines that the rate limit suppressed in the engine's log.
     """
-    from . import logs as cli_logs
+    from . import logs as command
+    from .supervisors.survey import Selector
 
-    chosen = _selector(engine, role, rank, dp)
-    request = cli_logs.Request(tuple(names or ()), chosen, follow, lines)
-    sys.exit(cli_logs.logs(request))
-
-
-@app.command()
-def start(
-    names: PluginNames = None,
-    everything: AllOption = False,
-    wait: WaitOption = False,
-    timeout: TimeoutOption = None,
-    engine: EngineOption = None,
-    role: RoleOption = None,
-    rank: RankOption = None,
-    dp: ReplicaOption = None,
-) -> None:
-    """Start plugins that were stopped, have ended or could not run."""
-    from . import manage as cli_manage
-
-    chosen = _selector(engine, role, rank, dp)
-    names_ = tuple(names or ())
-    request = cli_manage.Request("start", names_, everything, chosen, wait, timeout)
-    sys.exit(cli_manage.manage(request))
+    selector = Selector(engine, role, rank, dp)
+    sys.exit(command.logs(tuple(names or ()), selector, follow=follow, lines=lines))
 
 
-@app.command()
-def stop(
-    names: PluginNames = None,
-    everything: AllOption = False,
-    wait: WaitOption = False,
-    timeout: TimeoutOption = None,
-    engine: EngineOption = None,
-    role: RoleOption = None,
-    rank: RankOption = None,
-    dp: ReplicaOption = None,
-) -> None:
-    """Stop plugins: SIGTERM, their grace period, SIGKILL. The engine serves on.
+def _manager(operation: str) -> Callable[..., None]:
+    """Return the command that starts, stops or restarts plugins."""
 
-    They stay stopped until they are started, or their engine is.
-    """
-    from . import manage as cli_manage
+    def command(
+        names: Names = None,
+        everything: Everything = False,
+        wait: Wait = False,
+        timeout: Timeout = None,
+        engine: Engine = None,
+        role: EngineRole = None,
+        rank: Rank = None,
+        dp: Replica = None,
+    ) -> None:
+        from .manage import manage
+        from .supervisors.survey import Selector
 
-    chosen = _selector(engine, role, rank, dp)
-    names_ = tuple(names or ())
-    request = cli_manage.Request("stop", names_, everything, chosen, wait, timeout)
-    sys.exit(cli_manage.manage(request))
+        status = manage(
+            operation,
+            tuple(names or ()),
+            Selector(engine, role, rank, dp),
+            everything=everything,
+            wait=wait,
+            timeout=timeout,
+        )
+        sys.exit(status)
+
+    return command
 
 
-@app.command()
-def restart(
-    names: PluginNames = None,
-    everything: AllOption = False,
-    wait: WaitOption = False,
-    timeout: TimeoutOption = None,
-    engine: EngineOption = None,
-    role: RoleOption = None,
-    rank: RankOption = None,
-    dp: ReplicaOption = None,
-) -> None:
-    """Stop plugins in order and start them again."""
-    from . import manage as cli_manage
+for _operation, _help in {
+    "start": "Start plugins that are stopped, have exited or could not run.",
+    "stop": """Stop plugins: SIGTERM, their grace period, SIGKILL. The engine continues to serve.
 
-    chosen = _selector(engine, role, rank, dp)
-    names_ = tuple(names or ())
-    request = cli_manage.Request("restart", names_, everything, chosen, wait, timeout)
-    sys.exit(cli_manage.manage(request))
+    A stopped plugin stays stopped until you start it again or the engine restarts.
+    """,
+    "restart": "Stop plugins, then start them again.",
+}.items():
+    app.command(_operation, help=_help)(_manager(_operation))
 
 
 @app.command()
 def reload(
-    engine: EngineOption = None,
-    role: RoleOption = None,
-    rank: RankOption = None,
-    dp: ReplicaOption = None,
+    engine: Engine = None,
+    role: EngineRole = None,
+    rank: Rank = None,
+    dp: Replica = None,
 ) -> None:
-    """Look for new, changed and removed plugin files; touch nothing else.
+    """Rescan the locations for new, changed and removed plugin files; touch nothing else.
 
-    What could not run is tried again. The engine serves on.
+    Plugins that could not run are tried again. The engine continues to serve.
     """
-    from . import manage as cli_manage
+    from .manage import reload
+    from .supervisors.survey import Selector
 
-    sys.exit(cli_manage.reload(_selector(engine, role, rank, dp)))
+    sys.exit(reload(Selector(engine, role, rank, dp)))
 
 
 def main() -> None:
-    """Entry point of the command."""
+    """Run the command line."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files may hold what the terminal's encoding lacks.
+        # File names may hold characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="lmcache-plugins")

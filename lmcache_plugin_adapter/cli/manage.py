@@ -1,172 +1,161 @@
-"""``lmcache-plugins start, stop, restart, reload``: ask supervisors to do something."""
+"""``lmcache-plugins start, stop, restart, reload``: send requests that change plugins."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lmcache_plugin_adapter.cli.supervisors.client import ANSWER_SECONDS, ask_all, ask_each
-from lmcache_plugin_adapter.cli.supervisors.survey import Selector, survey
 from lmcache_plugin_adapter.messages.problem import quoted
 
-from .cli_fleet import report_problems
-from .console import USAGE_STATUS, complain, say
+from .console import ExitStatus, print_line, print_problem, printable
+from .supervisors.client import ANSWER_SECONDS, request_all, request_each
+from .supervisors.survey import survey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from lmcache_plugin_adapter.cli.supervisors.client import Reply
-    from lmcache_plugin_adapter.cli.supervisors.survey import Fleet, PluginStatus, SupervisorStatus
+    from .supervisors.client import Reply
+    from .supervisors.status_answer import SupervisorStatus
+    from .supervisors.survey import Selector, Survey
 
 RELOAD_SECONDS = 30.0
-"""How long a search for plugins may take; slow file systems are slow."""
+"""Time limit for a search for plugins; file systems may be slow."""
 
 SETTLE_SECONDS = 0.3
-"""How long a start that was waited for must hold."""
+"""How long a plugin must run before ``--wait`` counts its start as a success."""
 
 GOALS = {
     "start": frozenset({"running", "exited"}),
     "restart": frozenset({"running", "exited"}),
     "stop": frozenset({"stopped", "exited", "failed", "refused"}),
 }
-"""The states that are a success, once waited for."""
+"""The states that ``--wait`` counts as a success."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for.
+def manage(
+    operation: str,
+    names: tuple[str, ...],
+    selector: Selector,
+    *,
+    everything: bool,
+    wait: bool,
+    timeout: float | None,
+) -> int:
+    """Start, stop or restart plugins; return the exit status.
 
-    Attributes:
-        op: ``start``, ``stop`` or ``restart``.
+    Args:
+        operation: ``start``, ``stop`` or ``restart``.
         names: Plugins.
-        everything: All that match.
-        selector: On these engine processes only.
-        wait: Until it is done.
-        timeout: For so many seconds at most; None: as long as it takes.
+        selector: Engine processes.
+        everything: Apply to all matching plugins.
+        wait: Return when the operation is complete.
+        timeout: With ``wait``: time limit in seconds; None: no limit.
     """
-
-    op: str
-    names: tuple[str, ...] = ()
-    everything: bool = False
-    selector: Selector = field(default_factory=Selector)
-    wait: bool = False
-    timeout: float | None = None
-
-
-def manage(request: Request) -> int:
-    """Start, stop or restart plugins; return the exit status."""
-    if not request.names and not request.everything and not request.selector:
-        complain("error", f"no plugin is named: name some, or {request.op} all with --all")
-        return USAGE_STATUS
-    fleet = survey(request.selector)
-    if not fleet.supervisors:
-        return _nothing_to_do(request, fleet)
-    unknown = fleet.unknown(request.names)
+    if not (names or everything or selector):
+        print_problem("error", f"no plugin is named: name some, or {operation} all with --all")
+        return ExitStatus.USAGE
+    found = survey(selector)
+    if not found.supervisors:
+        return _no_supervisor(found, success=operation == "stop" and not names)
+    unknown = found.unknown(names)
     if unknown:
-        return report_problems(fleet, unknown)
-    targets = fleet.named(request.names)
-    if not request.everything and not request.selector and _is_ambiguous(request, targets):
-        return USAGE_STATUS
-    by_supervisor: dict[int, tuple[SupervisorStatus, list[str]]] = {}
-    for one, plugin in targets:
-        by_supervisor.setdefault(id(one), (one, []))[1].append(plugin.name)
-    asked = list(by_supervisor.values())
-    replies = ask_each(
+        return found.print_problems(unknown)
+    if not (everything or selector) and _is_ambiguous(operation, names, found):
+        return ExitStatus.USAGE
+    targets = found.by_supervisor(names)
+    replies = request_each(
         [
-            (one.found, {"op": request.op, "names": names, "wait": request.wait})
-            for one, names in asked
+            (supervisor.address, {"op": operation, "names": own_names, "wait": wait})
+            for supervisor, own_names in targets
         ],
-        request.timeout if request.wait else ANSWER_SECONDS,
+        timeout if wait else ANSWER_SECONDS,
     )
-    if request.wait and request.op != "stop":
-        _look_again([one for one, _ in asked], replies)
+    if wait and operation != "stop":
+        _update_states(replies)
+    goal = GOALS[operation] if wait else None
     failed = False
-    for (one, _), reply in zip(asked, replies, strict=True):
-        failed |= not _show(request, one, reply)
-    status = report_problems(fleet)
-    return 1 if failed else status
+    for (supervisor, _), reply in zip(targets, replies, strict=True):
+        if reply.answer is None and reply.problem is None:
+            print_line(f"{supervisor.label}: has exited, and its plugins with it")
+            failed |= operation != "stop"
+        else:
+            failed |= not _print_states(supervisor, reply, goal)
+    status = found.print_problems()
+    return ExitStatus.FAILED if failed else status
 
 
 def reload(selector: Selector) -> int:
-    """Have plugins looked for anew; return the exit status."""
-    fleet = survey(selector)
-    if not fleet.supervisors:
-        complain("error", fleet.nothing)
-        report_problems(fleet)
-        return 1
-    replies = ask_all([one.found for one in fleet.supervisors], {"op": "reload"}, RELOAD_SECONDS)
+    """Rescan the locations of engines; return the exit status."""
+    found = survey(selector)
+    if not found.supervisors:
+        return _no_supervisor(found, success=False)
+    addresses = [supervisor.address for supervisor in found.supervisors]
+    replies = request_all(addresses, {"op": "reload"}, RELOAD_SECONDS)
     failed = False
-    for one, reply in zip(fleet.supervisors, replies, strict=True):
+    for supervisor, reply in zip(found.supervisors, replies, strict=True):
         if reply.answer is not None:
-            say(f"{one.label}: {_changes(reply.answer)}")
+            print_line(f"{supervisor.label}: {_changes(reply.answer)}")
         else:
             failed = True
-            complain("error", f"{one.label}: {reply.problem or 'it has ended'}")
-    status = report_problems(fleet)
-    return 1 if failed else status
+            print_problem("error", f"{supervisor.label}: {reply.problem or 'it has exited'}")
+    status = found.print_problems()
+    return ExitStatus.FAILED if failed else status
 
 
-def _nothing_to_do(request: Request, fleet: Fleet) -> int:
-    """A stop where nothing runs is done: the hook of a container calls it in any case."""
-    done = request.op == "stop" and not request.names and not fleet.failures
-    if done:
-        say(f"Nothing to stop: {fleet.nothing}")
-    else:
-        complain("error", fleet.nothing)
-    return report_problems(fleet) if done else max(report_problems(fleet), 1)
+def _no_supervisor(found: Survey, *, success: bool) -> int:
+    """Report that nothing runs; the preStop hook of a container stops all in any case."""
+    if success and not found.failures:
+        print_line(f"Nothing to stop: {found.why_empty}")
+        return found.print_problems()
+    print_problem("error", found.why_empty)
+    return max(found.print_problems(), ExitStatus.FAILED)
 
 
-def _is_ambiguous(request: Request, targets: list[tuple[SupervisorStatus, PluginStatus]]) -> bool:
-    """Whether a name means plugins of several engine processes; says so."""
-    for name in request.names:
-        meant = [one for one, plugin in targets if name in plugin.names]
-        if len(meant) > 1:
-            where = ", ".join(one.label for one in meant[:4]) + (", …" if len(meant) > 4 else "")
-            complain(
+def _is_ambiguous(operation: str, names: tuple[str, ...], found: Survey) -> bool:
+    """Return whether a name matches plugins of several engine processes, and report it."""
+    for name in names:
+        labels = [one.label for one, plugin in found.plugins(names) if name in plugin.names]
+        if len(labels) > 1:
+            where = ", ".join(labels[:4]) + (", …" if len(labels) > 4 else "")
+            print_problem(
                 "error",
-                f"{quoted(name)} runs {len(meant)} times ({where}): choose with --engine, --role, "
-                f"--rank or --dp, or {request.op} all of them with --all",
+                f"{quoted(name)} runs {len(labels)} times ({where}): choose with --engine, --role, "
+                f"--rank or --dp, or {operation} all of them with --all",
             )
             return True
     return False
 
 
-def _show(request: Request, one: SupervisorStatus, reply: Reply) -> bool:
-    """Say what a supervisor answered; False if it is not what was asked for."""
+def _print_states(supervisor: SupervisorStatus, reply: Reply, goal: frozenset[str] | None) -> bool:
+    """Print the states of plugins; return whether the request succeeded, in a state of ``goal``."""
     if reply.answer is None:
-        if reply.problem is None:
-            say(f"{one.label}: has ended, and its plugins with it")
-            return request.op == "stop"
-        complain("error", f"{one.label}: {reply.problem}")
+        print_problem("error", f"{supervisor.label}: {reply.problem}")
         return False
-    well = True
+    success = True
     for plugin in reply.answer.get("plugins", ()):
-        name, state = quoted(str(plugin["name"]))[1:-1], quoted(str(plugin["state"]))[1:-1]
-        say(f"{name} on {one.label}: {state}")
-        well &= not request.wait or state in GOALS[request.op]
-    return well
+        name, state = printable(str(plugin["name"])), printable(str(plugin["state"]))
+        print_line(f"{name} on {supervisor.label}: {state}")
+        success &= goal is None or state in goal
+    return success
 
 
-def _look_again(asked: list[SupervisorStatus], replies: list[Reply]) -> None:
-    """Replace the states by those after a moment: what cannot be executed fails after its start."""
+def _update_states(replies: list[Reply]) -> None:
+    """Replace the states by those after a moment: a plugin may fail right after its start."""
     time.sleep(SETTLE_SECONDS)
-    now = ask_all([one.found for one in asked], {"op": "status"})
-    for reply, later in zip(replies, now, strict=True):
+    later_replies = request_all([reply.address for reply in replies], {"op": "status"})
+    for reply, later in zip(replies, later_replies, strict=True):
         if reply.answer is not None and later.answer is not None:
-            named = {plugin["name"] for plugin in reply.answer["plugins"]}
-            plugins = [p for p in later.answer["plugins"] if p["name"] in named]
+            names = {plugin["name"] for plugin in reply.answer["plugins"]}
+            plugins = [one for one in later.answer["plugins"] if one["name"] in names]
             reply.answer["plugins"] = plugins
 
 
 def _changes(answer: Mapping[str, Any]) -> str:
-    parts = []
-    for what in ("started", "restarted", "stopped"):
-        names = answer.get(what) or ()
-        if names:
-            shown = ", ".join(quoted(str(name))[1:-1] for name in names)
-            parts.append(f"{what} {shown}")
-    unchanged = len(answer.get("unchanged") or ())
-    parts.append(f"{unchanged} unchanged")
+    parts = [
+        f"{what} {', '.join(printable(str(name)) for name in answer[what])}"
+        for what in ("started", "restarted", "stopped")
+        if answer.get(what)
+    ]
+    parts.append(f"{len(answer.get('unchanged') or ())} unchanged")
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""``lmcache-plugins new``: a working plugin, its test and a configuration to try it with."""
+"""``lmcache-plugins new``: create a plugin, its test and a configuration from templates."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter.planner.file_names import PluginName, parse_name
 
-from .console import fail, say
+from .console import ExitStatus, fail, print_line
 from .inputs import UsageError
-from .new_choices import Language, RoleWord
-from .new_templates import BASH, BASH_TEST, CONFIG, PYTHON, PYTHON_TEST
+from .new_templates import BASH, BASH_TEST, CONFIG, PYTHON, PYTHON_TEST, Language, RoleWord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TESTS = "_tests"
-"""Nothing below a directory whose name starts with ``_`` is a plugin, so a location may have it."""
+"""Files below a directory whose name starts with ``_`` are not plugins."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the command line asks for.
+class NewPlugin:
+    """The plugin to create.
 
     Attributes:
-        name: What the plugin is called after its role.
+        name: Its name without the role.
         role: Where it runs.
-        language: What it is written in.
-        directory: Where it is written.
+        language: Its language.
+        directory: Where to write the files.
         worker_id: The only worker that it runs on, if given.
     """
 
@@ -50,7 +49,7 @@ class Request:
         """The plugin's name.
 
         Raises:
-            UsageError: No plugin of that role can be called so.
+            UsageError: The name or the worker id is not possible.
         """
         words = [self.role.value]
         if self.worker_id is not None:
@@ -73,44 +72,44 @@ class Request:
 
     @property
     def command_options(self) -> str:
-        """What ``check`` and ``run`` need so that the plugin runs."""
+        """The options with which ``check`` and ``run`` run the plugin."""
         if self.role is RoleWord.SERVER:
             return " --server"
         return f" --tp {self.worker_id + 1}" if self.worker_id else ""
 
 
-def new(request: Request) -> int:
-    """Write the files and say what to do next; return the exit status."""
+def new(new_plugin: NewPlugin) -> int:
+    """Write the files and print the next commands; return the exit status."""
     try:
-        written, notes = _write(request)
+        written, notes = _write(new_plugin)
     except UsageError as error:
         return fail(error)
     except OSError as error:
         return fail(UsageError(f"cannot write {error.filename!r}: {error.strerror}"))
     width = max(len(path) for path, _ in written)
-    say("Written:")
+    print_line("Written:")
     for path, what in written:
-        say(f"  {path:{width}}  {what}")
+        print_line(f"  {path:{width}}  {what}")
     for note in notes:
-        say(note)
-    config = shlex.quote(_join(request.directory, "lmcache.yaml"))
-    tests = shlex.quote(_join(request.directory, TESTS))
-    say("Next:")
+        print_line(note)
+    config = shlex.quote(_join(new_plugin.directory, "lmcache.yaml"))
+    tests = shlex.quote(_join(new_plugin.directory, TESTS))
+    print_line("Next:")
     for module, install in (("msgspec", "gallery"), ("pytest", "test")):
-        if importlib.util.find_spec(module) is None and request.language is Language.PYTHON:
-            say(f"  pip install 'lmcache-plugin-adapter[{install}]'  # it needs {module}")
-    say(f"  lmcache-plugins check -c {config} --strict{request.command_options}")
-    say(f"  lmcache-plugins run -c {config}{request.command_options}")
-    say(f"  pytest {tests}")
-    return 0
+        if importlib.util.find_spec(module) is None and new_plugin.language is Language.PYTHON:
+            print_line(f"  pip install 'lmcache-plugin-adapter[{install}]'  # it needs {module}")
+    print_line(f"  lmcache-plugins check -c {config} --strict{new_plugin.command_options}")
+    print_line(f"  lmcache-plugins run -c {config}{new_plugin.command_options}")
+    print_line(f"  pytest {tests}")
+    return ExitStatus.OK
 
 
-def _write(request: Request) -> tuple[list[tuple[str, str]], list[str]]:
-    """Write what is not there; return paths with what they are, and what is to be said."""
-    python = request.language is Language.PYTHON
-    stem = request.stem
+def _write(new_plugin: NewPlugin) -> tuple[list[tuple[str, str]], list[str]]:
+    """Write the missing files; return each path with its description, and notes for the user."""
+    python = new_plugin.language is Language.PYTHON
+    stem = new_plugin.stem
     file = f"{stem}.{'py' if python else 'sh'}"
-    directory = request.directory
+    directory = new_plugin.directory
     plugin = _join(directory, file)
     test = _join(directory, TESTS, f"test_{stem}.py")
     config = _join(directory, "lmcache.yaml")
@@ -120,11 +119,11 @@ def _write(request: Request) -> tuple[list[tuple[str, str]], list[str]]:
     values = {
         "@STEM@": stem,
         "@FILE@": file,
-        "@WHERE@": _where(request),
+        "@WHERE@": _where(new_plugin),
         "@CONFIG@": shlex.quote(config),
-        "@OPTIONS@": request.command_options,
+        "@OPTIONS@": new_plugin.command_options,
         "@DIRECTORY@": json.dumps(os.path.abspath(directory)),
-        "@PLACE@": _place(request),
+        "@PLACE@": _place(new_plugin),
         "@SETTINGS@": "settings: {interval: 10}" if python else 'env: {INTERVAL: "10"}',
     }
     written = [(plugin, "the plugin"), (test, "its test")]
@@ -135,7 +134,7 @@ def _write(request: Request) -> tuple[list[tuple[str, str]], list[str]]:
         written.append((config, "a configuration to try it with"))
     elif os.path.abspath(directory) not in _read(config):
         notes.append(
-            f"'{config}' is left as it is: see that its 'runtime_plugin_locations' has "
+            f"'{config}' is left as it is: make sure that its 'runtime_plugin_locations' has "
             f"'{os.path.abspath(directory)}'"
         )
     with _all_or_nothing() as done:
@@ -149,22 +148,24 @@ def _write(request: Request) -> tuple[list[tuple[str, str]], list[str]]:
     return written, notes
 
 
-def _where(request: Request) -> str:
-    """Say where the plugin runs, as a docstring begins."""
-    if request.worker_id is not None:
-        return f"Runs on worker {request.worker_id}"
+def _where(new_plugin: NewPlugin) -> str:
+    """Return where the plugin runs, as the start of a docstring."""
+    if new_plugin.worker_id is not None:
+        return f"Runs on worker {new_plugin.worker_id}"
     return {
         RoleWord.SCHEDULER: "Runs on the scheduler",
         RoleWord.WORKER: "Runs on every worker",
         RoleWord.ALL: "Runs on the scheduler and on every worker",
         RoleWord.SERVER: "Runs beside LMCache's multiprocess server",
-    }[request.role]
+    }[new_plugin.role]
 
 
-def _place(request: Request) -> str:
-    """Return what the test tells ``run_plugin`` of the engine process."""
-    role = "scheduler" if request.role is RoleWord.ALL else request.role.value
-    return f'role="{role}"' + (f", worker_id={request.worker_id}" if request.worker_id else "")
+def _place(new_plugin: NewPlugin) -> str:
+    """Return the test's arguments of ``run_plugin`` for the engine process."""
+    role = "scheduler" if new_plugin.role is RoleWord.ALL else new_plugin.role.value
+    return f'role="{role}"' + (
+        f", worker_id={new_plugin.worker_id}" if new_plugin.worker_id else ""
+    )
 
 
 def _join(directory: str, *names: str) -> str:
@@ -178,7 +179,7 @@ def _read(path: str) -> str:
 
 @contextlib.contextmanager
 def _all_or_nothing() -> Iterator[list[str]]:
-    """Remove what was written when something cannot be."""
+    """Remove the files that were written if one cannot be written."""
     done: list[str] = []
     try:
         yield done

@@ -1,6 +1,25 @@
-"""What ``lmcache-plugins new`` writes; words between ``@`` are replaced."""
+"""The choices of ``lmcache-plugins new`` and its templates; words between ``@`` are replaced."""
 
 from __future__ import annotations
+
+from enum import Enum
+
+
+class RoleWord(str, Enum):
+    """Where a plugin runs, as its file name says."""
+
+    SCHEDULER = "scheduler"
+    WORKER = "worker"
+    ALL = "all"
+    SERVER = "server"
+
+
+class Language(str, Enum):
+    """The language of a plugin."""
+
+    PYTHON = "python"
+    BASH = "bash"
+
 
 PYTHON = '''\
 #!/usr/bin/env python3

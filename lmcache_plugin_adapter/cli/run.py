@@ -1,4 +1,4 @@
-"""``lmcache-plugins run``: stand-in engines, started, watched and stopped together."""
+"""``lmcache-plugins run``: start, watch and stop stand-in engines together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lmcache_plugin_adapter.linux.event_loop import Loop
 from lmcache_plugin_adapter.linux.syscalls import become_subreaper
 from lmcache_plugin_adapter.messages.wording import exit_text
 
-from .console import complain, fail, listed, say
+from .console import ExitStatus, fail, listed, print_line, print_problem
 from .inputs import UsageError, engine_processes, read_config, read_server, require_work
 
 if TYPE_CHECKING:
@@ -28,36 +28,32 @@ if TYPE_CHECKING:
 
     from .lmcache_yaml import StandInConfig
 
-HURRY_EVERY = 0.1
-"""Seconds between two looks for plugins to kill, once a second Ctrl-C asked for haste."""
+KILL_INTERVAL = 0.1
+"""Seconds between two searches for plugins to kill, after a second Ctrl-C."""
 
-KILL_AFTER = 2.0
-"""Seconds from there until everything is killed."""
+KILL_ALL_AFTER = 2.0
+"""Seconds from the second Ctrl-C until the supervisors are killed, too."""
 
 GIVE_UP_AFTER = 5.0
-"""Seconds from there until what SIGKILL did not end is named and left."""
+"""Seconds from there until the command reports the processes that survived SIGKILL and exits."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the command line asks for.
+class StandIns:
+    """The stand-in engines that the command line selects.
 
     Attributes:
-        config: Path of ``lmcache.yaml``, if given.
         world_size: Workers of the engine (TP x PP).
-        role: Stand in for this process only.
+        role: Run a stand-in for this process only.
         worker_id: Its rank, if given.
-        worker_count: Workers it is told of, if given.
-        seconds: Stop after this time, if given.
-        server: Stand in for LMCache's multiprocess server.
+        worker_count: Number of workers that it reports, if given.
+        server: Run a stand-in for LMCache's multiprocess server.
     """
 
-    config: str | None
     world_size: int
     role: Role | None = None
     worker_id: int | None = None
     worker_count: int | None = None
-    seconds: float | None = None
     server: bool = False
 
     @property
@@ -69,15 +65,13 @@ class Request:
         """
         if not self.server and self.role is not Role.SERVER:
             return False
-        if self.role not in (None, Role.SERVER) or (self.worker_id, self.worker_count) != (
-            None,
-            None,
-        ):
+        ids = (self.worker_id, self.worker_count)
+        if self.role not in (None, Role.SERVER) or ids != (None, None):
             raise UsageError("a server is one process with the id 0: leave out the other options")
         return True
 
     def identities(self) -> list[ProcessIdentity]:
-        """Return who the stand-in engines are, where they are vLLM's.
+        """Return the identities of vLLM's stand-in engines.
 
         Raises:
             UsageError: The options contradict each other.
@@ -88,7 +82,7 @@ class Request:
                 ("--worker-count", self.worker_count),
             ):
                 if value is not None:
-                    raise UsageError(f"{option} is for one process: say which one with --role")
+                    raise UsageError(f"{option} is for one process: name it with --role")
             return engine_processes(self.world_size)
         count = self.worker_count or self.world_size
         if self.role is not Role.WORKER:
@@ -99,28 +93,34 @@ class Request:
         if rank >= count:
             raise UsageError(
                 f"no worker {rank} among {count}: ranks are 0 to {count - 1} "
-                "(--tp, --pp or --worker-count make more)"
+                "(increase --tp, --pp or --worker-count)"
             )
         return [ProcessIdentity(self.role, rank, count)]
 
 
-def run(request: Request) -> int:
-    """Run stand-in engines until a signal, the asked time or the end of all; return the status."""
+def run(path: str | None, stand_ins: StandIns, seconds: float | None) -> int:
+    """Run stand-in engines until a signal, the time limit or their end; return the exit status.
+
+    Args:
+        path: The configuration file, if given.
+        stand_ins: The engines.
+        seconds: Time limit, if given.
+    """
     try:
         config: StandInConfig | ServerConfig
-        if request.for_server:
-            config = read_server(request.config)
+        if stand_ins.for_server:
+            config = read_server(path)
             identities = [config.identity]
         else:
-            identities = request.identities()
-            config = read_config(request.config)
+            identities = stand_ins.identities()
+            config = read_config(path)
         require_work(config)
     except UsageError as error:
         return fail(error)
-    say(f"lmcache-plugins {__version__}: stand-in engines for '{config.source}'")
-    say(f"Running {listed([who.label for who in identities])}; Ctrl-C stops them.")
+    print_line(f"lmcache-plugins {__version__}: stand-in engines for '{config.source}'")
+    print_line(f"Running {listed([who.label for who in identities])}; Ctrl-C stops them.")
     for problem in config.problems:
-        complain(problem.level, problem.text)
+        print_problem(problem.level, problem.text)
     engines = Engines({**os.environ, "LMCACHE_CONFIG_FILE": os.path.abspath(config.source)})
     for identity in identities:
         engines.start(
@@ -128,17 +128,17 @@ def run(request: Request) -> int:
                 identity, config.runtime_plugin_locations, config.extra_config, config.to_json()
             )
         )
-    return engines.run(request.seconds)
+    return engines.wait(seconds)
 
 
 class Engines:
-    """Stand-in engines, run until all are to stop, and all that they leave behind.
+    """Stand-in engines and all processes that they start.
 
     This process becomes the reaper of orphans, so the supervisors become its
-    children: it ends when the last of them has, and knows that nothing is left.
+    children: when the last child has exited, no process is left.
 
     Args:
-        environment: What the stand-ins, and so the plugins, get.
+        environment: Environment of the stand-ins and so of the plugins.
     """
 
     def __init__(self, environment: dict[str, str]) -> None:
@@ -146,17 +146,17 @@ class Engines:
         self._engines: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
         self._failed = False
         self._stopping = False
-        self._hurrying = False
+        self._forced = False
         self._loop = Loop(on_error=_raise)
         self._loop.on_signal(signal.SIGCHLD, self._reap)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # Ignored from the start is how nohup and a shell's "&" say: not for you.
+            # nohup and a shell's "&" set a signal to ignored before they start a command.
             if signal.getsignal(number) is not signal.SIG_IGN:
-                self._loop.on_signal(number, self._stop_or_hurry)
+                self._loop.on_signal(number, self._on_stop_signal)
         become_subreaper()
 
     def start(self, assignment: Assignment) -> None:
-        """Start one stand-in, in a session of its own: Ctrl-C is for this process to handle."""
+        """Start one stand-in in its own session, so that only this process receives Ctrl-C."""
         label = assignment.identity.label
         process = subprocess.Popen(
             [sys.executable, standin.__file__, label],
@@ -166,16 +166,16 @@ class Engines:
         )
         self._engines[process.pid] = (label, process)
         if process.stdin is not None:
-            # A stand-in that died already is reported when it is reaped.
+            # A stand-in that has exited already is reported when it is reaped.
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(assignment.to_line())
                 process.stdin.flush()
 
-    def run(self, seconds: float | None) -> int:
-        """Wait until everything has ended; return the exit status.
+    def wait(self, seconds: float | None) -> int:
+        """Wait until all processes have exited; return the exit status.
 
         Args:
-            seconds: Stop then, if not None.
+            seconds: Stop the engines after this time, if not None.
         """
         began = time.monotonic()
         if seconds is not None:
@@ -184,41 +184,41 @@ class Engines:
         _, left = self._children()
         if left:
             names = listed([_describe(pid) for pid in sorted(left)])
-            complain("error", f"cannot end {names}: see 'ps' for what they wait for")
+            print_problem("error", f"cannot kill {names}: 'ps' shows what they wait for")
         else:
-            say(f"Stopped after {time.monotonic() - began:.1f} s; no process is left.")
-        return 1 if left or self._failed else 0
+            print_line(f"Stopped after {time.monotonic() - began:.1f} s; no process is left.")
+        return ExitStatus.FAILED if left or self._failed else ExitStatus.OK
 
-    def _stop_or_hurry(self) -> None:
+    def _on_stop_signal(self) -> None:
         if not self._stopping:
-            say("Stopping; once more does not wait for the grace period.")
+            print_line("Stopping; a second Ctrl-C skips the grace period.")
             self._stop()
-        elif not self._hurrying:
-            self._hurrying = True
-            self._loop.call_later(KILL_AFTER, self._kill)
-            self._hurry()
+        elif not self._forced:
+            self._forced = True
+            self._loop.call_later(KILL_ALL_AFTER, self._kill_all)
+            self._kill_plugins()
 
     def _stop(self) -> None:
         self._stopping = True
         for _, process in self._engines.values():
             if process.stdin is not None:
                 with contextlib.suppress(BrokenPipeError):
-                    process.stdin.close()  # the end of its stdin tells a stand-in to stop
+                    process.stdin.close()  # a stand-in stops at the end of its stdin
 
-    def _hurry(self) -> None:
-        """Kill the plugins, again and again; our children, the supervisors, see to the rest."""
+    def _kill_plugins(self) -> None:
+        """Kill the plugins repeatedly; the supervisors, children of this process, then exit."""
         table, children = self._children()
         table.send(table.with_descendants(children) - children, signal.SIGKILL)
-        self._loop.call_later(HURRY_EVERY, self._hurry)
+        self._loop.call_later(KILL_INTERVAL, self._kill_plugins)
 
-    def _kill(self) -> None:
-        """The supervisors, too, had their chance."""
+    def _kill_all(self) -> None:
+        """Kill all processes: the supervisors did not exit in time."""
         table, children = self._children()
         table.send(table.with_descendants(children), signal.SIGKILL)
         self._loop.call_later(GIVE_UP_AFTER, self._loop.stop)
 
     def _children(self) -> tuple[procfs.ProcessTable, set[int]]:
-        """Return all processes, and those that are stand-ins, supervisors or orphans of theirs."""
+        """Return the process table, and the pids of stand-ins, supervisors and their orphans."""
         table = procfs.ProcessTable()
         own = os.getpid()
         return table, {pid for pid, process in table.by_pid.items() if process.parent == own}
@@ -228,26 +228,24 @@ class Engines:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                self._loop.stop()  # neither stand-in nor supervisor nor orphan is left
+                self._loop.stop()  # no stand-in, supervisor or orphan is left
                 return
             if pid == 0:
                 return
             if pid in self._engines:
-                self._engine_ended(pid, os.waitstatus_to_exitcode(status))
+                self._on_engine_exit(pid, os.waitstatus_to_exitcode(status))
 
-    def _engine_ended(self, pid: int, code: int) -> None:
+    def _on_engine_exit(self, pid: int, code: int) -> None:
         label, process = self._engines.pop(pid)
         process.returncode = code
         if process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
-        if self._hurrying or (self._stopping and code == 0):
+        if self._forced or (self._stopping and code == 0):
             return
         self._failed = True
-        complain(
-            "error",
-            f"stand-in engine of {label} ended by itself: {exit_text(code)}; its plugins stop too",
-        )
+        reason = f"{exit_text(code)}; its plugins stop too"
+        print_problem("error", f"stand-in engine of {label} exited on its own: {reason}")
 
 
 def _describe(pid: int) -> str:

@@ -127,7 +127,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert "left as it is" not in run("new", "y", "--role", "all", cwd=tmp_path).stdout
     (tmp_path / "lmcache.yaml").write_text("runtime_plugin_locations: []\n")
     result = run("new", "z", "--role", "all", cwd=tmp_path)
-    assert f"see that its 'runtime_plugin_locations' has '{tmp_path}'" in result.stdout
+    assert f"make sure that its 'runtime_plugin_locations' has '{tmp_path}'" in result.stdout
     assert (tmp_path / "lmcache.yaml").read_text() == "runtime_plugin_locations: []\n"
 
 

@@ -1,4 +1,4 @@
-"""The report of ``check`` for machines; ``docs/operations.md`` describes it."""
+"""The JSON document of ``check --json``; ``docs/operations.md`` describes it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmcache_plugin_adapter.messages.wording import decodable
 
-from .command import LEVELS
+from .report import LEVELS
 
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.contract.identity import ProcessIdentity
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.planner.file_report import FileReport
     from lmcache_plugin_adapter.planner.installed_plugin import InstalledPlugin
 
-    from .command import Report
+    from .report import Report
 
 VERSION = 1
-"""Raised when a key changes its meaning or goes; new keys may come at any time."""
+"""Increased when a key is removed or changes its meaning; new keys may be added at any time."""
 
 
 def to_json(report: Report, strict: bool) -> str:
     """Return the report as one JSON document."""
     document = {
         "version": VERSION,
-        "config": _text(report.config),
-        "python": _text(report.python),
-        "host": "lmcache-server" if report.server else "vllm",
-        "engine": {"workers": report.world_size, "dp_size": report.dp_size},
-        "locations": [_text(location) for location in report.locations],
+        "config": decodable(report.config),
+        "python": decodable(report.python),
+        "host": "lmcache-server" if report.engine.server else "vllm",
+        "engine": {"workers": report.engine.world_size, "dp_size": report.engine.dp_size},
+        "locations": [decodable(location) for location in report.locations],
         "files": [_file(file) for file in report.files],
         "problems": [_problem(problem) for problem in report.problems],
         "summary": {
-            "plugins": sum(file.status == "runs" for file in report.files),
+            "plugins": len(report.running),
             **{f"{level}s": report.count(level) for level in LEVELS},
         },
         "exit_status": report.status(strict),
@@ -45,30 +45,30 @@ def to_json(report: Report, strict: bool) -> str:
 
 def _file(file: FileReport) -> dict[str, Any]:
     exact = {}
-    if _text(file.path) != file.path:
+    if decodable(file.path) != file.path:
         exact["path_base64"] = base64.b64encode(os.fsencode(file.path)).decode()
     return {
-        "path": _text(file.path),
+        "path": decodable(file.path),
         **exact,
-        "location": _text(file.location),
-        "name": None if file.name is None else _text(file.name),
+        "location": decodable(file.location),
+        "name": None if file.name is None else decodable(file.name),
         "status": file.status,
         "runs_on": [_process(identity) for identity in file.runs_on],
-        "command": [_text(os.fsdecode(word)) for word in file.command] or None,
+        "command": [decodable(os.fsdecode(word)) for word in file.command] or None,
         "package": _package(file.installed),
         "problems": [_problem(problem) for problem in file.problems],
     }
 
 
 def _package(installed: InstalledPlugin | None) -> dict[str, str | None] | None:
-    """Say where an installed plugin comes from."""
+    """Return which package an installed plugin comes from."""
     if installed is None:
         return None
     return {
-        "name": _text(installed.project),
-        "version": _text(installed.version),
-        "entry_point": _text(installed.value),
-        "file": _text(installed.file) or None,
+        "name": decodable(installed.project),
+        "version": decodable(installed.version),
+        "entry_point": decodable(installed.value),
+        "file": decodable(installed.file) or None,
     }
 
 
@@ -81,9 +81,4 @@ def _process(identity: ProcessIdentity) -> dict[str, Any]:
 
 
 def _problem(problem: Problem) -> dict[str, str]:
-    return {"level": problem.level, "text": _text(problem.text)}
-
-
-def _text(text: str) -> str:
-    r"""Return text that every reader of JSON accepts: undecodable bytes become ``\xNN``."""
-    return decodable(text)
+    return {"level": problem.level, "text": decodable(problem.text)}

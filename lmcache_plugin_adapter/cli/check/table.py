@@ -1,67 +1,65 @@
-"""The report of ``check`` for people: a table of what runs, then what is to be said."""
+"""The tables of ``check`` for people: plugins that run, then problems, errors first."""
 
 from __future__ import annotations
 
 import os
 import shlex
-import sys
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lmcache_plugin_adapter.cli.console import captured, printable
+from lmcache_plugin_adapter.contract.frozen import replaced
+from lmcache_plugin_adapter.contract.identity import Role
 from lmcache_plugin_adapter.messages.problem import quoted
 
-from .command import LEVELS, in_words
+from .report import LEVELS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import RenderableType
+
+    from lmcache_plugin_adapter.contract.identity import ProcessIdentity
     from lmcache_plugin_adapter.planner.file_report import FileReport
 
-    from .command import Report
+    from .report import Report
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
-MOST_NOTES = 100
-"""So many notes are listed; a directory of data may have thousands."""
-
-_UNLIMITED = 100_000
+MAX_NOTES = 100
+"""Limit of the notes in the table; a directory of data may have thousands."""
 
 
 def to_table(report: Report) -> str:
     """Return the report as stdout can show it."""
-    console = make_console()
-    with console.capture() as capture:
-        console.print(_heading(report))
-        for location in report.locations:
-            running = [f for f in report.files if f.location == location and f.status == "runs"]
-            if running and running[0].installed is None:
-                console.print()
-                console.print(_table(f"in {location}", running))
-        installed = [f for f in report.files if f.installed is not None and f.status == "runs"]
-        if installed:
-            console.print()
-            console.print(_table("installed", installed))
-        lines = _lines(report)
-        if lines:
-            console.print()
-            console.print(_grid(lines))
-        console.print()
-        console.print(_summary(report))
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+    parts: list[RenderableType] = []
+    for location in report.locations:
+        running = [file for file in report.running if file.location == location]
+        if running and running[0].installed is None:
+            parts.append(_table(f"in {location}", running))
+    installed = [file for file in report.running if file.installed is not None]
+    if installed:
+        parts.append(_table("installed", installed))
+    problems = _problems(report)
+    if problems:
+        parts.append(_grid(problems))
+    parts.append(_summary(report))
+    return captured(_heading(report), *(line for part in parts for line in ("", part)))
 
 
 def _table(title: str, files: list[FileReport]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column(_visible(title), overflow="fold")
+    table.add_column(Text(printable(title)), overflow="fold")
     table.add_column("runs on", overflow="fold")
     table.add_column("with the command", overflow="fold")
     for file in files:
         name = file.relative
         if file.installed is not None:
             name += f" ({file.installed.package})"
-        table.add_row(_visible(name), in_words(file.runs_on), _command(file))
+        table.add_row(Text(printable(name)), describe_processes(file.runs_on), _command(file))
     return table
 
 
@@ -74,49 +72,38 @@ def _grid(lines: list[tuple[str, str]]) -> Table:
     return grid
 
 
-def make_console() -> Console:
-    """Return a console for stdout.
-
-    On a terminal, text is as wide as that; elsewhere one line stays one line,
-    for grep and for logs. Colours follow rich's rules, ``NO_COLOR`` among them.
-    """
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _UNLIMITED
-    return Console(width=width, highlight=False, emoji=False, markup=False)
-
-
 def _heading(report: Report) -> str:
-    if report.server:
+    if report.engine.server:
         return (
             f"{quoted(report.config)}: LMCache's multiprocess server\n"
             f"with {quoted(report.python)} as the server's Python"
         )
-    workers = "1 worker" if report.world_size == 1 else f"{report.world_size} workers"
+    workers = "1 worker" if report.engine.world_size == 1 else f"{report.engine.world_size} workers"
     text = f"{quoted(report.config)}: scheduler and {workers}"
-    if report.dp_size > 1:
-        running = len({identity.dp_rank for identity in report.fleet})
+    if report.engine.dp_size > 1:
+        running = len({identity.dp_rank for identity in report.processes})
         which = "all run plugins" if running > 1 else "the first of each node runs plugins"
-        text += f" in each of {report.dp_size} replicas; {which}"
+        text += f" in each of {report.engine.dp_size} replicas; {which}"
     return f"{text}\nwith {quoted(report.python)} as the engine's Python"
 
 
-def _lines(report: Report) -> list[tuple[str, str]]:
-    """Return what is to be said, errors first, each with its level."""
-    said: dict[str, list[str]] = {level: [] for level in LEVELS}
+def _problems(report: Report) -> list[tuple[str, str]]:
+    """Return level and text of each problem, errors first."""
+    texts: dict[str, list[str]] = {level: [] for level in LEVELS}
     for problem in report.problems:
-        said[problem.level].append(problem.text)
+        texts[problem.level].append(problem.text)
     for file in report.files:
         for problem in file.problems:
-            said[problem.level].append(f"{quoted(_near(file.path))}: {problem.text}")
-    notes = said["note"]
-    if len(notes) > MOST_NOTES:
-        left = f"and {len(notes) - MOST_NOTES:,} more notes: --json lists them all"
-        said["note"] = [*notes[:MOST_NOTES], left]
-    return [(level, text) for level, texts in said.items() for text in texts]
+            texts[problem.level].append(f"{quoted(_relative(file.path))}: {problem.text}")
+    notes = texts["note"]
+    if len(notes) > MAX_NOTES:
+        left = f"and {len(notes) - MAX_NOTES:,} more notes: --json lists them all"
+        texts["note"] = [*notes[:MAX_NOTES], left]
+    return [(level, text) for level, found in texts.items() for text in found]
 
 
 def _summary(report: Report) -> Text:
-    running = sum(file.status == "runs" for file in report.files)
-    text = Text(_counted(running, "plugin"))
+    text = Text(_counted(len(report.running), "plugin"))
     for level in LEVELS:
         count = report.count(level)
         text.append(", ")
@@ -128,17 +115,50 @@ def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
-def _near(path: str) -> str:
-    """Return a path as one would type it here."""
+def _relative(path: str) -> str:
+    """Return a path below the working directory in its short form."""
     here = os.getcwd()
     return os.path.relpath(path, here) if path.startswith(here + "/") else path
 
 
-def _visible(text: str) -> Text:
-    """Return text that fits on a line and in every encoding."""
-    return Text(quoted(text)[1:-1])
-
-
 def _command(file: FileReport) -> Text:
     words = [os.fsdecode(word) for word in file.command]
-    return _visible(shlex.join(_near(word) if word == file.path else word for word in words))
+    shown = shlex.join(_relative(word) if word == file.path else word for word in words)
+    return Text(printable(shown))
+
+
+def describe_processes(identities: Iterable[ProcessIdentity]) -> str:
+    """Return the processes in words: ``scheduler, workers 0-3``.
+
+    Replicas with the same processes share one entry: ``dp 0-1: scheduler, worker 0``.
+    """
+    replicas: dict[int, list[ProcessIdentity]] = {}
+    dp_size = 1
+    for identity in identities:
+        replicas.setdefault(identity.dp_rank, []).append(identity)
+        dp_size = identity.dp_size
+    ranks_of: dict[str, list[int]] = {}
+    for rank, members in replicas.items():
+        ranks_of.setdefault(_describe_replica(members), []).append(rank)
+    if dp_size == 1:
+        return "".join(ranks_of)
+    return "; ".join(f"dp {_ranges(ranks)}: {words}" for words, ranks in ranks_of.items())
+
+
+def _describe_replica(members: list[ProcessIdentity]) -> str:
+    words = [replaced(one, dp_size=1).label for one in members if one.role is not Role.WORKER]
+    ranks = [one.worker_id for one in members if one.role is Role.WORKER]
+    if ranks:
+        words.append(f"{'worker' if len(ranks) == 1 else 'workers'} {_ranges(ranks)}")
+    return ", ".join(words)
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Return ``0-3, 7`` for ``[0, 1, 2, 3, 7]``."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ", ".join(f"{low}" if low == high else f"{low}-{high}" for low, high in ranges)

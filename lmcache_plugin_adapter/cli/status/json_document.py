@@ -1,4 +1,4 @@
-"""``lmcache-plugins status`` for machines; the document is described in docs/operations.md."""
+"""The JSON document of ``status --json``; ``docs/operations.md`` describes it."""
 
 from __future__ import annotations
 
@@ -10,33 +10,30 @@ from lmcache_plugin_adapter.messages.wording import signal_name
 if TYPE_CHECKING:
     from typing import Any
 
-    from lmcache_plugin_adapter.cli.supervisors.survey import PluginStatus, SupervisorStatus
+    from lmcache_plugin_adapter.cli.supervisors.status_answer import PluginStatus, SupervisorStatus
 
-    from .command import Report
+    from .report import Report
 
 VERSION = 1
-"""Raised when a key changes its meaning or goes."""
+"""Increased when a key is removed or changes its meaning; new keys may be added at any time."""
 
 
 def to_json(report: Report, before: Report | None, indent: int | None) -> str:
     """Return the report as one JSON document."""
+    survey = report.survey
     document = {
         "version": VERSION,
-        "supervisors": [_supervisor(one, report, before) for one in report.fleet.supervisors],
-        "problems": [
-            *report.fleet.problems,
-            *report.fleet.failures,
-            *report.fleet.unknown(report.names),
-        ],
+        "supervisors": [_supervisor(one, report, before) for one in survey.supervisors],
+        "problems": [*survey.problems, *survey.failures, *survey.unknown(report.names)],
     }
     return json.dumps(document, indent=indent)
 
 
 def _supervisor(one: SupervisorStatus, report: Report, before: Report | None) -> dict[str, Any]:
-    own = report.own_usage.get(one.supervisor_pid)
+    own = report.supervisor_usage.get(one.supervisor_pid)
     return {
-        "directory": one.found.path,
-        "uid": one.found.uid,
+        "directory": one.address.path,
+        "uid": one.address.uid,
         "version": one.version,
         "supervisor_pid": one.supervisor_pid,
         "supervisor_memory_bytes": None if own is None else own.memory_bytes,
@@ -51,7 +48,7 @@ def _supervisor(one: SupervisorStatus, report: Report, before: Report | None) ->
         "uptime": one.uptime,
         "stopping": one.stopping,
         "plugins": [
-            _plugin(plugin, report, before) for owner, plugin in report.rows if owner is one
+            _plugin(plugin, report, before) for owner, plugin in report.plugins if owner is one
         ],
     }
 

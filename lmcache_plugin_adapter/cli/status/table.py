@@ -1,4 +1,4 @@
-"""``lmcache-plugins status`` for people: one table, a heading for each engine process."""
+"""The tables of ``status`` for people: one for each engine process, with a heading."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from lmcache_plugin_adapter.cli.check.table import make_console
+from lmcache_plugin_adapter.cli.console import captured, printable, rich_console
 from lmcache_plugin_adapter.contract.plugin_states import State
-from lmcache_plugin_adapter.messages.problem import quoted
 from lmcache_plugin_adapter.messages.wording import signal_name
-
-from .command import WATCH_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lmcache_plugin_adapter.cli.supervisors.survey import PluginStatus, SupervisorStatus
+    from lmcache_plugin_adapter.cli.supervisors.status_answer import PluginStatus, SupervisorStatus
 
-    from .command import Report
+    from .report import Report
 
     Cell = tuple[str, str]
     """Text and style."""
@@ -36,7 +33,7 @@ _TITLES: list[Cell] = [
 ]
 _RIGHT = (False, False, True, True, True, False, True, True, True, True, False)
 _PACKAGE: Cell = ("package", "bold dim")
-"""The title of the last column, which is there where plugins come from packages."""
+"""The title of the last column, shown if a plugin comes from a package."""
 
 _STYLES = {
     State.RUNNING: "green",
@@ -53,26 +50,23 @@ _STYLES = {
 
 def to_table(report: Report, before: Report | None) -> str:
     """Return the report as stdout can show it."""
-    console = make_console()
-    with console.capture() as capture:
-        console.print(_render(report, before))
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+    return captured(_render(report, before))
 
 
-def live(look: Callable[[], Report]) -> None:
-    """Show the report on the terminal, again and again, until KeyboardInterrupt."""
+def show_live(look: Callable[[], Report], interval: float) -> None:
+    """Show a new report on the terminal every ``interval`` seconds until KeyboardInterrupt."""
     before: Report | None = None
-    with Live(console=make_console(), auto_refresh=False, screen=True) as screen:
+    with Live(console=rich_console(), auto_refresh=False, screen=True) as screen:
         while True:
             report = look()
-            failures = [Text(failure, "yellow") for failure in report.fleet.failures]
+            failures = [Text(failure, "yellow") for failure in report.survey.failures]
             screen.update(Group(_render(report, before), *failures), refresh=True)
             before = report
-            time.sleep(WATCH_SECONDS)
+            time.sleep(interval)
 
 
-def in_words(plugin: PluginStatus) -> str:
-    """Say the state of a plugin and how it came to it."""
+def describe_state(plugin: PluginStatus) -> str:
+    """Return the state of a plugin with the reason for it."""
     text = plugin.state.value
     if plugin.state is State.BACKING_OFF and plugin.next_start_in is not None:
         text += f", next start in {plugin.next_start_in:.1f} s"
@@ -84,7 +78,7 @@ def in_words(plugin: PluginStatus) -> str:
 
 
 def last_exit(plugin: PluginStatus) -> str:
-    """Say how its last run ended."""
+    """Return the exit code of the last run, or its signal by name."""
     code = plugin.last_exit
     if code is None:
         return ""
@@ -92,7 +86,7 @@ def last_exit(plugin: PluginStatus) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Say a length of time in its two largest units."""
+    """Return a duration in its two largest units."""
     if seconds is None:
         return ""
     whole = int(seconds)
@@ -103,7 +97,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(count: float | None) -> str:
-    """Say an amount of memory."""
+    """Return an amount of memory in MiB or GiB."""
     if count is None:
         return ""
     mega = count / (1 << 20)
@@ -112,23 +106,23 @@ def size(count: float | None) -> str:
 
 def _render(report: Report, before: Report | None) -> Group:
     # Lines of text, not rich's tables: those take 0.1 ms a cell.
-    rows = [_cells(plugin, report, before) for _, plugin in report.rows]
+    rows = [_cells(plugin, report, before) for _, plugin in report.plugins]
     titles = _TITLES
-    if any(plugin.package for _, plugin in report.rows):
+    if any(plugin.package for _, plugin in report.plugins):
         titles = [*_TITLES, _PACKAGE]
-        for cells, (_, plugin) in zip(rows, report.rows, strict=True):
+        for cells, (_, plugin) in zip(rows, report.plugins, strict=True):
             cells.append((" ".join(plugin.package or ()), "dim"))
     widths = [max(len(cells[i][0]) for cells in [titles, *rows]) for i in range(len(titles))]
     parts: list[Text] = []
-    for one in report.fleet.supervisors:
-        mine = [i for i, (owner, _) in enumerate(report.rows) if owner is one]
+    for one in report.survey.supervisors:
+        mine = [i for i, (owner, _) in enumerate(report.plugins) if owner is one]
         if report.names and not mine:
             continue
         if parts:
             parts.append(Text())
         parts.append(_heading(one, report))
         if not mine:
-            parts.append(Text("  no plugin is meant for it", "dim"))
+            parts.append(Text("  no plugins on this process", "dim"))
             continue
         table = Text(no_wrap=True, overflow="ellipsis")
         for cells in (titles, *(rows[i] for i in mine)):
@@ -137,11 +131,12 @@ def _render(report: Report, before: Report | None) -> Group:
         parts.append(table)
         parts += [
             Text(f"  {plugin.title}: {plugin.reason}", _STYLES[plugin.state])
-            for plugin in (report.rows[i][1] for i in mine)
+            for plugin in (report.plugins[i][1] for i in mine)
             if plugin.reason
         ]
-    if not report.fleet.supervisors:
-        parts.append(Text(report.fleet.nothing[:1].upper() + report.fleet.nothing[1:]))
+    if not report.survey.supervisors:
+        reason = report.survey.why_empty
+        parts.append(Text(reason[:1].upper() + reason[1:]))
     return Group(*parts)
 
 
@@ -159,10 +154,10 @@ def _heading(one: SupervisorStatus, report: Report) -> Text:
     command = report.commands.get(one.engine_pid)
     if command is not None:
         words = [os.path.basename(word) or word for word in command.split(" ")]
-        shown = quoted(" ".join(words))[1:-1]
+        shown = printable(" ".join(words))
         out.append(f" ({shown if len(shown) <= 60 else shown[:59] + '…'})", "dim")
     out.append(f", supervisor {one.supervisor_pid} up {duration(one.uptime)}")
-    own = report.own_usage.get(one.supervisor_pid)
+    own = report.supervisor_usage.get(one.supervisor_pid)
     if own is not None:
         out.append(f", {size(own.memory_bytes)}")
     if one.stopping:

@@ -1,4 +1,4 @@
-"""The client side of supervisors' control sockets: find them, ask them, measure them.
+"""The client of supervisors' control sockets: find supervisors, send requests, measure processes.
 
 Runs in the command line's process.
 Imports what the command line may import.

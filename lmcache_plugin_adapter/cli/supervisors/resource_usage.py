@@ -1,4 +1,8 @@
-"""What process trees take of CPU and memory, from one look at ``/proc``."""
+"""CPU time and memory of process trees, from one pass over ``/proc``.
+
+Not with psutil: it opens several files for each process, which made an answer
+of ``status`` for 160 plugins take 12 ms more.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,17 @@ from dataclasses import dataclass
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_SECRET = ("key", "token", "secret", "password")
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Of a process and all that descends from it or belongs to its session.
+    """Resource usage of one process or of a process tree.
 
     Attributes:
-        processes: How many.
-        cpu_seconds: CPU time, that of ended children included.
-        memory_bytes: Resident memory; what processes share counts for each.
+        processes: Number of processes.
+        cpu_seconds: CPU time, including that of children that have exited.
+        memory_bytes: Resident memory; pages that processes share count for each of them.
     """
 
     processes: int
@@ -25,7 +30,7 @@ class Usage:
 
 
 class UsageTable:
-    """The processes of one moment."""
+    """Resource usage of all processes at one moment."""
 
     def __init__(self) -> None:
         self._processes: dict[int, tuple[float, int]] = {}
@@ -34,25 +39,26 @@ class UsageTable:
             if entry.isdigit():
                 self._read(int(entry))
 
-    def of(self, pid: int) -> Usage | None:
-        """Return what the tree of ``pid`` takes; None if there is no such process."""
-        if pid not in self._processes:
-            return None
-        tree: set[int] = set()
+    def tree(self, pid: int) -> Usage | None:
+        """Return the usage of a process, its descendants and its session; None if it is gone."""
+        found: set[int] = set()
         pending = [pid]
         while pending:
             one = pending.pop()
-            if one not in tree and one in self._processes:
-                tree.add(one)
+            if one not in found and one in self._processes:
+                found.add(one)
                 pending += self._members.get(one, ())
-        taken = [self._processes[one] for one in tree]
-        return Usage(len(tree), sum(cpu for cpu, _ in taken), sum(size for _, size in taken))
+        return self._sum(found)
 
-    def alone(self, pid: int) -> Usage | None:
-        """Return what a process takes without its descendants."""
-        if pid not in self._processes:
+    def process(self, pid: int) -> Usage | None:
+        """Return the usage of a process without its descendants; None if it is gone."""
+        return self._sum({pid} & self._processes.keys())
+
+    def _sum(self, pids: set[int]) -> Usage | None:
+        if not pids:
             return None
-        return Usage(1, *self._processes[pid])
+        cpu, memory = zip(*map(self._processes.__getitem__, pids), strict=True)
+        return Usage(len(pids), sum(cpu), sum(memory))
 
     def _read(self, pid: int) -> None:
         try:
@@ -60,7 +66,7 @@ class UsageTable:
                 line = file.read(2048)
         except OSError:
             return
-        # state parent group session …: the name before may hold anything, parentheses too
+        # After the name in parentheses, which may hold parentheses too: state parent group session…
         rest = line[line.rfind(b")") + 2 :].split(b" ")
         try:
             parent, session = int(rest[1]), int(rest[3])
@@ -74,7 +80,7 @@ class UsageTable:
 
 
 def command_line(pid: int) -> str | None:
-    """Return a process's command line, secrets masked; None if it cannot be read."""
+    """Return a process's command line with secrets masked; None if it cannot be read."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
             words = file.read(1 << 16).rstrip(b"\0").split(b"\0")
@@ -93,6 +99,3 @@ def command_line(pid: int) -> str | None:
         mask = secret and not equals
         shown.append(text)
     return " ".join(shown) or None
-
-
-_SECRET = ("key", "token", "secret", "password")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cli_under_test import ROOT, command, state_of, until
 
-from lmcache_plugin_adapter.cli.check import command as cli_check
-from lmcache_plugin_adapter.cli.check.table import MOST_NOTES
+from lmcache_plugin_adapter.cli.check.report import EngineSize
+from lmcache_plugin_adapter.cli.check.table import MAX_NOTES, describe_processes
 from lmcache_plugin_adapter.cli.hung_paths import patiently
 from lmcache_plugin_adapter.cli.inputs import engine_processes
 from lmcache_plugin_adapter.configuration.settings import read_settings
@@ -228,16 +228,16 @@ def test_data_parallel_replicas(engine: Path, settings: dict[str, object], words
 def test_which_processes_in_words() -> None:
     """Ranks in ranges, replicas that are alike once."""
     everyone = engine_processes(4)
-    assert cli_check.in_words(everyone) == "scheduler, workers 0-3"
-    assert cli_check.in_words(everyone[1:2]) == "worker 0"
-    assert cli_check.in_words([everyone[1], everyone[3], everyone[4]]) == "workers 0, 2-3"
+    assert describe_processes(everyone) == "scheduler, workers 0-3"
+    assert describe_processes(everyone[1:2]) == "worker 0"
+    assert describe_processes([everyone[1], everyone[3], everyone[4]]) == "workers 0, 2-3"
     replicas = [engine_processes(1, rank, 3) for rank in range(3)]
     assert (
-        cli_check.in_words([one for replica in replicas for one in replica])
+        describe_processes([one for replica in replicas for one in replica])
         == "dp 0-2: scheduler, worker 0"
     )
     uneven: list[ProcessIdentity] = [*replicas[0], replicas[1][0], *replicas[2]]
-    assert cli_check.in_words(uneven) == "dp 0, 2: scheduler, worker 0; dp 1: scheduler"
+    assert describe_processes(uneven) == "dp 0, 2: scheduler, worker 0; dp 1: scheduler"
 
 
 def test_at_80_columns_nothing_is_wider(engine: Path) -> None:
@@ -275,7 +275,7 @@ def test_thousands_of_files(engine: Path) -> None:
         (engine / "plugins" / f"data_{number}.json").touch()
     plugin(engine, "worker_x.sh")
     output = check(engine)
-    assert output.count("\nnote") == MOST_NOTES + 1
+    assert output.count("\nnote") == MAX_NOTES + 1
     assert "1 plugin, 0 errors, 0 warnings, 10,000 notes" in output
 
 
@@ -341,7 +341,7 @@ def test_a_search_that_fails_is_said() -> None:
 def test_replicas_that_run_plugins() -> None:
     """By the setting's default only the first."""
     settings, _ = read_settings({})
-    request = cli_check.Request("x", world_size=1, dp_size=4)
-    assert {one.dp_rank for one in cli_check.processes(request, settings)} == {0}
+    engine = EngineSize(world_size=1, dp_size=4)
+    assert {one.dp_rank for one in engine.processes(settings)} == {0}
     settings, _ = read_settings({"runtime_plugins": {"data_parallel": "all"}})
-    assert {one.dp_rank for one in cli_check.processes(request, settings)} == {0, 1, 2, 3}
+    assert {one.dp_rank for one in engine.processes(settings)} == {0, 1, 2, 3}

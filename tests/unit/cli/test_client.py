@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 from harness import connect
 
-from lmcache_plugin_adapter.cli.status import command as cli_status
 from lmcache_plugin_adapter.cli.status.json_document import to_json
-from lmcache_plugin_adapter.cli.supervisors import client
-from lmcache_plugin_adapter.cli.supervisors.client import Found, ask_all, find
+from lmcache_plugin_adapter.cli.status.report import make_report
+from lmcache_plugin_adapter.cli.supervisors import connection, search
+from lmcache_plugin_adapter.cli.supervisors.client import request_all
+from lmcache_plugin_adapter.cli.supervisors.search import Address, find_supervisors
 from lmcache_plugin_adapter.cli.supervisors.survey import Selector, survey
 from lmcache_plugin_adapter.contract.run_token import new_run_id
 from lmcache_plugin_adapter.contract.runtime_dir import InstanceDir
@@ -35,8 +36,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The one runtime directory there is."""
     path = tmp_path / "run"
     path.mkdir(mode=0o700)
-    monkeypatch.setattr(client, "candidates", lambda _environ: [str(path)])
-    monkeypatch.setattr(client, "_USERS_ROOTS", (str(tmp_path),))
+    monkeypatch.setattr(search, "candidates", lambda _environ: [str(path)])
+    monkeypatch.setattr(search, "_USERS_ROOTS", (str(tmp_path),))
     return path
 
 
@@ -89,10 +90,10 @@ def test_finds_and_asks_all(root, plugin, engine) -> None:
     engines = [engine(role=role, worker_count=2) for role in ("worker", "worker", "scheduler")]
     for one in engines:
         one.wait_log(r"\] up ")
-    fleet = survey(Selector())
-    assert [one.identity for one in fleet.supervisors] == ["scheduler", "worker 0", "worker 1"]
-    assert all(one.sees_same_pids for one in fleet.supervisors)
-    assert (fleet.problems, fleet.failures) == ([], [])
+    found = survey(Selector())
+    assert [one.identity for one in found.supervisors] == ["scheduler", "worker 0", "worker 1"]
+    assert all(one.sees_same_pids for one in found.supervisors)
+    assert (found.problems, found.failures) == ([], [])
     only = survey(Selector(rank=1))
     assert [one.engine_pid for one in only.supervisors] == [engines[1].pid]
     assert only.others == 2
@@ -105,8 +106,8 @@ def test_dead_socket_is_cleared_away(root, place) -> None:
         bind(dead, path)
     (path / "config.json").touch()
     empty = place()
-    fleet = survey(Selector())
-    assert (fleet.supervisors, fleet.failures) == ([], [])
+    found = survey(Selector())
+    assert (found.supervisors, found.failures) == ([], [])
     assert not path.exists()
     assert not empty.exists()
 
@@ -114,7 +115,7 @@ def test_dead_socket_is_cleared_away(root, place) -> None:
 def test_place_that_is_held_is_not_cleared_away(root) -> None:
     """A supervisor that is about to listen keeps its directory."""
     held = InstanceDir(str(root), new_run_id(), "worker-0")
-    (reply,) = ask_all(find({}).found, {"op": "status"})
+    (reply,) = request_all(find_supervisors({}).addresses, {"op": "status"})
     assert (reply.answer, reply.problem) == (None, None)
     assert os.path.isdir(held.path)
     held.remove()
@@ -133,9 +134,9 @@ def test_links_and_files_are_not_followed(root, place, plugin, engine) -> None:
     (plain / "control.sock").touch()
     link = f"{new_run_id()}.worker-7"
     (root / link).symlink_to(os.path.dirname(one.control))
-    fleet = survey(Selector())
-    assert len(fleet.supervisors) == 1
-    refused = sorted(fleet.failures)
+    found = survey(Selector())
+    assert len(found.supervisors) == 1
+    refused = sorted(found.failures)
     assert refused[0].startswith(f"cannot open '{root}/")
     assert all("it is not a socket of user" in text for text in refused[1:])
     assert len(refused) == 3
@@ -165,16 +166,16 @@ def test_links_and_files_are_not_followed(root, place, plugin, engine) -> None:
 def test_others_are_said_and_passed_over(answering, answer: bytes, problem: str) -> None:
     """Another version, or no supervisor at all: a reason, no traceback, and the rest goes on."""
     answering(answer)
-    fleet = survey(Selector())
-    assert fleet.supervisors == []
-    assert problem in fleet.failures[0]
+    found = survey(Selector())
+    assert found.supervisors == []
+    assert problem in found.failures[0]
 
 
 def test_one_that_ends_without_an_answer_is_gone(answering) -> None:
     """A supervisor that ends meanwhile is no error."""
     answering(b"")
-    fleet = survey(Selector())
-    assert (fleet.supervisors, fleet.failures) == ([], [])
+    found = survey(Selector())
+    assert (found.supervisors, found.failures) == ([], [])
 
 
 def test_stopped_supervisor_holds_up_nobody(root, plugin, engine) -> None:
@@ -186,7 +187,7 @@ def test_stopped_supervisor_holds_up_nobody(root, plugin, engine) -> None:
     os.kill(one.supervisor(), signal.SIGSTOP)
     try:
         began = time.monotonic()
-        replies = ask_all(find({}).found, {"op": "status"}, 1.5)
+        replies = request_all(find_supervisors({}).addresses, {"op": "status"}, 1.5)
         assert time.monotonic() - began < 10
     finally:
         os.kill(one.supervisor(), signal.SIGCONT)
@@ -197,23 +198,23 @@ def test_stopped_supervisor_holds_up_nobody(root, plugin, engine) -> None:
 
 def test_endless_answer_is_cut_off(answering, monkeypatch) -> None:
     """Memory is bounded."""
-    monkeypatch.setattr(client, "_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(connection, "_ANSWER_BYTES", 1000)
     answering(b"x" * 100_000)
-    assert "answers without end" in survey(Selector()).failures[0]
+    assert "sends an answer without end" in survey(Selector()).failures[0]
 
 
 def test_directory_of_others_is_passed_over(root, tmp_path, place) -> None:
     """Mode and owner of the runtime directory are checked; the reason is said."""
     place()
     root.chmod(0o755)
-    assert find({}).found == []
-    assert "chmod 700" in find({}).problems[0]
+    assert find_supervisors({}).addresses == []
+    assert "chmod 700" in find_supervisors({}).problems[0]
     root.chmod(0o700)
     (tmp_path / "run").rename(tmp_path / "other")
     (tmp_path / "run").symlink_to(tmp_path / "other")
-    search = find({})
-    assert search.found == []
-    assert search.problems[0].startswith(f"cannot look in '{root}'")
+    result = find_supervisors({})
+    assert result.addresses == []
+    assert result.problems[0].startswith(f"cannot search '{root}'")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to see other users")
@@ -224,9 +225,9 @@ def test_root_sees_all_users_and_checks_owners(root, tmp_path, place) -> None:
         users.mkdir(mode=0o700)
         (users / f"{new_run_id()}.worker-0").mkdir()
         os.chown(users, owner, owner)
-    search = find({})
-    assert [one.uid for one in search.found] == [12345]
-    assert "it belongs to user 1, not to user 12346" in search.problems[0]
+    result = find_supervisors({})
+    assert [one.uid for one in result.addresses] == [12345]
+    assert "it belongs to user 1, not to user 12346" in result.problems[0]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be another user")
@@ -235,7 +236,7 @@ def test_who_answers_must_be_the_owner(answering) -> None:
     path = answering(b"{}\n")
     os.chown(path, 12345, 12345)
     os.chown(path / "control.sock", 12345, 12345)
-    (reply,) = ask_all([Found(str(path), 12345)], {"op": "status"})
+    (reply,) = request_all([Address(str(path), 12345)], {"op": "status"})
     assert reply.problem is not None
     assert "user 0 answers there, not 12345" in reply.problem
 
@@ -248,11 +249,11 @@ def test_supervisor_in_a_pid_namespace_of_its_own(root, plugin, engine) -> None:
     plugin("all_x.sh", UP)
     one = engine(prefix=unshare)
     one.wait_log(r"\] up ")
-    report = cli_status.look(cli_status.Request())
-    ((supervisor, shown),) = report.rows
+    report = make_report()
+    ((supervisor, shown),) = report.plugins
     assert not supervisor.sees_same_pids
     assert shown.state.value == "running"
-    assert (report.usage, report.own_usage, report.commands) == ({}, {}, {})
+    assert (report.usage, report.supervisor_usage, report.commands) == ({}, {}, {})
     assert json.loads(to_json(report, None, None))["supervisors"][0]["engine_command"] is None
 
 
@@ -262,10 +263,10 @@ def test_full_queue_of_connections_is_waited_for(root, plugin, engine) -> None:
     one = engine()
     one.wait_log(r"\] up ")
     silent = [connect(one.control) for _ in range(20)]
-    (reply,) = ask_all(find({}).found, {"op": "status"})
+    (reply,) = request_all(find_supervisors({}).addresses, {"op": "status"})
     assert reply.answer is not None
-    for connection in silent:
-        connection.close()
+    for idle in silent:
+        idle.close()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become another user")
@@ -285,7 +286,7 @@ def test_user_with_a_high_number(place) -> None:
     with subprocess.Popen(command, cwd=path, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "up\n"
-        (reply,) = ask_all([Found(str(path), uid)], {"op": "status"})
+        (reply,) = request_all([Address(str(path), uid)], {"op": "status"})
         other.kill()
     assert reply.problem is None
     assert reply.answer is not None

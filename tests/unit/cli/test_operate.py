@@ -20,11 +20,11 @@ import pytest
 from cli_under_test import COMMAND, command, environment
 from harness import Engine, alive, connect, gone, wait_until
 
-from lmcache_plugin_adapter.cli import main as cli
-from lmcache_plugin_adapter.cli.status import command as cli_status
+from lmcache_plugin_adapter.cli.main import app
+from lmcache_plugin_adapter.cli.status.report import make_report
 from lmcache_plugin_adapter.cli.status.table import duration, size
-from lmcache_plugin_adapter.cli.supervisors import client
-from lmcache_plugin_adapter.cli.supervisors import resource_usage as usage
+from lmcache_plugin_adapter.cli.supervisors import search
+from lmcache_plugin_adapter.cli.supervisors.resource_usage import UsageTable, command_line
 from lmcache_plugin_adapter.cli.supervisors.survey import Selector
 from lmcache_plugin_adapter.linux.procfs import ProcessTable
 
@@ -43,15 +43,15 @@ class Done(NamedTuple):
 def run(tmp_path, monkeypatch, capsys) -> Callable[..., Done]:
     """Run a command in this process, with the engines of this test only."""
     root = str(tmp_path / "run")
-    monkeypatch.setattr(client, "candidates", lambda _environ: [root])
-    monkeypatch.setattr(client, "_USERS_ROOTS", ())
+    monkeypatch.setattr(search, "candidates", lambda _environ: [root])
+    monkeypatch.setattr(search, "_USERS_ROOTS", ())
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.delenv("FORCE_COLOR", raising=False)
 
     def do(*arguments: object) -> Done:
         with pytest.raises(SystemExit) as ended:
-            cli.app([str(word) for word in arguments])
+            app([str(word) for word in arguments])
         out, err = capsys.readouterr()
         return Done(int(ended.value.code or 0), out, err)
 
@@ -59,7 +59,7 @@ def run(tmp_path, monkeypatch, capsys) -> Callable[..., Done]:
 
 
 @pytest.fixture
-def fleet(plugin, engine) -> list[Engine]:
+def workers(plugin, engine) -> list[Engine]:
     """Two workers with a plugin each that runs everywhere, and one on the first only."""
     plugin("all_x.sh", UP)
     plugin("worker_0_y.sh", UP)
@@ -85,28 +85,28 @@ def test_a_multiprocess_server_is_shown_and_acted_on(run, plugin, engine) -> Non
     assert run("status", "--check", "server_x").status == 1
 
 
-def test_status_table(run, fleet) -> None:
+def test_status_table(run, workers) -> None:
     """Who and what, one line a plugin; a piped table keeps each on one line."""
     done = run("status")
     assert (done.status, done.err) == (0, "")
     lines = done.out.splitlines()
-    assert lines[0].startswith(f"worker 0, engine {fleet[0].pid} (python")
+    assert lines[0].startswith(f"worker 0, engine {workers[0].pid} (python")
     assert "engine_program.py" in lines[0]
     titles = "plugin state pid up restarts last exit lines dropped CPU memory"
     assert " ".join(lines[1].split()) == titles
     row = lines[2].split()
-    assert row[:3] == ["all_x", "running", str(fleet[0].plugin_pid("all_x"))]
+    assert row[:3] == ["all_x", "running", str(workers[0].plugin_pid("all_x"))]
     assert row[-1] == "MiB"
     assert "\x1b" not in done.out
     assert "worker_0_y" not in run("status", "--rank", 1).out
     assert "worker 1" not in run("status", "worker_0_y").out
 
 
-def test_status_json(run, fleet, plugin) -> None:
+def test_status_json(run, workers, plugin) -> None:
     """Exactly the keys that the documentation names."""
-    pid = fleet[0].plugin_pid("all_x")
+    pid = workers[0].plugin_pid("all_x")
     wait_until(lambda: len(ProcessTable().with_descendants([pid])) == 2)  # bash and its sleep
-    done = run("status", "--json", "--engine", fleet[0].pid)
+    done = run("status", "--json", "--engine", workers[0].pid)
     document = json.loads(done.out)
     (one,) = document["supervisors"]
     page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
@@ -114,7 +114,7 @@ def test_status_json(run, fleet, plugin) -> None:
     for key in (*document, *one, *one["plugins"][0]):
         assert f"`{key}`" in section, key
     assert document["version"] == 1
-    assert one["engine_pid"] == fleet[0].pid
+    assert one["engine_pid"] == workers[0].pid
     assert one["role"] == "worker"
     assert one["supervisor_memory_bytes"] > 1_000_000
     first = one["plugins"][0]
@@ -145,7 +145,7 @@ def test_status_says_how_it_ended(run, plugin, engine) -> None:
 
 def test_nothing_runs(run) -> None:
     """No supervisor: status says so, a stop of all is done, the others are errors."""
-    assert run("status").out.startswith("No supervisor runs (looked in ")
+    assert run("status").out.startswith("No supervisor runs (searched ")
     assert json.loads(run("status", "--json").out)["supervisors"] == []
     assert run("stop", "--all", "--wait").status == 0
     for words in (("start", "--all"), ("restart", "--all"), ("reload",), ("logs",), ("stop", "x")):
@@ -184,7 +184,7 @@ def test_probe(run, plugin, engine) -> None:
     one.wait_log(r"\] up ")
     one.wait_log("code 9")
     one.wait_log("code 0")
-    assert run("status", "--check", "all_up", "all_done") == (0, "2 plugins are well\n", "")
+    assert run("status", "--check", "all_up", "all_done") == (0, "2 plugins are healthy\n", "")
     done = run("status", "--check")
     assert done.status == 1
     assert done.out == f"all_bad on worker 0 of engine {one.pid}: exited, last exit: code 9\n"
@@ -192,16 +192,16 @@ def test_probe(run, plugin, engine) -> None:
     assert (done.status, done.out) == (1, "unknown plugin 'all_upp'; did you mean 'all_up'?\n")
 
 
-def test_unknown_names_are_suggested(run, fleet) -> None:
+def test_unknown_names_are_suggested(run, workers) -> None:
     """Nothing happens, and what was meant is said."""
     for op in ("stop", "start", "restart", "logs", "status"):
         done = run(op, "all_xx")
         assert done.status == 2
         assert done.err == "error: unknown plugin 'all_xx'; did you mean 'all_x'?\n"
-    assert all(alive(one.plugin_pid("all_x")) for one in fleet)
+    assert all(alive(one.plugin_pid("all_x")) for one in workers)
 
 
-def test_more_than_one_needs_to_be_meant(run, fleet) -> None:
+def test_more_than_one_needs_to_be_meant(run, workers) -> None:
     """A name on several engines, or no name at all, needs --all or a selector."""
     done = run("stop", "all_x")
     assert done.status == 2
@@ -211,16 +211,16 @@ def test_more_than_one_needs_to_be_meant(run, fleet) -> None:
         2,
         "error: no plugin is named: name some, or stop all with --all\n",
     )
-    assert all(alive(one.plugin_pid("all_x")) for one in fleet)
+    assert all(alive(one.plugin_pid("all_x")) for one in workers)
     assert run("stop", "worker_0_y", "--wait").status == 0
     assert run("stop", "--rank", 1, "--wait").out.endswith(": stopped\n")
-    assert gone(fleet[1].plugin_pid("all_x"))
-    assert alive(fleet[0].plugin_pid("all_x"))
+    assert gone(workers[1].plugin_pid("all_x"))
+    assert alive(workers[0].plugin_pid("all_x"))
 
 
-def test_stop_start_restart_all(run, fleet) -> None:
+def test_stop_start_restart_all(run, workers) -> None:
     """Waited for, with the states they came to."""
-    pids = [one.plugin_pid("all_x") for one in fleet]
+    pids = [one.plugin_pid("all_x") for one in workers]
     done = run("stop", "--all", "--wait")
     assert (done.status, done.out.count(": stopped")) == (0, 3)
     assert all(gone(pid) for pid in pids)
@@ -228,7 +228,7 @@ def test_stop_start_restart_all(run, fleet) -> None:
     assert (done.status, done.out.count(": running")) == (0, 2)
     done = run("restart", "all_x.sh", "--all", "--wait")
     assert (done.status, done.out.count(": running")) == (0, 2)
-    assert not {one.status("all_x")["pid"] for one in fleet} & {None, *pids}
+    assert not {one.status("all_x")["pid"] for one in workers} & {None, *pids}
 
 
 def test_start_that_fails_is_an_error(run, plugin, engine) -> None:
@@ -261,14 +261,14 @@ def test_engine_that_ends_during_a_stop(run, plugin, engine) -> None:
     assert done.status == 0, done
 
 
-def test_reload(run, fleet, plugin) -> None:
+def test_reload(run, workers, plugin) -> None:
     """What changed is said for each engine."""
     plugin("worker_1_z.sh", UP)
     done = run("reload")
     assert done.status == 0
     first, second = done.out.splitlines()
-    assert first == f"worker 0 of engine {fleet[0].pid}: 2 unchanged"
-    assert second == f"worker 1 of engine {fleet[1].pid}: started worker_1_z; 1 unchanged"
+    assert first == f"worker 0 of engine {workers[0].pid}: 2 unchanged"
+    assert second == f"worker 1 of engine {workers[1].pid}: started worker_1_z; 1 unchanged"
 
 
 def test_logs(run, plugin, engine) -> None:
@@ -396,15 +396,14 @@ def test_work_of_a_status(run, plugin, engine) -> None:
         plugin(f"all_p{number:02}.sh", "exec sleep 60")
     one = engine()
     one.wait_for(lambda: one.log().count("Started, pid") == 20)
-    request = cli_status.Request()
-    cli_status.look(request)
+    make_report()
     best = 1.0
     for _ in range(5):
         began = time.process_time()
-        report = cli_status.look(request)
-        cli_status.conclude(report)
+        report = make_report()
+        report.survey.print_problems(report.survey.unknown(report.names))
         best = min(best, time.process_time() - began)
-    assert len(report.rows) == 20
+    assert len(report.plugins) == 20
     assert best < 0.1 / 8 + 0.02  # the look at all of /proc is made once, not for each engine
 
 
@@ -418,7 +417,7 @@ def test_usage_counts_the_whole_tree(tmp_path) -> None:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"up\n"
-    taken = usage.UsageTable().of(process.pid)
+    taken = UsageTable().tree(process.pid)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -427,7 +426,7 @@ def test_usage_counts_the_whole_tree(tmp_path) -> None:
     assert taken.processes == 3
     assert taken.cpu_seconds > 0.05
     assert taken.memory_bytes > 1_000_000
-    assert wait_until(lambda: usage.UsageTable().of(process.pid) is None)
+    assert wait_until(lambda: UsageTable().tree(process.pid) is None)
 
 
 def test_secrets_on_a_command_line_are_masked() -> None:
@@ -435,7 +434,7 @@ def test_secrets_on_a_command_line_are_masked() -> None:
     words = ["--api-key", "s3cret", "--port", "1", "--hf-token=s3cret", "--password"]
     program = [sys.executable, "-c", "input()", *words]
     with subprocess.Popen(program, stdin=subprocess.PIPE) as process:
-        shown = wait_until(lambda: usage.command_line(process.pid))
+        shown = wait_until(lambda: command_line(process.pid))
         process.kill()
     assert "s3cret" not in shown
     assert shown.endswith("--api-key *** --port 1 --hf-token=*** --password")

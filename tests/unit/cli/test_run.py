@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 from cli_under_test import ROOT, Running, command, until
 
-from lmcache_plugin_adapter.cli import run as cli_run
 from lmcache_plugin_adapter.cli.console import listed
 from lmcache_plugin_adapter.cli.inputs import UsageError
+from lmcache_plugin_adapter.cli.run import StandIns
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.hosts import standin
 
@@ -87,7 +87,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_grace_period(tmp_path: Path) -> N
     with Running(tmp_path, "-c", config) as running:
         running.until_logged("deaf", times=2)
         running.process.send_signal(signal.SIGINT)
-        until(lambda: "once more" in running.stdout, "the first Ctrl-C is answered")
+        until(lambda: "a second Ctrl-C" in running.stdout, "the first Ctrl-C is answered")
         running.until_logged("Stopping 1 plugin", times=2)
         running.process.send_signal(signal.SIGINT)
         assert running.wait() == 0
@@ -111,7 +111,7 @@ def test_a_stand_in_that_is_killed_is_said_and_the_others_go_on(tmp_path: Path) 
         running.until_logged("I am", times=2)
         victim = stand_in(running, "worker 0")
         os.kill(victim, signal.SIGKILL)
-        running.until_logged("error: stand-in engine of worker 0 ended by itself")
+        running.until_logged("error: stand-in engine of worker 0 exited on its own")
         running.until_logged("goodbye")
         assert running.process.poll() is None
         running.process.send_signal(signal.SIGINT)
@@ -294,20 +294,16 @@ def test_a_wrong_command_line_says_why_with_status_2(arguments: tuple[str, ...],
 
 def test_who_the_stand_ins_are() -> None:
     """A scheduler and TP x PP workers, or the one that was named."""
-    everyone = cli_run.Request("x", world_size=2).identities()
+    everyone = StandIns(world_size=2).identities()
     assert everyone == [
         ProcessIdentity(Role.SCHEDULER, -1, 2),
         ProcessIdentity(Role.WORKER, 0, 2),
         ProcessIdentity(Role.WORKER, 1, 2),
     ]
-    assert cli_run.Request("x", 4, role=Role.WORKER).identities() == [
-        ProcessIdentity(Role.WORKER, 0, 4)
-    ]
-    assert cli_run.Request("x", 4, role=Role.SCHEDULER).identities() == [
-        ProcessIdentity(Role.SCHEDULER, -1, 4)
-    ]
+    assert StandIns(4, role=Role.WORKER).identities() == [ProcessIdentity(Role.WORKER, 0, 4)]
+    assert StandIns(4, role=Role.SCHEDULER).identities() == [ProcessIdentity(Role.SCHEDULER, -1, 4)]
     with pytest.raises(UsageError):
-        cli_run.Request("x", 4, role=Role.WORKER, worker_id=4).identities()
+        StandIns(4, role=Role.WORKER, worker_id=4).identities()
 
 
 def test_an_assignment_survives_the_pipe() -> None:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from installed_packages import GROUP, write_modules, write_package
 
-from lmcache_plugin_adapter.cli.check import command as cli_check
+from lmcache_plugin_adapter.cli.check import report as check_report
 from lmcache_plugin_adapter.cli.hung_paths import patiently
 from lmcache_plugin_adapter.cli.inputs import read_config
 from lmcache_plugin_adapter.configuration.settings import read_settings
@@ -440,12 +440,12 @@ def test_check_goes_on_where_their_directory_does_not_answer(
 
     monkeypatch.setattr(os, "scandir", scandir)
     monkeypatch.setattr(sys, "path", [*sys.path, "/hung"])
-    monkeypatch.setattr(cli_check, "patiently", partial(patiently, patience=1.5))
+    monkeypatch.setattr(check_report, "patiently", partial(patiently, patience=1.5))
     write_modules(tmp_path, {"all_x.py": "pass\n"})
     config = tmp_path / "lmcache.yaml"
     locations = ["pkg:all_x", "pkg:all_y", str(tmp_path / "all_x.py")]
     config.write_text(json.dumps({"runtime_plugin_locations": locations}))
-    report = cli_check.examine(cli_check.Request(str(config)), read_config(str(config)))
+    report = check_report.make_report(check_report.EngineSize(), read_config(str(config)))
     assert [(file.path, file.status) for file in report.files] == [(locations[2], "runs")]
     waited = [problem.text for problem in report.problems if "not answer" in problem.text]
     assert len(waited) == 2

@@ -16,7 +16,8 @@ from harness import ask, connect, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lmcache_plugin_adapter.cli.supervisors.client import Found, ask_all
+from lmcache_plugin_adapter.cli.supervisors.client import request_all
+from lmcache_plugin_adapter.cli.supervisors.search import Address
 from lmcache_plugin_adapter.contract.run_token import engine_is_gone, new_run_id
 from lmcache_plugin_adapter.contract.runtime_dir import (
     InstanceDir,
@@ -128,7 +129,7 @@ def test_many_and_silent_clients(path) -> None:
 
 def refused(path: str) -> bool:
     """Ask for the status; tell whether the answer is that there are too many clients."""
-    (reply,) = ask_all([Found(os.path.dirname(path), os.getuid())], {"op": "status"})
+    (reply,) = request_all([Address(os.path.dirname(path), os.getuid())], {"op": "status"})
     assert reply.answer or reply.problem, "it must not look as if nobody were there"
     return "serves 32 clients already" in (reply.problem or "")
 

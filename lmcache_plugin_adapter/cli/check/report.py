@@ -1,0 +1,158 @@
+"""Find out for ``lmcache-plugins check`` what an engine's processes would run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lmcache_plugin_adapter.cli.console import ExitStatus
+from lmcache_plugin_adapter.cli.hung_paths import patiently
+from lmcache_plugin_adapter.cli.inputs import UsageError, engine_processes
+from lmcache_plugin_adapter.configuration.effective import read_effective
+from lmcache_plugin_adapter.configuration.locations import INSTALLED_PREFIX, is_installed
+from lmcache_plugin_adapter.configuration.settings_table import PREFIX
+from lmcache_plugin_adapter.hosts.lmcache_server.config import server_identity
+from lmcache_plugin_adapter.messages.problem import Problem, quoted
+from lmcache_plugin_adapter.planner.discovery import scan
+from lmcache_plugin_adapter.planner.file_report import report_files
+from lmcache_plugin_adapter.planner.installed_packages import Packages
+from lmcache_plugin_adapter.planner.plugin_environment import plugin_path
+from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from lmcache_plugin_adapter.cli.lmcache_yaml import StandInConfig
+    from lmcache_plugin_adapter.configuration.settings import Settings
+    from lmcache_plugin_adapter.contract.identity import ProcessIdentity
+    from lmcache_plugin_adapter.hosts.lmcache_server.config import ServerConfig
+    from lmcache_plugin_adapter.messages.problem import Level
+    from lmcache_plugin_adapter.planner.file_report import FileReport
+
+LEVELS: tuple[Level, ...] = ("error", "warning", "note")
+
+
+@dataclass(frozen=True)
+class EngineSize:
+    """The engine that plugins are checked for.
+
+    Attributes:
+        world_size: Workers of one replica (TP x PP).
+        dp_size: Data-parallel replicas.
+        server: The host is LMCache's multiprocess server; the sizes mean nothing then.
+    """
+
+    world_size: int = 1
+    dp_size: int = 1
+    server: bool = False
+
+    def processes(self, settings: Settings) -> tuple[ProcessIdentity, ...]:
+        """Return the processes that run plugins, of all replicas that do."""
+        if self.server:
+            return (server_identity({}),)  # the planner applies filter_by_role
+        replicas = self.dp_size if settings.data_parallel == "all" else 1
+        return tuple(
+            identity
+            for replica in range(replicas)
+            for identity in engine_processes(self.world_size, replica, self.dp_size)
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of a check.
+
+    Attributes:
+        config: The configuration file.
+        python: The interpreter that stands for the engine's.
+        engine: The engine that the plugins are checked for.
+        processes: The processes that run plugins.
+        locations: The locations that were searched.
+        files: The outcome for each entry of the locations, by path.
+        problems: Problems of the configuration, the settings and the locations.
+    """
+
+    config: str
+    python: str
+    engine: EngineSize
+    processes: tuple[ProcessIdentity, ...]
+    locations: tuple[str, ...]
+    files: tuple[FileReport, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def running(self) -> list[FileReport]:
+        """The files that run as plugins."""
+        return [file for file in self.files if file.status == "runs"]
+
+    def count(self, level: Level) -> int:
+        """Return the number of problems of a level, those of files included."""
+        everywhere = (self.problems, *(file.problems for file in self.files))
+        return sum(problem.level == level for problems in everywhere for problem in problems)
+
+    def status(self, strict: bool) -> int:
+        """Return the exit status; ``strict``: warnings count as errors."""
+        failed = self.count("error") or (strict and self.count("warning"))
+        return ExitStatus.FAILED if failed else ExitStatus.OK
+
+
+def make_report(engine: EngineSize, config: StandInConfig | ServerConfig) -> Report:
+    """Check what the engine's processes would run.
+
+    Raises:
+        UsageError: The search for plugins failed.
+    """
+    read = read_effective(config.extra_config, config.runtime_plugin_locations, os.environ)
+    settings, locations = read.settings, read.locations
+    problems = [*config.problems, *read.settings_problems, *read.location_problems]
+    if not settings.enabled:
+        text = f"'{PREFIX}.enabled' is false: an engine leaves plugins to LMCache's launcher"
+        problems.append(Problem("note", text))
+    if not locations:
+        problems.append(Problem("note", "no location is configured: there are no plugins"))
+    processes = engine.processes(settings)
+
+    def search(
+        progress: Callable[[str], None], skip: frozenset[str]
+    ) -> tuple[tuple[FileReport, ...], list[Problem]]:
+        searched = [location for location in locations if location not in skip]
+        entries = scan(locations, progress, skip, sys.path)
+        path = plugin_path(sys.executable, os.environ.get("PATH"))
+        plugin_files = PluginFiles(entries, settings, sys.executable, path, progress)
+        unused = _unused_plugins(searched, progress)
+        found = [*entries.problems, *plugin_files.unknown_settings(), *unused]
+        return report_files(processes, plugin_files), found
+
+    try:
+        (files, found), hung = patiently(search)
+    except RuntimeError as error:
+        raise UsageError(str(error)) from error
+    problems += [
+        Problem("warning", f"Location {quoted(location)} does not answer: it was not searched")
+        for location in hung
+    ]
+    return Report(
+        config.source,
+        sys.executable,
+        engine,
+        processes,
+        tuple(locations),
+        files,
+        tuple(dict.fromkeys([*problems, *found])),
+    )
+
+
+def _unused_plugins(locations: Iterable[str], progress: Callable[[str], None]) -> Iterator[Problem]:
+    """Note installed plugins that no location names, if the locations name any."""
+    named = [location for location in locations if is_installed(location)]
+    if not named:
+        return
+    offers = Packages(sys.path, lambda: progress(named[0])).entry_points
+    others = [
+        f"{quoted(INSTALLED_PREFIX + name)} ({offers[name].package})"
+        for name in sorted(offers.keys() - {one.removeprefix(INSTALLED_PREFIX) for one in named})
+    ]
+    if others:
+        yield Problem("note", f"installed, and named by no location: {', '.join(others)}")
