@@ -21,7 +21,8 @@ from lmcache_plugin_adapter.hosts import upstream_names as upstream
 from lmcache_plugin_adapter.linux.pid1 import INITS, name_of_pid1
 from lmcache_plugin_adapter.planner.discovery import scan
 
-from .lmcache_yaml import ConfigError, load_lmcache_yaml
+from .lmcache_yaml import load_lmcache_yaml
+from .yaml_reader import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

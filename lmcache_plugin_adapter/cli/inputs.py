@@ -1,4 +1,4 @@
-"""What the commands work on: a configuration, and the processes of an engine."""
+"""The input of commands: a configuration, and the processes of an engine."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.messages.problem import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from lmcache_plugin_adapter.hosts.lmcache_server.config import ServerConfig
 
     from .lmcache_yaml import StandInConfig
 
+    Config = TypeVar("Config")
+
 SERVER_MODULE = "lmcache_plugin_adapter.server_module"
 
-# What plugins ask of LMCache's objects most, with LMCache's defaults.
+# The keys of LMCache's objects that plugins use most, with LMCache's defaults.
 STAND_IN_SERVER = {
     "mp_config": {"host": "localhost", "port": 5555},
     "storage_manager_config": {},
@@ -26,60 +31,61 @@ STAND_IN_SERVER = {
 
 
 class UsageError(Exception):
-    """The command cannot be carried out as it was given; the text says why."""
+    """The command line or the configuration cannot be used; the text is the reason."""
 
 
 def read_config(path: str | None) -> StandInConfig:
-    """Return the configuration at ``path``, with the environment on top as LMCache has it.
+    """Return the configuration at ``path``, overridden by the environment as in LMCache.
 
     Raises:
-        UsageError: No file was named, or it cannot be read or is malformed;
-            the text begins with ``FILE:LINE:COLUMN:`` where there is one.
+        UsageError: No file is named, or the file cannot be read or is malformed;
+            the text starts with ``FILE:LINE:COLUMN:`` if the error has a place.
     """
-    from .lmcache_yaml import ConfigError, load_lmcache_yaml
+    from .lmcache_yaml import load_lmcache_yaml
 
-    if not path:
-        raise UsageError("no configuration: name one with -c FILE or in LMCACHE_CONFIG_FILE")
-    try:
-        return load_lmcache_yaml(path, os.environ)
-    except ConfigError as error:
-        raise UsageError(str(error)) from error
+    return _read(path, lambda path: load_lmcache_yaml(path, os.environ))
 
 
 def read_server(path: str | None) -> ServerConfig:
     """Return the configuration of a multiprocess server's plugins.
 
-    The file holds what ``--server-module`` is given, or its ``config`` alone,
-    as JSON or YAML; an ``lmcache.yaml`` is understood too.
+    The file holds the value of ``--server-module``, or only its ``config``, as
+    JSON or YAML; an ``lmcache.yaml`` is accepted, too.
 
     Raises:
         UsageError: As for :func:`read_config`.
     """
     from lmcache_plugin_adapter.hosts.lmcache_server.config import read_server_config
 
-    from .lmcache_yaml import ConfigError, load_yaml
+    from .yaml_reader import read_yaml
+
+    given: object
+    given, problems = _read(path, read_yaml)
+    if "module_path" in given:
+        if given["module_path"] != SERVER_MODULE:
+            text = f"{path}: 'module_path' is not ours: it is {SERVER_MODULE!r}"
+            problems.append(Problem("warning", text))
+        given = given.get("config")
+    config = read_server_config(given, STAND_IN_SERVER, source=str(path))
+    return replace(config, problems=(*problems, *config.problems))
+
+
+def _read(path: str | None, read: Callable[[str], Config]) -> Config:
+    from .yaml_reader import ConfigError
 
     if not path:
         raise UsageError("no configuration: name one with -c FILE or in LMCACHE_CONFIG_FILE")
     try:
-        found, problems = load_yaml(path)
+        return read(path)
     except ConfigError as error:
         raise UsageError(str(error)) from error
-    given: object = found
-    if "module_path" in found:
-        given = found.get("config")
-        if found["module_path"] != SERVER_MODULE:
-            text = f"{path}: 'module_path' is not ours: it is {SERVER_MODULE!r}"
-            problems.append(Problem("warning", text))
-    config = read_server_config(given, STAND_IN_SERVER, source=path)
-    return replace(config, problems=(*problems, *config.problems))
 
 
 def require_work(config: StandInConfig | ServerConfig) -> None:
-    """See that there is something for an engine to run.
+    """Check that the configuration gives an engine plugins to run.
 
     Raises:
-        UsageError: The configuration names no location, or leaves the plugins to LMCache.
+        UsageError: The configuration has no location, or leaves the plugins to LMCache.
     """
     from lmcache_plugin_adapter.configuration.effective import read_effective
     from lmcache_plugin_adapter.configuration.locations import KEY

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lmcache_plugin_adapter.cli.lmcache_yaml import ConfigError, StandInConfig, load_lmcache_yaml
+from lmcache_plugin_adapter.cli.lmcache_yaml import StandInConfig, load_lmcache_yaml
+from lmcache_plugin_adapter.cli.yaml_reader import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
