@@ -1,4 +1,4 @@
-"""Do work in a child process that may hang on a location, and go on without that location."""
+"""Search locations in a child process; skip a location whose file system does not answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 class _HungError(Exception):
-    """The child said nothing for too long; the text is the location it was at, if any."""
+    """The child made no progress; the text is its current location, if any."""
 
 
 def patiently(
@@ -28,21 +28,21 @@ def patiently(
 ) -> tuple[Result, list[str]]:
     """Call ``work(progress, skip)`` in a child process and return its result.
 
-    A system call on a hung network mount cannot be interrupted, only left
-    behind. When ``work`` makes no progress, its process is given up and
-    another one starts that skips the location.
+    A system call on a hung network mount cannot be interrupted. If ``work``
+    makes no progress, its process is killed and left behind, and a new process
+    skips the location.
 
     Args:
-        work: Calls ``progress`` with a location before it touches it, and does
-            not touch those in ``skip``. What it returns must be picklable.
-        patience: Seconds without progress after which it counts as hung.
+        work: Calls ``progress`` with a location before it reads the location, and
+            ignores the locations in ``skip``. Its result must be picklable.
+        patience: Seconds without progress after which a location counts as hung.
 
     Returns:
         The result, and the locations that did not answer.
 
     Raises:
         RuntimeError: ``work`` failed (its traceback is on stderr) or hung
-            before it came to any location.
+            before its first location.
     """
     hung: list[str] = []
     while True:
@@ -51,7 +51,7 @@ def patiently(
         except _HungError as error:
             location = str(error)
             if not location or location in hung:
-                raise RuntimeError("cannot look for plugins: some path does not answer") from None
+                raise RuntimeError("cannot search for plugins: some path does not answer") from None
             hung.append(location)
 
 
@@ -72,7 +72,7 @@ def _attempt(
     finally:
         os.close(read_end)
         os.kill(pid, signal.SIGKILL)
-        # A process stuck in the kernel is not waited for.
+        # Do not wait: the process may be stuck in the kernel.
         os.waitpid(pid, os.WNOHANG)
 
 
@@ -82,7 +82,7 @@ def _work_in_child(
     try:
         result = work(lambda location: write_message(fd, ("location", location)), skip)
         write_message(fd, ("result", pickle.dumps(result)))
-    except BaseException:  # noqa: BLE001 - nothing of the parent's may run here
+    except BaseException:  # noqa: BLE001 - no code of the parent may run here
         traceback.print_exc()
         sys.stderr.flush()
     finally:
@@ -97,7 +97,7 @@ def _result(fd: int, patience: float) -> Any:
             raise _HungError(location)
         part = os.read(fd, 1 << 16)
         if not part:
-            raise RuntimeError("cannot look for plugins: the search failed")
+            raise RuntimeError("cannot search for plugins: the search failed")
         messages, data = read_messages(data + part)
         for kind, content in messages:
             if kind == "result":

@@ -23,7 +23,7 @@ class Language(str, Enum):
 
 PYTHON = '''\
 #!/usr/bin/env python3
-"""@WHERE@: says every few seconds how many threads its engine has.
+"""@WHERE@: logs every few seconds how many threads its engine has.
 
 Try it:    lmcache-plugins run -c @CONFIG@@OPTIONS@
 Settings:  extra_config.runtime_plugins.plugins.@STEM@.settings
@@ -40,23 +40,23 @@ from lmcache_plugin_adapter import kit
 
 
 class Settings(msgspec.Struct):
-    """What may be set, with defaults and limits; what is wrong is said in the log."""
+    """The settings with defaults and limits; invalid values are logged."""
 
-    interval: Annotated[float, msgspec.Meta(gt=0, description="Seconds between two looks.")] = 10.0
+    interval: Annotated[float, msgspec.Meta(gt=0, description="Seconds between lines.")] = 10.0
 
 
 def main(ctx: kit.Context, stop: kit.Stop) -> None:
-    """Work until the engine ends."""
+    """Work until the engine exits."""
     settings = ctx.settings(Settings)
     kit.info(f"Watching {ctx.label} every {settings.interval:g} s")
     for _ in kit.every(settings.interval, stop=stop):
-        look(ctx)
-    # The engine ends, or has been killed: stop.remaining() seconds are left.
+        log_threads(ctx)
+    # The engine exits, or was killed: stop.remaining() seconds are left.
     kit.info("Goodbye")
 
 
-def look(ctx: kit.Context) -> None:
-    """Do what the plugin is for."""
+def log_threads(ctx: kit.Context) -> None:
+    """Do the plugin's work."""
     try:
         threads = len(os.listdir(f"/proc/{ctx.engine_pid}/task"))
     except FileNotFoundError:
@@ -71,53 +71,13 @@ if __name__ == "__main__":
 # The same without the kit:
 #   role and id  os.environ["LMCACHE_RUNTIME_PLUGIN_ROLE"], "..._WORKER_ID", "..._WORKER_COUNT"
 #   settings     json.loads(os.environ["LMCACHE_RUNTIME_PLUGIN_CONFIG"])["extra_config"]...
-#   the end      signal.signal(signal.SIGTERM, lambda *_: sys.exit()), the goodbye in a "finally"
+#   stop         signal.signal(signal.SIGTERM, lambda *_: sys.exit()), the goodbye in a "finally"
 #   levels       print("<3>an error"), print("<4>a warning"), print("<7>for debugging")
-'''
-
-PYTHON_TEST = '''\
-"""@STEM@ under a stand-in engine: this needs neither vLLM nor a GPU."""
-
-from __future__ import annotations
-
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from lmcache_plugin_adapter.kit.testing import RunPlugin
-
-PLUGIN = Path(__file__).parents[1] / "@FILE@"
-
-
-def test_it_works_and_ends_well(run_plugin: RunPlugin) -> None:
-    """It looks again and again, and says goodbye when the engine ends."""
-    plugin = run_plugin(PLUGIN, @PLACE@, settings={"interval": 0.1})
-    first = plugin.wait_for(f"Engine process {plugin.engine.pid} has")
-    assert first.level == "info"
-    plugin.wait_for("has", since=len(plugin.lines))
-    assert plugin.stop() == 0
-    assert plugin.lines[-1].text == "Goodbye"
-
-
-def test_it_hears_of_its_engine_being_killed(run_plugin: RunPlugin) -> None:
-    """It has its grace period even then."""
-    plugin = run_plugin(PLUGIN, @PLACE@)
-    plugin.wait_for("Engine process")
-    plugin.engine.kill()
-    assert plugin.wait_exit() == 0
-    assert plugin.lines[-1].text == "Goodbye"
-
-
-def test_a_wrong_setting_is_said(run_plugin: RunPlugin) -> None:
-    """With its key; the default stands."""
-    plugin = run_plugin(PLUGIN, @PLACE@, settings={"interval": "often"})
-    assert plugin.wait_for("settings.interval").level == "error"
-    plugin.wait_for("every 10 s")
 '''
 
 BASH = """\
 #!/usr/bin/env bash
-# @WHERE@: says every few seconds how many threads its engine has.
+# @WHERE@: logs every few seconds how many threads its engine has.
 #
 # Try it:    lmcache-plugins run -c @CONFIG@@OPTIONS@
 # Settings:  INTERVAL, in extra_config.runtime_plugins.plugins.@STEM@.env
@@ -131,8 +91,8 @@ case $LMCACHE_RUNTIME_PLUGIN_ROLE in
     *) who=${LMCACHE_RUNTIME_PLUGIN_ROLE,,} ;;
 esac
 
-# The engine ends, or has been killed. A trap runs when the command in the foreground has
-# ended: that is why the sleeper below is in the background.
+# The engine exits, or was killed. A trap runs after the command in the foreground has
+# exited: so the sleep below runs in the background.
 trap 'kill $(jobs -p) 2>/dev/null; echo "Goodbye"; exit 0' TERM
 
 echo "Watching $who every $interval s"
@@ -148,8 +108,8 @@ while true; do
 done
 """
 
-BASH_TEST = '''\
-"""@STEM@ under a stand-in engine: this needs neither vLLM nor a GPU."""
+_TEST = '''\
+"""@STEM@ with a stand-in engine: the test needs neither vLLM nor a GPU."""
 
 from __future__ import annotations
 
@@ -162,9 +122,9 @@ if TYPE_CHECKING:
 PLUGIN = Path(__file__).parents[1] / "@FILE@"
 
 
-def test_it_works_and_ends_well(run_plugin: RunPlugin) -> None:
-    """It looks again and again, and says goodbye when the engine ends."""
-    plugin = run_plugin(PLUGIN, @PLACE@, env={"INTERVAL": "0.1"})
+def test_logs_and_stops_with_the_engine(run_plugin: RunPlugin) -> None:
+    """The plugin logs repeatedly, and says goodbye when the engine exits."""
+    plugin = run_plugin(PLUGIN, @PLACE@, %s)
     first = plugin.wait_for(f"Engine process {plugin.engine.pid} has")
     assert first.level == "info"
     plugin.wait_for("has", since=len(plugin.lines))
@@ -172,14 +132,25 @@ def test_it_works_and_ends_well(run_plugin: RunPlugin) -> None:
     assert plugin.lines[-1].text == "Goodbye"
 
 
-def test_it_hears_of_its_engine_being_killed(run_plugin: RunPlugin) -> None:
-    """It has its grace period even then."""
+def test_stops_when_the_engine_is_killed(run_plugin: RunPlugin) -> None:
+    """The plugin has its grace period even then."""
     plugin = run_plugin(PLUGIN, @PLACE@)
     plugin.wait_for("Engine process")
     plugin.engine.kill()
     assert plugin.wait_exit() == 0
     assert plugin.lines[-1].text == "Goodbye"
 '''
+
+PYTHON_TEST = f'''{_TEST % 'settings={"interval": 0.1}'}
+
+def test_reports_an_invalid_setting(run_plugin: RunPlugin) -> None:
+    """The plugin logs the key and uses the default."""
+    plugin = run_plugin(PLUGIN, @PLACE@, settings={{"interval": "often"}})
+    assert plugin.wait_for("settings.interval").level == "error"
+    plugin.wait_for("every 10 s")
+'''
+
+BASH_TEST = _TEST % 'env={"INTERVAL": "0.1"}'
 
 CONFIG = """\
 # To try plugins with: lmcache-plugins run -c @CONFIG@@OPTIONS@

@@ -313,7 +313,7 @@ def test_run_and_doctor_know_them(site: Path, tmp_path: Path) -> None:
     with Running(tmp_path, "--role", "worker", env=env) as running:
         running.until_logged("LMCache INFO: [worker_x] hi (worker_x:")
         assert running.stop() == 0
-    assert "pkg:worker_x'; 'lmcache-plugins check' tells" in command("doctor", env=env).stdout
+    assert "pkg:worker_x'; 'lmcache-plugins check' shows" in command("doctor", env=env).stdout
     (tmp_path / "lmcache.yaml").write_text('{"runtime_plugin_locations": ["pkg:worker_y"]}')
     shown = command("doctor", env=env).stdout
     assert "Location 'pkg:worker_y' is offered by no package" in shown
