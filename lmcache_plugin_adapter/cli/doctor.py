@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from lmcache_plugin_adapter.configuration.effective import read_effective
 from lmcache_plugin_adapter.configuration.locations import is_installed
 from lmcache_plugin_adapter.contract.runtime_dir import DIRECTORY_VARIABLE, candidates, why_unusable
-from lmcache_plugin_adapter.hosts import upstream_names as upstream
+from lmcache_plugin_adapter.hosts import upstream_names
 from lmcache_plugin_adapter.linux.pid1 import INITS, name_of_pid1
 from lmcache_plugin_adapter.planner.discovery import scan
 
@@ -89,7 +89,7 @@ def examine(environ: Mapping[str, str]) -> Iterator[Diagnosis]:
     """Yield the results for vLLM, the most important first."""
     yield _entry_point()
     yield _allow_list(environ)
-    for project in upstream.SUPPORTED:
+    for project in upstream_names.SUPPORTED:
         yield _project(project)
     yield from _names()
     yield from _configuration(environ)
@@ -114,16 +114,16 @@ def _surroundings(environ: Mapping[str, str]) -> Iterator[Diagnosis]:
 
 def _server() -> Diagnosis:
     """Report how plugins run beside the multiprocess server of this LMCache version."""
-    found = {one.upstream for one in upstream.check_upstream() if one.found}
+    found = {one.upstream for one in upstream_names.check_upstream() if one.found}
     subject = "lmcache server"
-    if upstream.SERVER_MODULE in found:
+    if upstream_names.SERVER_MODULE in found:
         text = (
             'takes --server-module \'{"module_path": "lmcache_plugin_adapter.server_module", …}\''
         )
-        if upstream.SERVER_CONFIGS not in found:
-            return Diagnosis(WARNING, subject, f"{text}; {upstream.SERVER_CONFIGS.if_gone}")
+        if upstream_names.SERVER_CONFIGS not in found:
+            return Diagnosis(WARNING, subject, f"{text}; {upstream_names.SERVER_CONFIGS.if_gone}")
         return Diagnosis(OK, subject, text)
-    if upstream.SERVER_LAUNCHER in found:
+    if upstream_names.SERVER_LAUNCHER in found:
         text = "takes no --server-module (LMCache 0.5.6 does): start lmcache_plugin_adapter"
         return Diagnosis(OK, subject, f"{text}.server_plugin from --runtime-plugin-locations")
     return Diagnosis(
@@ -132,15 +132,15 @@ def _server() -> Diagnosis:
 
 
 def _entry_point() -> Diagnosis:
-    group = upstream.ENTRY_POINT_GROUP
+    group = upstream_names.ENTRY_POINT_GROUP
     for point in importlib.metadata.entry_points(group=group):
-        if point.name == upstream.ENTRY_POINT:
+        if point.name == upstream_names.ENTRY_POINT:
             return Diagnosis(OK, "entry point", f"'{point.name}' ({point.value}) in '{group}'")
     return Diagnosis(
         OFF,
         "entry point",
-        f"'{upstream.ENTRY_POINT}' is not in '{group}': pip install lmcache-plugin-adapter with "
-        f"{sys.executable}",
+        f"'{upstream_names.ENTRY_POINT}' is not in '{group}': pip install lmcache-plugin-adapter "
+        f"with {sys.executable}",
     )
 
 
@@ -148,25 +148,25 @@ def _allow_list(environ: Mapping[str, str]) -> Diagnosis:
     value = environ.get(PLUGINS_VARIABLE)
     if value is None:
         return Diagnosis(OK, PLUGINS_VARIABLE, "not set: vLLM loads every plugin")
-    if upstream.ENTRY_POINT in value.split(","):
-        return Diagnosis(OK, PLUGINS_VARIABLE, f"'{value}' allows '{upstream.ENTRY_POINT}'")
-    more = f"{value},{upstream.ENTRY_POINT}" if value else upstream.ENTRY_POINT
+    if upstream_names.ENTRY_POINT in value.split(","):
+        return Diagnosis(OK, PLUGINS_VARIABLE, f"'{value}' allows '{upstream_names.ENTRY_POINT}'")
+    more = f"{value},{upstream_names.ENTRY_POINT}" if value else upstream_names.ENTRY_POINT
     return Diagnosis(
         OFF,
         PLUGINS_VARIABLE,
-        f"'{value}' excludes '{upstream.ENTRY_POINT}': set {PLUGINS_VARIABLE}={more}, or use "
+        f"'{value}' excludes '{upstream_names.ENTRY_POINT}': set {PLUGINS_VARIABLE}={more}, or use "
         "the connector class LMCacheAdapterConnector of lmcache_plugin_adapter.connector",
     )
 
 
 def _project(project: str) -> Diagnosis:
-    if not upstream.package_directory(project):
+    if not upstream_names.package_directory(project):
         return Diagnosis(OFF, project, f"not installed for {sys.executable}")
-    version = upstream.installed_version(project)
-    first, last = upstream.SUPPORTED[project]
+    version = upstream_names.installed_version(project)
+    first, last = upstream_names.SUPPORTED[project]
     if not version:
         return Diagnosis(WARNING, project, f"of unknown version; supported are {first} to {last}")
-    if upstream.is_supported(project, version):
+    if upstream_names.is_supported(project, version):
         return Diagnosis(OK, project, f"{version} (supported: {first} to {last})")
     return Diagnosis(
         WARNING,
@@ -178,7 +178,7 @@ def _project(project: str) -> Diagnosis:
 
 def _names() -> Iterator[Diagnosis]:
     """Yield each upstream name that is missing, and the number of names found."""
-    findings = upstream.check_upstream()
+    findings = upstream_names.check_upstream()
     missing = [one for one in findings if not one.found]
     for finding in missing:
         name = finding.upstream

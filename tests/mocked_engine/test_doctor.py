@@ -12,9 +12,16 @@ from typing import Any
 
 import pytest
 
-from lmcache_plugin_adapter.cli import doctor as cli_doctor
-from lmcache_plugin_adapter.cli.doctor import OFF, OK, WARNING, doctor, examine
-from lmcache_plugin_adapter.hosts import upstream_names as upstream
+from lmcache_plugin_adapter.cli.doctor import (
+    LEVELS,
+    OFF,
+    OK,
+    WARNING,
+    _pid_1,
+    doctor,
+    examine,
+)
+from lmcache_plugin_adapter.hosts import upstream_names
 
 VERSIONS = {"vllm": "0.32.0", "lmcache": "0.5.6"}
 
@@ -43,17 +50,17 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_distribution(site, project, version)
         (site / project).mkdir()
         (site / project / "__init__.py").write_text("raise SystemExit('imported by the doctor')")
-    for name in upstream.UPSTREAM:
+    for name in upstream_names.UPSTREAM:
         write_place(site / name.project, name.places[0])
     write_distribution(
         site,
         "lmcache_plugin_adapter",
         "9",
-        f"[{upstream.ENTRY_POINT_GROUP}]\n{upstream.ENTRY_POINT} = a:b\n",
+        f"[{upstream_names.ENTRY_POINT_GROUP}]\n{upstream_names.ENTRY_POINT} = a:b\n",
     )
     monkeypatch.syspath_prepend(str(site))
     importlib.invalidate_caches()
-    upstream._parse.cache_clear()
+    upstream_names._parse.cache_clear()
     for variable in ("VLLM_PLUGINS", "LMCACHE_CONFIG_FILE", "LMCACHE_EXTRA_CONFIG"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("LMCACHE_PLUGINS_RUNTIME_DIR", str(tmp_path / "run"))
@@ -89,7 +96,7 @@ def test_json(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor(as_json=True) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["active"] is True
-    assert {one["level"] for one in report["findings"]} <= set(cli_doctor.LEVELS)
+    assert {one["level"] for one in report["findings"]} <= set(LEVELS)
 
 
 def test_a_checkout_on_the_path_has_no_entry_point(
@@ -158,7 +165,7 @@ def test_other_distribution_names_of_vllm(site: Path) -> None:
 )
 def test_supported_versions(project: str, version: str, supported: bool) -> None:
     """Patch releases of the last supported version count."""
-    assert upstream.is_supported(project, version) is supported
+    assert upstream_names.is_supported(project, version) is supported
 
 
 def test_an_unknown_version_is_a_warning(site: Path) -> None:
@@ -170,22 +177,24 @@ def test_an_unknown_version_is_a_warning(site: Path) -> None:
     assert "never tried" in text
 
 
-@pytest.mark.parametrize("name", upstream.UPSTREAM, ids=lambda one: f"{one.project}-{one.name}")
-def test_each_name_is_missed(site: Path, name: upstream.Upstream) -> None:
+@pytest.mark.parametrize(
+    "name", upstream_names.UPSTREAM, ids=lambda one: f"{one.project}-{one.name}"
+)
+def test_each_name_is_missed(site: Path, name: upstream_names.Upstream) -> None:
     """Renamed upstream: said with what follows, and only that one."""
     file, _, _ = name.places[0].partition(":")
     path = site / name.project / file
     others = [
         one.places[0]
-        for one in upstream.UPSTREAM
+        for one in upstream_names.UPSTREAM
         if one is not name and one.project == name.project and one.places[0].startswith(f"{file}:")
     ]
     path.unlink()
     path.touch()
     for place in others:
         write_place(site / name.project, place)
-    upstream._parse.cache_clear()
-    missing = [one.upstream for one in upstream.check_upstream() if not one.found]
+    upstream_names._parse.cache_clear()
+    missing = [one.upstream for one in upstream_names.check_upstream() if not one.found]
     assert missing == [name]
     said = [text for _, text in found(f"{name.project} name")]
     assert said == ([] if name.loss == "none" else [said[0]])
@@ -197,11 +206,11 @@ def test_each_name_is_missed(site: Path, name: upstream.Upstream) -> None:
 
 def test_every_older_place_is_accepted(site: Path) -> None:
     """Names that moved between versions are found where they were."""
-    for name in upstream.UPSTREAM:
+    for name in upstream_names.UPSTREAM:
         for place in name.places:
             write_place(site / "older" / name.project, place)
-            upstream._parse.cache_clear()
-            assert upstream._is_there(str(site / "older" / name.project), place)
+            upstream_names._parse.cache_clear()
+            assert upstream_names._is_there(str(site / "older" / name.project), place)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +231,7 @@ def test_every_older_place_is_accepted(site: Path) -> None:
 def test_what_counts_as_defined(tmp_path: Path, source: str, name: str, there: bool) -> None:
     """Methods, fields and attributes set on self; not mere uses."""
     (tmp_path / "m.py").write_text(source)
-    assert upstream._is_there(str(tmp_path), f"m.py:{name}") is there
+    assert upstream_names._is_there(str(tmp_path), f"m.py:{name}") is there
 
 
 @pytest.mark.parametrize(
@@ -276,7 +285,7 @@ def test_pid_1(tmp_path: Path, name: str | None, level: str) -> None:
     if name is not None:
         (tmp_path / "1").mkdir()
         (tmp_path / "1" / "comm").write_text(f"{name}\n")
-    finding = cli_doctor._pid_1(str(tmp_path))
+    finding = _pid_1(str(tmp_path))
     assert finding.level == level
     if level == WARNING:
         assert "docker run --init" in finding.text
@@ -308,17 +317,16 @@ def test_no_process_descriptors(site: Path, mocker: Any, error: Exception) -> No
 
 def test_the_hook_uses_no_name_that_the_table_lacks() -> None:
     """Modules and classes that the hook names as text are in the table."""
-    from lmcache_plugin_adapter.hosts.vllm import hook as vllm_plugin
-    from lmcache_plugin_adapter.hosts.vllm import lmcache_launcher as builtin_launcher
+    from lmcache_plugin_adapter.hosts.vllm import hook, lmcache_launcher
 
-    places = {place for name in upstream.UPSTREAM for place in name.places}
-    factory = vllm_plugin.FACTORY_MODULE.partition(".")[2].replace(".", "/")
-    for method in vllm_plugin.CREATE_METHODS:
-        assert f"{factory}.py:{vllm_plugin.FACTORY_CLASS}.{method}" in places
-    for module, name in builtin_launcher.LAUNCHERS:
+    places = {place for name in upstream_names.UPSTREAM for place in name.places}
+    factory = hook.FACTORY_MODULE.partition(".")[2].replace(".", "/")
+    for method in hook.CREATE_METHODS:
+        assert f"{factory}.py:{hook.FACTORY_CLASS}.{method}" in places
+    for module, name in lmcache_launcher.LAUNCHERS:
         path = module.partition(".")[2].replace(".", "/")
         assert f"{path}.py:{name}.launch_plugins" in places
-    source = Path(vllm_plugin.__file__).with_name("identity.py").read_text()
+    source = Path(hook.__file__).with_name("identity.py").read_text()
     fields = {
         node.args[1].value
         for node in ast.walk(ast.parse(source))
