@@ -47,12 +47,10 @@ def _supervisor(one: SupervisorStatus, report: Report, before: Report | None) ->
 def _plugin(plugin: PluginStatus, report: Report, before: Report | None) -> dict[str, Any]:
     usage = report.usage.get(plugin.pid or 0)
     percent = report.cpu_percent(plugin, before)
-    own = dict(vars(plugin))
+    own = plugin.to_json()
     code = own.pop("last_exit")
     return {
         **own,
-        "package": plugin.package and dict(zip(("name", "version"), plugin.package, strict=True)),
-        "state": plugin.state.value,
         "last_exit_code": code if code is not None and code >= 0 else None,
         "last_exit_signal": signal_name(-code) if code is not None and code < 0 else None,
         "processes": usage and usage.processes,
