@@ -518,7 +518,8 @@ def test_no_pidfd(world: World) -> None:
     """By looking twice a second, and one line says so."""
     world.python("all_x.py")
     engine, pids = world.up(
-        prelude="from lmcache_plugin_adapter.engine import supervisor_connection, supervisor_start\n"
+        prelude="from lmcache_plugin_adapter.engine import supervisor_connection\n"
+        "from lmcache_plugin_adapter.engine import supervisor_start\n"
         "def refused(pid): raise PermissionError(1, 'Operation not permitted')\n"
         "supervisor_start.pidfd_open = supervisor_connection.pidfd_open = refused\n"
     )
