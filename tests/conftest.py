@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from harness import Engine, marked, survivors, wait_until
 from hypothesis import HealthCheck, settings
+from mocked_launcher import MockedLaunchers
 
 # Rings run in parallel on small machines: a slow example is no failure. The same examples each
 # time, so that a change fails for what it changes; fuzz/run.py looks for new ones.
@@ -85,3 +86,9 @@ def engine(tmp_path: Path, plugins: Path) -> Iterator[Callable[..., Engine]]:
         pytest.fail(f"left behind: {left}\n{logs}")
     run = tmp_path / "run"
     assert not run.exists() or os.listdir(run) == []
+
+
+@pytest.fixture
+def launchers(mocker: Any) -> MockedLaunchers:
+    """Stand-ins for the adapter's launcher, which start nothing."""
+    return MockedLaunchers(mocker)
