@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -92,17 +93,20 @@ def test_settings_that_cannot_be_read_are_left_to_lmcache(
     mocker: Any,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """An unexpected error is logged once."""
+    """An unexpected error of LMCache's configuration is logged once."""
+
+    def fail(config: object) -> object:
+        raise OSError("no extra_config today")
+
     engine = make_engine()
-    mocker.patch(
-        "lmcache_plugin_adapter.configuration.settings.read_settings",
-        autospec=True,
-        side_effect=OSError("no"),
-    )
+    utils = importlib.import_module("lmcache.integration.vllm.utils")
+    unreadable = property(fail, lambda config, value: None)
+    mocker.patch.object(utils.LMCacheEngineConfig, "extra_config", unreadable, create=True)
     engine.create()
     assert launchers.made == []
     assert len(engine.started_by_lmcache) == 1
-    assert len(caplog.messages) == 1
+    (line,) = caplog.messages
+    assert "no extra_config today" in line
 
 
 @pytest.mark.parametrize("field", ["rank", "tensor_parallel_size", "pipeline_parallel_size"])

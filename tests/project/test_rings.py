@@ -29,9 +29,8 @@ def commands(text: str) -> list[list[str]]:
 
 def default_paths() -> list[str]:
     """Return the paths that pytest runs without arguments, which is README's test command."""
-    (paths,) = re.findall(
-        r"^testpaths = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE
-    )
+    project = (ROOT / "pyproject.toml").read_text()
+    (paths,) = re.findall(r"^testpaths = \[(.*)\]$", project, re.MULTILINE)
     return re.findall(r'"(.+?)"', paths)
 
 
