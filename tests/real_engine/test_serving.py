@@ -13,7 +13,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from vllm_server import DAEMONISES, FLOODS, Seen, Server, Site, serving, wait_for
+from site_under_test import DAEMONISES, FLOODS, Seen, Site, wait_for
+from vllm_server import Server, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
