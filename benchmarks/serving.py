@@ -19,10 +19,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "real_engine"))
 
+from site_under_test import Site, wait_for
 from tiny_model import make_tiny_model
-from vllm_server import Server, Site, serving, wait_for
+from vllm_server import Server, serving
 
 TOKENS = 16
 REQUESTS = 8

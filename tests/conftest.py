@@ -1,4 +1,4 @@
-"""Fixtures: real engines in a directory of their own, which must leave nothing behind."""
+"""Fixtures of all rings: plugins, engines that must leave nothing behind, stand-ins."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from typing import Any
 import pytest
 from harness import Engine, marked, survivors, wait_until
 from hypothesis import HealthCheck, settings
+from mocked_launcher import MockedLaunchers
 
-# Rings run in parallel on small machines: a slow example is no failure. The same examples each
-# time, so that a change fails for what it changes; fuzz/run.py looks for new ones.
+# Rings run in parallel on small machines, so a slow example is no failure. Each run has the same
+# examples, so that only a change can make a test fail; fuzz/run.py tries new examples.
 settings.register_profile(
     "rings", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("rings")
 
-# What tests write is refused where others might write it, and where they may not read it.
+# The supervisor refuses plugins that others may write, and plugins that it cannot read.
 os.umask(0o022)
 
-# A job in the background of a script ignores SIGINT and SIGQUIT, and nohup SIGHUP; what tests
-# start would, too, and take them for not meant for it.
+# A background job of a script ignores SIGINT and SIGQUIT, and nohup ignores SIGHUP. The processes
+# of the tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -54,7 +55,7 @@ def plugin(plugins: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def engine(tmp_path: Path, plugins: Path) -> Iterator[Callable[..., Engine]]:
-    """Start engines; afterwards they end, and nothing of theirs may be left."""
+    """Return a function that starts engines; at the end, none of their processes may be left."""
     started: list[Engine] = []
 
     def start(
@@ -85,3 +86,9 @@ def engine(tmp_path: Path, plugins: Path) -> Iterator[Callable[..., Engine]]:
         pytest.fail(f"left behind: {left}\n{logs}")
     run = tmp_path / "run"
     assert not run.exists() or os.listdir(run) == []
+
+
+@pytest.fixture
+def launchers(mocker: Any) -> MockedLaunchers:
+    """Stand-ins for the adapter's launcher, which start nothing."""
+    return MockedLaunchers(mocker)

@@ -1,4 +1,4 @@
-"""An engine for tests: launches plugins, then runs what it is told until its stdin ends."""
+"""An engine for tests: it launches plugins, then runs each line of Python from its stdin."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import sys
 import traceback
 
 LAUNCHER = os.environ.get("LAUNCHER_UNDER_TEST", "lmcache_plugin_adapter")
-"""The module of the launcher: the ring of faults tries LMCache's own as well."""
+"""The launcher's module; the ring of faults also runs LMCache's own."""
 
 
 class Config:
-    """The least that a configuration is."""
+    """The smallest configuration that a launcher takes."""
 
     def __init__(self, values):
         self.values = values
@@ -27,8 +27,8 @@ class Config:
 
 
 def main():
-    """Serve until stdin ends."""
-    # Whoever runs the tests may ignore these (nohup, a shell's background).
+    """Launch, then run lines until stdin ends."""
+    # The starter of the tests may ignore these signals (nohup, a background job).
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

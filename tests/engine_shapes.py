@@ -1,8 +1,9 @@
-"""vLLM and LMCache trees in the shapes their versions had, written to disk and imported.
+"""Trees of vLLM and LMCache in the shapes of their versions, written to disk and imported.
 
-Each tree has just what the hook meets: vLLM's connector factory, its LMCache
-and multi connectors; LMCache's adapter, configuration and launcher. The
-launcher "starts" plugins by noting that it was told to.
+Each tree has the classes that the hook meets, with the signatures of that
+version: vLLM's connector factory, its LMCache and multi connectors; LMCache's
+adapter, configuration and launcher. The launcher of a tree starts no process;
+its module keeps the launchers that would have started plugins in ``STARTED``.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import inspect
 import json
 import sys
 import textwrap
-import types
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from vllm_config_shapes import TransferConfig, VllmConfig, parallel_config
 
 # The five shapes of vLLM's factory, by the first version that had them.
 FACTORIES = ("0.9", "0.10", "0.12", "0.20", "0.22")
@@ -161,6 +162,10 @@ class LMCacheConnectorV1Impl:
                 config, {role}, vllm_config.parallel_config.tensor_parallel_size, -1)
             self.launcher.launch_plugins()
 
+"""
+_DYNAMIC = """
+from lmcache.integration.vllm.vllm_v1_adapter import LMCacheConnectorV1Impl
+
 class LMCacheConnectorV1Dynamic:
     def __init__(self, vllm_config, role, kv_cache_config=None):
         self.log = []
@@ -247,6 +252,7 @@ def write_lmcache(root: Path, shape: str) -> None:
     files = {
         "lmcache/integration/vllm/utils.py": _CONFIG.format(**names),
         "lmcache/integration/vllm/vllm_v1_adapter.py": _ADAPTER.format(**names),
+        "lmcache/integration/vllm/lmcache_connector_v1.py": _DYNAMIC,
         f"lmcache/v1/plugin/{module}.py": _LAUNCHER.format(**names),
     }
     _write_tree(root, files)
@@ -262,51 +268,22 @@ def _write_tree(root: Path, files: dict[str, str]) -> None:
         path.write_text(textwrap.dedent(text))
 
 
-@dataclass
-class TransferConfig:
-    """vLLM's ``KVTransferConfig``."""
-
-    kv_connector: str = "LMCacheConnectorV1"
-    kv_connector_module_path: str | None = None
-    kv_connector_extra_config: dict[str, Any] = field(default_factory=dict)
-
-
-def parallel_config(**fields: Any) -> types.SimpleNamespace:
-    """Return a ``ParallelConfig`` of vLLM 0.32 for one GPU, with ``fields`` on top."""
-    values = {
-        "rank": 0,
-        "world_size": 1,
-        "tensor_parallel_size": 1,
-        "pipeline_parallel_size": 1,
-        "prefill_context_parallel_size": 1,
-        "data_parallel_size": 1,
-        "data_parallel_size_local": 1,
-        "data_parallel_rank": 0,
-        "data_parallel_rank_local": 0,
-        "data_parallel_index": 0,
-        "distributed_executor_backend": "mp",
-    }
-    return types.SimpleNamespace(**{**values, **fields})
-
-
 class Engine:
-    """One process of vLLM, as far as connectors go."""
+    """Create connectors as one process of vLLM does."""
 
     def __init__(self) -> None:
         self.parallel = parallel_config()
 
     @property
     def factory(self) -> Any:
-        """The factory class of vLLM; imports it, as vLLM's scheduler and worker do."""
+        """Import vLLM's factory class, as vLLM's scheduler and worker do."""
         import vllm.distributed.kv_transfer.kv_connector.factory as module
 
         return module.KVConnectorFactory
 
     def create(self, role: str = "WORKER", **transfer: Any) -> Any:
-        """Make a connector as vLLM's scheduler or worker does, with keyword arguments."""
-        config = types.SimpleNamespace(
-            kv_transfer_config=TransferConfig(**transfer), parallel_config=self.parallel
-        )
+        """Create a connector as vLLM's scheduler or worker does, with keyword arguments."""
+        config = VllmConfig(TransferConfig(**transfer), self.parallel)
         name = "create_connector"
         create = getattr(self.factory, name, None) or getattr(self.factory, name + "_v1")
         given = {"config": config, "role": KVConnectorRole[role]}
@@ -316,7 +293,7 @@ class Engine:
 
     @property
     def started_by_lmcache(self) -> list[Any]:
-        """The launchers of LMCache's that were told to start and did."""
+        """The launchers of LMCache that would have started plugins."""
         found = []
         for name, module in sys.modules.items():
             if name.startswith("lmcache.v1.plugin."):
@@ -324,44 +301,6 @@ class Engine:
         return found
 
 
-class StandInLauncher:
-    """Has the adapter's launcher's face and notes what it was told."""
-
-    made: list[StandInLauncher]
-    fails: Exception | None
-
-    def __init__(self, config: Any, role: Any, count: int, worker_id: int, **more: int) -> None:
-        self.config, self.role, self.count, self.worker_id = config, role, count, worker_id
-        self.dp_rank, self.dp_size = more["dp_rank"], more["dp_size"]
-        self.stops: list[bool] = []
-        self.launched = 0
-        self.made.append(self)
-
-    @classmethod
-    def for_identity(cls, config: Any, identity: Any) -> StandInLauncher:
-        """Take an identity, as hosts of today do."""
-        return cls(
-            config,
-            identity.role,
-            identity.worker_count,
-            identity.worker_id,
-            dp_rank=identity.dp_rank,
-            dp_size=identity.dp_size,
-        )
-
-    def launch_or_raise(self) -> None:
-        """Note a launch, or fail as told."""
-        if self.fails is not None:
-            raise self.fails
-        self.launched += 1
-
-    def stop_plugins(self, wait: bool = True) -> None:
-        """Note a stop, or fail as told."""
-        self.stops.append(wait)
-        if self.fails is not None:
-            raise self.fails
-
-
 def lmcache_settings(locations: Any, /, **settings: Any) -> str:
-    """Return the text of a configuration with plugin locations and settings of ours."""
+    """Return LMCache's configuration as JSON, with plugin locations and the adapter's settings."""
     return json.dumps({"locations": locations, "extra_config": {"runtime_plugins": settings}})

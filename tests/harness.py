@@ -1,4 +1,4 @@
-"""Real engine processes, real plugins and what /proc says of them, for the tests."""
+"""Real engine processes with real plugins, and their state in /proc, for the tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 MARK = "LMCACHE_PLUGIN_ADAPTER_TEST"
-"""Set in every engine of a test, so that all that descends from it can be found."""
+"""The variable by which a test finds all processes that descend from its engines."""
 
 ENGINE_PROGRAM = Path(__file__).with_name("engine_program.py")
 
@@ -47,16 +47,29 @@ def build_hang_shim(directory: Path) -> str:
     return str(directory / "shim.so")
 
 
-def wait_until(condition: Callable[[], T], seconds: float = 10.0, what: str = "") -> T:
-    """Return the first true value of ``condition``; fail when the deadline has passed."""
+def wait_until(
+    condition: Callable[[], T],
+    seconds: float = 10.0,
+    what: str | Callable[[], object] = "",
+    interval: float = 0.005,
+) -> T:
+    """Return the first true value of ``condition``; fail when the deadline has passed.
+
+    Args:
+        condition: Called again and again.
+        seconds: Time until the failure.
+        what: What the failure says; a function is called at that time.
+        interval: Seconds between two calls.
+    """
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what or condition}")
-        time.sleep(0.005)
+            said = what() if callable(what) else what or condition
+            raise AssertionError(f"not within {seconds} s: {said}")
+        time.sleep(interval)
 
 
 def state_of(pid: int) -> str | None:
@@ -69,17 +82,17 @@ def state_of(pid: int) -> str | None:
 
 
 def alive(pid: int) -> bool:
-    """Whether ``pid`` runs; a zombie does not."""
+    """Return whether ``pid`` runs; a zombie does not."""
     return state_of(pid) not in (None, "Z", "X")
 
 
 def gone(pid: int) -> bool:
-    """Whether ``pid`` has ended."""
+    """Return whether ``pid`` has exited; a zombie has."""
     return not alive(pid)
 
 
 def marked(value: str) -> dict[int, str]:
-    """Return pid and command line of each process that carries ``MARK=value``."""
+    """Return pid and command line of each process with ``MARK=value`` in its environment."""
     wanted = f"{MARK}={value}".encode()
     found = {}
     for entry in os.listdir("/proc"):
@@ -96,7 +109,7 @@ def marked(value: str) -> dict[int, str]:
 
 
 class Engine:
-    """A real process that launches plugins as an engine does, and its log.
+    """A real process that launches plugins as an engine does.
 
     Args:
         directory: For its files.
@@ -172,7 +185,7 @@ class Engine:
         return answer["value"]
 
     def interrupt(self, python: str) -> None:
-        """Have the engine run Python as a signal's handler, outside :meth:`do` and its answers."""
+        """Run Python in the engine from a signal handler, apart from :meth:`do`."""
         self.do(
             "import signal; scope = globals()\n"
             f"signal.signal(signal.SIGALRM, lambda *_: exec({python!r}, scope))"
@@ -180,7 +193,7 @@ class Engine:
         self.process.send_signal(signal.SIGALRM)
 
     def log(self) -> str:
-        """Return all that was logged."""
+        """Return the engine's log."""
         return self.log_path.read_bytes().decode(errors="surrogateescape")
 
     def records(self, name: str = "") -> list[tuple[str, str, str]]:
@@ -193,7 +206,7 @@ class Engine:
         return [record[:3] for record in found if not name or record[1] == name]
 
     def texts(self, name: str) -> list[str]:
-        """Return the texts that a plugin wrote (not what the supervisor says of it)."""
+        """Return the texts that a plugin wrote, without the supervisor's records about it."""
         return [
             match[3]
             for line in self.log().splitlines()
@@ -209,19 +222,19 @@ class Engine:
         )
 
     def status(self, name: str = "all_x") -> dict[str, Any]:
-        """Return what the supervisor says of one plugin; empty as long as there is none."""
+        """Return the supervisor's status of one plugin; empty as long as there is none."""
         status = self.do("launcher.status(10)") or {"plugins": ()}
         return next((plugin for plugin in status["plugins"] if plugin["name"] == name), {})
 
     @property
     def control(self) -> str:
-        """The path of its control socket."""
+        """The path of the supervisor's control socket."""
         run = self.log_path.parent / "run"
         found = wait_until(lambda: list(run.glob(f"*.{self.pid}.*/control.sock")))
         return str(found[0])
 
     def ask(self, op: str, **request: Any) -> dict[str, Any]:
-        """Ask its supervisor something."""
+        """Send a request to the supervisor and return the answer."""
         return ask(self.control, json.dumps({"op": op, **request}).encode() + b"\n")
 
     def supervisor(self) -> int:
@@ -235,19 +248,19 @@ class Engine:
         return int(re.findall(rf"\[{re.escape(name)}\] Started, pid (\d+)", self.log())[-1])
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Signal the engine and wait for its end."""
+        """Signal the engine and wait for its exit."""
         self.process.send_signal(number)
         self.process.wait(20)
 
     def wait_for(self, condition: Callable[[], T], seconds: float = 10.0, what: str = "") -> T:
-        """Do what :func:`wait_until` does; a failure shows the log."""
+        """Call :func:`wait_until`; a failure shows the log."""
         try:
             return wait_until(condition, seconds, what)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log()}") from None
 
     def close(self) -> int:
-        """Let the engine return from its main function and wait for it."""
+        """Make the engine return from its main function, and wait for its exit."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -265,7 +278,7 @@ RECORD = re.compile(
 
 
 def connect(path: str) -> socket.socket:
-    """Return a connection to a control socket, whatever its path's length."""
+    """Return a connection to a control socket, also at a path that is too long for one."""
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(10)
     directory = os.open(os.path.dirname(path), os.O_PATH)
@@ -294,6 +307,6 @@ def ask(path: str, request: bytes) -> dict[str, Any]:
 
 
 def survivors(directory: Path) -> Iterator[str]:
-    """Describe each process of a test that still runs."""
+    """Yield pid, state and command line of each process of a test that still runs."""
     for pid, command in marked(str(directory)).items():
         yield f"{pid} {state_of(pid)} {command}"

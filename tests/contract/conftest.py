@@ -9,7 +9,6 @@ import importlib.util
 import json
 import os
 import sys
-import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,14 +29,14 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 
 @pytest.fixture(scope="session")
 def vllm_config(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A whole configuration of vLLM, made by vLLM from the arguments of a server."""
+    """A complete configuration, made by vLLM from a server's arguments."""
     from tiny_model import make_tiny_model
     from vllm.config import KVTransferConfig
     from vllm.engine.arg_utils import EngineArgs
 
-    from lmcache_plugin_adapter.hosts.vllm import hook as vllm_plugin
+    from lmcache_plugin_adapter.hosts.vllm import hook
 
-    vllm_plugin.register()
+    hook.register()
     home = os.environ.get("RING_HOME") or str(tmp_path_factory.mktemp("model"))
     arguments = EngineArgs(
         model=str(make_tiny_model(Path(home) / "model")),
@@ -50,21 +49,8 @@ def vllm_config(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture
-def ours(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A launcher of ours that starts nothing and notes what it is told."""
-    from engine_shapes import StandInLauncher
-
-    monkeypatch.setattr(StandInLauncher, "made", [], raising=False)
-    monkeypatch.setattr(StandInLauncher, "fails", None, raising=False)
-    module = types.ModuleType("lmcache_plugin_adapter.engine.launcher")
-    module.RuntimePluginLauncher = StandInLauncher  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    return StandInLauncher
-
-
-@pytest.fixture
 def plugin_ran(tmp_path: Path) -> tuple[str, Path]:
-    """A directory with a plugin for every process, and the file it leaves when it runs."""
+    """A directory with a plugin for each process, and the file that the plugin writes."""
     directory, mark = tmp_path / "plugins", tmp_path / "ran"
     directory.mkdir()
     (directory / "all_mark.sh").write_text(f"echo $LMCACHE_PLUGIN_ROLE >> {mark}\n")
@@ -73,9 +59,9 @@ def plugin_ran(tmp_path: Path) -> tuple[str, Path]:
 
 @pytest.fixture
 def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Return a function that writes an ``lmcache.yaml`` and has LMCache forget the last one."""
-    import lmcache.integration.vllm.utils as utils
+    """Return a function that writes ``lmcache.yaml`` and makes LMCache forget the previous one."""
     import yaml
+    from lmcache.integration.vllm import utils
 
     def forget() -> None:
         utils._config_instance = None
@@ -91,13 +77,16 @@ def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
 
 
 @pytest.fixture
-def create(vllm_config: Any) -> Callable[..., Any]:
-    """Return a function that has the real factory make a connector."""
+def create(vllm_config: Any, mocker: Any) -> Callable[..., Any]:
+    """Return a function that creates a connector with the real factory."""
     import copy
 
     from vllm.config import KVTransferConfig
     from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
     from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
+    from vllm.v1.kv_cache_interface import KVCacheConfig
+
+    cache = mocker.create_autospec(KVCacheConfig, instance=True)
 
     def create(role: str = "SCHEDULER", parallel: Any = None, **transfer: Any) -> Any:
         config = copy.copy(vllm_config)
@@ -106,15 +95,15 @@ def create(vllm_config: Any) -> Callable[..., Any]:
         if parallel is not None:
             config.parallel_config = parallel
         return KVConnectorFactory.create_connector(
-            config=config, role=KVConnectorRole[role], kv_cache_config=types.SimpleNamespace()
+            config=config, role=KVConnectorRole[role], kv_cache_config=cache
         )
 
     return create
 
 
 def pytest_report_header() -> list[str]:
-    """Say which versions are on trial."""
-    from lmcache_plugin_adapter.hosts import upstream_names as upstream
+    """Report which versions of vLLM and LMCache the ring tests."""
+    from lmcache_plugin_adapter.hosts.upstream_names import SUPPORTED, installed_version
 
-    versions = {project: upstream.installed_version(project) for project in upstream.SUPPORTED}
+    versions = {project: installed_version(project) for project in SUPPORTED}
     return [f"upstream: {json.dumps(versions)}"]

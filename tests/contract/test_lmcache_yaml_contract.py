@@ -1,4 +1,4 @@
-"""Our reading of ``lmcache.yaml`` against the reading of the LMCache that is installed."""
+"""The adapter reads ``lmcache.yaml`` as the installed LMCache does."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ ENVIRONMENTS: list[dict[str, str]] = [
 def test_we_read_what_lmcache_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, environ: dict[str, str]
 ) -> None:
-    """Every key that the file has, from the file and the environment, as its JSON has it."""
+    """Each key of the file has LMCache's value, from the file and from the environment."""
     file = tmp_path / "lmcache.yaml"
     file.write_text(text)
     for name in (RUNTIME, OLDER, EXTRA):
@@ -77,7 +77,7 @@ def test_we_read_what_lmcache_reads(
 
 
 def test_our_json_is_one_that_lmcache_reads(tmp_path: Path) -> None:
-    """What a plugin gets under ``run`` can be given to ``LMCacheEngineConfig.from_json``."""
+    """``LMCacheEngineConfig.from_json`` reads a plugin's configuration under ``run``."""
     file = tmp_path / "lmcache.yaml"
     file.write_text("chunk_size: 64\nplugin_locations: [/a]\nextra_config: {a: {b: 1}}\n")
     config = lmcache_config.LMCacheEngineConfig.from_json(
@@ -88,7 +88,7 @@ def test_our_json_is_one_that_lmcache_reads(tmp_path: Path) -> None:
 
 
 def test_no_key_of_lmcache_is_taken_for_a_mistyped_one(tmp_path: Path) -> None:
-    """Suggestions are for keys that LMCache does not know."""
+    """Only keys that LMCache does not have get a suggestion."""
     file = tmp_path / "lmcache.yaml"
     keys = list(lmcache_config.LMCacheEngineConfig.from_defaults().to_dict())
     file.write_text("\n".join(f"{key}:" for key in keys))

@@ -1,4 +1,4 @@
-"""Identities from vLLM's real ``ParallelConfig``, as its executors and engines leave it."""
+"""Identities read from vLLM's real ``ParallelConfig``, as its executors and engines set it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lmcache_plugin_adapter.hosts.vllm.identity import local_replica_index, read
 
 
 def parallel_config(**fields: Any) -> Any:
-    """Make a configuration; it reaches a worker pickled."""
+    """Return a configuration that was pickled, as one that reaches a worker."""
     from vllm.config import ParallelConfig
 
     return pickle.loads(pickle.dumps(ParallelConfig(**fields)))
 
 
 def dense_replica(index: int, local: int, **fields: Any) -> Any:
-    """Do what vLLM's engine core does to a replica of a dense model."""
+    """Return a configuration that vLLM's engine core changed for a replica of a dense model."""
     config = parallel_config(**fields)
     config.data_parallel_rank_local = local
     config.data_parallel_index = index
@@ -32,7 +32,7 @@ def dense_replica(index: int, local: int, **fields: Any) -> Any:
 
 
 def test_one_gpu() -> None:
-    """The default configuration."""
+    """The default configuration is worker 0 of 1."""
     config = parallel_config()
     assert read_identity(config, "worker") == ProcessIdentity(Role.WORKER, 0, 1)
     assert local_replica_index(config, {}) == 0
@@ -41,7 +41,7 @@ def test_one_gpu() -> None:
 @pytest.mark.parametrize("backend", ["mp", "ray"])
 @pytest.mark.parametrize("rank", range(4))
 def test_tensor_and_pipeline_parallel(backend: str, rank: int) -> None:
-    """The worker sets the rank."""
+    """The rank is the one that the worker sets."""
     config = parallel_config(
         tensor_parallel_size=2, pipeline_parallel_size=2, distributed_executor_backend=backend
     )
@@ -51,7 +51,7 @@ def test_tensor_and_pipeline_parallel(backend: str, rank: int) -> None:
 
 
 def test_prefill_context_parallel() -> None:
-    """A factor of the replica's size."""
+    """It is a factor of the replica's size."""
     config = parallel_config(tensor_parallel_size=2, prefill_context_parallel_size=2)
     config.rank = 3
     assert read_identity(config, "worker") == ProcessIdentity(Role.WORKER, 3, config.world_size)
@@ -59,7 +59,7 @@ def test_prefill_context_parallel() -> None:
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_moe_replicas(index: int) -> None:
-    """Their numbers stay."""
+    """Replicas of a MoE model keep their numbers."""
     config = parallel_config(data_parallel_size=3, is_moe_model=True)
     config.data_parallel_rank = config.data_parallel_index = index
     config.data_parallel_rank_local = index
@@ -69,7 +69,7 @@ def test_moe_replicas(index: int) -> None:
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_dense_replicas(index: int) -> None:
-    """Told apart although vLLM tells each that it is alone."""
+    """Their identities differ although each has size 1 in vLLM."""
     config = dense_replica(index, index, data_parallel_size=3)
     assert (config.data_parallel_size, config.data_parallel_rank) == (1, 0)
     who = read_identity(config, "scheduler")
@@ -78,7 +78,7 @@ def test_dense_replicas(index: int) -> None:
 
 
 def test_external_load_balancer() -> None:
-    """Each server is the first replica of its own."""
+    """Each server is its own first replica."""
     config = dense_replica(2, 0, data_parallel_size=3)
     assert read_identity(config, "worker").dp_rank == 2
     assert local_replica_index(config, {}) == 0
@@ -86,7 +86,7 @@ def test_external_load_balancer() -> None:
 
 @pytest.mark.parametrize("rank", range(4))
 def test_external_launcher(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two replicas of two workers, started by torchrun on two nodes."""
+    """Torchrun starts two replicas of two workers on two nodes."""
     monkeypatch.setenv("RANK", str(rank))
     config = parallel_config(
         tensor_parallel_size=2,
@@ -103,7 +103,7 @@ def test_external_launcher(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_multi_node() -> None:
-    """Ranks go on over the nodes of one replica."""
+    """Ranks continue over the nodes of one replica."""
     config = parallel_config(
         tensor_parallel_size=4, nnodes=2, node_rank=1, distributed_executor_backend="mp"
     )

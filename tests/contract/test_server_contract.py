@@ -1,4 +1,4 @@
-"""Plugins of the multiprocess server against LMCache's own, as far as a version has one."""
+"""Plugins of the multiprocess server with LMCache's own code, as far as a version has it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import importlib
 import importlib.util
 import json
 import sys
-import time
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness import wait_until
+
+from lmcache_plugin_adapter.hosts.lmcache_server.module import _read, build_server_modules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +24,7 @@ MULTIPROCESS = "lmcache.v1.multiprocess"
 
 
 def has(module: str) -> bool:
-    """Whether this LMCache has a module of that name."""
+    """Return whether this LMCache has a module of that name."""
     try:
         return importlib.util.find_spec(f"{MULTIPROCESS}.{module}") is not None
     except ImportError:
@@ -92,16 +94,27 @@ def lmcaches_launcher(configs: dict[str, Any]) -> Any:
 
 
 def context(configs: dict[str, Any], given: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return what a factory gets from a server with that configuration."""
+    """Return a factory's argument in a server with that configuration."""
     monkeypatch.setattr(upstream("http_server"), "_configs", configs)
-    return types.SimpleNamespace(
-        server_context=None, mp_config=configs["mp"], config=given, modules=()
+    values = {"server_context": None, "mp_config": configs["mp"], "config": given, "modules": ()}
+    if not has("ext_server_module"):
+        return types.SimpleNamespace(**values)
+    made_by_lmcache = upstream("ext_server_module").ExtServerModuleBuildContext
+    return made_by_lmcache(coordinator_config=None, **values)
+
+
+def files_of(directory: Path, pattern: str, number: int) -> list[Path]:
+    """Return the files of a directory once it has ``number`` of them."""
+    return wait_until(
+        lambda: len(files := list(directory.glob(pattern))) >= number and files,
+        30,
+        f"{number} {pattern} in {directory}",
     )
 
 
 @pytest.fixture
 def dumped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], dict[str, Any]]:
-    """Plugins that write down what they are told; return a function that waits for some."""
+    """Write plugins that dump their variables; return a function that waits for the dumps."""
     (tmp_path / "plugins").mkdir()
     (tmp_path / "out").mkdir()
     for name in NAMES:
@@ -111,27 +124,20 @@ def dumped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], d
     monkeypatch.setenv("LMCACHE_PLUGINS_RUNTIME_DIR", str(tmp_path / "run"))
 
     def wait(number: int) -> dict[str, Any]:
-        deadline = time.monotonic() + 30
-        while len(found := list((tmp_path / "out").glob("*.json"))) < number:
-            assert time.monotonic() < deadline, found
-            time.sleep(0.05)
-        return {path.stem: json.loads(path.read_text()) for path in found}
+        files = files_of(tmp_path / "out", "*.json", number)
+        return {path.stem: json.loads(path.read_text()) for path in files}
 
     return wait
 
 
 def goodbyes(tmp_path: Path, number: int) -> set[str]:
-    """Wait for so many goodbyes and return whose they are."""
-    deadline = time.monotonic() + 10
-    while len(found := list((tmp_path / "out").glob("*.goodbye"))) < number:
-        assert time.monotonic() < deadline, found
-        time.sleep(0.05)
-    return {path.stem for path in found}
+    """Return the names of the plugins that ended on SIGTERM, once there are ``number``."""
+    return {path.stem for path in files_of(tmp_path / "out", "*.goodbye", number)}
 
 
 @pytest.fixture
 def module() -> Iterator[list[Any]]:
-    """What must be closed at the end."""
+    """A list of server modules, which are closed at the end."""
     made: list[Any] = []
     yield made
     for one in made:
@@ -142,13 +148,11 @@ def module() -> Iterator[list[Any]]:
 def test_config_is_that_of_lmcaches_launcher(
     parameters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: list[Any]
 ) -> None:
-    """Key for key and value for value; two more keys stand behind it."""
-    from lmcache_plugin_adapter.hosts.lmcache_server import module as server_module
-
+    """Keys and values are the same; two more keys follow them."""
     words = ("--runtime-plugin-locations", str(tmp_path), "--runtime-plugin-config", parameters)
     configs = parse(*words)
     theirs = json.loads(lmcaches_launcher(configs)._inner.config.to_json())
-    config = server_module._read(context(configs, {}, monkeypatch))
+    config = _read(context(configs, {}, monkeypatch))
     assert config.problems == ()
     ours = json.loads(config.to_json())
     assert ours.pop("runtime_plugin_locations") == [str(tmp_path)]
@@ -163,9 +167,7 @@ def test_role_id_and_count(
     monkeypatch: pytest.MonkeyPatch,
     module: list[Any],
 ) -> None:
-    """With the filter by role; what LMCache's launcher is left with is nothing."""
-    from lmcache_plugin_adapter.hosts.lmcache_server.module import build_server_modules
-
+    """Plugins get the server's, after the filter by role; LMCache's launcher has nothing to run."""
     configs = parse("--runtime-plugin-locations", str(tmp_path / "plugins"))
     module.append(build_server_modules(context(configs, {}, monkeypatch)))
     told = dumped(2)
@@ -189,8 +191,7 @@ def test_without_the_filter_it_is_lmcaches_behaviour(
     monkeypatch: pytest.MonkeyPatch,
     module: list[Any],
 ) -> None:
-    """The same files with the same role, id and count as from LMCache's launcher."""
-    from lmcache_plugin_adapter.hosts.lmcache_server.module import build_server_modules
+    """The same files run with the same role, id and count as from LMCache's launcher."""
 
     def told() -> dict[str, list[str]]:
         return {
@@ -217,7 +218,7 @@ def test_without_the_filter_it_is_lmcaches_behaviour(
 def test_the_launcher_of_one_file(
     dumped: Callable[[int], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Started by LMCache's launcher, told what it tells, stopped by it."""
+    """LMCache's launcher starts it, passes the configuration to it, and stops it."""
     parameters = {"runtime_plugin_locations": [str(tmp_path / "plugins")], "foo": {"x": 1}}
     launch = ROOT / "configs" / "server" / "launch.sh"
     configs = parse(
@@ -241,9 +242,12 @@ def test_the_launcher_of_one_file(
 
 @takes_modules
 def test_lmcache_loads_the_module(
-    dumped: Callable[[int], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dumped: Callable[[int], dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mocker: Any,
 ) -> None:
-    """By its loader, from the command line to ``report_status`` and ``close``."""
+    """LMCache's own loader, command line, ``report_status`` and ``close`` work with the module."""
     locations = {"runtime_plugin_locations": [str(tmp_path / "plugins")]}
     spec = {"module_path": "lmcache_plugin_adapter.server_module", "config": locations}
     configs = parse("--server-module", json.dumps(spec))
@@ -258,20 +262,11 @@ def test_lmcache_loads_the_module(
     (ours,) = loaded.modules
     try:
         assert set(dumped(2)) == {"server_x.py", "all_x.py"}
-        server = upstream("server").MPCacheServer
-        healthy = types.SimpleNamespace(report_status=lambda: {"is_healthy": True})
-        status = server.report_status(
-            types.SimpleNamespace(
-                _context=types.SimpleNamespace(
-                    storage_manager=healthy,
-                    token_hasher=types.SimpleNamespace(hash_algorithm_name="x"),
-                    session_manager=types.SimpleNamespace(active_count=lambda: 0),
-                    chunk_size=256,
-                ),
-                _modules=[ours],
-                __class__=server,
-            )
+        shared = mocker.create_autospec(
+            upstream("engine_context").MPCacheServerContext, instance=True
         )
+        shared.storage_manager.report_status.return_value = {"is_healthy": True}
+        status = upstream("server").MPCacheServer(shared, [ours]).report_status()
         assert status["is_healthy"] is True
         assert status["runtime_plugins"]["state"] == "running"
     finally:
@@ -282,7 +277,7 @@ def test_lmcache_loads_the_module(
 @takes_modules
 @pytest.mark.parametrize("name", ["compose.yaml", "kubernetes.yaml"])
 def test_the_examples_are_what_lmcache_accepts(name: str) -> None:
-    """Each option of their command lines, by LMCache's own parser."""
+    """LMCache's own parser reads each option of their command lines."""
     import yaml
 
     text = (ROOT / "configs" / "server" / name).read_text()

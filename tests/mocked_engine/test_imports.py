@@ -1,4 +1,4 @@
-"""What the entry point costs a process that makes no LMCache connector: nothing to speak of."""
+"""The entry point costs next to nothing in a process that makes no LMCache connector."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# What a process that imports the entry point, and runs it, has afterwards.
+# Prints what a process has after it imported the entry point and ran it.
 PROBE = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
 before = set(sys.modules)
-from lmcache_plugin_adapter.hosts.vllm import hook as vllm_plugin
-vllm_plugin.register()
-vllm_plugin.register()
+from lmcache_plugin_adapter.hosts.vllm import hook
+hook.register()
+hook.register()
 print(json.dumps({"new": sorted(set(sys.modules) - before),
                   "children": open(f"/proc/self/task/{os.getpid()}/children").read(),
                   "threads": len(os.listdir("/proc/self/task"))}))
@@ -35,12 +35,12 @@ def probe() -> dict[str, object]:
         check=True,
     )
     assert done.stderr == ""
-    (line,) = done.stdout.splitlines()  # and prints nothing of its own
+    (line,) = done.stdout.splitlines()  # the entry point prints nothing
     return dict(json.loads(line))
 
 
 def test_imports_nothing_but_the_standard_library(probe: dict[str, object]) -> None:
-    """And of this package only the entry point itself."""
+    """Of this package, only the entry point and the version are imported."""
     new = probe["new"]
     assert isinstance(new, list)
     ours = [name for name in new if name.startswith("lmcache_plugin_adapter")]
@@ -57,13 +57,13 @@ def test_imports_nothing_but_the_standard_library(probe: dict[str, object]) -> N
 
 
 def test_starts_no_process_and_no_thread(probe: dict[str, object]) -> None:
-    """Until a connector of LMCache's is made."""
+    """Both start only with the first LMCache connector."""
     assert probe["children"] == ""
     assert probe["threads"] == 1
 
 
 def test_declared_entry_point_is_the_function() -> None:
-    """As the package's metadata has it, checkout or installed."""
+    """The entry point of the metadata, of the checkout or installed, is ``register``."""
     text = (ROOT / "pyproject.toml").read_text()
     _, _, section = text.partition('[project.entry-points."vllm.general_plugins"]\n')
     name, _, value = section.partition("\n")[0].partition(" = ")

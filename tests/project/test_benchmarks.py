@@ -1,4 +1,4 @@
-"""The parts of the benchmarks that decide what is said: statistics, tables, the page."""
+"""The parts of the benchmarks that decide the figures: statistics, tables, the page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGE = (ROOT / "docs" / "performance.md").read_text()
 
 
 def test_medians_and_quartiles() -> None:
-    """In any order, between values, and past what was not measured."""
+    """Values may be in any order; ones that were not measured are skipped."""
     assert quantile([3, 1, 2], 0.5) == 2
     assert quantile([4, 1, 2, 3], 0.5) == 2.5
     assert quantile([1, math.nan, 3], 0.25) == 1.5
@@ -37,7 +37,7 @@ def test_medians_and_quartiles() -> None:
 
 
 def test_ratios_are_taken_within_each_repeat() -> None:
-    """A machine that is twice as slow in one repeat does not change them."""
+    """One repeat on a machine half as fast does not change them."""
     samples = Samples([{"a": 2, "b": 1}, {"a": 40, "b": 20}, {"a": 3}])
     assert samples.ratio("a", "b") == 2
     assert samples.median("a") == 3
@@ -58,12 +58,12 @@ def test_ratios_are_taken_within_each_repeat() -> None:
     ],
 )
 def test_a_target_is_met_or_not(value: float, limit: float, at_least: bool, word: str) -> None:
-    """Either bound; what never happened misses it."""
+    """A target is an upper or a lower bound; a value that never came misses it."""
     assert verdict(Target("", "", value, limit, at_least)) == word
 
 
 def test_figures_have_three_digits() -> None:
-    """And large ones a comma."""
+    """Large numbers have a comma."""
     assert [number(value) for value in (0.123, 1.234, 12.34, 123.4, 12345.6)] == [
         "0.12",
         "1.23",
@@ -76,7 +76,7 @@ def test_figures_have_three_digits() -> None:
 
 
 def test_a_table_has_the_columns_that_its_lines_need() -> None:
-    """And no others."""
+    """Columns without values are left out."""
     table = markdown(
         [
             Line("x, ms", {"ours": "1", "honcho": "2"}, Target("x", "≤ 3", 1, 3)),
@@ -92,7 +92,7 @@ def test_a_table_has_the_columns_that_its_lines_need() -> None:
 
 
 def test_steps_are_counted_in_their_window() -> None:
-    """An engine that is 10 % slower beside logging is seen to be so; its floor is 100 %."""
+    """An engine that is 10 % slower beside logging gets 90 %; its floor is 100 %."""
     times, windows, now = [], [], 0.0
     chance = random.Random(1)
     for turn in range(60):
@@ -111,13 +111,13 @@ def test_steps_are_counted_in_their_window() -> None:
 
 
 def test_a_bend_is_seen() -> None:
-    """Linear is 1; quadratic is not."""
+    """A linear cost has bend 1, a quadratic one more than the limit."""
     assert thousand.bend_of([float(count) for count in thousand.COUNTS]) == 1
     assert thousand.bend_of([count**2 for count in thousand.COUNTS]) > thousand.LIMIT
 
 
 def test_completions_are_compared_within_a_round() -> None:
-    """Rounds of a slow machine weigh as much as others."""
+    """Rounds on a slow machine have the same weight as others."""
     rounds = [
         {
             f"{condition}/{figure}": slow * (1.1 if condition == "on" else 1)
@@ -133,7 +133,7 @@ def test_completions_are_compared_within_a_round() -> None:
 
 
 def test_results_are_kept_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A later run replaces the rows that it measures; what never happened stays so."""
+    """A later run replaces the rows that it measures; "never" stays "never"."""
     monkeypatch.setattr("benchmarks.results.machine", lambda: "a machine")
     monkeypatch.setattr("benchmarks.results.commit", lambda: "0123abc")
     Results(tmp_path).keep("stop", [{"ours/100": 1.0, "honcho/100": NEVER}], "run", 1)
@@ -155,7 +155,7 @@ def test_results_are_kept_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_page_is_whole() -> None:
-    """Both marks, a table for each row in the rows' order, and every picture is there."""
+    """The page has both marks, a table for each row in order, and each picture."""
     assert PAGE.count(report.BEGIN) == PAGE.count(report.END) == 1
     block = PAGE.split(report.BEGIN)[1].split(report.END)[0]
     titles = re.findall(r"^### (.+)$", block, re.MULTILINE)
@@ -169,7 +169,7 @@ def test_the_page_is_whole() -> None:
 
 
 def test_the_command_refuses_rows_that_are_not_there() -> None:
-    """It names those that are; no environment is made for that here."""
+    """The error names the rows that exist, and no environment is made."""
     program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[1:] = ['--rows', 'x']\n"
     program += "from benchmarks.runner import main; main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)

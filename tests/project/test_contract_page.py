@@ -1,4 +1,4 @@
-"""The tables of ``docs/contract.md``, row by row, against what happens."""
+"""The tables of ``docs/contract.md`` are right, row by row."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def rows(mark: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("file", "where"), rows("names"))
 def test_names(file: str, where: str) -> None:
-    """Each example runs where the page says, and nowhere else."""
+    """Each example runs on the processes of the page, and on no others."""
     name = parse_name(file)
     runs = {
         place
@@ -55,7 +55,7 @@ def test_names(file: str, where: str) -> None:
 
 
 def test_environment_and_levels(tmp_path: Path) -> None:
-    """A plugin finds the variables of the page and no others of ours; levels are as it says."""
+    """A plugin gets the page's variables and no others; levels are as on the page."""
     levels = rows("levels")
     marks = "".join(f"echo '{'' if mark == 'none' else mark}level {mark}'\n" for mark, _ in levels)
     (tmp_path / "worker_0_x.sh").write_text(f"env > {tmp_path}/env\n{marks}")

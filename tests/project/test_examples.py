@@ -1,4 +1,4 @@
-"""The example plugins keep the contract that they are to teach."""
+"""The example plugins keep the contract that they show."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WARNING: dict[str, tuple[dict[str, object], list[str], str]] = {
 
 
 class Plugin:
-    """An example as a supervisor would start it, in a session of its own."""
+    """An example in a session of its own, as the supervisor starts it."""
 
     def __init__(self, name: str, config: object, arguments: list[str]) -> None:
         environment = {
@@ -55,12 +55,12 @@ class Plugin:
         )
 
     def lines(self) -> Iterator[str]:
-        """What it prints."""
+        """Return an iterator over its output lines."""
         assert self.process.stdout is not None
         return iter(self.process.stdout.readline, "")
 
     def session(self) -> list[int]:
-        """The living processes that it started, itself included."""
+        """Return the living processes of its session."""
         pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
         found = []
         for pid in pids:
@@ -72,7 +72,7 @@ class Plugin:
 
 @pytest.fixture
 def start() -> Iterator[object]:
-    """Start examples; kill what a failed test leaves."""
+    """Return a function that starts examples; kill all of them at the end."""
     started = []
 
     def start(name: str, config: object, arguments: list[str]) -> Plugin:
@@ -91,7 +91,7 @@ def start() -> Iterator[object]:
 @pytest.mark.parametrize("to_group", [True, False], ids=["group", "process"])
 @pytest.mark.parametrize("name", NAMES)
 def test_sigterm_is_answered_at_once_and_leaves_nothing(name: str, to_group: bool, start) -> None:
-    """To the group as our supervisor sends it, and to the process alone as LMCache does."""
+    """The supervisor sends it to the group, LMCache's launcher to the process alone."""
     plugin = start(name, {"extra_config": None}, [])
     lines = plugin.lines()
     hello = next(line for line in lines if not line.startswith("<4>"))
@@ -111,7 +111,7 @@ def test_sigterm_is_answered_at_once_and_leaves_nothing(name: str, to_group: boo
 
 
 def sleeps(plugin: Plugin) -> bool:
-    """Whether all that the plugin consists of is asleep, and a shell has its sleeper."""
+    """Return whether each process of the plugin sleeps, a shell's ``sleep`` included."""
     session = plugin.session()
     shell = plugin.process.args[0].suffix == ".sh"
     return len(session) == 1 + shell and all(state_of(pid) == "S" for pid in session)
@@ -119,7 +119,7 @@ def sleeps(plugin: Plugin) -> bool:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_level_is_a_prefix(name: str, start) -> None:
-    """Each has something to warn of when its parameters say so."""
+    """Each example logs a warning with these parameters."""
     extra_config, arguments, said = WARNING[name]
     plugin = start(name, {"extra_config": extra_config}, arguments)
     warning = next(line for line in plugin.lines() if line.startswith("<4>"))
@@ -127,7 +127,7 @@ def test_a_level_is_a_prefix(name: str, start) -> None:
 
 
 def test_a_wrong_argument_is_final(start) -> None:
-    """Exit code 125 asks not to be restarted."""
+    """Exit code 125 means "do not restart"."""
     plugin = start("worker_uptime.pl", {}, ["--no-such-option"])
     assert "no-such-option" in "".join(plugin.lines())
     assert plugin.process.wait(10) == 125
@@ -135,7 +135,7 @@ def test_a_wrong_argument_is_final(start) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_short_and_executable(name: str) -> None:
-    """Short enough to read at a glance."""
+    """Each example has less than 40 lines."""
     path = EXAMPLES / name
     assert len(path.read_text().splitlines()) < 40
     assert os.access(path, os.X_OK)
@@ -143,12 +143,12 @@ def test_short_and_executable(name: str) -> None:
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="needs shellcheck")
 def test_shellcheck_is_content() -> None:
-    """The shell examples have no known traps."""
+    """Shellcheck finds no problem in the shell examples."""
     subprocess.run(["shellcheck", *EXAMPLES.glob("*.sh")], check=True)
 
 
 def test_the_examples_under_stand_in_engines(tmp_path: Path) -> None:
-    """The main job: one replica with two workers, until Ctrl-C."""
+    """All run on one replica with two workers, until Ctrl-C."""
     with Running(tmp_path, "-c", "configs/lmcache.yaml", "--tp", "2") as running:
         for name, who in PLACES:
             running.until_logged(f"[{name}] hello from {who} of 2 workers")

@@ -1,4 +1,4 @@
-"""Alert rules and dashboard speak of metrics that exist, in queries that Prometheus takes."""
+"""Alert rules and dashboard use metrics that exist, in queries that Prometheus accepts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def promtool(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("query", [*(rule["expr"] for rule in rules()), *queries()])
 def test_only_metrics_that_exist(query: str) -> None:
-    """Names are those that the supervisor writes, and states those of the state machine."""
+    """Their metrics are the supervisor's, and their states are those of the state machine."""
     used = set(re.findall(r"lmcache_plugin_\w+", query))
     assert used
     assert used <= NAMES
@@ -60,7 +60,7 @@ def test_only_metrics_that_exist(query: str) -> None:
 
 
 def test_dashboard_shows_every_metric() -> None:
-    """Nothing that is written goes unseen; panels do not overlap and have ids of their own."""
+    """Each metric has a panel; panels do not overlap, and their ids differ."""
     assert {name for query in queries() for name in re.findall(r"lmcache_plugin_\w+", query)} == (
         NAMES
     )
@@ -79,7 +79,7 @@ def test_dashboard_shows_every_metric() -> None:
 
 @needs_promtool
 def test_rules_by_promtool() -> None:
-    """The rules are valid, and fire when they should and not before."""
+    """The rules are valid, and fire when they should, not before."""
     done = promtool("check", "rules", "--lint-fatal", "alerts.yml", cwd=MONITORING)
     assert done.returncode == 0, done.stderr
     assert f"{len(rules())} rules found" in done.stdout
@@ -89,7 +89,7 @@ def test_rules_by_promtool() -> None:
 
 @needs_promtool
 def test_queries_of_the_dashboard_by_promtool(tmp_path: Path) -> None:
-    """Each is one that Prometheus can parse."""
+    """Prometheus can parse each of them."""
     group = [
         {"record": f"q{number}", "expr": query.replace("$__rate_interval", "5m")}
         for number, query in enumerate(queries())

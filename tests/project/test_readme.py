@@ -1,9 +1,9 @@
-"""What README and docs tell people to type works; what they show is what is there.
+"""The commands in README and docs work, and the output they show is what is printed.
 
-A fenced ``sh`` block is run, saved as a file or passed over, as the comment
-before it says: ``<!-- test: run -->``, ``<!-- test: file NAME -->`` or
-``<!-- not tested here: WHY -->``. README's two commands that set up an
-environment are run by ``.ci/run``, to the letter.
+The comment before a fenced ``sh`` block says whether the test runs it, saves it
+as a file or skips it: ``<!-- test: run -->``, ``<!-- test: file NAME -->`` or
+``<!-- not tested here: WHY -->``. ``.ci/run`` runs README's two
+commands that set up an environment, word for word.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LINK = re.compile(r"\]\((?P<target>[^)#]+)(?:#[^)]*)?\)")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block and what the comment before it says."""
+    """A fenced block and the comment before it."""
 
     page: str
     language: str
@@ -57,14 +57,14 @@ ALL = [block for page in PAGES for block in blocks(page)]
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of what the commands are run on."""
+    """A copy of the files that the commands use."""
     for name in ("configs", "examples"):
         shutil.copytree(ROOT / name, tmp_path / name)
     return tmp_path
 
 
 def typed(line: str, checkout: Path) -> None:
-    """Do what somebody does who types a line; a ``run`` is stopped once a plugin was heard."""
+    """Run a line as in a shell; stop ``run`` after a plugin's first output."""
     program, subcommand, *arguments = shlex.split(line)
     if program == PYTEST:
         tests = [sys.executable, "-m", "pytest", subcommand, *arguments]
@@ -85,7 +85,7 @@ def typed(line: str, checkout: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_commands_of_a_page(page: Path, checkout: Path) -> None:
-    """In their order, in a copy of the checkout."""
+    """They succeed in their order, in a copy of the checkout."""
     for block in blocks(page):
         if block.comment.startswith("test: file "):
             path = checkout / block.comment.removeprefix("test: file ")
@@ -104,7 +104,7 @@ def test_the_commands_of_a_page(page: Path, checkout: Path) -> None:
 
 
 def test_readme_has_the_two_commands_that_ci_runs() -> None:
-    """Each in one line, under the heading by which ``.ci/run`` finds it."""
+    """Each is one line, under the heading by which ``.ci/run`` finds it."""
     readme = (ROOT / "README.md").read_text()
     ci = (ROOT / ".ci" / "run").read_text()
     for heading, end in (
@@ -124,7 +124,7 @@ def test_readme_has_the_two_commands_that_ci_runs() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    """Relative ones, that is."""
+    """The target of each relative link exists."""
     for found in _LINK.finditer(page.read_text()):
         target = found["target"]
         if "://" not in target:
@@ -132,7 +132,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_readmes_output_is_what_is_printed(checkout: Path) -> None:
-    """README's lines come from the command above them, but for times, pids and figures."""
+    """The command prints README's lines, except for times, pids and figures."""
     (shown,) = [b.text for b in ALL if b.comment == "test: output of run"]
     lines = [shape(line) for line in shown.splitlines() if line != "..."]
     at_first = [line for line in lines if "INFO" in line and "goodbye" not in line]
@@ -149,13 +149,13 @@ def test_readmes_output_is_what_is_printed(checkout: Path) -> None:
 
 
 def shape(line: str) -> str:
-    """Return a line without what differs from run to run."""
+    """Return a line without the parts that differ from run to run."""
     return re.sub(r"\d+", "0", re.sub(r"[\d.]+ m?s\b", "0 s", line))
 
 
 @pytest.mark.parametrize("block", [b for b in ALL if b.language == "yaml"], ids=lambda b: b.page)
 def test_yaml_is_read_without_complaint(block: Block, tmp_path: Path) -> None:
-    """Keys that do not exist, or values that are not accepted, would be said."""
+    """No key is unknown and no value is invalid."""
     from lmcache_plugin_adapter.cli.lmcache_yaml import load_lmcache_yaml
     from lmcache_plugin_adapter.configuration.settings import read_settings
 

@@ -1,4 +1,4 @@
-"""Strangers: what they may not read, replace, connect to or have evaluated."""
+"""Other users and foreign input: what they may not read, replace, connect to or run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become 
     ],
 )
 def test_modes_of_the_runtime_directory(tmp_path, mode, usable) -> None:
-    """Nobody else may even enter it, a sticky bit notwithstanding."""
+    """A directory that other users may enter is not used, with or without the sticky bit."""
     path = tmp_path / "run"
     path.mkdir()
     path.chmod(mode)
@@ -55,7 +55,7 @@ def test_modes_of_the_runtime_directory(tmp_path, mode, usable) -> None:
 @needs_root
 @pytest.mark.parametrize("mode", [0o700, 0o777])
 def test_runtime_directory_of_somebody_else(tmp_path, mode) -> None:
-    """A stranger who was there first gets nothing: the next place is taken."""
+    """If another user owns the directory, the next place is used."""
     path = tmp_path / "run"
     path.mkdir()
     path.chmod(mode)
@@ -68,7 +68,7 @@ def test_runtime_directory_of_somebody_else(tmp_path, mode) -> None:
 
 @pytest.mark.parametrize("kind", ["directory", "file", "nothing"])
 def test_link_in_place_of_the_runtime_directory(tmp_path, kind) -> None:
-    """Links are not followed, wherever they lead."""
+    """No link is followed."""
     target = tmp_path / "target"
     if kind == "directory":
         target.mkdir(mode=0o700)
@@ -83,7 +83,7 @@ def test_link_in_place_of_the_runtime_directory(tmp_path, kind) -> None:
 
 
 def test_link_in_place_of_an_instance(tmp_path) -> None:
-    """Neither used nor cleared away."""
+    """It is neither used nor removed."""
     run_id = new_run_id()
     target = tmp_path / "target"
     target.mkdir()
@@ -96,7 +96,7 @@ def test_link_in_place_of_an_instance(tmp_path) -> None:
 
 
 def test_link_in_place_of_the_socket_is_replaced(tmp_path) -> None:
-    """What it leads to is not touched."""
+    """The link's target is not changed."""
     target = tmp_path / "target"
     target.write_text("kept")
     (tmp_path / "control.sock").symlink_to(target)
@@ -111,7 +111,7 @@ def test_link_in_place_of_the_socket_is_replaced(tmp_path) -> None:
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
 def test_link_in_place_of_the_configuration_is_replaced(tmp_path, umask) -> None:
-    """The file is new, private whatever the umask, and what was linked is as it was."""
+    """The file is new and private with any umask; the link's target is unchanged."""
     target = tmp_path / "target"
     target.write_text("kept")
     (tmp_path / "config.json").symlink_to(target)
@@ -132,14 +132,14 @@ def test_link_in_place_of_the_configuration_is_replaced(tmp_path, umask) -> None
     [(os.getuid(), True), (0, True), (STRANGER, False), (65534, False), (4_000_000_000, False)],
 )
 def test_peers_are_judged_by_their_credentials(tmp_path, monkeypatch, uid, served) -> None:
-    """The same user and root are served, nobody else, whatever modes would let through."""
+    """Only the same user and root get an answer, whatever the file modes allow."""
     if uid in (0, os.getuid()):
         served = True
     server = ControlServer(Loop(print), {"status": lambda _request, _client: {}})
     server.listen(str(tmp_path), "control.sock")
 
     class Peer:
-        """A listener whose next peer is user ``uid``."""
+        """A listener whose next client is user ``uid``."""
 
         def __init__(self) -> None:
             self.ours, self.theirs = socket.socketpair()
@@ -166,7 +166,7 @@ def test_peers_are_judged_by_their_credentials(tmp_path, monkeypatch, uid, serve
 
 @needs_root
 def test_other_users_reach_nothing(plugin, engine, tmp_path) -> None:
-    """Not the directory, not the configuration, not the socket."""
+    """The directory, the configuration and the socket are closed to other users."""
     plugin("all_x.sh", "echo up; exec sleep 60")
     one = engine(extra_config={"password": "s3cret"})
     one.wait_log(r"\] up ")
@@ -196,7 +196,7 @@ def test_other_users_reach_nothing(plugin, engine, tmp_path) -> None:
 
 
 def test_nothing_is_ever_evaluated() -> None:
-    """No eval, exec, pickle, shell or unsafe YAML anywhere in the package."""
+    """The package has no eval, exec, pickle, shell or unsafe YAML."""
     forbidden = re.compile(
         r"(?<![\w.])(eval|exec|compile|__import__)\(|pickle|shelve|os\.system|os\.popen"
         r"|shell=True|yaml\.(load|unsafe_load|full_load)\("
@@ -209,7 +209,7 @@ def test_nothing_is_ever_evaluated() -> None:
 
 
 def test_shell_characters_are_only_characters(plugin, engine, tmp_path) -> None:
-    """In names, arguments and variables."""
+    """No shell reads names, arguments or variables."""
     bait = f"$(touch {tmp_path.name}-a); `touch b` '\" ; touch c"
     plugin(f"all_$(touch d);'{chr(34)}.sh", 'echo "got: $1 $BAIT"; exec sleep 60')
     one = engine(

@@ -1,4 +1,4 @@
-"""The snippets of "Enable it in vLLM", as far as they can be tried without vLLM."""
+"""The snippets of docs/vllm.md, as far as they can be checked without vLLM."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lmcache_plugin_adapter.cli import doctor as cli_doctor
+from lmcache_plugin_adapter.cli.doctor import CONFIG_VARIABLE
 from lmcache_plugin_adapter.cli.lmcache_yaml import load_lmcache_yaml
 from lmcache_plugin_adapter.configuration.settings import read_settings
-from lmcache_plugin_adapter.hosts import upstream_names as upstream
-from lmcache_plugin_adapter.hosts.vllm import connector_takeover as takeover
-from lmcache_plugin_adapter.hosts.vllm import hook as vllm_plugin
+from lmcache_plugin_adapter.hosts import upstream_names
+from lmcache_plugin_adapter.hosts.vllm import connector_takeover, hook
 from lmcache_plugin_adapter.planner.file_names import PluginName, parse_name
 
-PACKAGE = Path(vllm_plugin.__file__).parents[2]
+PACKAGE = Path(hook.__file__).parents[2]
 PAGE = (PACKAGE.parent / "docs" / "vllm.md").read_text()
 
 
@@ -55,9 +54,9 @@ def _server_arguments() -> dict[str, str]:
 
 @pytest.mark.parametrize("text", transfer_configs())
 def test_transfer_configs_name_a_connector_that_is_hooked(text: str) -> None:
-    """And a class that is there, where it is ours."""
+    """The hook acts on each of them, and a class of this package exists."""
     config = json.loads(text)
-    assert vllm_plugin.names_lmcache(config)
+    assert hook.names_lmcache(config)
     if (module := config.get("kv_connector_module_path")) is not None:
         path = PACKAGE / (module.removeprefix("lmcache_plugin_adapter.") + ".py")
         assert f"import {config['kv_connector']}\n" in path.read_text()
@@ -65,7 +64,7 @@ def test_transfer_configs_name_a_connector_that_is_hooked(text: str) -> None:
 
 @pytest.mark.parametrize("block", blocks("sh"))
 def test_shell_blocks_are_shell(block: str) -> None:
-    """And call commands of ours that exist."""
+    """Bash parses each block, and each ``lmcache-plugins`` command exists."""
     subprocess.run(["bash", "-n"], input=block, text=True, check=True)
     for line in block.splitlines():
         words = shlex.split(line)
@@ -74,7 +73,7 @@ def test_shell_blocks_are_shell(block: str) -> None:
 
 
 def test_config_map_is_mounted_where_the_configuration_looks(tmp_path: Path) -> None:
-    """Its configuration is read without complaint, and its plugin's name and code are right."""
+    """Its configuration has no problem, and its plugin's name and code are valid."""
     config_map, deployment = _manifests()
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -85,7 +84,7 @@ def test_config_map_is_mounted_where_the_configuration_looks(tmp_path: Path) -> 
     assert pod["shareProcessNamespace"] is True
 
     (variable,) = container["env"]
-    assert variable["name"] == cli_doctor.CONFIG_VARIABLE
+    assert variable["name"] == CONFIG_VARIABLE
     assert variable["value"] == mounts["lmcache"]["mountPath"]
     path = tmp_path / "lmcache.yaml"
     path.write_text(config_map["data"][mounts["lmcache"]["subPath"]])
@@ -104,14 +103,16 @@ def test_dockerfile_puts_things_where_the_configuration_looks() -> None:
     (dockerfile,) = blocks("dockerfile")
     lines = [line.split() for line in dockerfile.splitlines()]
     copied = {line[1]: line[2] for line in lines if line[0] == "COPY"}
-    assert f"{cli_doctor.CONFIG_VARIABLE}={copied['lmcache.yaml']}" in dockerfile
+    assert f"{CONFIG_VARIABLE}={copied['lmcache.yaml']}" in dockerfile
     for text in blocks("yaml"):
         assert yaml.safe_load(text)["runtime_plugin_locations"] == [copied["plugins"]]
 
 
 def test_lines_in_the_table_are_lines_of_the_code() -> None:
-    """Each begins a message of the hook."""
-    sources = "".join(Path(str(module.__file__)).read_text() for module in (takeover, vllm_plugin))
+    """Each is the start of one of the hook's messages."""
+    sources = "".join(
+        Path(str(module.__file__)).read_text() for module in (connector_takeover, hook)
+    )
     table = PAGE.partition("## When it cannot work")[2]
     lines = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     assert len(lines) == 4
@@ -120,21 +121,21 @@ def test_lines_in_the_table_are_lines_of_the_code() -> None:
 
 
 def test_environment_variable_that_switches_it_off() -> None:
-    """Its value is JSON and does that."""
+    """Its value is JSON that disables the adapter."""
     (value,) = re.findall(r"LMCACHE_EXTRA_CONFIG='([^']+)'", PAGE)
     settings, problems = read_settings(json.loads(value), {})
     assert (settings.enabled, problems) == (False, [])
 
 
 def test_versions_are_the_supported_ones() -> None:
-    """As the doctor has them."""
+    """The page has the versions that ``doctor`` supports."""
     for project, name in (("vllm", "vLLM"), ("lmcache", "LMCache")):
-        first, last = upstream.SUPPORTED[project]
+        first, last = upstream_names.SUPPORTED[project]
         assert f"{name} {first} to {last.removesuffix('.0')}" in PAGE
 
 
 def test_entry_point_is_called_as_vllm_is_told() -> None:
-    """The name to add to ``VLLM_PLUGINS``."""
-    assert f"add `{upstream.ENTRY_POINT}`" in PAGE
+    """The page has the entry point's name for ``VLLM_PLUGINS``."""
+    assert f"add `{upstream_names.ENTRY_POINT}`" in PAGE
     pyproject = (PACKAGE.parent / "pyproject.toml").read_text()
-    assert f"\n{upstream.ENTRY_POINT} = " in pyproject
+    assert f"\n{upstream_names.ENTRY_POINT} = " in pyproject

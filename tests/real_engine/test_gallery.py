@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vllm_server import Server, Site, free_port, serving, wait_for
+from site_under_test import Site, free_port, wait_for
+from vllm_server import Server, serving
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "gallery"))
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vllm_server import Server, Site, serving, wait_for
+from site_under_test import Site, wait_for
+from vllm_server import Server, serving
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -1,7 +1,7 @@
-"""Plugins beside a real ``lmcache server``: roles, ``/status``, and how they end with it.
+"""Plugins beside a real ``lmcache server``: roles, ``/status``, and their end with the server.
 
-One server a test, for a start takes many seconds; what plugins were told is
-read from the files that they write.
+Each test starts one server, which takes many seconds. Plugins write their
+variables to files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import re
 import signal
 import statistics
-import subprocess
 import sys
 import time
 import urllib.request
@@ -23,7 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from vllm_server import DAEMONISES, FLOODS, WITNESS, Site, free_port, wait_for
+from site_under_test import (
+    DAEMONISES,
+    FLOODS,
+    WITNESS,
+    ServerProcess,
+    Site,
+    free_port,
+    killed_at_the_end,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,46 +54,25 @@ END_SECONDS = 30
 STOP_GRACE = 2
 
 
-class LMCacheServer:
+class LMCacheServer(ServerProcess):
     """A real ``lmcache server``; see :func:`lmcache_server`."""
 
     def __init__(self, site: Site, *arguments: str) -> None:
-        self.site = site
         self.http = free_port()
-        self.log_path = site.directory / f"server-{self.http}.log"
         command = [sys.executable, "-c", "from lmcache.cli.main import main; main()", "server"]
         command += ["--host", "127.0.0.1", "--port", str(free_port())]
         command += ["--http-host", "127.0.0.1", "--http-port", str(self.http)]
         command += ["--l1-size-gb", "0.1", "--eviction-policy", "LRU", *arguments]
-        environ = {**os.environ, **site.environ, "LMCACHE_TRACK_USAGE": "false"}
-        environ["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)])
-        )
-        began = time.monotonic()
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environ,
-                cwd=site.directory,
-                start_new_session=True,
-            )
-        site.sessions.append(self.process.pid)
-        wait_for(self._answers, START_SECONDS, lambda: self.log[-3000:])
-        self.start_seconds = time.monotonic() - began
+        path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
+        environ = {"LMCACHE_TRACK_USAGE": "false", "PYTHONPATH": path}
+        super().__init__(site, self.http, command, environ, START_SECONDS)
 
-    def _answers(self) -> bool:
-        if self.process.poll() is not None:
-            raise AssertionError(f"the server ended: {self.log[-3000:]}")
-        try:
-            return bool(self.get("/healthcheck")["status"] == "healthy")
-        except OSError:
-            return False
+    def is_healthy(self) -> bool:
+        """Return whether the server calls itself healthy."""
+        return bool(self.get("/healthcheck")["status"] == "healthy")
 
     def get(self, path: str) -> dict[str, Any]:
-        """Ask the server's HTTP port."""
+        """Return the JSON of the server's answer."""
         url = f"http://127.0.0.1:{self.http}{path}"
         with urllib.request.urlopen(url, timeout=10) as reply:
             answer: dict[str, Any] = json.loads(reply.read())
@@ -93,48 +80,33 @@ class LMCacheServer:
 
     @property
     def plugins(self) -> dict[str, Any]:
-        """What ``/status`` says of plugins."""
+        """The plugins' part of ``/status``."""
         status = self.get("/status")
         assert status["is_healthy"] is True
         found: dict[str, Any] = status["runtime_plugins"]
         return found
 
     def states(self) -> dict[str, str]:
-        """Return each plugin's state as in ``/status``."""
+        """Return the state of each plugin in ``/status``."""
         return {one["name"]: one["state"] for one in self.plugins["plugins"]}
 
-    @property
-    def log(self) -> str:
-        """What server and plugins logged, without colours."""
-        text = self.log_path.read_text(errors="replace")
-        return re.sub(r"\x1b\[[0-9;]*m", "", text)
-
     def stop(self, number: int = signal.SIGTERM) -> float:
-        """Signal the server and wait for its end; return the seconds it took."""
+        """Signal the server, wait for its exit, and return the seconds."""
         began = time.monotonic()
         self.process.send_signal(number)
-        self.process.wait(END_SECONDS)
+        self.wait(END_SECONDS)
         return time.monotonic() - began
 
 
 @contextlib.contextmanager
 def lmcache_server(site: Site, *arguments: str) -> Iterator[LMCacheServer]:
-    """Serve; whatever happens, nothing of it is left afterwards."""
-    try:
+    """Serve; no process is left afterwards, in any case."""
+    with killed_at_the_end(site):
         yield LMCacheServer(site, *arguments)
-    finally:
-        for _ in range(100):
-            left = site.processes()
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            if not left:
-                break
-            time.sleep(0.1)
 
 
 def module(site: Site, given: object = None, **settings: Any) -> tuple[str, str]:
-    """Return the option that loads our module."""
+    """Return the option that loads the adapter's server module."""
     if given is None:
         settings = {"stop_grace": STOP_GRACE, **settings}
         given = {"runtime_plugin_locations": [str(site.plugins)], "runtime_plugins": settings}
@@ -144,7 +116,7 @@ def module(site: Site, given: object = None, **settings: Any) -> tuple[str, str]
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    """Plugins of every role; each writes down what it is told, and that it was told to end."""
+    """Plugins of each role, which note their variables and their end."""
     site = Site(tmp_path / "site")
     # The server waits for its plugins, so they must not wait for it.
     witness, removed = re.subn(r"    while state\(engine\).*\n.*\n", "", WITNESS)
@@ -155,7 +127,7 @@ def site(tmp_path: Path) -> Site:
 
 
 def told(site: Site, number: int) -> dict[str, Mapping[str, str]]:
-    """Return the variables of each witness, by its name, once so many started."""
+    """Return the variables of each plugin, by its name, once ``number`` have started."""
     wait_for(lambda: len(site.seen()) >= number, 30, site.seen)
     time.sleep(0.3)  # one too many would start right behind the others
     return {
@@ -165,7 +137,7 @@ def told(site: Site, number: int) -> dict[str, Mapping[str, str]]:
 
 
 def assert_all_said_goodbye(site: Site, number: int) -> None:
-    """Each witness was asked to end, and had the time to say so."""
+    """Check that each plugin got SIGTERM and the time to note its end."""
     events = [[event["event"] for event in one.events] for one in site.seen()]
     assert events == [["start", "sigterm", "goodbye"]] * number
 

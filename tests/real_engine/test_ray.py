@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from vllm_server import DAEMONISES, Site, wait_for
+from site_under_test import DAEMONISES, Site, wait_for
 
 pytest.importorskip("ray")
 

@@ -1,7 +1,7 @@
-"""Plugins beside real engines: who runs, what they are told, and how they end.
+"""Plugins beside real engines: which ones run, their variables, and their end.
 
-One server a test, for a start takes most of a minute; outcomes are read from
-the files that plugins write and from ``/proc``.
+Each test starts one or two servers, which takes most of a minute. Outcomes are
+read from the files that plugins write and from ``/proc``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from vllm_server import DAEMONISES, FLOODS, Seen, Server, Site, serving, wait_for
+from site_under_test import DAEMONISES, FLOODS, Seen, Site, wait_for
+from vllm_server import Server, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,24 +34,35 @@ def who(seen: list[Seen]) -> list[tuple[str, int]]:
 
 
 def wait_until_seen(site: Site, number: int) -> list[Seen]:
-    """Return what the witnesses wrote once that many started, and no more do."""
+    """Return the plugins' notes once ``number`` have started and no more do."""
     wait_for(lambda: len(site.seen()) >= number, 30, lambda: who(site.seen()))
     time.sleep(0.5)  # a second copy would start right behind the first
     return site.seen()
 
 
 def assert_goodbyes(seen: list[Seen]) -> None:
-    """Each plugin had its SIGTERM, and wrote its goodbye after its engine was gone."""
+    """Check that each plugin got SIGTERM and said goodbye after its engine was gone."""
     for one in seen:
         assert [event["event"] for event in one.events] == ["start", "sigterm", "goodbye"], one
         assert one.goodbye is not None
         assert one.goodbye["engine_state"] in ("Z", "gone"), one.role
 
 
+def terminate(site: Site, server: Server) -> int:
+    """Send SIGTERM, check that each plugin ended in order and nothing is left; return the code."""
+    server.process.send_signal(signal.SIGTERM)
+    code = server.wait()
+    site.wait_until_nothing_is_left()
+    assert_goodbyes(site.seen())
+    return code
+
+
 def test_two_workers_then_ctrl_c_and_a_restart(tmp_path: Path, model: Path) -> None:
-    """Scheduler and both workers once each, although LMCache's engine fails on the workers;
-    a terminal's Ctrl-C; then the same again at once, ended by SIGTERM to the server alone.
-    """  # noqa: D205
+    """Each of scheduler and workers has its plugins once, also after a restart.
+
+    LMCache's engine fails on the workers. The first run ends by a terminal's
+    Ctrl-C, the second by SIGTERM to the server alone.
+    """
     site = Site(tmp_path / "site", stop_grace=STOP_GRACE)
     site.add("worker_daemon.sh", DAEMONISES)
     with serving(site, model, "-tp", "2") as server:
@@ -78,24 +90,19 @@ def test_two_workers_then_ctrl_c_and_a_restart(tmp_path: Path, model: Path) -> N
     with serving(site, model, "-tp", "2") as server:
         assert who(wait_until_seen(site, 3)) == WHO_TP2
         server.complete()
-        server.process.send_signal(signal.SIGTERM)
-        assert server.wait() == 0
-        site.wait_until_nothing_is_left()
-        assert_goodbyes(site.seen())
+        assert terminate(site, server) == 0
 
 
 def test_a_graceful_shutdown_and_a_killed_worker(tmp_path: Path, model: Path) -> None:
-    """With ``--shutdown-timeout 10`` connectors are shut down, and that is not held up;
-    and when a worker is killed, vLLM gives up and every plugin ends with its engine.
-    """  # noqa: D205
+    """With ``--shutdown-timeout 10``, connectors shut down in time.
+
+    When a worker is killed, vLLM exits, and each plugin ends with its engine.
+    """
     site = Site(tmp_path / "site", stop_grace=STOP_GRACE)
     with serving(site, model, "-tp", "2", "--shutdown-timeout", "10") as server:
         assert who(wait_until_seen(site, 3)) == WHO_TP2
         server.complete()
-        server.process.send_signal(signal.SIGTERM)
-        assert server.wait() == 0
-        site.wait_until_nothing_is_left()
-        assert_goodbyes(site.seen())
+        assert terminate(site, server) == 0
         assert server.log.count("the engine closes") >= 2  # the connectors' shutdown was reached
 
     site.forget()
@@ -112,7 +119,7 @@ def test_a_graceful_shutdown_and_a_killed_worker(tmp_path: Path, model: Path) ->
 def test_a_flood_while_completions_run_then_a_killed_engine_core(
     tmp_path: Path, model: Path
 ) -> None:
-    """Completions are answered, the log stays bounded; then the engine core is killed."""
+    """Completions get answers and the log stays bounded; then the engine core is killed."""
     site = Site(tmp_path / "site", stop_grace=STOP_GRACE)
     site.add("scheduler_flood.sh", FLOODS)
     with serving(site, model) as server:
@@ -131,9 +138,10 @@ def test_a_flood_while_completions_run_then_a_killed_engine_core(
 
 
 def test_malformed_settings_then_a_killed_server(tmp_path: Path, model: Path) -> None:
-    """Each mistake is a line, the plugins run; an orphaned engine core keeps its plugins,
-    and takes them along when it ends.
-    """  # noqa: D205
+    """Each mistake is logged, and the plugins run.
+
+    An orphaned engine core keeps its plugins until it exits.
+    """
     site = Site(
         tmp_path / "site",
         backoff="soon",
@@ -165,7 +173,7 @@ def test_malformed_settings_then_a_killed_server(tmp_path: Path, model: Path) ->
 
 @pytest.mark.parametrize(("policy", "replicas"), [("local-rank-0", ["0"]), ("all", ["0", "1"])])
 def test_two_replicas(tmp_path: Path, model: Path, policy: str, replicas: list[str]) -> None:
-    """The first one's plugins, or those of both, told apart by their rank."""
+    """Plugins run in the first one, or in both with their rank."""
     site = Site(tmp_path / "site", data_parallel=policy, stop_grace=STOP_GRACE)
     with serving(site, model, "-dp", "2") as server:
         seen = wait_until_seen(site, 2 * len(replicas))
@@ -176,21 +184,18 @@ def test_two_replicas(tmp_path: Path, model: Path, policy: str, replicas: list[s
         assert said is (policy != "all")
         assert "Launched runtime plugin" not in server.log
         server.complete()
-        server.process.send_signal(signal.SIGTERM)
-        server.wait()
-        site.wait_until_nothing_is_left()
-        assert_goodbyes(site.seen())
+        terminate(site, server)
 
 
 def lmcaches_own(site: Site, server: Server) -> list[dict[str, Any]]:
-    """Return the first notes of witnesses that LMCache's launcher started."""
+    """Return the first notes of plugins that LMCache's launcher started."""
     wait_for(lambda: "Launched runtime plugin" in server.log, 30)
     wait_for(lambda: any("\n" in path.read_text() for path in site.notes.iterdir()), 30)
     return [json.loads(path.read_text().splitlines()[0]) for path in site.notes.iterdir()]
 
 
 def test_disabled_is_lmcache_untouched(tmp_path: Path, model: Path) -> None:
-    """Its launcher, its variables, only where it starts one; and what a completion costs."""
+    """LMCache's launcher runs them with its variables, only where it makes a launcher."""
     site = Site(tmp_path / "site", enabled=False)
     (site.plugins / "utils.py").unlink()  # LMCache runs it, too
     with serving(site, model) as server:
@@ -202,7 +207,7 @@ def test_disabled_is_lmcache_untouched(tmp_path: Path, model: Path) -> None:
 
 
 def test_explicit_class_where_plugins_of_vllm_are_locked_down(tmp_path: Path, model: Path) -> None:
-    """``VLLM_PLUGINS`` lets none in; the connector is named in the configuration."""
+    """``VLLM_PLUGINS`` excludes the hook; the configuration names the connector class."""
     site = Site(tmp_path / "site", stop_grace=STOP_GRACE)
     connector = {
         "kv_connector": "LMCacheAdapterConnector",
@@ -212,14 +217,11 @@ def test_explicit_class_where_plugins_of_vllm_are_locked_down(tmp_path: Path, mo
         assert who(wait_until_seen(site, 2)) == WHO_TP1
         assert "Launched runtime plugin" not in server.log
         print(f"a completion beside this launcher: {server.completion_milliseconds():.1f} ms")
-        server.process.send_signal(signal.SIGTERM)
-        server.wait()
-        site.wait_until_nothing_is_left()
-        assert_goodbyes(site.seen())
+        terminate(site, server)
 
 
 def test_inside_a_multi_connector(tmp_path: Path, model: Path) -> None:
-    """LMCache as one of several connectors, with locations given by vLLM's arguments."""
+    """LMCache is one of several connectors, and vLLM's arguments give the locations."""
     site = Site(tmp_path / "site")
     values = {
         "max_local_cpu_size": 0.1,
@@ -238,7 +240,4 @@ def test_inside_a_multi_connector(tmp_path: Path, model: Path) -> None:
     with serving(site, model, "--shutdown-timeout", "10", connector=connector) as server:
         assert who(wait_until_seen(site, 2)) == WHO_TP1
         server.complete()
-        server.process.send_signal(signal.SIGTERM)
-        server.wait()
-        site.wait_until_nothing_is_left()
-        assert_goodbyes(site.seen())
+        terminate(site, server)

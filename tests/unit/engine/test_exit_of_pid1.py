@@ -1,4 +1,4 @@
-"""A server that is PID 1 of its container: what is said, and how its exit waits."""
+"""A server that is PID 1 of its container: its warning, and the wait at its exit."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from lmcache_plugin_adapter.engine import exit_of_pid1 as pid1
+from lmcache_plugin_adapter.engine import exit_of_pid1
 
 UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 
 def may_unshare() -> bool:
-    """Whether PID namespaces can be made here."""
+    """Return whether this machine allows PID namespaces."""
     if shutil.which("unshare") is None:
         return False
     return (
@@ -28,7 +28,7 @@ needs_namespaces = pytest.mark.skipif(not may_unshare(), reason="cannot make PID
 
 @needs_namespaces
 def test_exit_of_pid1_gives_plugins_time(plugin, engine, tmp_path) -> None:
-    """The exit waits until the plugins had their goodbye, as long as it takes."""
+    """The exit waits until the plugins have ended."""
     notes = tmp_path / "notes"
     plugin(
         "all_x.sh",
@@ -51,12 +51,12 @@ def test_exit_of_pid1_waits_two_seconds_at_most(plugin, engine, tmp_path) -> Non
     begun = time.monotonic()
     one.close()
     shutil.rmtree(tmp_path / "run")  # the supervisor was killed: the next one would remove it
-    assert pid1.WAIT_SECONDS - 0.1 < time.monotonic() - begun < 15
+    assert exit_of_pid1.WAIT_SECONDS - 0.1 < time.monotonic() - begun < 15
 
 
 @needs_namespaces
 def test_engine_below_pid1_in_a_namespace(plugin, engine, tmp_path) -> None:
-    """With an init as PID 1, an engine that is SIGKILLed costs the plugins nothing."""
+    """With an init as PID 1, plugins get their grace period after SIGKILL of the engine."""
     notes = tmp_path / "notes"
     plugin(
         "all_x.sh",
@@ -85,7 +85,7 @@ engine.wait()
 def test_exit_of_a_server_that_is_pid1_waits_for_its_engines_plugins(
     plugin, engine, tmp_path
 ) -> None:
-    """Where the hook runs in PID 1, the API server, plugins of engine cores get their time."""
+    """Where the hook runs in PID 1, the API server, plugins of engine cores get time to end."""
     notes = tmp_path / "notes"
     plugin(
         "all_x.sh",
@@ -99,8 +99,8 @@ def test_exit_of_a_server_that_is_pid1_waits_for_its_engines_plugins(
 
 
 def test_elsewhere_exit_does_not_wait() -> None:
-    """In any other process, nothing is registered and nothing waited for."""
+    """In any other process, the exit does not wait."""
     begun = time.monotonic()
-    pid1.wait_at_exit()
-    pid1.wait_for_supervisors(60)
+    exit_of_pid1.wait_at_exit()
+    exit_of_pid1.wait_for_supervisors(60)
     assert time.monotonic() - begun < 30

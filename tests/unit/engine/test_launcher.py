@@ -1,4 +1,4 @@
-"""The launcher in its engine: constant cost, never twice, no exception, whatever the config."""
+"""The launcher in its engine: constant cost, one copy of each plugin, no exception."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lmcache_plugin_adapter.linux.procfs import ProcessTable
 
 
 class Connector(enum.Enum):
-    """An enum as vLLM has it: the value says nothing."""
+    """An enum with numbers as values, as in vLLM."""
 
     SCHEDULER = 0
     WORKER = 1
@@ -44,13 +44,13 @@ def test_roles(role, expected) -> None:
 
 
 def test_unknown_role_names_what_is_accepted() -> None:
-    """A role that is none is refused with what is accepted."""
+    """The error names the accepted roles."""
     with pytest.raises(ValueError, match="unknown role 'driver': accepted are 'scheduler', "):
         RuntimePluginLauncher(object(), "driver", 1, 0)
 
 
 def test_spec_survives_the_way() -> None:
-    """What the engine says is what the supervisor reads, odd bytes included."""
+    """The supervisor reads the spec that the engine wrote, undecodable bytes included."""
     spec = LaunchSpec(
         ProcessIdentity(Role.WORKER, 1, 4, 1, 2),
         ["/plugins", os.fsdecode(b"/odd\xff")],
@@ -65,13 +65,13 @@ def test_spec_survives_the_way() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"{}\n", b"[]\n{}", b'{"identity": 1}\n'])
 def test_broken_spec_is_refused(data) -> None:
-    """What is not a spec is a ValueError, nothing else."""
+    """Any other data is a ``ValueError``."""
     with pytest.raises(ValueError, match="spec"):
         LaunchSpec.from_bytes(data)
 
 
 def test_launching_twice_runs_one_copy(plugin, engine) -> None:
-    """However often, and with however many launchers of one role, each file runs once."""
+    """Each file runs once, with any number of launches and launchers of one role."""
     plugin("all_x.sh", "echo up; exec sleep 60")
     one = engine()
     one.do(
@@ -83,7 +83,7 @@ def test_launching_twice_runs_one_copy(plugin, engine) -> None:
 
 
 def test_two_roles_in_one_process(plugin, engine) -> None:
-    """A process that is scheduler and worker runs both sets, and stops them apart."""
+    """A process that is scheduler and worker runs and stops each role's plugins."""
     plugin("all_x.sh", "echo as $LMCACHE_RUNTIME_PLUGIN_ROLE; exec sleep 60")
     one = engine(role="worker")
     one.do("other = RuntimePluginLauncher(config, 'scheduler', 1, 0); other.launch_plugins()")
@@ -95,7 +95,7 @@ def test_two_roles_in_one_process(plugin, engine) -> None:
 
 
 def test_launch_after_stop_starts_again(plugin, engine) -> None:
-    """A launcher that was stopped may be used again."""
+    """A stopped launcher can launch again."""
     plugin("all_x.sh", "echo up; exec sleep 60")
     one = engine()
     one.wait_log(r"\] up ")
@@ -104,7 +104,7 @@ def test_launch_after_stop_starts_again(plugin, engine) -> None:
 
 
 def test_status_without_a_launch_is_none() -> None:
-    """A launcher that launched nothing has no status, and nothing to stop."""
+    """A launcher without a launch has no status; its stop does nothing."""
     launcher = RuntimePluginLauncher(object(), "worker", 1, 0)
     assert launcher.status() is None
     launcher.stop_plugins()
@@ -112,7 +112,7 @@ def test_status_without_a_launch_is_none() -> None:
 
 @pytest.mark.parametrize("locations", [None, [], ""])
 def test_without_locations_nothing_is_started(engine, locations) -> None:
-    """No location, no process."""
+    """Without locations, no process starts."""
     one = engine(locations=locations or [])
     assert one.do("launcher.launch_plugins()") is True
     assert one.do("launcher.status()") is None
@@ -120,7 +120,7 @@ def test_without_locations_nothing_is_started(engine, locations) -> None:
 
 
 def test_switched_off_nothing_is_started(plugin, engine) -> None:
-    """``enabled: false`` starts no process."""
+    """With ``enabled: false``, no process starts."""
     plugin("all_x.sh", "exec sleep 60")
     one = engine({"enabled": False})
     assert one.do("launcher.status()") is None
@@ -133,7 +133,7 @@ def test_locations_of_the_settings_are_enough(plugin, plugins, engine) -> None:
 
 
 def test_role_none_filters_nothing(plugin, engine) -> None:
-    """As in LMCache's multiprocess server: every file runs, the role is empty."""
+    """Without a role, each file runs and gets an empty role."""
     for name in ("scheduler_a.sh", "worker_7_b.sh", "all_c.sh"):
         plugin(name, 'echo "role=[$LMCACHE_RUNTIME_PLUGIN_ROLE]"; exec sleep 60')
     one = engine(role=None)
@@ -141,7 +141,7 @@ def test_role_none_filters_nothing(plugin, engine) -> None:
 
 
 def test_configuration_that_cannot_be_json(plugin, engine) -> None:
-    """``to_json()`` raises: plugins run, with what they need most, and a line says so."""
+    """If ``to_json()`` raises, plugins get a smaller configuration, and a warning is logged."""
     plugin("all_x.sh", 'echo "$LMCACHE_RUNTIME_PLUGIN_CONFIG"; exec sleep 60')
     one = engine(prelude="def fail(): raise TypeError('a set is no JSON')\nconfig.to_json = fail")
     one.wait_log(r"WARNING: .*Cannot turn LMCache's configuration into JSON.*a set is no JSON")
@@ -164,7 +164,7 @@ def test_no_interpreter_is_said_and_raises_nothing(plugin, engine) -> None:
 
 
 def test_launch_does_not_wait_for_discovery(plugin, engine) -> None:
-    """1,000 plugins cost the engine what one does: launching returns before they are looked at."""
+    """Launching returns before the search, so 1,000 plugins cost the engine what one does."""
     for number in range(1000):
         plugin(f"scheduler_{chr(97 + number % 26)}{number}.sh", "")
     one = engine(launch=False)
@@ -180,7 +180,7 @@ def test_launch_does_not_wait_for_discovery(plugin, engine) -> None:
 
 
 def test_engine_keeps_no_child_and_one_thread(plugin, engine) -> None:
-    """In the engine: one sleeping thread, no child, no zombie; after the stop, no thread."""
+    """The engine has one more thread and no child; after the stop, no more thread."""
     plugin("all_x.sh", "echo up; exec sleep 60")
     one = engine()
     one.wait_log(r"\] up ")
@@ -203,7 +203,7 @@ def test_engine_keeps_no_child_and_one_thread(plugin, engine) -> None:
 
 
 def test_stop_from_a_signal_handler_and_from_threads(plugin, engine) -> None:
-    """Stopping is safe from anywhere, several times at once."""
+    """A stop is safe from a signal handler and from several threads at once."""
     plugin("all_x.sh", "echo up; exec sleep 60")
     one = engine()
     one.wait_log(r"\] up ")
@@ -220,7 +220,7 @@ def test_stop_from_a_signal_handler_and_from_threads(plugin, engine) -> None:
 
 @pytest.mark.parametrize("wait", [True, False], ids=["waited for", "not waited for"])
 def test_nothing_stays_open_after_a_stop(plugin, engine, wait) -> None:
-    """The engine has no descriptor more than before its first launch."""
+    """The engine has as many descriptors as before its first launch."""
     plugin("all_x.sh", "echo up; exec sleep 60")
     one = engine(launch=False)
     count = f"len(__import__('os').listdir('/proc/{one.pid}/fd'))"
@@ -235,16 +235,15 @@ def test_nothing_stays_open_after_a_stop(plugin, engine, wait) -> None:
 
 
 NO_WATCHER = """\
-import lmcache_plugin_adapter.engine.supervisor_keeper as run
-start_thread = run.start_new_thread
+from lmcache_plugin_adapter.engine import supervisor_keeper
 def refused(*_): raise RuntimeError("can't start new thread")
-run.start_new_thread = refused
+supervisor_keeper.start_new_thread = refused
 """
 
 
 @pytest.mark.parametrize("prelude", ["", NO_WATCHER], ids=["watched", "unwatched"])
 def test_engine_that_a_broken_pipe_kills(plugin, engine, prelude) -> None:
-    """SIGPIPE at its default: asking a supervisor that has ended is no engine's end."""
+    """With SIGPIPE at its default, a request to an exited supervisor does not kill the engine."""
     plugin("all_x.sh", "echo up; exec sleep 60")
     one = engine(prelude=f"import signal\nsignal.signal(signal.SIGPIPE, signal.SIG_DFL)\n{prelude}")
     one.wait_log(r"\] up ")
@@ -258,7 +257,7 @@ def test_engine_that_a_broken_pipe_kills(plugin, engine, prelude) -> None:
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_hung_location_holds_neither_engine_nor_other_plugins(plugin, engine, tmp_path) -> None:
-    """A directory that does not answer is named, the others run; its plugins run once it does."""
+    """The log names the hung directory; its plugins run once it answers, the others before."""
     plugin("all_x.sh", "echo up; exec sleep 60")
     hung = tmp_path / "hung"
     hung.mkdir()

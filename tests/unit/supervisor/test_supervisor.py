@@ -86,7 +86,7 @@ def test_killed_supervisor_takes_plugins_along_and_is_replaced(plugin, engine, t
         "print(pid, file=notes, flush=True)\n"
         "print('up', flush=True); time.sleep(60)\n",
     )
-    one = engine()
+    one = engine({"stop_grace": 0.5})
     one.wait_log(r"\] up ")
     first, pid = one.supervisor(), one.plugin_pid("all_x")
     child = int((tmp_path / "pids").read_text().split()[0])
@@ -164,7 +164,7 @@ def test_engine_and_supervisor_killed_together(plugin, engine) -> None:
         "    print('child', os.getpid(), flush=True); time.sleep(60)\n"
         "time.sleep(60)\n",
     )
-    one = engine()
+    one = engine({"stop_grace": 0.5})
     left = int(one.wait_log(r"\] child (\d+)")[1])
     os.kill(one.pid, signal.SIGSTOP)
     os.kill(one.supervisor(), signal.SIGKILL)
@@ -173,7 +173,7 @@ def test_engine_and_supervisor_killed_together(plugin, engine) -> None:
     run = Path(one.log_path.parent / "run")
     assert os.listdir(run)
     # Any supervisor of this user sweeps it; here one is sure to come.
-    other = engine(role="scheduler")
+    other = engine({"stop_grace": 0.5}, role="scheduler")
     other.wait_log(r"Started")
     wait_until(lambda: gone(left))
     wait_until(lambda: len(os.listdir(run)) == 1)

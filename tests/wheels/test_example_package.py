@@ -1,4 +1,4 @@
-"""The package that ``docs/writing-plugins.md`` shows: built, installed with pip, and run."""
+"""The package that ``docs/writing-plugins.md`` shows, built and installed with pip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BLOCK = re.compile(r"<!-- example: (\S+) -->\n\n```\w+\n(.*?)^```$", re.MULTILI
 
 
 def test_the_example_runs(tmp_path: Path) -> None:
-    """From its files to its lines. Needs a package index, for the build backend."""
+    """Its plugin runs and logs. Pip needs a package index for the build backend."""
     page = (ROOT / "docs" / "writing-plugins.md").read_text()
     examples = dict(_BLOCK.findall(page))
     assert len(examples) == 3
