@@ -1,4 +1,4 @@
-"""What can be wrong with what a plugin was given."""
+"""The exceptions that the kit raises."""
 
 from __future__ import annotations
 
@@ -12,7 +12,3 @@ class SettingsError(Exception):
 
     What is wrong has been printed, one line each; the text sums it up.
     """
-
-
-NOT_AGAIN = 125
-"""The exit code by which a plugin says "do not restart me"."""

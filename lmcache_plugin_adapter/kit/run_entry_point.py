@@ -14,8 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NOT_AGAIN = 125
-"""The exit code that asks not to be restarted; written here once more, as nothing is imported."""
+NO_RESTART_CODE = 125
+"""As ``contract.plugin_states.NO_RESTART_CODE``: copied, because this file imports nothing."""
 
 _GALLERY = "lmcache_plugin_adapter.gallery."
 
@@ -38,7 +38,7 @@ def load(name: str, reference: str, directory: str, *arguments: str) -> Callable
     except ModuleNotFoundError as error:
         sys.excepthook(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
         print(advice(module, error.name or ""), file=sys.stderr, flush=True)
-        sys.exit(NOT_AGAIN)
+        sys.exit(NO_RESTART_CODE)
     found = sys.modules[module]
     for word in function.split("."):
         found = getattr(found, word)

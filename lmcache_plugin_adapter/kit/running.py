@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from lmcache_plugin_adapter.contract.plugin_states import NO_RESTART_CODE
+
 from .context import context
-from .errors import NOT_AGAIN, ContextError, SettingsError
+from .errors import ContextError, SettingsError
 from .printing import debug, error
 from .stopping import Stop, Stopped
 
@@ -40,13 +42,13 @@ def run(main: Callable[[Context, Stop], int | None]) -> int:
         return 0
     except (SettingsError, ContextError) as wrong:
         error(f"{str(wrong)[:1].upper()}{str(wrong)[1:]}")
-        return NOT_AGAIN
+        return NO_RESTART_CODE
     except ModuleNotFoundError as missing:
         from .run_entry_point import advice
 
         module = getattr(main, "__module__", None) or "__main__"
         error(advice(module, missing.name or str(missing)).removeprefix("<3>"))
-        return NOT_AGAIN
+        return NO_RESTART_CODE
     except Exception as failure:  # noqa: BLE001 - the last place to say it
         import traceback
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lmcache_plugin_adapter.contract.plugin_states import NO_RESTART_CODE, State
-from lmcache_plugin_adapter.kit import errors, run_entry_point
+from lmcache_plugin_adapter.kit import run_entry_point, running
 from lmcache_plugin_adapter.messages.wording import exit_text
 from lmcache_plugin_adapter.supervisor.lifecycle import (
     Event,
@@ -22,16 +22,16 @@ from lmcache_plugin_adapter.supervisor.lifecycle import (
 
 # One row a state, one column an event, in the order of the enums; "." stays, "!" cannot happen.
 TABLE = """
-             SPAWNED SPAWN_FAILED CANNOT_RUN EXITED   CLEARED RESTART_DUE DONE   GIVE_UP BACKOFF  STOP     START
-STARTING     RUNNING BACKING_OFF  FAILED     !        !       !           !      !       .        STOPPED  .
-RUNNING      !       !            FAILED     CLEARING !       !           !      !       .        STOPPING .
-CLEARING     !       !            !          !        !       BACKING_OFF EXITED FAILED  .        STOPPING .
-BACKING_OFF  !       !            !          !        !       !           !      !       STARTING STOPPED  STARTING
-STOPPING     !       !            .          .        STOPPED !           !      !       .        .        .
-STOPPED      !       !            !          !        !       !           !      !       .        .        STARTING
-EXITED       !       !            !          !        !       !           !      !       .        .        STARTING
-FAILED       !       !            !          .        !       !           !      !       .        .        STARTING
-REFUSED      !       !            !          !        !       !           !      !       .        .        .
+             SPAWNED SPAWN_FAILED CANNOT_RUN EXITED   CLEARED RESTART_DUE DONE   GIVE_UP BACKOFF  GRACE STOP     START
+STARTING     RUNNING BACKING_OFF  FAILED     !        !       !           !      !       .        .     STOPPED  .
+RUNNING      !       !            FAILED     CLEARING !       !           !      !       .        .     STOPPING .
+CLEARING     !       !            !          !        !       BACKING_OFF EXITED FAILED  .        .     STOPPING .
+BACKING_OFF  !       !            !          !        !       !           !      !       STARTING .     STOPPED  STARTING
+STOPPING     !       !            .          .        STOPPED !           !      !       .        .     .        .
+STOPPED      !       !            !          !        !       !           !      !       .        .     .        STARTING
+EXITED       !       !            !          !        !       !           !      !       .        .     .        STARTING
+FAILED       !       !            !          .        !       !           !      !       .        .     .        STARTING
+REFUSED      !       !            !          !        !       !           !      !       .        .     .        .
 """
 
 CELLS = [
@@ -85,7 +85,7 @@ def test_restart_policy(code: int, restart: str, expected: Event) -> None:
 
 def test_one_exit_code_asks_not_to_be_restarted() -> None:
     """The supervisor, the kit for authors and what runs installed plugins mean the same one."""
-    assert {NO_RESTART_CODE, errors.NOT_AGAIN, run_entry_point.NOT_AGAIN} == {125}
+    assert {NO_RESTART_CODE, running.NO_RESTART_CODE, run_entry_point.NO_RESTART_CODE} == {125}
 
 
 def test_exit_is_said_by_code_or_signal_name() -> None:
@@ -101,7 +101,7 @@ def test_diagram_draws_every_state_and_move() -> None:
     drawn = diagram()
     for state in State:
         assert state.value.replace("-", "_") in drawn
-    assert "running --> clearing : first process exited" in drawn
+    assert "running --> clearing : first process ended" in drawn
 
 
 def test_every_state_says_what_it_means() -> None:
