@@ -1,9 +1,11 @@
-"""What a plugin is told: by the contract, through its environment."""
+"""The context of a plugin: role, engine and configuration, read from its environment."""
 
 from __future__ import annotations
 
 import os
 import sys
+
+from lmcache_plugin_adapter.contract import variables
 
 from .errors import ContextError
 
@@ -15,9 +17,6 @@ if TYPE_CHECKING:
     from .address import ApiAddress
 
     S = TypeVar("S")
-
-_OWN = "LMCACHE_RUNTIME_PLUGIN_"
-_OLDER = "LMCACHE_PLUGIN_"
 
 
 def context() -> Context:
@@ -78,21 +77,21 @@ class Context:
     def from_environ(
         cls, environ: Mapping[str, str] | None = None, path: str | None = None
     ) -> Context:
-        """Read the variables of the contract, the older names where there are no newer ones.
+        """Read the variables of the plugin contract; an older name counts if the newer is not set.
 
         Args:
-            environ: The environment; None: this process's.
-            path: The plugin's file; None: what this process was started with.
+            environ: The environment; None: the environment of this process.
+            path: The plugin's file; None: ``sys.argv[0]``.
 
         Raises:
-            ContextError: A variable is missing or is not what it should be.
+            ContextError: A variable is missing or has an invalid value.
         """
         found = os.environ if environ is None else environ
         path = sys.argv[0] if path is None else path
 
         def text(name: str) -> str | None:
-            value = found.get(f"{_OWN}{name}")
-            return found.get(f"{_OLDER}{name}") if value is None else value
+            value = found.get(name)
+            return found.get(variables.OLDER_NAMES.get(name, "")) if value is None else value
 
         def number(name: str, default: int) -> int:
             value = text(name)
@@ -100,27 +99,27 @@ class Context:
                 return default if value is None else int(value)
             except ValueError:
                 raise ContextError(
-                    f"cannot read {_OWN}{name}: found {value!r}, accepted is a whole number"
+                    f"cannot read {name}: found {value!r}, accepted is a whole number"
                 ) from None
 
-        role = text("ROLE")
+        role = text(variables.ROLE)
         if role is None:
             raise ContextError(
-                f"not started by LMCache: {_OWN}ROLE is not set; "
+                f"not started by LMCache: {variables.ROLE} is not set; "
                 "try it with 'lmcache-plugins run -c lmcache.yaml'"
             )
         return cls(
             role=role.upper(),
-            worker_id=number("WORKER_ID", -1),
-            worker_count=number("WORKER_COUNT", 1),
-            dp_rank=number("DP_RANK", 0),
-            dp_size=number("DP_SIZE", 1),
-            engine_pid=number("ENGINE_PID", 0) or None,
-            name=text("NAME") or os.path.splitext(os.path.basename(path))[0],
-            config_file=text("CONFIG_FILE"),
-            config_text=text("CONFIG"),
+            worker_id=number(variables.WORKER_ID, -1),
+            worker_count=number(variables.WORKER_COUNT, 1),
+            dp_rank=number(variables.DP_RANK, 0),
+            dp_size=number(variables.DP_SIZE, 1),
+            engine_pid=number(variables.ENGINE_PID, 0) or None,
+            name=text(variables.NAME) or os.path.splitext(os.path.basename(path))[0],
+            config_file=text(variables.CONFIG_FILE),
+            config_text=text(variables.CONFIG),
             path=path,
-            ending_file=text("ENDING_FILE"),
+            ending_file=text(variables.ENDING_FILE),
         )
 
     @property
@@ -180,10 +179,17 @@ class Context:
 
     @property
     def raw_settings(self) -> Mapping[str, object]:
-        """The plugin's own section as it was written; empty where there is none."""
-        from .sections import own_section
+        """The plugin's own section as written in the configuration; empty if there is none."""
+        from .sections import find_section
 
-        return own_section(self)[1]
+        return find_section(self.config, self.name, self.names)[1]
+
+    @property
+    def settings_key(self) -> str:
+        """The full key of the plugin's own section, for messages."""
+        from .sections import section_key
+
+        return section_key(self.config, self.name, self.names)
 
     def settings(self, kind: type[S]) -> S:
         """Return the plugin's own section, validated.
@@ -200,15 +206,15 @@ class Context:
             SettingsError: A required value is missing or wrong; or msgspec is
                 not installed.
         """
-        from .sections import read_settings
+        from .sections import find_section, read_settings
 
-        return read_settings(self, kind)
+        return read_settings(*find_section(self.config, self.name, self.names), kind)
 
 
 def _read_config(path: str | None, text: str | None) -> Mapping[str, object]:
     import json
 
-    source = f"{_OWN}CONFIG"
+    source = variables.CONFIG
     if path:
         try:
             with open(path, encoding="utf-8", errors="surrogateescape") as file:

@@ -13,7 +13,6 @@ from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.engine_health import HealthSettings
 from lmcache_plugin_adapter.gallery.log_reporter.positions import default_directory
 from lmcache_plugin_adapter.gallery.target import Filled  # noqa: TC001 - msgspec reads annotations
-from lmcache_plugin_adapter.kit.sections import own_section
 
 from .alertmanager import Alertmanager  # noqa: TC001 - msgspec reads annotations
 from .alerts import identity, labels_of
@@ -140,7 +139,7 @@ def read_plan(ctx: Context) -> Plan:
         kit.SettingsError: There is nowhere to send alerts to.
     """
     settings = ctx.settings(AlertSettings)
-    section = own_section(ctx)[0]
+    section = ctx.settings_key
     targets: list[Target] = [*settings.alertmanagers, *settings.webhooks]
     if not targets:
         raise kit.SettingsError(

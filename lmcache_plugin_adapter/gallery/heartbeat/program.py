@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.engine_health import EngineHealth, Verdict
-from lmcache_plugin_adapter.kit.sections import own_section
 
 from .board import Board
 from .bounds import bounds
@@ -28,7 +27,7 @@ LATE = 2.0
 def run(ctx: kit.Context, stop: kit.Stop) -> int:
     """Register the engine as long as it works; take the entries back at the end."""
     settings = ctx.settings(Heartbeat)
-    section = own_section(ctx)[0]
+    section = ctx.settings_key
     for key, text in contradictions(settings):
         kit.error(f"Cannot use setting '{section}.{key}': {text}")
     registration = register(ctx, settings)

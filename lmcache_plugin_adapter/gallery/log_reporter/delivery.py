@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lmcache_plugin_adapter import kit
 
-from .flight import Flight
+from .in_flight import InFlight
 from .positions import StateError
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ class Delivery:
         if self._stop.is_set():
             self._target.send(records, timeout)
             return
-        flight = Flight(self._target, records, timeout)
+        flight = InFlight(lambda: self._target.send(records, timeout))
         flight.start()
         until: float | None = None
         while flight.is_alive():

@@ -1,4 +1,4 @@
-"""A batch under way, which can be left behind."""
+"""A request in flight, which the delivery can abandon."""
 
 from __future__ import annotations
 
@@ -6,36 +6,29 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from .delivery import Target
-    from .records import Record
+    from collections.abc import Callable
 
 
-class Flight(threading.Thread):
-    """Has a target take records, in a thread: nothing but time ends what hangs in a network.
+class InFlight(threading.Thread):
+    """Send a batch in a thread, because only time ends a call that hangs in the network.
 
     Args:
-        target: Where they go.
-        records: What it is to take.
-        timeout: Seconds that it has.
+        send: Sends the batch.
     """
 
-    def __init__(self, target: Target, records: Sequence[Record], timeout: float) -> None:
+    def __init__(self, send: Callable[[], None]) -> None:
         super().__init__(name="batch", daemon=True)
-        self._target = target
-        self._records = records
-        self._timeout = timeout
+        self._send = send
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Deliver."""
+        """Send the batch."""
         try:
-            self._target.send(self._records, self._timeout)
-        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+            self._send()
+        except BaseException as error:  # noqa: BLE001 - ``result`` raises it
             self._error = error
 
     def result(self) -> None:
-        """Raise what the target has raised."""
+        """Raise the exception that ``send`` raised, if any."""
         if self._error is not None:
             raise self._error

@@ -38,7 +38,7 @@ def report(ctx: kit.Context, stop: kit.Stop) -> int:
     settings = ctx.settings(LogReporterSettings)
     origin = Origin(ctx.host, ctx.role.lower(), ctx.worker_id, ctx.dp_rank, ctx.name)
     targets = make_targets(settings, origin)
-    where = f"extra_config.runtime_plugins.plugins.{ctx.name}.settings"
+    where = ctx.settings_key
     if not targets:
         raise kit.SettingsError(
             f"no target: set 'syslog', 'loki' or 'otlp' in '{where}'; nothing is delivered"

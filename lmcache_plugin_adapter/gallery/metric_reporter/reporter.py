@@ -52,7 +52,7 @@ def report(ctx: Context, stop: Stop) -> int:
     if not any((settings.pushgateway, settings.remote_write, settings.otlp)):
         raise kit.SettingsError(
             "there is no target: give one of pushgateway, remote_write and otlp in "
-            f"'extra_config.runtime_plugins.plugins.{ctx.name}.settings'"
+            f"'{ctx.settings_key}'"
         )
     where = source.choose(ctx, settings)
     if where is None:

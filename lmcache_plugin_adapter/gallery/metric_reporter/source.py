@@ -11,7 +11,6 @@ from lmcache_plugin_adapter.configuration.settings import read_settings
 from lmcache_plugin_adapter.gallery.deadline import Deadline
 from lmcache_plugin_adapter.gallery.target import check_url, failure, shown_url
 from lmcache_plugin_adapter.kit.address import internal_api
-from lmcache_plugin_adapter.kit.sections import own_section
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +117,7 @@ def choose(ctx: kit.Context, settings: MetricReporter) -> Source | None:
         try:
             url = check_url("it", settings.vllm_metrics_url)
         except ValueError as wrong:
-            key = f"{own_section(ctx)[0]}.vllm_metrics_url"
+            key = f"{ctx.settings_key}.vllm_metrics_url"
             raise kit.SettingsError(f"cannot use setting '{key}': {wrong}") from None
         port = url.port or (443 if url.scheme == "https" else 80)
         host = ctx.host if url.host in _LOOPBACK else url.host
