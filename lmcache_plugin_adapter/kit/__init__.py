@@ -18,7 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
 
-    from .address import ApiAddress
+    from lmcache_plugin_adapter.kit.engine_api.address import ApiAddress
+
     from .retry import Backoff
 
 __all__ = [
@@ -55,7 +56,7 @@ def logging_handler() -> logging.Handler:
 def __getattr__(name: str) -> object:
     """Load what not every plugin uses (PEP 562)."""
     if name == "ApiAddress":
-        from .address import ApiAddress
+        from lmcache_plugin_adapter.kit.engine_api.address import ApiAddress
 
         return ApiAddress
     if name == "Backoff":

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import TypeVar
 
-    from .address import ApiAddress
+    from lmcache_plugin_adapter.kit.engine_api.address import ApiAddress
 
     S = TypeVar("S")
 
@@ -173,21 +173,21 @@ class Context:
 
         On a multiprocess server: where its HTTP API does.
         """
-        from .address import internal_api
+        from lmcache_plugin_adapter.kit.engine_api.address import internal_api
 
         return internal_api(self.config, self.role, self.worker_id)
 
     @property
     def raw_settings(self) -> Mapping[str, object]:
         """The plugin's own section as written in the configuration; empty if there is none."""
-        from .sections import find_section
+        from lmcache_plugin_adapter.kit.settings.section import find_section
 
         return find_section(self.config, self.name, self.names)[1]
 
     @property
     def settings_key(self) -> str:
         """The full key of the plugin's own section, for messages."""
-        from .sections import section_key
+        from lmcache_plugin_adapter.kit.settings.section import section_key
 
         return section_key(self.config, self.name, self.names)
 
@@ -206,7 +206,7 @@ class Context:
             SettingsError: A required value is missing or wrong; or msgspec is
                 not installed.
         """
-        from .sections import find_section, read_settings
+        from lmcache_plugin_adapter.kit.settings.section import find_section, read_settings
 
         return read_settings(*find_section(self.config, self.name, self.names), kind)
 

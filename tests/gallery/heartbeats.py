@@ -10,7 +10,7 @@ from typing import Any
 from harness import gone, wait_until
 from vllm_stub import VllmStub
 
-from lmcache_plugin_adapter.kit.trial import Trial
+from lmcache_plugin_adapter.kit.testing.trial import Trial
 
 ENTRY = "lmcache_plugin_adapter.gallery.heartbeat:main"
 

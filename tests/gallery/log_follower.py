@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lmcache_plugin_adapter.gallery.log_reporter.assembling import Bounds
-from lmcache_plugin_adapter.gallery.log_reporter.files import LogFiles
-from lmcache_plugin_adapter.gallery.log_reporter.parsing import Parser
-from lmcache_plugin_adapter.gallery.log_reporter.records import Level, Record
-from lmcache_plugin_adapter.gallery.log_reporter.segment import Place
+from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Bounds
+from lmcache_plugin_adapter.gallery.log_reporter.reading.files import LogFiles
+from lmcache_plugin_adapter.gallery.log_reporter.reading.parsing import Parser
+from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level, Record
+from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import Place
 
 BOUNDS = Bounds(65536, 0.0, Level.DEBUG)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lmcache_plugin_adapter.gallery.alert_reporter.gpu import GpuMemory
+from lmcache_plugin_adapter.gallery.alert_reporter.measuring.gpu import GpuMemory
 
 
 class Nvml(types.ModuleType):

@@ -16,9 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmcache_plugin_adapter.gallery.alert_reporter.alerts import Alert, timestamp, worded
-from lmcache_plugin_adapter.gallery.alert_reporter.cgroup import Memory, OomKills, container_memory
-from lmcache_plugin_adapter.gallery.alert_reporter.measures import MEASURES, Meter
-from lmcache_plugin_adapter.gallery.alert_reporter.outbox import Outbox
+from lmcache_plugin_adapter.gallery.alert_reporter.measuring.cgroup import (
+    Memory,
+    OomKills,
+    container_memory,
+)
+from lmcache_plugin_adapter.gallery.alert_reporter.measuring.measures import MEASURES, Meter
+from lmcache_plugin_adapter.gallery.alert_reporter.targets.outbox import Outbox
 
 
 def write(root: Path, path: str, text: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmcache_plugin_adapter.gallery.alert_reporter.measures import MEASURES
+from lmcache_plugin_adapter.gallery.alert_reporter.measuring.measures import MEASURES
 from lmcache_plugin_adapter.gallery.alert_reporter.rules import BUILT_IN, Change, Rule, Tracker
 
 

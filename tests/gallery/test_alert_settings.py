@@ -27,7 +27,7 @@ from alerting import (
 )
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.alert_reporter.measures import MEASURES
+from lmcache_plugin_adapter.gallery.alert_reporter.measuring.measures import MEASURES
 from lmcache_plugin_adapter.gallery.alert_reporter.rules import BUILT_IN, MeasureName, Rule
 from lmcache_plugin_adapter.gallery.alert_reporter.settings import BuiltIn, Plan, read_plan
 

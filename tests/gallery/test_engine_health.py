@@ -18,9 +18,18 @@ from harness import state_of, wait_until
 from servers import free_port
 from vllm_stub import METRICS, EngineStub, VllmStub
 
-from lmcache_plugin_adapter.gallery.engine_health import EngineHealth, HealthSettings, Verdict
-from lmcache_plugin_adapter.gallery.engine_progress import MARKS, RUNNING, Progress, read_samples
-from lmcache_plugin_adapter.gallery.engine_trial import Trial
+from lmcache_plugin_adapter.gallery.engine_health.health import (
+    EngineHealth,
+    HealthSettings,
+    Verdict,
+)
+from lmcache_plugin_adapter.gallery.engine_health.progress import (
+    MARKS,
+    RUNNING,
+    Progress,
+    read_samples,
+)
+from lmcache_plugin_adapter.gallery.engine_health.trial import Trial
 from lmcache_plugin_adapter.kit import Context
 
 FAST: dict[str, Any] = {"timeout": 1.5, "failures": 2, "stopped_after": 0.1, "stalled_after": 0.5}
@@ -101,7 +110,7 @@ def test_another_process_with_its_pid_is_not_the_engine(
     engine: EngineStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time of its start tells."""
-    from lmcache_plugin_adapter.gallery import engine_process
+    from lmcache_plugin_adapter.gallery.engine_health import process as engine_process
 
     health = EngineHealth(of(engine.pid), HealthSettings())
     state, start = engine_process.read_stat(engine.pid) or ("", 0)
@@ -257,7 +266,7 @@ def test_a_hang_in_the_kernel_shows_and_is_stalled_at_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """State D in one and the same wait; a process that is only often seen in D does work."""
-    from lmcache_plugin_adapter.gallery import engine_process
+    from lmcache_plugin_adapter.gallery.engine_health import process as engine_process
 
     now, state, switches = [0.0], ["R"], [b"1"]
     monkeypatch.setattr(engine_process, "read_stat", lambda pid: (state[0], 1))

@@ -13,8 +13,8 @@ from harness import state_of, wait_until
 from servers import free_port
 from vllm_stub import EngineStub
 
-from lmcache_plugin_adapter.gallery.engine_health import EngineHealth, HealthSettings
-from lmcache_plugin_adapter.gallery.engine_process import Process
+from lmcache_plugin_adapter.gallery.engine_health.health import EngineHealth, HealthSettings
+from lmcache_plugin_adapter.gallery.engine_health.process import Process
 from lmcache_plugin_adapter.kit import Context
 
 FAST: dict[str, Any] = {"timeout": 1.5, "failures": 2}

@@ -15,7 +15,7 @@ from harness import wait_until
 from heartbeats import ENTRY, SECTION, kill_everything, settings_for, texts
 from vllm_stub import VllmStub
 
-from lmcache_plugin_adapter.kit.trial import Trial
+from lmcache_plugin_adapter.kit.testing.trial import Trial
 
 ID = "vllm-one"
 TTL = 4

@@ -20,7 +20,7 @@ from heartbeats import ENTRY, SECTION, kill_everything, settings_for, texts
 from servers import Server, debian_binary, free_port
 from vllm_stub import VllmStub
 
-from lmcache_plugin_adapter.kit.trial import Trial
+from lmcache_plugin_adapter.kit.testing.trial import Trial
 
 KEY = "/services/vllm/one"
 TTL = 4

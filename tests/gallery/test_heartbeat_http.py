@@ -20,7 +20,7 @@ from heartbeats import ENTRY, SECTION, settings_for
 from http_stub import HttpStub
 from vllm_stub import VllmStub
 
-from lmcache_plugin_adapter.kit.trial import Trial
+from lmcache_plugin_adapter.kit.testing.trial import Trial
 
 RunPlugin = Callable[..., Trial]
 

@@ -14,11 +14,10 @@ import pytest
 import yaml
 from harness import wait_until
 
-from lmcache_plugin_adapter.gallery.engine_health import Verdict
-from lmcache_plugin_adapter.gallery.heartbeat.board import Board
+from lmcache_plugin_adapter.gallery.engine_health.health import Verdict
 from lmcache_plugin_adapter.gallery.heartbeat.bounds import Bound, bounds
-from lmcache_plugin_adapter.gallery.heartbeat.consul import ConsulTarget
-from lmcache_plugin_adapter.gallery.heartbeat.keeper import (
+from lmcache_plugin_adapter.gallery.heartbeat.engine_view import Board
+from lmcache_plugin_adapter.gallery.heartbeat.registrar import (
     REMINDER,
     Keeper,
     RefusedError,
@@ -40,6 +39,7 @@ from lmcache_plugin_adapter.gallery.heartbeat.settings import (
     contradictions,
     rhythm_of,
 )
+from lmcache_plugin_adapter.gallery.heartbeat.targets.consul import ConsulTarget
 from lmcache_plugin_adapter.kit import Context
 
 OK = Verdict(True, "", "ok")

@@ -11,18 +11,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.log_reporter import following
-from lmcache_plugin_adapter.gallery.log_reporter.assembling import Bounds
 from lmcache_plugin_adapter.gallery.log_reporter.delivery import (
     Batching,
     Delivery,
     RefusedError,
     UnavailableError,
 )
-from lmcache_plugin_adapter.gallery.log_reporter.files import LogFiles
-from lmcache_plugin_adapter.gallery.log_reporter.parsing import Parser
-from lmcache_plugin_adapter.gallery.log_reporter.positions import State
-from lmcache_plugin_adapter.gallery.log_reporter.records import Level, Record
+from lmcache_plugin_adapter.gallery.log_reporter.reading import following
+from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Bounds
+from lmcache_plugin_adapter.gallery.log_reporter.reading.files import LogFiles
+from lmcache_plugin_adapter.gallery.log_reporter.reading.parsing import Parser
+from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import State
+from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level, Record
 
 
 class Target:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from log_follower import Follower, append
 
-from lmcache_plugin_adapter.gallery.log_reporter.container import Framed, unframe
-from lmcache_plugin_adapter.gallery.log_reporter.records import Level
+from lmcache_plugin_adapter.gallery.log_reporter.reading.container import Framed, unframe
+from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level
 
 VLLM = "(EngineCore_DP0 pid=7) WARNING 11-22 07:06:56 [core.py:12] "
 TIME = "2026-11-22T16:00:00.123456789Z"

@@ -17,11 +17,11 @@ from log_follower import Follower, append
 from log_receivers import Loki, Otlp
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.log_reporter import run
-from lmcache_plugin_adapter.gallery.log_reporter.loki import encode
-from lmcache_plugin_adapter.gallery.log_reporter.origin import Origin
-from lmcache_plugin_adapter.gallery.log_reporter.positions import State
-from lmcache_plugin_adapter.gallery.log_reporter.records import Record
+from lmcache_plugin_adapter.gallery.log_reporter import reporter as run
+from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import State
+from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Record
+from lmcache_plugin_adapter.gallery.log_reporter.targets.loki import encode
+from lmcache_plugin_adapter.gallery.log_reporter.targets.origin import Origin
 from lmcache_plugin_adapter.kit import Context
 
 ENTRY = "lmcache_plugin_adapter.gallery.log_reporter:main"

@@ -10,9 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from log_follower import Follower, append, copytruncate
 
-from lmcache_plugin_adapter.gallery.log_reporter import following
-from lmcache_plugin_adapter.gallery.log_reporter.positions import State, StateError, name_for
-from lmcache_plugin_adapter.gallery.log_reporter.segment import Place
+from lmcache_plugin_adapter.gallery.log_reporter.reading import following
+from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import (
+    State,
+    StateError,
+    name_for,
+)
+from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import Place
 
 
 @pytest.fixture

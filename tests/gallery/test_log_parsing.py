@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmcache_plugin_adapter.gallery.log_reporter.assembling import Assembler, Bounds
-from lmcache_plugin_adapter.gallery.log_reporter.parsing import Parser, clean
-from lmcache_plugin_adapter.gallery.log_reporter.records import Level, Record
-from lmcache_plugin_adapter.gallery.log_reporter.segment import Line
+from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Assembler, Bounds
+from lmcache_plugin_adapter.gallery.log_reporter.reading.parsing import Parser, clean
+from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level, Record
+from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import Line
 
 NOW = time.mktime((2026, 11, 22, 8, 0, 0, 0, 0, -1))
 BOUNDS = Bounds(record_bytes=65536, wait=1.0, level=Level.DEBUG)

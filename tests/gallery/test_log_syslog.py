@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from log_receivers import Rsyslog, TlsSyslog, read_frames
 
-from lmcache_plugin_adapter.gallery.log_reporter.origin import Origin
-from lmcache_plugin_adapter.gallery.log_reporter.records import Level, Record
-from lmcache_plugin_adapter.gallery.log_reporter.syslog_message import (
+from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level, Record
+from lmcache_plugin_adapter.gallery.log_reporter.targets.origin import Origin
+from lmcache_plugin_adapter.gallery.log_reporter.targets.syslog_message import (
     FACILITIES,
     Frame,
     messages,

@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from log_receivers import Loki, Otlp
 
-from lmcache_plugin_adapter.gallery.log_reporter.loki import encode as encode_loki
-from lmcache_plugin_adapter.gallery.log_reporter.otlp import encode as encode_otlp
-from lmcache_plugin_adapter.gallery.log_reporter.otlp import read_answer
-from lmcache_plugin_adapter.gallery.log_reporter.records import Level, Record
-from lmcache_plugin_adapter.gallery.log_reporter.run import engine_files
+from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level, Record
+from lmcache_plugin_adapter.gallery.log_reporter.reporter import engine_files
+from lmcache_plugin_adapter.gallery.log_reporter.targets.loki import encode as encode_loki
+from lmcache_plugin_adapter.gallery.log_reporter.targets.otlp import encode as encode_otlp
+from lmcache_plugin_adapter.gallery.log_reporter.targets.otlp import read_answer
 
 ENTRY = "lmcache_plugin_adapter.gallery.log_reporter:main"
 KEY = "extra_config.runtime_plugins.plugins.scheduler_log_reporter.settings"

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summ
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from lmcache_plugin_adapter.gallery.http_client.target import Answer
 from lmcache_plugin_adapter.gallery.metric_reporter import exposition
 from lmcache_plugin_adapter.gallery.metric_reporter.exposition import (
     ExpositionError,
@@ -28,10 +29,6 @@ from lmcache_plugin_adapter.gallery.metric_reporter.exposition import (
     parse,
 )
 from lmcache_plugin_adapter.gallery.metric_reporter.labelling import Labeller, own_labels
-from lmcache_plugin_adapter.gallery.metric_reporter.otlp import OtlpKind
-from lmcache_plugin_adapter.gallery.metric_reporter.pushgateway import PushgatewayKind, group_path
-from lmcache_plugin_adapter.gallery.metric_reporter.remote_write import RemoteWriteKind
-from lmcache_plugin_adapter.gallery.metric_reporter.remote_write_schema import WriteRequest
 from lmcache_plugin_adapter.gallery.metric_reporter.report import Report
 from lmcache_plugin_adapter.gallery.metric_reporter.settings import (
     MetricReporter,
@@ -39,7 +36,13 @@ from lmcache_plugin_adapter.gallery.metric_reporter.settings import (
     Pushgateway,
     RemoteWrite,
 )
-from lmcache_plugin_adapter.gallery.target import Answer
+from lmcache_plugin_adapter.gallery.metric_reporter.targets.otlp import OtlpKind
+from lmcache_plugin_adapter.gallery.metric_reporter.targets.pushgateway import (
+    PushgatewayKind,
+    group_path,
+)
+from lmcache_plugin_adapter.gallery.metric_reporter.targets.remote_write import RemoteWriteKind
+from lmcache_plugin_adapter.gallery.metric_reporter.targets.remote_write_schema import WriteRequest
 from lmcache_plugin_adapter.kit import Context
 
 OWN = {"job": "lmcache", "instance": "node:7000", "role": "worker", "rank": "0", "dp_rank": "0"}

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.metric_reporter.buffer import Buffer, Parcel
 from lmcache_plugin_adapter.gallery.metric_reporter.settings import MetricReporter
 from lmcache_plugin_adapter.gallery.metric_reporter.source import choose
+from lmcache_plugin_adapter.gallery.metric_reporter.targets.buffer import Buffer, Parcel
 from lmcache_plugin_adapter.gallery.metric_reporter.trouble import Trouble
 
 

@@ -26,7 +26,7 @@ from metric_servers import (
 from metric_stubs import EngineMetrics, Gate, basic, looks, report_worker
 from servers import Server, serving
 
-from lmcache_plugin_adapter.gallery.metric_reporter.remote_write_schema import WriteRequest
+from lmcache_plugin_adapter.gallery.metric_reporter.targets.remote_write_schema import WriteRequest
 
 WRITE = "/api/v1/write"
 

@@ -15,8 +15,8 @@ import pytest
 from metric_stubs import Gate, basic
 from servers import Server
 
-from lmcache_plugin_adapter.gallery.retry_after import read_retry_after
-from lmcache_plugin_adapter.gallery.target import (
+from lmcache_plugin_adapter.gallery.http_client.retry_after import read_retry_after
+from lmcache_plugin_adapter.gallery.http_client.target import (
     ANSWER_BYTES,
     Answer,
     HttpTarget,

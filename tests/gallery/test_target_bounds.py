@@ -15,10 +15,10 @@ import msgspec
 import pytest
 from metric_stubs import Gate
 
-from lmcache_plugin_adapter.gallery.deadline import Deadline
 from lmcache_plugin_adapter.gallery.heartbeat.settings import Consul
+from lmcache_plugin_adapter.gallery.http_client.deadline import Deadline
+from lmcache_plugin_adapter.gallery.http_client.target import Answer, HttpTarget, failure
 from lmcache_plugin_adapter.gallery.log_reporter.settings import LokiTarget
-from lmcache_plugin_adapter.gallery.target import Answer, HttpTarget, failure
 
 SECRET = "s3cret-Value"
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from .measures import MEASURES
+from lmcache_plugin_adapter.gallery.alert_reporter.measuring.measures import MEASURES
+
 from .rules import DIED
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ import time
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.engine_health import EngineHealth
-from lmcache_plugin_adapter.gallery.engine_process import has_died
+from lmcache_plugin_adapter.gallery.alert_reporter.measuring.death import Autopsy
+from lmcache_plugin_adapter.gallery.alert_reporter.measuring.measures import Meter
+from lmcache_plugin_adapter.gallery.alert_reporter.targets.delivery import Delivery
+from lmcache_plugin_adapter.gallery.engine_health.health import EngineHealth
+from lmcache_plugin_adapter.gallery.engine_health.process import has_died
 
 from .alerts import Alerts
-from .death import Autopsy
-from .delivery import Delivery
-from .measures import Meter
 from .remembered import Remembered
 from .rules import DIED, Change, Tracker
 from .settings import read_plan, state_directory

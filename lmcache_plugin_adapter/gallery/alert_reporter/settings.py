@@ -10,21 +10,20 @@ import msgspec
 from msgspec import Meta
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.engine_health import HealthSettings
-from lmcache_plugin_adapter.gallery.log_reporter.positions import default_directory
-from lmcache_plugin_adapter.gallery.target import Filled  # noqa: TC001 - msgspec reads annotations
+from lmcache_plugin_adapter.gallery.alert_reporter.targets.alertmanager import Alertmanager  # noqa: TC001 - msgspec reads annotations
+from lmcache_plugin_adapter.gallery.alert_reporter.targets.webhook import Webhook  # noqa: TC001 - as above
+from lmcache_plugin_adapter.gallery.engine_health.health import HealthSettings
+from lmcache_plugin_adapter.gallery.http_client.target import Filled  # noqa: TC001 - msgspec reads annotations
+from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import default_directory
 
-from .alertmanager import Alertmanager  # noqa: TC001 - msgspec reads annotations
 from .alerts import identity, labels_of
 from .rules import BUILT_IN, Labels, Rule, Seconds, Word
-from .webhook import Webhook  # noqa: TC001 - as above
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lmcache_plugin_adapter.gallery.alert_reporter.targets.delivery import Target
     from lmcache_plugin_adapter.kit import Context
-
-    from .delivery import Target
 
 BuiltIn = Literal[
     "EngineMemoryHigh",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .settings import CONSUL_REAPING, Consul, Etcd, Heartbeat, Ping, rhythm_of
 
 if TYPE_CHECKING:
-    from lmcache_plugin_adapter.gallery.engine_health import State
+    from lmcache_plugin_adapter.gallery.engine_health.health import State
 
 ETCD_LAG = 1.0
 """etcd looks for leases that have expired twice a second, and removes a number of them at once."""

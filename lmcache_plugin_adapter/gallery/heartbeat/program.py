@@ -6,14 +6,14 @@ import time
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.engine_health import EngineHealth, Verdict
+from lmcache_plugin_adapter.gallery.engine_health.health import EngineHealth, Verdict
+from lmcache_plugin_adapter.gallery.heartbeat.targets.consul import ConsulTarget
+from lmcache_plugin_adapter.gallery.heartbeat.targets.etcd import EtcdTarget
+from lmcache_plugin_adapter.gallery.heartbeat.targets.ping import PingTarget
 
-from .board import Board
 from .bounds import bounds
-from .consul import ConsulTarget
-from .etcd import EtcdTarget
-from .keeper import REMINDER, WORDS, Keeper, Target
-from .ping import PingTarget
+from .engine_view import Board
+from .registrar import REMINDER, WORDS, Keeper, Target
 from .registration import Registration, register
 from .settings import Heartbeat, contradictions
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from lmcache_plugin_adapter.gallery.engine_health import HealthSettings, Url
-from lmcache_plugin_adapter.gallery.target import Filled, HttpTarget, check_url
+from lmcache_plugin_adapter.gallery.engine_health.health import HealthSettings, Url
+from lmcache_plugin_adapter.gallery.http_client.target import Filled, HttpTarget, check_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

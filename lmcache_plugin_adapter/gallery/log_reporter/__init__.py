@@ -15,6 +15,6 @@ def main() -> int:
 
 
 def _main(ctx: kit.Context, stop: kit.Stop) -> int:
-    from .run import report  # here, where a library that is missing is one line
+    from .reporter import report  # here, where a library that is missing is one line
 
     return report(ctx, stop)

@@ -7,16 +7,16 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import StateError
 
 from .in_flight import InFlight
-from .positions import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .files import LogFiles
-    from .positions import State
-    from .records import Record
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.files import LogFiles
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import State
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Record
 
 _LINGER = 1.0
 """Seconds without a new line after which, once asked to end, there is nothing more to come."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from lmcache_plugin_adapter.gallery.target import Filled, HttpTarget
+from lmcache_plugin_adapter.gallery.http_client.target import Filled, HttpTarget
 
 _Port = Annotated[int, Meta(ge=1, le=65535)]
 _Name = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]

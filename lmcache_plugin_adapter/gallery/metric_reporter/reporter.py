@@ -7,11 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.gallery.metric_reporter.targets.buffer import Buffer
+from lmcache_plugin_adapter.gallery.metric_reporter.targets.sender import Kind, Lane
 
 from . import exposition, source
-from .buffer import Buffer
 from .labelling import Labeller, own_labels
-from .lane import Kind, Lane
 from .report import Report, counter, gauge
 from .settings import Buffered, MetricReporter
 from .trouble import Trouble, times
@@ -242,18 +242,22 @@ def _lanes(settings: MetricReporter, own: dict[str, str], engine_pid: int | None
         lanes.append(Lane(kind, buffer, settings.say_every))
 
     if settings.pushgateway is not None:
-        from .pushgateway import PushgatewayKind
+        from lmcache_plugin_adapter.gallery.metric_reporter.targets.pushgateway import (
+            PushgatewayKind,
+        )
 
         add(
             PushgatewayKind(settings.pushgateway, own),
             Buffer(samples=1, seconds=float("inf"), latest_only=True),
         )
     if settings.remote_write is not None:
-        from .remote_write import RemoteWriteKind
+        from lmcache_plugin_adapter.gallery.metric_reporter.targets.remote_write import (
+            RemoteWriteKind,
+        )
 
         add(RemoteWriteKind(settings.remote_write), _buffer(settings.remote_write))
     if settings.otlp is not None:
-        from .otlp import OtlpKind
+        from lmcache_plugin_adapter.gallery.metric_reporter.targets.otlp import OtlpKind
 
         add(OtlpKind(settings.otlp, own, engine_pid), _buffer(settings.otlp))
     return lanes

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from lmcache_plugin_adapter.gallery.target import Filled, HttpTarget
+from lmcache_plugin_adapter.gallery.http_client.target import Filled, HttpTarget
 
 OWN_LABELS = ("job", "instance", "host", "role", "rank", "dp_rank")
 """Labels that the reporter adds to every series; ``rank`` on workers only."""

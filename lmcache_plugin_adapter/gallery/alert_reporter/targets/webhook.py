@@ -1,0 +1,81 @@
+"""A plain webhook as a target: one JSON document for each alert that fires or resolves."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from msgspec import Meta
+
+from lmcache_plugin_adapter.gallery.alert_reporter.alerts import timestamp
+from lmcache_plugin_adapter.gallery.engine_health.health import Url  # noqa: TC001 - for msgspec
+from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
+
+from .delivery import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lmcache_plugin_adapter.gallery.alert_reporter.alerts import Alert
+
+VERSION = 1
+"""Of the document: raised when a key changes its meaning or goes."""
+
+
+class Webhook(HttpTarget, kw_only=True, forbid_unknown_fields=True):
+    """A server that takes a document for each alert."""
+
+    path_is_secret: ClassVar[bool] = True
+
+    url: Annotated[Url, Meta(description="Address of the server.", extra={"secret": True})]
+    resend: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=7 * 86400,
+            description="Seconds after which an alert that still fires is sent again.",
+        ),
+    ] = 14400.0
+
+    @property
+    def repeat_after(self) -> float:
+        """Seconds after which an alert that fires is sent again."""
+        return self.resend
+
+    @property
+    def repeat_resolved(self) -> float:
+        """A resolved alert that was taken is not sent again."""
+        return 0.0
+
+    @property
+    def remembers(self) -> bool:
+        """It is told of what happens, and no more."""
+        return False
+
+    def requests(self, alerts: Sequence[Alert], now: float, again: frozenset[str]) -> list[Request]:
+        """Return a request for each alert; see :class:`.delivery.Target`."""
+        return [
+            Request("", json.dumps(document(alert, now, alert.id in again)).encode(), (alert.id,))
+            for alert in alerts
+        ]
+
+
+def document(alert: Alert, now: float, again: bool) -> dict[str, object]:
+    """Return what a webhook is sent of an alert."""
+    return {
+        "version": VERSION,
+        "status": "firing" if alert.firing else "resolved",
+        "repeated": again,
+        "id": alert.id,
+        "name": alert.name,
+        "severity": alert.labels.get("severity", ""),
+        "labels": dict(alert.labels),
+        "annotations": dict(alert.annotations),
+        "measure": alert.measure or None,
+        "value": alert.value,
+        "limit": alert.limit,
+        "starts_at": timestamp(alert.starts_at),
+        "ends_at": None if alert.ends_at is None else timestamp(alert.ends_at),
+        "expires_at": None if alert.expires_at is None else timestamp(alert.expires_at),
+        "sent_at": timestamp(now),
+    }

@@ -1,0 +1,191 @@
+"""All files that a target follows: patterns, fair turns, records in order."""
+
+from __future__ import annotations
+
+import glob
+import os
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from .assembling import Assembler, Bounds
+from .following import FollowedPath
+from .resuming import looks_rotated, without_date
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .parsing import Parser
+    from .records import Record
+    from .resuming import Report
+    from .tailed_file import Place, Segment
+
+_RESCAN = 5.0
+"""Seconds between looks for new files that match a pattern."""
+
+_MOST = 1000
+"""Files that one target follows."""
+
+
+class LogFiles:
+    """The records of all followed files.
+
+    Args:
+        patterns: Paths, or patterns as in a shell (``**`` for any directories).
+        max_line_bytes: Longer lines are cut.
+        parser: Reads first lines of records.
+        bounds: Of a record.
+        places: What was remembered of each path; None: nothing, this is the first time.
+        from_end: Whether what stands in the files the first time is left out.
+        report: Called with a sentence, and the bytes that are lost, if any.
+    """
+
+    def __init__(
+        self,
+        patterns: Sequence[str],
+        max_line_bytes: int,
+        parser: Parser,
+        bounds: Bounds,
+        places: dict[str, list[Place]] | None,
+        *,
+        from_end: bool,
+        report: Report,
+    ) -> None:
+        self._patterns = patterns
+        self._max_line = max_line_bytes
+        self._parser = parser
+        self._bounds = bounds
+        self._places = dict(places or {})
+        self._from_end = from_end and places is None
+        self._report = report
+        self._paths: dict[str, FollowedPath] = {}
+        self._assemblers: dict[Segment, Assembler] = {}
+        self._ready: deque[Record] = deque()
+        self.lines = 0
+        """Lines that have been read."""
+        self._turn = 0
+        self._rescan = 0.0
+        self._full = False
+
+    def close(self) -> None:
+        """Close all files."""
+        for followed in self._paths.values():
+            followed.close()
+
+    def places(self) -> dict[str, list[Place]]:
+        """Return what is to be remembered."""
+        followed = {path: followed.places() for path, followed in self._paths.items()}
+        return {**self._places, **{path: places for path, places in followed.items() if places}}
+
+    @property
+    def unread(self) -> int:
+        """Bytes that have not been read, as far as known."""
+        return sum(followed.unread for followed in self._paths.values())
+
+    def poll(self, now: float) -> None:
+        """Look for new files, and for what has happened to the known ones.
+
+        Args:
+            now: A monotonic time.
+        """
+        if now >= self._rescan:
+            self._rescan = now + _RESCAN
+            self._scan()
+        for followed in self._paths.values():
+            followed.poll(now)
+            if self._from_end:
+                for segment in followed.segments:
+                    segment.skip_to_end()
+        self._from_end = False
+
+    def take(self, records: int, size: int, now: float, *, final: bool = False) -> list[Record]:
+        """Return the next records, in the order of each file.
+
+        Args:
+            records: How many at most.
+            size: Characters of text after which no more is read.
+            now: A monotonic time.
+            final: Take last lines without a newline, and do not wait for more lines of the
+                last records.
+        """
+        paths = list(self._paths.values())
+        idle = 0
+        read = sum(len(record.text) for record in self._ready)
+        while len(self._ready) < records and read < size and idle < len(paths):
+            self._turn = (self._turn + 1) % len(paths)
+            found = self._read(paths[self._turn], now, final=final)
+            idle = idle + 1 if found is None else 0
+            read += found or 0
+        if idle >= len(paths):
+            self._settle(now, final=final)
+        return [self._ready.popleft() for _ in range(min(records, len(self._ready)))]
+
+    def _read(self, followed: FollowedPath, now: float, *, final: bool) -> int | None:
+        """Read some lines; the bytes that they have, or None if there are none."""
+        found = followed.read(now, final=final)
+        if found is None:
+            return None
+        segment, lines = found
+        for earlier in followed.segments[: followed.segments.index(segment)]:
+            self._complete(self._assemblers.get(earlier))
+        assembler = self._assemblers.get(segment)
+        if assembler is None:
+            assembler = Assembler(segment, followed.path, self._parser, self._bounds)
+            self._assemblers[segment] = assembler
+        self.lines += len(lines)
+        now_ns = time.time_ns() - lines[0].end
+        for line in lines:  # no two have the same time
+            done = assembler.feed(line, now, now_ns + line.end)
+            if done is not None:
+                self._ready.append(done)
+        return sum(len(line.raw) for line in lines)
+
+    def _complete(self, assembler: Assembler | None) -> None:
+        done = None if assembler is None else assembler.flush()
+        if done is not None:
+            self._ready.append(done)
+
+    def _settle(self, now: float, *, final: bool) -> None:
+        """Complete the records that nothing more comes to."""
+        for segment, assembler in list(self._assemblers.items()):
+            done = assembler.flush() if final or segment.frozen else assembler.due(now)
+            if done is not None:
+                self._ready.append(done)
+            if segment.fd < 0:
+                del self._assemblers[segment]
+
+    def _scan(self) -> None:
+        paths = dict.fromkeys([*self._places, *self._matches()])
+        known = {key for followed in self._paths.values() for key in followed.identities()}
+        for path in paths:
+            if path in self._paths:
+                continue
+            if len(self._paths) >= _MOST:
+                if not self._full:
+                    self._full = True
+                    self._report(f"more than {_MOST:,} files match; the others are left out", 0)
+                return
+            places = self._places.pop(path, [])
+            followed = FollowedPath(path, self._max_line, places, self._report)
+            keys = followed.identities()
+            if places or not keys & known:
+                self._paths[path] = followed
+                known |= keys
+        for path, followed in list(self._paths.items()):
+            if path not in paths and not followed.places():
+                del self._paths[path]
+
+    def _matches(self) -> list[str]:
+        """Return what is to be followed: paths, then what patterns match, links last."""
+        paths = [pattern for pattern in self._patterns if not glob.has_magic(pattern)]
+        found: set[str] = set()
+        for pattern in self._patterns:
+            if glob.has_magic(pattern):
+                found.update(glob.glob(pattern, recursive=True))
+        originals = found.union(paths, self._paths, self._places)
+        for path in sorted(found, key=lambda path: (os.path.islink(path), path)):
+            original = without_date(path)
+            dated = original != path and original in originals
+            if not dated and not looks_rotated(path):
+                paths.append(path)
+        return paths

@@ -1,0 +1,197 @@
+"""Find again what was being followed: after a restart, a rotation, a truncation."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from typing import TYPE_CHECKING
+
+from .tailed_file import Place, Segment, digest_of, open_log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Report = Callable[[str, int], None]
+
+_CANDIDATES = 200
+"""Files of a directory that are looked at."""
+
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip")
+"""Endings of rotated files that cannot be read on."""
+
+_DATE = r"[.-]\d{4}-?\d{2}-?\d{2}[\dT:_-]*"
+_SUFFIX = re.compile(rf"(?:\.\d{{1,4}}|{_DATE})$")
+_NUMBER = re.compile(r"[0-9]{1,4}")
+_DATED = re.compile(_DATE)
+_DATE_INSIDE = re.compile(rf"{_DATE}(?=\.[^./]*$)")
+
+
+def looks_rotated(path: str) -> bool:
+    """Whether a name ends as rotated files do: ``vllm.log.1``, ``vllm.log-20261122``, ``….gz``."""
+    return path.endswith(COMPRESSED) or _SUFFIX.search(path) is not None
+
+
+def without_date(path: str) -> str:
+    """Return ``vllm.log`` for ``vllm-20261122.log``, and other names as they are."""
+    return _DATE_INSIDE.sub("", path)
+
+
+class Sibling:
+    """An open file that may have stood at the path before.
+
+    Args:
+        fd: Its descriptor.
+        number: What rotation has put behind its name: the higher, the older; 0 for none.
+        rotated: Whether its name is that of a rotated file.
+    """
+
+    def __init__(self, fd: int, number: int, *, rotated: bool) -> None:
+        found = os.fstat(fd)
+        self.fd = fd
+        self.key = (found.st_dev, found.st_ino)
+        self.mtime = found.st_mtime_ns
+        self.age = (-found.st_mtime_ns, number)
+        self.size = found.st_size
+        self.rotated = rotated
+
+
+def resume(path: str, max_line_bytes: int, places: list[Place], report: Report) -> list[Segment]:
+    """Return the files that are to be read on, oldest first; say what is gone.
+
+    Files that were rotated away are looked for in the directory, by inode and by their first
+    bytes; those that were written and rotated in the meantime come after them.
+
+    Args:
+        path: What is followed.
+        max_line_bytes: Longer lines are cut.
+        places: What was remembered, oldest first.
+        report: Called with a sentence, and the bytes that are lost, if any are known.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    segments = []
+    with siblings(path) as files:
+        taken: set[int] = set()
+        for place in places:
+            number = _find(place, files, taken)
+            if number is None:
+                lost = max(place.size - place.offset, 0)
+                if lost or place is places[-1]:
+                    report(_gone(path, place.offset, lost), lost)
+                continue
+            taken.add(number)
+            segments.append(Segment(os.dup(files[number].fd), max_line_bytes, place))
+    return segments + between(path, segments, max_line_bytes)
+
+
+def between(path: str, known: list[Segment], max_line_bytes: int) -> list[Segment]:
+    """Return the files that stood at the path after those known, and were rotated since.
+
+    Nothing if the last of those known still stands there, or if none is known.
+
+    Args:
+        path: What is followed.
+        known: The files that are followed already, oldest first.
+        max_line_bytes: Longer lines are cut.
+    """
+    now = _key(path)
+    if not known or known[-1].key == now:
+        return []
+    since = known[-1].modified_ns
+    keys = {segment.key for segment in known}
+    with siblings(path) as files:
+        return [
+            Segment(os.dup(file.fd), max_line_bytes)
+            for file in files
+            if file.rotated
+            and file.mtime >= since
+            and file.key != now
+            and file.key not in keys
+            and not any(segment.matches(file.fd) for segment in known)
+        ]
+
+
+def copy_of(segment: Segment, path: str) -> int | None:
+    """Return a descriptor of a copy of a file that has been truncated since, or None."""
+    with siblings(path) as files:
+        for file in reversed(files):
+            if file.key != segment.key and segment.matches(file.fd):
+                return os.dup(file.fd)
+    return None
+
+
+def again(segment: Segment, path: str) -> int | None:
+    """Return another descriptor of a file that cannot be read any more, or None."""
+    with siblings(path) as files:
+        for file in files:
+            if file.key == segment.key or segment.matches(file.fd):
+                return os.dup(file.fd)
+    return None
+
+
+@contextlib.contextmanager
+def siblings(path: str) -> Iterator[list[Sibling]]:
+    """Open the files in the directory of ``path`` with names like it, oldest first.
+
+    ``vllm.log.1``, ``vllm.log-20261122``, ``vllm-20261122.log``; not compressed ones.
+    """
+    directory, base = os.path.split(path)
+    stem, extension = os.path.splitext(base)
+    names = []
+    with contextlib.suppress(OSError), os.scandir(directory or ".") as entries:
+        names = [entry.name for entry in entries if entry.name.startswith(stem)]
+    files: list[Sibling] = []
+    try:
+        for name in sorted(one for one in names if not one.endswith(COMPRESSED))[:_CANDIDATES]:
+            with contextlib.suppress(OSError):
+                fd = open_log(os.path.join(directory, name))
+                if fd is not None:
+                    suffix = name.rpartition(".")[2]
+                    number = int(suffix) if _NUMBER.fullmatch(suffix) else 0
+                    rotated = _is_rotated(name, base, stem, extension)
+                    files.append(Sibling(fd, number, rotated=rotated))
+        yield sorted(files, key=lambda file: file.age, reverse=True)
+    finally:
+        for file in files:
+            os.close(file.fd)
+
+
+def _is_rotated(name: str, base: str, stem: str, extension: str) -> bool:
+    if name.startswith(base):
+        return _SUFFIX.fullmatch(name, len(base)) is not None
+    middle = name[len(stem) :].removesuffix(extension)
+    return _DATED.fullmatch(middle) is not None
+
+
+def _find(place: Place, files: list[Sibling], taken: set[int]) -> int | None:
+    """Return the number of the file that ``place`` is about."""
+    same = None
+    for number, file in enumerate(files):
+        if number in taken or file.size < place.offset:
+            continue
+        if place.length:
+            head = os.pread(file.fd, place.length, place.base)
+            if len(head) < place.length or digest_of(head) != place.digest:
+                continue
+        if file.key == (place.device, place.inode):
+            return number
+        if place.length:
+            same = number  # a copy, or a file system that numbers anew
+    return same
+
+
+def _gone(path: str, offset: int, lost: int) -> str:
+    what = f"{path!r} is not the file that was delivered up to byte {offset:,}"
+    if lost:
+        return f"{what}: at least {lost:,} bytes of that are lost"
+    return f"{what}: read from the beginning; if more was added to that, it is lost"
+
+
+def _key(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,218 @@
+"""The plugin's life: settings, one thread for each target, the end."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import threading
+import traceback
+from typing import TYPE_CHECKING
+
+from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Bounds
+from lmcache_plugin_adapter.gallery.log_reporter.reading.files import LogFiles
+from lmcache_plugin_adapter.gallery.log_reporter.reading.parsing import Parser
+from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import (
+    State,
+    StateError,
+    default_directory,
+    name_for,
+)
+from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level
+from lmcache_plugin_adapter.gallery.log_reporter.targets.origin import Origin
+
+from .delivery import Batching, Delivery, margin_of
+from .settings import LogReporterSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import Place
+
+    from .delivery import Target
+
+_PATIENCE = 10.0
+"""Seconds after which a pattern that matches no file is said to: it may be a slip."""
+
+_JOIN = 0.1
+"""Seconds between two looks at whether the threads have ended."""
+
+
+def report(ctx: kit.Context, stop: kit.Stop) -> int:
+    """Deliver until the plugin is to end; return its exit code."""
+    settings = ctx.settings(LogReporterSettings)
+    origin = Origin(ctx.host, ctx.role.lower(), ctx.worker_id, ctx.dp_rank, ctx.name)
+    targets = make_targets(settings, origin)
+    where = ctx.settings_key
+    if not targets:
+        raise kit.SettingsError(
+            f"no target: set 'syslog', 'loki' or 'otlp' in '{where}'; nothing is delivered"
+        )
+    patterns = expand(settings.files) or engine_files(ctx.engine_pid)
+    if not patterns:
+        raise kit.SettingsError(
+            f"no files: set '{where}.files'; the engine's stdout and stderr do not go to a file"
+        )
+    # Without the replica: of replicas with the same files, one follows them, the others wait.
+    label = ctx.label.removeprefix(f"dp {ctx.dp_rank} ")
+    directory = os.path.join(
+        expand_one(settings.state_directory)
+        if settings.state_directory
+        else default_directory(os.environ, ctx.name),
+        name_for(label, patterns, os.getcwd()),
+    )
+    kit.info(f"Follows {', '.join(patterns)}; remembers its places in {directory}")
+    for name, (target, _) in targets.items():
+        kit.info(f"Delivers to {target.name} ({name})")
+    margin = margin_of(stop) / 2
+    failed = threading.Event()
+    threads = [
+        threading.Thread(
+            target=_guarded,
+            args=(_follow, failed, stop, name, target, timeout, patterns, settings, directory),
+            name=name,
+            daemon=True,
+        )
+        for name, (target, timeout) in targets.items()
+    ]
+    for thread in threads:
+        thread.start()
+    if not stop.wait(_PATIENCE):
+        for pattern in patterns:
+            if not glob.glob(pattern):
+                kit.warning(f"No file matches '{pattern}'; it is followed once it is there")
+    while not stop.wait(3600):
+        pass
+    while any(thread.is_alive() for thread in threads) and stop.remaining() > margin:
+        for thread in threads:
+            thread.join(_JOIN)
+    for thread in threads:
+        if thread.is_alive():
+            kit.warning(
+                f"{targets[thread.name][0].name}: ends in the middle; what is not confirmed is "
+                "delivered at the next start"
+            )
+    return 1 if failed.is_set() else 0
+
+
+def make_targets(settings: LogReporterSettings, origin: Origin) -> dict[str, tuple[Target, float]]:
+    """Return the targets that are configured, each with its timeout, by the key they have."""
+    targets: dict[str, tuple[Target, float]] = {}
+    if settings.syslog is not None:
+        from lmcache_plugin_adapter.gallery.log_reporter.targets.syslog import Syslog
+
+        targets["syslog"] = Syslog(settings.syslog, origin), settings.syslog.timeout
+    if settings.loki is not None:
+        from lmcache_plugin_adapter.gallery.log_reporter.targets.loki import Loki
+
+        targets["loki"] = Loki(settings.loki, origin), settings.loki.timeout
+    if settings.otlp is not None:
+        from lmcache_plugin_adapter.gallery.log_reporter.targets.otlp import Otlp
+
+        targets["otlp"] = Otlp(settings.otlp, origin), settings.otlp.timeout
+    return targets
+
+
+def expand(files: list[str] | str) -> list[str]:
+    """Return the patterns with ``~`` and ``$VARS`` expanded; say which variables are not set."""
+    return [expand_one(one) for one in ([files] if isinstance(files, str) else files)]
+
+
+def expand_one(path: str) -> str:
+    """Return a path with ``~`` and ``$VARS`` expanded."""
+    expanded = os.path.expandvars(os.path.expanduser(path))
+    if "$" in expanded:
+        kit.warning(f"A variable in {path!r} is not set; it is taken as it stands")
+    return expanded
+
+
+def engine_files(pid: int | None) -> list[str]:
+    """Return the files that an engine's stdout and stderr go to, as patterns.
+
+    Args:
+        pid: The engine process; None: it is not known.
+    """
+    found: dict[str, None] = {}
+    for descriptor in (1, 2) if pid is not None else ():
+        link = f"/proc/{pid}/fd/{descriptor}"
+        try:
+            path = os.readlink(link)
+            if stat.S_ISREG(os.stat(link).st_mode) and os.path.lexists(path):
+                found[glob.escape(path)] = None
+        except OSError:
+            continue  # not ours to look at, or gone
+    return list(found)
+
+
+def _guarded(
+    follow: Callable[..., None], failed: threading.Event, stop: kit.Stop, *rest: object
+) -> None:
+    """Run a thread; what goes wrong in it ends the plugin, which is then started again."""
+    try:
+        follow(stop, *rest)
+    except Exception as error:  # noqa: BLE001 - the last place to say it
+        kit.error(f"Failed: {type(error).__name__}: {error}")
+        kit.debug(traceback.format_exc())
+        failed.set()
+        stop.set()
+
+
+def _follow(
+    stop: kit.Stop,
+    name: str,
+    target: Target,
+    timeout: float,
+    patterns: list[str],
+    settings: LogReporterSettings,
+    directory: str,
+) -> None:
+    state, places = _remembered(stop, name, target, directory)
+    if stop.is_set() and places is None and state is None:
+        return
+
+    def report(text: str, _: int) -> None:
+        kit.warning(f"{target.name}: {text}")
+
+    files = LogFiles(
+        patterns,
+        settings.max_line_bytes,
+        Parser(os.environ.get("VLLM_LOGGING_PREFIX", "")),
+        Bounds(settings.max_record_bytes, settings.record_wait, Level[settings.level.upper()]),
+        places,
+        from_end=settings.start == "end",
+        report=report,
+    )
+    batching = Batching(
+        settings.batch_records, settings.batch_bytes, settings.batch_age, settings.poll
+    )
+    Delivery(target, timeout, files, state, batching, stop).run()
+
+
+def _remembered(
+    stop: kit.Stop, name: str, target: Target, directory: str
+) -> tuple[State | None, dict[str, list[Place]] | None]:
+    """Return the state and what was remembered; wait for another log reporter that holds it."""
+    try:
+        state = State(directory, name)
+        said = False
+        while not state.try_lock():
+            if not said:
+                kit.warning(
+                    f"{target.name}: another log reporter uses {state.path!r}; this one waits "
+                    "until it ends (two at a time need a 'state_directory' each)"
+                )
+                said = True
+            if stop.wait(1):
+                return None, None
+    except StateError as error:
+        kit.warning(
+            f"{target.name}: no place will be remembered: {error}; after a restart everything "
+            "is delivered again (set 'state_directory')"
+        )
+        return None, None
+    try:
+        return state, state.load()
+    except StateError as error:
+        kit.warning(f"{target.name}: {error}; begins anew")
+        return state, None
