@@ -1,15 +1,16 @@
-"""Write what the ready plugins can be set to from the classes that read it.
+"""Generate the tables of settings in the gallery's pages from the classes that read the settings.
 
-``python -m lmcache_plugin_adapter.gallery.reference_page`` prints the tables of all;
-with names, of those. ``--write docs/gallery`` puts each into its page, between
-the two markers that stand there.
+``python -m lmcache_plugin_adapter.gallery.reference_page`` prints all tables, or those that are
+named. ``--write docs/gallery`` puts each between the two markers of its page.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import inspect
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -30,9 +31,10 @@ SECTIONS = {
     "log_reporter": ("log-reporter.md", "log_reporter.settings:LogReporterSettings"),
     "metric_reporter": ("metric-reporter.md", "metric_reporter.settings:MetricReporter"),
 }
-"""The page of each, and where its class is, below this package."""
+"""The page and the class of each section; the class is relative to this package."""
 
-BEGIN = "<!-- Generated: python -m lmcache_plugin_adapter.gallery.reference_page --write docs/gallery -->"
+_COMMAND = "python -m lmcache_plugin_adapter.gallery.reference_page --write docs/gallery"
+BEGIN = f"<!-- Generated: {_COMMAND} -->"
 END = "<!-- End of what is generated -->"
 
 _PATTERN = re.compile(r"matches (\^\S+)")
@@ -41,14 +43,14 @@ _SHARED = tuple(field.name for field in msgspec.structs.fields(HttpTarget) if fi
 
 
 def section(name: str) -> str:
-    """Return the tables of one of ``SECTIONS``, as Markdown."""
+    """Return the tables of one section as Markdown."""
     module, _, attribute = SECTIONS[name][1].partition(":")
     kind = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
     return "\n\n".join(_tables(kind, ""))
 
 
 def write(directory: Path) -> list[Path]:
-    """Put the tables into the pages that are there; return those that have changed.
+    """Write the tables into the existing pages; return the changed pages.
 
     Raises:
         ValueError: A page has no markers.
@@ -67,10 +69,10 @@ def write(directory: Path) -> list[Path]:
 
 
 def with_section(page: str, tables: str) -> str:
-    """Return a page with what stands between its markers replaced.
+    """Return a page with the tables between its markers.
 
     Raises:
-        ValueError: It has not one of each.
+        ValueError: The page does not have exactly one of each marker.
     """
     if page.count(BEGIN) != 1 or page.count(END) != 1:
         raise ValueError(f"the page needs one line {BEGIN!r} and one line {END!r}")
@@ -80,8 +82,9 @@ def with_section(page: str, tables: str) -> str:
 
 
 def _tables(kind: type[msgspec.Struct], path: str) -> Iterator[str]:
-    """Yield the table of a struct, then those of the structs in it."""
+    """Yield the table of a struct, then the tables of the structs in its fields."""
     hints = get_type_hints(kind, include_extras=True)
+    meanings = _meanings(kind)
     rows = [_HEAD, ("---",) * len(_HEAD)]
     shared = []
     for field in msgspec.structs.fields(kind):
@@ -90,7 +93,7 @@ def _tables(kind: type[msgspec.Struct], path: str) -> Iterator[str]:
             continue
         hint = hints[field.name]
         found = _PATTERN.sub(r"matches `\1`", accepted(hint))
-        rows.append((f"`{field.encode_name}`", found, _default(field), _meaning(kind, field.name)))
+        rows.append((f"`{field.encode_name}`", found, _default(field), meanings[field.name]))
     table = "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
     if shared:
         table += f"\n\nAlso {', '.join(shared)}: see [targets](README.md#targets)."
@@ -111,7 +114,7 @@ def _as_in_every_target(kind: type[msgspec.Struct], field: Any) -> bool:
 
 
 def _structs(info: Any, several: bool = False) -> Iterator[tuple[type[msgspec.Struct], bool]]:
-    """Yield the structs in a type, and whether there may be many of each."""
+    """Yield the structs in a type, each with whether it stands for several values."""
     found = msgspec.inspect
     if isinstance(info, found.Metadata):
         yield from _structs(info.type, several)
@@ -130,20 +133,17 @@ def _intro(kind: type[msgspec.Struct]) -> str:
     return text.replace("``", "`")
 
 
-def _meaning(kind: type[msgspec.Struct], name: str) -> str:
-    for field in msgspec.inspect.type_info(kind).fields:  # type: ignore[attr-defined]
-        if field.name == name:
-            return _description(field.type)
-    raise LookupError(name)
-
-
-def _description(info: Any) -> str:
-    while isinstance(info, msgspec.inspect.Metadata):
-        text = (info.extra_json_schema or {}).get("description")
-        if text:
-            return str(text)
-        info = info.type
-    return ""
+def _meanings(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """Return the docstrings below the fields of a class and of its base classes."""
+    found: dict[str, str] = {}
+    for cls in reversed(kind.__mro__[: kind.__mro__.index(msgspec.Struct)]):
+        (definition,) = ast.parse(inspect.getsource(cls)).body
+        body = definition.body  # type: ignore[attr-defined]
+        for field, text in itertools.pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                words = " ".join(ast.literal_eval(text.value).split())
+                found[field.target.id] = words  # type: ignore[union-attr]
+    return found
 
 
 def _default(field: Any) -> str:
@@ -166,10 +166,10 @@ def _cell(text: str) -> str:
 
 
 def main() -> int:
-    """Print or write the tables."""
+    """Print the tables, or write them into the pages."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SECTIONS))
-    parser.add_argument("--write", metavar="DIRECTORY", type=Path, help="of the pages")
+    parser.add_argument("--write", metavar="DIRECTORY", type=Path, help="directory of the pages")
     options = parser.parse_args()
     if options.write is not None:
         for path in write(options.write):

@@ -18,19 +18,18 @@ from harness import state_of, wait_until
 from servers import free_port
 from vllm_stub import METRICS, EngineStub, VllmStub
 
-from lmcache_plugin_adapter.gallery.engine_health.health import (
-    EngineHealth,
-    HealthSettings,
-    Verdict,
-)
+from lmcache_plugin_adapter.gallery.engine_health import process
+from lmcache_plugin_adapter.gallery.engine_health.health import EngineHealth
 from lmcache_plugin_adapter.gallery.engine_health.progress import (
     MARKS,
     RUNNING,
     Progress,
     read_samples,
 )
-from lmcache_plugin_adapter.gallery.engine_health.trial import Trial
+from lmcache_plugin_adapter.gallery.engine_health.settings import HealthSettings, Trial
+from lmcache_plugin_adapter.gallery.engine_health.verdict import Verdict
 from lmcache_plugin_adapter.kit import Context
+from lmcache_plugin_adapter.linux.procfs import Process, read_process
 
 FAST: dict[str, Any] = {"timeout": 1.5, "failures": 2, "stopped_after": 0.1, "stalled_after": 0.5}
 """The time for an answer is what a busy machine may need for a good one."""
@@ -110,11 +109,10 @@ def test_another_process_with_its_pid_is_not_the_engine(
     engine: EngineStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time of its start tells."""
-    from lmcache_plugin_adapter.gallery.engine_health import process as engine_process
-
     health = EngineHealth(of(engine.pid), HealthSettings())
-    state, start = engine_process.read_stat(engine.pid) or ("", 0)
-    monkeypatch.setattr(engine_process, "read_stat", lambda pid: (state, start + 1))
+    found = read_process(engine.pid)
+    assert found is not None
+    monkeypatch.setattr(process, "read_process", lambda _: found._replace(start=found.start + 1))
     verdict = health.check()
     assert verdict.state == "dead"
     assert "another has this pid now" in verdict.reason
@@ -266,11 +264,9 @@ def test_a_hang_in_the_kernel_shows_and_is_stalled_at_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """State D in one and the same wait; a process that is only often seen in D does work."""
-    from lmcache_plugin_adapter.gallery.engine_health import process as engine_process
-
     now, state, switches = [0.0], ["R"], [b"1"]
-    monkeypatch.setattr(engine_process, "read_stat", lambda pid: (state[0], 1))
-    monkeypatch.setattr(engine_process, "read_switches", lambda pid: switches[0])
+    monkeypatch.setattr(process, "read_process", lambda pid: Process(pid, state[0], 0, 0, 0, 1))
+    monkeypatch.setattr(process, "read_switches", lambda pid: switches[0])
     health = EngineHealth(of(1), HealthSettings(stopped_after=2, stalled_after=60), lambda: now[0])
     state[0] = "D"
     for now[0] in range(5, 200, 5):

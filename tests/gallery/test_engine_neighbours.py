@@ -13,8 +13,9 @@ from harness import state_of, wait_until
 from servers import free_port
 from vllm_stub import EngineStub
 
-from lmcache_plugin_adapter.gallery.engine_health.health import EngineHealth, HealthSettings
+from lmcache_plugin_adapter.gallery.engine_health.health import EngineHealth
 from lmcache_plugin_adapter.gallery.engine_health.process import Process
+from lmcache_plugin_adapter.gallery.engine_health.settings import HealthSettings
 from lmcache_plugin_adapter.kit import Context
 
 FAST: dict[str, Any] = {"timeout": 1.5, "failures": 2}
@@ -53,7 +54,7 @@ def test_an_engine_is_not_judged_by_the_one_that_has_its_port(
         for _ in range(3):
             assert health.check() == (True, "", "ok")
     said = capfd.readouterr().out
-    assert said.count("LMCache's internal API is not asked") == 1
+    assert said.count("LMCache's internal API is not checked") == 1
     assert f"at http://127.0.0.1:{first.port} another process listens" in said
     os.kill(first.pid, signal.SIGCONT)
     own = EngineHealth(replica(first.pid, first.config()), HealthSettings(**FAST))

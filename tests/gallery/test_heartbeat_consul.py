@@ -122,7 +122,7 @@ def test_an_agent_may_come_later_be_away_and_lose_its_data(
     becomes(agent, "passing")
     agent.forget()
     becomes(agent, "passing")
-    plugin.wait_for("The agent of Consul does not know the service any more: registering anew")
+    plugin.wait_for("The Consul agent no longer knows the service: registering it again")
     agent.forget()
     assert plugin.stop() == 0
     assert "Cannot deregister" not in texts(plugin)

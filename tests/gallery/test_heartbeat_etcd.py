@@ -250,7 +250,7 @@ def test_etcd_may_lose_its_data(start: RunPlugin, etcd: Etcd) -> None:
     etcd.forget()
     etcd.up()
     entered(etcd)
-    assert plugin.wait_for("The lease is gone from etcd: registering anew").level == "warning"
+    assert plugin.wait_for("The lease is gone from etcd: registering again").level == "warning"
 
 
 def test_a_revoked_lease_and_a_deleted_key_are_made_anew(start: RunPlugin, etcd: Etcd) -> None:
@@ -265,7 +265,7 @@ def test_a_revoked_lease_and_a_deleted_key_are_made_anew(start: RunPlugin, etcd:
     etcd.ask("/v3/kv/deleterange", key=encode(KEY))
     third = wait_until(lambda: another(etcd, second), 20, "an entry after the deleted one")
     assert third["lease"] == second["lease"]
-    plugin.wait_for(f"Key '{KEY}' is gone from etcd: entering it again")
+    plugin.wait_for(f"Key '{KEY}' is gone from etcd: writing it again")
     assert plugin.stop() == 0
     assert etcd.entry() is None
 
@@ -277,7 +277,9 @@ def test_a_key_that_another_took_is_left_to_it(start: RunPlugin, etcd: Etcd) -> 
     entered(etcd)
     other = {"instance": "one", "address": "10.9.9.9", "port": 1, "host": "other"}
     etcd.ask("/v3/kv/put", key=encode(KEY), value=encode(json.dumps(other)))
-    line = plugin.wait_for(f"Key '{KEY}' was taken over by another: 10.9.9.9:1 on host 'other'")
+    line = plugin.wait_for(
+        f"Key '{KEY}' was taken over by another engine: 10.9.9.9:1 on host 'other'"
+    )
     assert line.level == "error"
     assert (etcd.entry() or {})["value"] == other
     assert plugin.stop() == 0
@@ -291,7 +293,7 @@ def test_a_key_that_was_anothers_is_taken_with_a_warning(start: RunPlugin, etcd:
     other = {"instance": "one", "address": "10.9.9.9", "port": 1, "host": "other"}
     etcd.ask("/v3/kv/put", key=encode(KEY), value=encode(json.dumps(other)))
     plugin = start()
-    plugin.wait_for(f"Key '{KEY}' was that of another engine until now: 10.9.9.9:1")
+    plugin.wait_for(f"Key '{KEY}' belonged to another engine: 10.9.9.9:1")
     kill_everything(plugin)
     again = start()
     again.wait_for("Registered in etcd")
@@ -386,7 +388,7 @@ def test_a_plugin_that_was_held_up_itself_enters_the_engine_again(
     vanished(etcd, TTL + 3 + LATE)
     os.kill(plugin.pid, signal.SIGCONT)
     entered(etcd)
-    plugin.wait_for("The lease is gone from etcd: registering anew")
+    plugin.wait_for("The lease is gone from etcd: registering again")
     assert "Deregistered" not in texts(plugin)
 
 
@@ -496,7 +498,7 @@ def test_no_name_where_one_is_asked_for_is_said(start: RunPlugin, etcd: Etcd) ->
     etcd.up()
     plugin = start(username="engine", password="engine's own")
     entered(etcd)
-    assert plugin.wait_for("etcd asks for no password").level == "warning"
+    assert plugin.wait_for("etcd has no authentication").level == "warning"
     plugin.stop()
     etcd.enable_auth()
     plugin = start()

@@ -205,7 +205,7 @@ def test_the_end_is_told_though_the_failure_is_not_taken(
     wait_until(lambda: receiver.requests, 20)
     plugin.engine.kill()
     assert plugin.wait_exit() == 0
-    plugin.wait_for("Cannot tell that the engine is dead: ConnectError")
+    plugin.wait_for("Cannot report that the engine is dead: ConnectError")
     assert receiver.paths()[-1] == "/ping/uuid/stop"
     assert "s3cret" not in plugin.log
 
@@ -277,7 +277,7 @@ def test_a_slow_receiver_is_waited_for_and_sigterm_ends_in_time(
     begun = time.monotonic()
     assert plugin.stop() == 0
     assert time.monotonic() - begun < 7  # 0: it was not killed when its 5 s were over
-    plugin.wait_for("Cannot tell that pings have ended: no answer in time")
+    plugin.wait_for("Cannot report that pings have ended: no answer in time")
 
 
 def test_credentials_go_along_and_are_never_shown(
@@ -305,7 +305,7 @@ def test_other_codes_may_mean_success(start: RunPlugin, receiver: Receiver) -> N
     plugin = start(success=[202])
     plugin.wait_for("Cannot ping: HTTP 200 OK")
     receiver.status = 202
-    plugin.wait_for("The first ping was taken")
+    plugin.wait_for("The first ping was accepted")
 
 
 def test_malformed_settings_are_said_with_their_full_keys(

@@ -1,4 +1,4 @@
-"""What of the heartbeat is arithmetic: the board, contradictions, promised times, names."""
+"""What of the heartbeat is arithmetic: the view, contradictions, promised times, names."""
 
 from __future__ import annotations
 
@@ -14,31 +14,23 @@ import pytest
 import yaml
 from harness import wait_until
 
-from lmcache_plugin_adapter.gallery.engine_health.health import Verdict
+from lmcache_plugin_adapter.gallery.engine_health.verdict import Verdict
 from lmcache_plugin_adapter.gallery.heartbeat.bounds import Bound, bounds
-from lmcache_plugin_adapter.gallery.heartbeat.engine_view import Board
+from lmcache_plugin_adapter.gallery.heartbeat.engine_view import EngineView
 from lmcache_plugin_adapter.gallery.heartbeat.registrar import (
     REMINDER,
-    Keeper,
+    Messages,
+    Problem,
     RefusedError,
-    Trouble,
-    Words,
+    Registrar,
 )
 from lmcache_plugin_adapter.gallery.heartbeat.registration import (
     advertised_address,
     default_instance,
     register,
 )
-from lmcache_plugin_adapter.gallery.heartbeat.settings import (
-    PAUSE,
-    Consul,
-    Etcd,
-    Heartbeat,
-    Ping,
-    Rhythm,
-    contradictions,
-    rhythm_of,
-)
+from lmcache_plugin_adapter.gallery.heartbeat.rhythm import PAUSE, Rhythm, contradictions, rhythm_of
+from lmcache_plugin_adapter.gallery.heartbeat.settings import Consul, Etcd, Heartbeat, Ping
 from lmcache_plugin_adapter.gallery.heartbeat.targets.consul import ConsulTarget
 from lmcache_plugin_adapter.kit import Context
 
@@ -58,66 +50,66 @@ def context(role: str = "SCHEDULER", worker_id: int = -1, host: str = "node7") -
     )
 
 
-class TestBoard:
+class TestEngineView:
     """Verdicts for many."""
 
     def test_before_the_first_look_nothing_is_healthy(self) -> None:
         """Not for a moment."""
-        notice = Board(5).read()
-        assert (notice.verdict.healthy, notice.verdict.state) == (False, "starting")
+        seen = EngineView(5).read()
+        assert (seen.verdict.healthy, seen.verdict.state) == (False, "starting")
 
     def test_an_old_verdict_is_none(self) -> None:
         """The one who looks may hang; then nobody may say that the engine works."""
         now = [100.0]
-        board = Board(5, lambda: now[0])
-        board.post(OK)
+        view = EngineView(5, lambda: now[0])
+        view.post(OK)
         now[0] = 105.0
-        assert board.read().verdict == OK
+        assert view.read().verdict == OK
         now[0] = 108.0
-        notice = board.read()
-        assert notice.verdict == Verdict(False, "not looked at for 8 s", "unresponsive")
-        assert notice.unhealthy_for == 3.0
-        assert notice.stale
-        board.post(STOPPED)
+        seen = view.read()
+        assert seen.verdict == Verdict(False, "not checked for 8 s", "unresponsive")
+        assert seen.unhealthy_for == 3.0
+        assert seen.stale
+        view.post(STOPPED)
         now[0] = 110.0
-        assert board.read().unhealthy_for == 5.0
-        assert not board.read().stale
-        board.post(OK)
-        assert board.read().unhealthy_for == 0.0
+        assert view.read().unhealthy_for == 5.0
+        assert not view.read().stale
+        view.post(OK)
+        assert view.read().unhealthy_for == 0.0
 
     def test_time_counts_from_the_first_bad_verdict(self) -> None:
         """Whatever the later ones say."""
         now = [0.0]
-        board = Board(5, lambda: now[0])
-        board.post(OK)
+        view = EngineView(5, lambda: now[0])
+        view.post(OK)
         for now[0] in (1.0, 2.0, 3.0):
-            board.post(STOPPED)
-        board.post(Verdict(False, "gone", "dead"))
-        assert board.read().unhealthy_for == 2.0
+            view.post(STOPPED)
+        view.post(Verdict(False, "gone", "dead"))
+        assert view.read().unhealthy_for == 2.0
 
     def test_a_change_wakes_who_waits_and_more_of_the_same_does_not(self) -> None:
         """A refresh must not come more often because the engine is looked at more often."""
-        board = Board(5)
-        board.post(OK)
-        number = board.read().number
-        board.post(OK)
-        assert board.read().number == number
+        view = EngineView(5)
+        view.post(OK)
+        number = view.read().number
+        view.post(OK)
+        assert view.read().number == number
         woken = threading.Event()
 
         def wait() -> None:
-            board.wait(number, 30)
+            view.wait(number, 30)
             woken.set()
 
         thread = threading.Thread(target=wait)
         thread.start()
-        board.post(STOPPED)
+        view.post(STOPPED)
         assert woken.wait(5)
         thread.join()
         begun = time.monotonic()
-        board.close()
-        board.wait(board.read().number - 1, 30)
+        view.close()
+        view.wait(view.read().number - 1, 30)
         assert time.monotonic() - begun < 5
-        assert board.read().closed
+        assert view.read().closed
 
 
 class TestRhythm:
@@ -284,7 +276,7 @@ class Recorder:
 
     name = "recorder"
     where = ""
-    words = Words("entered", "keep", "missing", "left", "leave")
+    messages = Messages("entered", "keep", "missing", "left", "leave")
     rhythm = Rhythm(0.02, 0.01, 1)
     keeps_nothing = False
 
@@ -306,26 +298,26 @@ class Recorder:
         self.asked.append("leave")
 
 
-class TestKeeper:
+class TestRegistrar:
     """What becomes of an entry."""
 
     def test_a_stale_verdict_stops_refreshing_and_takes_nothing_back(self) -> None:
         """A host that was paused for a moment must not drop its engine when it wakes up."""
         now = [0.0]
-        board, target = Board(5, lambda: now[0]), Recorder()
-        board.post(OK)
-        keeper = Keeper(target, board, 0, lambda: 5.0)
-        keeper.start()
+        view, target = EngineView(5, lambda: now[0]), Recorder()
+        view.post(OK)
+        registrar = Registrar(target, view, 0, lambda: 5.0)
+        registrar.start()
         wait_until(lambda: len(target.asked) > 3)
         now[0] = 100.0
         asked = len(target.asked)
         time.sleep(0.3)  # the time of 15 refreshes
         assert len(target.asked) <= asked + 1
-        board.post(OK)
+        view.post(OK)
         wait_until(lambda: len(target.asked) > asked + 3)
         assert set(target.asked) <= {"refresh", "not wanted"}
-        board.close()
-        assert keeper.join(5)
+        view.close()
+        assert registrar.join(5)
         assert target.asked[-1] == "leave"
 
     def test_what_never_worked_is_not_said_to_have_been_left(
@@ -338,42 +330,42 @@ class TestKeeper:
                 super().refresh(verdict, wanted)
                 raise RefusedError("not today")
 
-        board, target = Board(5), Silent()
-        board.post(OK)
-        keeper = Keeper(target, board, 0, lambda: 5.0)
-        keeper.start()
+        view, target = EngineView(5), Silent()
+        view.post(OK)
+        registrar = Registrar(target, view, 0, lambda: 5.0)
+        registrar.start()
         wait_until(lambda: target.asked)
-        board.close()
-        assert keeper.join(5)
+        view.close()
+        assert registrar.join(5)
         assert target.asked[-1] == "leave"
         lines = capsys.readouterr().out.splitlines()
         assert [line[:3] for line in lines] == ["<3>"]
 
     def test_a_dead_engine_is_not_waited_for(self) -> None:
         """Others may recover."""
-        board, target = Board(5), Recorder()
-        board.post(OK)
-        keeper = Keeper(target, board, 600, lambda: 5.0)
-        keeper.start()
+        view, target = EngineView(5), Recorder()
+        view.post(OK)
+        registrar = Registrar(target, view, 600, lambda: 5.0)
+        registrar.start()
         wait_until(lambda: target.asked)
-        board.post(STOPPED)
+        view.post(STOPPED)
         wait_until(lambda: target.asked.count("complain") > 3)
         assert "leave" not in target.asked
-        board.post(Verdict(False, "gone", "dead"))
+        view.post(Verdict(False, "gone", "dead"))
         wait_until(lambda: target.asked[-1] == "leave")
-        board.close()
-        assert keeper.join(5)
+        view.close()
+        assert registrar.join(5)
         assert target.asked.count("leave") == 1
 
     def test_what_was_never_entered_is_not_taken_back(self) -> None:
         """The engine has never worked."""
-        board, target = Board(5), Recorder()
-        keeper = Keeper(target, board, 0, lambda: 5.0)
-        keeper.start()
-        board.post(STOPPED)
+        view, target = EngineView(5), Recorder()
+        registrar = Registrar(target, view, 0, lambda: 5.0)
+        registrar.start()
+        view.post(STOPPED)
         time.sleep(0.1)
-        board.close()
-        assert keeper.join(5)
+        view.close()
+        assert registrar.join(5)
         assert target.asked == []
 
 
@@ -389,7 +381,7 @@ class TestKeeper:
 )
 def test_what_only_looks_like_an_address_is_refused(section: dict[str, Any]) -> None:
     """With the settings, which says where; later, it would end the plugin again and again."""
-    with pytest.raises(msgspec.ValidationError, match=r"_url(s\[1\])? (is no|has no)") as error:
+    with pytest.raises(msgspec.ValidationError, match=r"_url(s\[1\])? (is no|has an invalid)") as error:
         of(**section)
     assert "s3cret" not in str(error.value)
 
@@ -414,16 +406,16 @@ def test_trouble_is_said_once_again_after_a_while_and_when_it_is_over(
 
     class Target:
         name = "etcd"
-        words = Words("", "keep the entry", "not there", "", "")
+        messages = Messages("", "keep the entry", "not there", "", "")
         rhythm = Rhythm(5, 2, 15)
 
     now = [0.0]
-    trouble = Trouble(Target(), lambda: now[0])  # type: ignore[arg-type]
-    trouble.over()
+    problem = Problem(Target(), lambda: now[0])  # type: ignore[arg-type]
+    problem.over()
     for now[0] in (5.0, 6.0, 16.0, 17.0, 17.0 + REMINDER):
-        trouble.say("no answer in time")
+        problem.report("no answer in time")
     now[0] += 1.0
-    trouble.over()
+    problem.over()
     levels = [line[:3] for line in capsys.readouterr().out.splitlines()]
     # expires in 10 s; has expired; the reminder; over
     assert levels == ["<4>", "<3>", "<3>", "<6>"]

@@ -21,7 +21,7 @@ from lmcache_plugin_adapter.gallery.log_reporter.reading import following
 from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Bounds
 from lmcache_plugin_adapter.gallery.log_reporter.reading.files import LogFiles
 from lmcache_plugin_adapter.gallery.log_reporter.reading.parsing import Parser
-from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import State
+from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import Positions
 from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level, Record
 
 
@@ -140,7 +140,7 @@ def test_every_line_arrives(
     lives = " ".join(steps).split("kill")
     for life in [*lives, *["look " * 12] * 26]:
         names = life.split()
-        with contextlib.closing(State(str(directory / "state"), "target")) as state:
+        with contextlib.closing(Positions(str(directory / "state"), "target")) as state:
             files = LogFiles(
                 [str(log)],
                 4096,

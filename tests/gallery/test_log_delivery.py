@@ -229,7 +229,7 @@ def test_target_down_for_a_while(site: Site) -> None:
 
 
 def test_end_in_the_middle_and_restart(site: Site) -> None:
-    """SIGTERM with the target away: the place is kept, and the next engine goes on there."""
+    """SIGTERM with the target away: the position is kept, and the next engine goes on there."""
     plugin = site.run()
     site.write(100)
     site.wait_all()
@@ -329,7 +329,7 @@ def test_a_slow_target(site: Site) -> None:
 
 
 def test_a_target_that_hangs_at_the_end(site: Site) -> None:
-    """The plugin ends within its grace period all the same, and the place is kept."""
+    """The plugin ends within its grace period all the same, and the position is kept."""
     plugin = site.run()
     site.write(10)
     site.wait_all()

@@ -18,7 +18,7 @@ from log_receivers import Loki, Otlp
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.log_reporter import reporter as run
-from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import State
+from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import Positions
 from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Record
 from lmcache_plugin_adapter.gallery.log_reporter.targets.loki import encode
 from lmcache_plugin_adapter.gallery.log_reporter.targets.origin import Origin
@@ -152,7 +152,7 @@ def test_lines_that_are_the_same_have_times_of_their_own(tmp_path: Path, line: s
 def test_a_name_that_is_not_utf_8(
     receiver: Loki | Otlp, settings: dict[str, Any], tmp_path: Path, run_plugin: Callable[..., Any]
 ) -> None:
-    """The file is followed like any other; its place is remembered."""
+    """The file is followed like any other; its position is remembered."""
     settings["files"] = str(tmp_path / "*.log")
     log = Path(os.fsdecode(os.fsencode(tmp_path) + b"/v\xffllm.log"))
     append(log, LINE)
@@ -172,10 +172,10 @@ def test_any_name_is_remembered(tmp_path: Path) -> None:
     append(log, "one")
     follower = Follower(log)
     follower.take()
-    ((_, places),) = follower.files.places().items()
+    ((_, positions),) = follower.files.positions().items()
     paths = [os.fsdecode(raw) for raw in (b"\xff", b"\\xff", b"a\x80\xfeb", "ä€".encode(), b"ff")]
-    state = State(str(tmp_path / "state"), "loki")
-    state.save(dict.fromkeys(paths, places))
+    state = Positions(str(tmp_path / "state"), "loki")
+    state.save(dict.fromkeys(paths, positions))
     found = state.load()
     assert found is not None
     assert list(found) == paths

@@ -12,11 +12,11 @@ from log_follower import Follower, append, copytruncate
 
 from lmcache_plugin_adapter.gallery.log_reporter.reading import following
 from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import (
-    State,
+    Positions,
     StateError,
     name_for,
 )
-from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import Place
+from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import Position
 
 
 @pytest.fixture
@@ -196,8 +196,8 @@ def test_restart(log: Path) -> None:
     append(log, "one", "two")
     follower = Follower(log)
     records = follower.take(ack=False)
-    assert records[0].segment is not None
-    records[0].segment.acked = records[0].end
+    assert records[0].tailed is not None
+    records[0].tailed.acked = records[0].end
     follower.restart()
     assert follower.texts() == ["two"]
 
@@ -230,7 +230,7 @@ def test_rotated_and_compressed_while_nobody_follows(log: Path) -> None:
     follower = Follower(log)
     follower.take(1)
     follower.poll()
-    follower.state = follower.files.places()
+    follower.state = follower.files.positions()
     follower.files.close()
     log.rename(f"{log}.1.gz")
     append(log, "three")
@@ -374,18 +374,18 @@ def test_whatever_happens_every_line_comes_once_and_in_order(
 def test_the_state_is_private_and_whole(tmp_path: Path) -> None:
     """0600 in a directory 0700, written at one stroke, held by one at a time."""
     directory = tmp_path / "state" / "x"
-    state = State(str(directory), "loki")
+    state = Positions(str(directory), "loki")
     assert state.try_lock()
     assert state.load() is None
-    places = {"/log": [Place(1, 2, 3, 4, 0, 2, "ab")]}
-    state.save(places)
-    assert state.load() == places
+    positions = {"/log": [Position(1, 2, 3, 4, 0, 2, "ab")]}
+    state.save(positions)
+    assert state.load() == positions
     assert directory.stat().st_mode & 0o777 == 0o700
     assert {entry.name: entry.stat().st_mode & 0o777 for entry in directory.iterdir()} == {
         "loki.json": 0o600,
         "loki.json.lock": 0o600,
     }
-    other = State(str(directory), "loki")
+    other = Positions(str(directory), "loki")
     assert not other.try_lock()
     state.close()
     assert other.try_lock()
@@ -405,7 +405,7 @@ def test_the_state_is_private_and_whole(tmp_path: Path) -> None:
 )
 def test_a_damaged_state_is_said(tmp_path: Path, data: bytes) -> None:
     """And never used."""
-    state = State(str(tmp_path), "loki")
+    state = Positions(str(tmp_path), "loki")
     (tmp_path / "loki.json").write_bytes(data)
     with pytest.raises(StateError, match=r"damaged|another version"):
         state.load()

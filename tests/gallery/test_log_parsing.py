@@ -30,7 +30,7 @@ def _new_york(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 class File:
-    """In the place of a segment."""
+    """In the place of a tailed."""
 
     read_up_ns = 0
 

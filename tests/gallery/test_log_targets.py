@@ -86,7 +86,7 @@ RECORDS = st.lists(
     st.builds(
         Record,
         path=st.text(st.characters(exclude_categories=["Cs"])),
-        segment=st.none(),
+        tailed=st.none(),
         end=st.just(0),
         observed_ns=st.integers(0, 2**62),
         text=st.text(st.characters(exclude_categories=["Cs"])),
@@ -303,11 +303,11 @@ def test_each_target_has_a_place_of_its_own(
     assert plugin.stop() == 0
     (directory,) = (tmp_path / "state").iterdir()
     assert directory.name.startswith("scheduler-")
-    places = {
+    positions = {
         name: json.loads((directory / f"{name}.json").read_text())["files"][str(log)][0]["offset"]
         for name in ("loki", "otlp")
     }
-    assert places == {"loki": 0, "otlp": log.stat().st_size}
+    assert positions == {"loki": 0, "otlp": log.stat().st_size}
     loki.start()
     plugin = run_plugin(ENTRY, settings=settings)
     wait_texts(loki, 20)

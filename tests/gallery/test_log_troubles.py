@@ -116,7 +116,7 @@ def test_a_directory_that_is_away(log: Path, fail: Callable[..., None]) -> None:
 
 
 def test_a_file_that_is_gone(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is lost, counted and said; the one in its place is followed."""
+    """Is lost, counted and said; the one in its position is followed."""
     append(log, "one")
     follower = Follower(log)
     assert follower.texts() == ["one"]

@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 
-from lmcache_plugin_adapter.gallery.http_client.target import Answer
+from lmcache_plugin_adapter.gallery.http_client.answer import Answer
 from lmcache_plugin_adapter.gallery.metric_reporter import exposition
 from lmcache_plugin_adapter.gallery.metric_reporter.settings import Otlp
 from lmcache_plugin_adapter.gallery.metric_reporter.targets.otlp import OtlpKind

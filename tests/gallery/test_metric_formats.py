@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summ
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from lmcache_plugin_adapter.gallery.http_client.target import Answer
+from lmcache_plugin_adapter.gallery.http_client.answer import Answer
 from lmcache_plugin_adapter.gallery.metric_reporter import exposition
 from lmcache_plugin_adapter.gallery.metric_reporter.exposition import (
     ExpositionError,

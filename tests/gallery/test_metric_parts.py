@@ -110,11 +110,3 @@ def test_what_only_looks_like_an_address_ends_it_for_good(url: str) -> None:
     assert "s3cret" not in str(error.value)
     worker = kit.Context(role="WORKER", worker_id=0, worker_count=2, name="x", config={})
     assert choose(worker, settings) is None
-
-
-def test_all_settings_have_a_meaning() -> None:
-    """The page is made of them."""
-    schema = msgspec.json.schema(MetricReporter)
-    for struct in schema["$defs"].values():
-        for name, field in struct["properties"].items():
-            assert field.get("description"), name

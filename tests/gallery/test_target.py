@@ -15,14 +15,9 @@ import pytest
 from metric_stubs import Gate, basic
 from servers import Server
 
+from lmcache_plugin_adapter.gallery.http_client.answer import Answer, TargetError, failure
 from lmcache_plugin_adapter.gallery.http_client.retry_after import read_retry_after
-from lmcache_plugin_adapter.gallery.http_client.target import (
-    ANSWER_BYTES,
-    Answer,
-    HttpTarget,
-    TargetError,
-    failure,
-)
+from lmcache_plugin_adapter.gallery.http_client.target import ANSWER_BYTES, HttpTarget
 
 SECRET = "s3cret-Value"
 
@@ -108,7 +103,7 @@ def test_a_key_in_query_path_or_header_that_the_server_says_back_is_hidden(gate:
     [
         ({"url": "ftp://h"}, "url"),
         ({"url": "http://"}, "url"),
-        ({"url": "http://h:99999999"}, "no port that may be"),
+        ({"url": "http://h:99999999"}, "has an invalid port"),
         ({"url": f"http://me:{SECRET}@h:x"}, "url is no address"),
         ({"url": "http://h", "password": SECRET}, "password needs username"),
         (

@@ -16,8 +16,9 @@ import pytest
 from metric_stubs import Gate
 
 from lmcache_plugin_adapter.gallery.heartbeat.settings import Consul
+from lmcache_plugin_adapter.gallery.http_client.answer import Answer, failure
 from lmcache_plugin_adapter.gallery.http_client.deadline import Deadline
-from lmcache_plugin_adapter.gallery.http_client.target import Answer, HttpTarget, failure
+from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
 from lmcache_plugin_adapter.gallery.log_reporter.settings import LokiTarget
 
 SECRET = "s3cret-Value"

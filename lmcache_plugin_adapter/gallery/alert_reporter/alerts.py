@@ -178,10 +178,7 @@ class Alerts:
             keep: Seconds after which it ends by itself.
         """
         now = self._clock()
-        own = {
-            "summary": f"{DIED}: {{role}} on {{host}}",
-            "description": f"{{engine}} {how}",
-        }
+        own = {"summary": f"{DIED}: {{role}} on {{host}}", "description": f"{{engine}} {how}"}
         return self._fire(
             Alert(
                 labels=self.labels(DIED, severity, {}),

@@ -13,7 +13,7 @@ from lmcache_plugin_adapter.gallery.engine_health.health import EngineHealth
 from lmcache_plugin_adapter.gallery.engine_health.process import has_died
 
 from .alerts import Alerts
-from .remembered import Remembered
+from .firing_file import FiringFile
 from .rules import DIED, Change, Tracker
 from .settings import read_plan, state_directory
 
@@ -76,9 +76,9 @@ class Reporter:
         self._trackers = [Tracker(rule) for rule in plan.rules]
         self._deliveries = [Delivery(target, settings.keep_resolved) for target in plan.targets]
         self._alerts = Alerts(ctx, plan.labels, settings.annotations, self._tell)
-        self._remembered: Remembered | None = None
+        self._remembered: FiringFile | None = None
         if not all(target.remembers for target in plan.targets):
-            self._remembered = Remembered(state_directory(ctx, settings), plan.labels)
+            self._remembered = FiringFile(state_directory(ctx, settings), plan.labels)
 
     def run(self) -> int:
         """Measure and tell until the end; return the exit code."""

@@ -51,41 +51,29 @@ DIED = "EngineDied"
 class Rule(msgspec.Struct, kw_only=True, frozen=True):
     """An alert, and the measure and limit that it depends on."""
 
-    name: Annotated[Word, Meta(description="Name of the alert: label `alertname`.")]
-    measure: Annotated[
-        MeasureName, Meta(description="What is looked at: see the table of measures.")
-    ]
-    above: Annotated[float | None, Meta(description="Fires when the measure is above this.")] = None
-    below: Annotated[
-        float | None,
-        Meta(description="Fires when the measure is below this. Give one of the two."),
-    ] = None
-    for_: Annotated[
-        Seconds, Meta(description="Seconds for which it must be so, without a break.")
-    ] = msgspec.field(default=0.0, name="for")
-    hysteresis: Annotated[
-        float,
-        Meta(
-            ge=0,
-            description="How far the measure must come back beyond the limit before it is well "
-            "again: with `above: 90` and `hysteresis: 5`, to 85.",
-        ),
-    ] = 0.0
-    clear_after: Annotated[
-        Seconds,
-        Meta(description="Seconds for which it must be well, without a break, before it resolves."),
-    ] = 0.0
-    severity: Annotated[Word, Meta(description="Label `severity`.")] = "warning"
-    labels: Annotated[Labels, Meta(description="More labels of the alert.")] = {}
-    annotations: Annotated[
-        dict[str, str],
-        Meta(
-            description="Texts that go with the alert, such as `runbook_url`. They may hold "
-            "`{value}`, `{limit}`, `{measure}`, `{role}` (such as `worker 1`), `{engine}` (its "
-            "process and role) and `{host}`. "
-            "`summary` and `description` are there without being given."
-        ),
-    ] = {}
+    name: Word
+    """Name of the alert: label `alertname`."""
+    measure: MeasureName
+    """What is looked at: see the table of measures."""
+    above: float | None = None
+    """Fires when the measure is above this."""
+    below: float | None = None
+    """Fires when the measure is below this. Give one of the two."""
+    for_: Seconds = msgspec.field(default=0.0, name="for")
+    """Seconds for which it must be so, without a break."""
+    hysteresis: Annotated[float, Meta(ge=0)] = 0.0
+    """How far the measure must come back beyond the limit before it is well again: with `above: 90`
+    and `hysteresis: 5`, to 85."""
+    clear_after: Seconds = 0.0
+    """Seconds for which it must be well, without a break, before it resolves."""
+    severity: Word = "warning"
+    """Label `severity`."""
+    labels: Labels = {}
+    """More labels of the alert."""
+    annotations: dict[str, str] = {}
+    """Texts that go with the alert, such as `runbook_url`. They may hold `{value}`, `{limit}`,
+    `{measure}`, `{role}` (such as `worker 1`), `{engine}` (its process and role) and `{host}`.
+    `summary` and `description` are there without being given."""
 
     def __post_init__(self) -> None:
         """Refuse what no rule can be."""
@@ -198,12 +186,7 @@ BUILT_IN: tuple[Rule, ...] = (
         hysteresis=5,
         clear_after=60,
     ),
-    Rule(
-        name="EngineStopped",
-        measure="engine_stopped",
-        above=0,
-        severity="critical",
-    ),
+    Rule(name="EngineStopped", measure="engine_stopped", above=0, severity="critical"),
     Rule(
         name="EngineUnresponsive",
         measure="engine_unresponsive",
@@ -213,11 +196,7 @@ BUILT_IN: tuple[Rule, ...] = (
         severity="critical",
     ),
     Rule(
-        name="EngineStalled",
-        measure="engine_stalled",
-        above=0,
-        clear_after=15,
-        severity="critical",
+        name="EngineStalled", measure="engine_stalled", above=0, clear_after=15, severity="critical"
     ),
 )
 """Rules for every engine; a rule of the settings with the same name takes the place of one."""

@@ -10,11 +10,11 @@ import msgspec
 from msgspec import Meta
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.alert_reporter.targets.alertmanager import Alertmanager  # noqa: TC001 - msgspec reads annotations
-from lmcache_plugin_adapter.gallery.alert_reporter.targets.webhook import Webhook  # noqa: TC001 - as above
-from lmcache_plugin_adapter.gallery.engine_health.health import HealthSettings
-from lmcache_plugin_adapter.gallery.http_client.target import Filled  # noqa: TC001 - msgspec reads annotations
-from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import default_directory
+from lmcache_plugin_adapter.gallery.alert_reporter.targets.alertmanager import Alertmanager
+from lmcache_plugin_adapter.gallery.alert_reporter.targets.webhook import Webhook
+from lmcache_plugin_adapter.gallery.engine_health.settings import HealthSettings
+from lmcache_plugin_adapter.gallery.http_client.address import Filled
+from lmcache_plugin_adapter.gallery.state_file import default_directory
 
 from .alerts import identity, labels_of
 from .rules import BUILT_IN, Labels, Rule, Seconds, Word
@@ -39,79 +39,41 @@ BuiltIn = Literal[
 class AlertSettings(msgspec.Struct, kw_only=True):
     """What stands in the section of the alert reporter."""
 
-    alertmanagers: Annotated[
-        list[Alertmanager],
-        Meta(description="Alertmanagers. Each of them is told of every alert."),
-    ] = []
-    webhooks: Annotated[
-        list[Webhook],
-        Meta(description="Other servers that are told of every alert."),
-    ] = []
-    rules: Annotated[
-        list[Rule],
-        Meta(
-            description="What to fire alerts for, besides the built-in rules. One with the name "
-            "of a built-in rule takes its place."
-        ),
-    ] = []
-    without: Annotated[
-        list[BuiltIn], Meta(description="Names of built-in rules that are not used.")
-    ] = []
-    built_in_rules: Annotated[
-        bool, Meta(description="`false` leaves only the rules of `rules`.")
-    ] = True
-    interval: Annotated[
-        float, Meta(ge=0.1, le=3600, description="Seconds from one measurement to the next.")
-    ] = 5.0
-    engine: Annotated[
-        str,
-        Meta(
-            max_length=200,
-            description="Name of the engine: label `engine`. Without one it is LMCache's "
-            "`lmcache_instance_id`, where that is set.",
-        ),
-    ] = ""
-    labels: Annotated[
-        Labels,
-        Meta(description="More labels of every alert, such as `cluster`. A rule's go over them."),
-    ] = {}
-    annotations: Annotated[
-        dict[str, str], Meta(description="More annotations of every alert; see `rules`.")
-    ] = {}
-    engine_died: Annotated[
-        bool, Meta(description="Whether `EngineDied` fires when the engine has died.")
-    ] = True
-    engine_died_severity: Annotated[Word, Meta(description="Label `severity` of `EngineDied`.")] = (
-        "critical"
-    )
-    engine_died_keep: Annotated[
-        float,
-        Meta(
-            ge=60,
-            le=30 * 86400,
-            description="Seconds for which `EngineDied` fires, unless a reporter with the same "
-            "labels starts before and resolves it: nobody else is left to do so.",
-        ),
-    ] = 3600.0
-    keep_resolved: Annotated[
-        Seconds,
-        Meta(
-            description="Seconds for which a target that is away is still to be told that an "
-            "alert has resolved."
-        ),
-    ] = 3600.0
-    state_directory: Annotated[
-        Filled | None,
-        Meta(
-            description="Where it is remembered what webhooks take for firing; `~` and `$VARS` "
-            "are expanded. If not set: `$XDG_STATE_HOME/lmcache-plugins/NAME`, or "
-            "`~/.local/state/lmcache-plugins/NAME`, with the plugin's name."
-        ),
-    ] = None
-    health: Annotated[
-        HealthSettings,
-        Meta(description="How the measures `engine_…` are found; as for the heartbeat."),
-    ] = msgspec.field(default_factory=HealthSettings)
+    alertmanagers: list[Alertmanager] = []
+    """Alertmanagers. Each of them is told of every alert."""
+    webhooks: list[Webhook] = []
+    """Other servers that are told of every alert."""
+    rules: list[Rule] = []
+    """What to fire alerts for, besides the built-in rules. One with the name of a built-in rule
+    takes its place."""
+    without: list[BuiltIn] = []
+    """Names of built-in rules that are not used."""
+    built_in_rules: bool = True
+    """`false` leaves only the rules of `rules`."""
+    interval: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
+    """Seconds from one measurement to the next."""
+    engine: Annotated[str, Meta(max_length=200)] = ""
+    """Name of the engine: label `engine`. Without one it is LMCache's `lmcache_instance_id`, where
+    that is set."""
+    labels: Labels = {}
+    """More labels of every alert, such as `cluster`. A rule's go over them."""
+    annotations: dict[str, str] = {}
+    """More annotations of every alert; see `rules`."""
+    engine_died: bool = True
+    """Whether `EngineDied` fires when the engine has died."""
+    engine_died_severity: Word = "critical"
+    """Label `severity` of `EngineDied`."""
+    engine_died_keep: Annotated[float, Meta(ge=60, le=30 * 86400)] = 3600.0
+    """Seconds for which `EngineDied` fires, unless a reporter with the same labels starts before
+    and resolves it: nobody else is left to do so."""
+    keep_resolved: Seconds = 3600.0
+    """Seconds for which a target that is away is still to be told that an alert has resolved."""
+    state_directory: Filled | None = None
+    """Where it is remembered what webhooks take for firing; `~` and `$VARS` are expanded. If not
+    set: `$XDG_STATE_HOME/lmcache-plugins/NAME`, or `~/.local/state/lmcache-plugins/NAME`, with the
+    plugin's name."""
+    health: HealthSettings = msgspec.field(default_factory=HealthSettings)
+    """How the measures `engine_…` are found; as for the heartbeat."""
 
 
 @dataclass(frozen=True)

@@ -1,168 +1,60 @@
-"""Whether an engine does its work: its process, its answers, its progress.
+"""Check whether an engine works: its process, its answers and its progress.
 
-``EngineHealth.check`` looks at what is asked for in ``HealthSettings`` and always returns in time,
-also where the engine accepts connections and never answers (a process under SIGSTOP does so: it is
-the kernel that accepts). Faults that show::
+``EngineHealth.check`` always returns in time, even if the engine accepts connections and never
+answers, as a process under SIGSTOP does. The faults::
 
-    dead          the engine process has ended, or is a zombie
-    stopped       it is stopped (SIGSTOP, a debugger) for longer than a moment
+    dead          the engine process has exited, or is a zombie
+    stopped       the process is stopped (SIGSTOP, a debugger) for longer than a moment
     unresponsive  LMCache's internal API or vLLM's HTTP server does not answer
-    stalled       vLLM has requests and gets on with none of them; or does not answer a trial
-                  request; or the engine's first thread hangs in the kernel
-    starting      all is well so far, but not everything has answered for the first time; an
-                  engine process that is old by now is unresponsive instead
+    stalled       vLLM has requests without any progress, or does not answer a trial request,
+                  or the engine's first thread hangs in the kernel
+    starting      no fault so far, but something has not answered for the first time; once the
+                  engine process is old, this is unresponsive instead
 
-vLLM's metrics come from the engine's steps: one that hangs in the very step that its first request
-began has reported no request yet. Only a trial request shows that.
+vLLM updates its metrics in the engine's steps. An engine that hangs in the step of its very first
+request has not reported any request: only a trial request reveals that.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import httpx
-import msgspec
-from msgspec import Meta
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.http_client.target import check_url, shown_url
+from lmcache_plugin_adapter.gallery.http_client.address import shown_url
 
-from .process import Process, State, Verdict
+from .probes import Probe, accept_any, accept_ok
+from .process import Process
 from .progress import Progress
-from .questions import Question, accept_any, accept_ok
-from .trial import Trial, Trials
-
-__all__ = ["EngineHealth", "HealthSettings", "State", "Verdict"]
+from .trial import Trials
+from .verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lmcache_plugin_adapter.kit import Context
 
+    from .settings import HealthSettings
+
 INTERNAL_API_PATH = "/version"
-"""Any answer to it will do, 404 as well: LMCache's internal API has no path for health."""
-
-Url = Annotated[
-    str,
-    Meta(
-        pattern=r"^https?://[^/?#\s]+\S*$",
-        extra={"accepted": "an address with http:// or https://"},
-    ),
-]
-
-
-class HealthSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """How an engine is examined."""
-
-    health_url: Annotated[
-        Url | None,
-        Meta(description="vLLM's health check, such as `http://127.0.0.1:8000/health`."),
-    ] = None
-    metrics_url: Annotated[
-        Url | None,
-        Meta(
-            description=(
-                "vLLM's metrics, such as `http://127.0.0.1:8000/metrics`: they tell whether "
-                "requests get on."
-            )
-        ),
-    ] = None
-    internal_api: Annotated[
-        bool,
-        Meta(
-            description=(
-                "Ask LMCache's internal API, too, where `internal_api_server_enabled` is set."
-            )
-        ),
-    ] = True
-    timeout: Annotated[
-        float, Meta(gt=0, le=60, description="Seconds in which each of them must answer.")
-    ] = 2.0
-    failures: Annotated[
-        int,
-        Meta(ge=1, le=100, description="Unanswered questions in a row that mean `unresponsive`."),
-    ] = 3
-    starting_for: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=7 * 86400,
-            description=(
-                "Seconds of an engine process's life in which it need not have answered yet: a "
-                "model is loaded before. After that, no answer means `unresponsive`, also to a "
-                "plugin that was started again and has seen none."
-            ),
-        ),
-    ] = 1800.0
-    stopped_after: Annotated[
-        float,
-        Meta(ge=0, le=3600, description="Seconds for which a process may be stopped unnoticed."),
-    ] = 2.0
-    stalled_after: Annotated[
-        float,
-        Meta(
-            gt=0,
-            le=86400,
-            description=(
-                "Seconds without progress (tokens, use of the KV cache) in which there were "
-                "requests; or in which the engine's first thread hung in the kernel."
-            ),
-        ),
-    ] = 60.0
-    verify: Annotated[
-        bool, Meta(description="`false` accepts any certificate of vLLM's HTTPS server.")
-    ] = True
-    trial: Annotated[
-        Trial | None,
-        Meta(description="A request for an idle engine, which shows no other sign of a hang."),
-    ] = None
-
-    def __post_init__(self) -> None:
-        """Refuse what only looks like an address."""
-        for key in ("health_url", "metrics_url"):
-            url = getattr(self, key)
-            if url is not None:
-                check_url(key, url)
-
-    def detection(self, interval: float) -> dict[State, float]:
-        """Return the longest time from each fault to its verdict, in seconds.
-
-        Args:
-            interval: Seconds from one check to the next.
-        """
-        # A check that waits for an answer may make the next one miss its time.
-        round_ = interval if self.timeout < interval else interval + self.timeout
-        found: dict[State, float] = {
-            "dead": round_ + self.timeout,
-            "stopped": self.stopped_after + 2 * round_ + self.timeout,
-        }
-        if self.health_url or self.metrics_url or self.internal_api:
-            found["unresponsive"] = (self.failures + 1) * round_ + self.timeout
-        stalled = self.stalled_after
-        if self.trial is not None:
-            stalled = max(stalled, self.trial.interval + self.trial.timeout + round_)
-        found["stalled"] = stalled + 2 * round_ + self.timeout
-        return found
-
+"""LMCache's internal API has no path for health: any answer counts, 404 included."""
 
 _OK = Verdict(True, "", "ok")
 
 
 class EngineHealth:
-    """Examines one engine, again and again. Not for several threads at once.
+    """Check one engine repeatedly, from one thread at a time.
 
     Args:
-        ctx: Whose engine: ``ctx.engine_pid`` and ``ctx.internal_api``.
-        settings: What to examine.
-        clock: Seconds that only grow.
+        ctx: The plugin's context, with ``engine_pid`` and ``internal_api``.
+        settings: What to check.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(
-        self,
-        ctx: Context,
-        settings: HealthSettings,
-        clock: Callable[[], float] = time.monotonic,
+        self, ctx: Context, settings: HealthSettings, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -172,93 +64,86 @@ class EngineHealth:
             self._process = Process(ctx.engine_pid, settings.stopped_after, settings.stalled_after)
         self._progress = Progress()
         self._trials = Trials(settings.trial, clock) if settings.trial is not None else None
-        self._questions: list[Question] = []  # that to the internal API, if any, is the first
+        self._probes: list[Probe] = []  # the one of the internal API, if any, comes first
         timeout = settings.timeout
         self._api = api = ctx.internal_api if settings.internal_api else None
         self._has_api = False
-        self._said_taken = False
+        self._taken_logged = False
         if api is not None:
-            self._questions.append(
-                Question(
-                    "LMCache's internal API",
-                    api.url + INTERNAL_API_PATH,
-                    lambda: api.client(timeout=timeout),
-                    accept_any,
-                )
-            )
+            url, name = api.url + INTERNAL_API_PATH, "LMCache's internal API"
+            self._probes.append(Probe(name, url, lambda: api.client(timeout=timeout), accept_any))
 
         def open_client() -> httpx.Client:
             return httpx.Client(
                 timeout=timeout,
                 verify=settings.verify,
-                trust_env=False,  # no proxy stands between an engine and its plugin
+                trust_env=False,  # no proxies: the engine is local
             )
 
-        if settings.health_url is not None:
-            url = settings.health_url
-            self._questions.append(Question(f"GET {shown_url(url)}", url, open_client, accept_ok))
-        if settings.metrics_url is not None:
-            url = settings.metrics_url
-            name = f"GET {shown_url(url)}"
-            self._questions.append(Question(name, url, open_client, self._take_metrics))
+        for address, judge in (
+            (settings.health_url, accept_ok),
+            (settings.metrics_url, self._take_metrics),
+        ):
+            if address is not None:
+                name = f"GET {shown_url(address)}"
+                self._probes.append(Probe(name, address, open_client, judge))
 
     def check(self) -> Verdict:
-        """Examine the engine; takes about ``timeout`` seconds at most."""
+        """Check the engine, in about ``timeout`` seconds at most."""
         now = self._clock()
         verdict = self._process.look(now) if self._process is not None else _OK
         if verdict.state != "ok":
             return verdict
-        questions = self._own_questions()
+        probes = self._own_probes()
         if self._process is None or not self._process.is_stopped:
-            self._ask(questions)
-        return self._judge_answers(questions, verdict)
+            self._run(probes)
+        return self._judge_answers(probes, verdict)
 
     def death(self, word: str) -> Verdict | None:
-        """Return the verdict on an engine that has died, when it is time to end; else None.
+        """Return the verdict on the engine if it died, once the plugin is to stop; else None.
 
         Args:
             word: The context's ``ending``.
         """
         return None if self._process is None else self._process.death(word)
 
-    def _own_questions(self) -> list[Question]:
-        """Return all questions but one to an internal API that is another engine's.
+    def _own_probes(self) -> list[Probe]:
+        """Return the probes, without that of an internal API which belongs to another engine.
 
-        Only one of the engines on a host gets a port, and another one's answers (or none) say
-        nothing of this one.
+        Only one of the engines on a host gets the port; its answers do not concern the others.
         """
         if self._api is None or self._pid is None or self._has_api:
-            return self._questions
-        self._has_api = self._api.listens_in(self._pid) is True  # it has the port until it ends
+            return self._probes
+        self._has_api = self._api.listens_in(self._pid) is True  # for good
         if self._has_api or not self._api.is_taken_from(self._pid):
-            return self._questions
-        if not self._said_taken:
-            self._said_taken = True
+            return self._probes
+        if not self._taken_logged:
+            self._taken_logged = True
             kit.info(
-                f"LMCache's internal API is not asked: at {self._api} another process listens, "
-                f"and not engine process {self._pid}"
+                f"LMCache's internal API is not checked: another process listens at {self._api}, "
+                f"not engine process {self._pid}"
             )
-        return self._questions[1:]
+        return self._probes[1:]
 
-    def _ask(self, questions: list[Question]) -> None:
+    def _run(self, probes: list[Probe]) -> None:
         deadline = time.monotonic() + self._settings.timeout
-        for question in questions:
-            question.ask(self._settings.timeout)
-        for question in questions:
-            question.await_answer(deadline, self._settings.timeout)
-        if self._trials is not None and all(question.answered for question in questions):
+        for probe in probes:
+            probe.start(self._settings.timeout)
+        for probe in probes:
+            probe.finish(deadline, self._settings.timeout)
+        if self._trials is not None and all(probe.answered for probe in probes):
             self._trials.look(self._progress.moved_at)
 
-    def _judge_answers(self, questions: list[Question], verdict: Verdict) -> Verdict:
+    def _judge_answers(self, probes: list[Probe], verdict: Verdict) -> Verdict:
         odd = [verdict.reason] if verdict.reason else []
         limit = self._settings.failures
         is_old = self._process is not None and self._process.age > self._settings.starting_for
-        for question in questions:
-            if question.failed and (question.answered or is_old):
-                if question.failed >= limit:
-                    text = f"{question.problem} ({question.failed} in a row)"
+        for probe in probes:
+            if probe.failed and (probe.answered or is_old):
+                if probe.failed >= limit:
+                    text = f"{probe.problem} ({probe.failed} in a row)"
                     return Verdict(False, text, "unresponsive")
-                odd.append(f"{question.problem} ({question.failed} of {limit})")
+                odd.append(f"{probe.problem} ({probe.failed} of {limit})")
         for engine, seconds, requests in self._progress.standing(self._clock()):
             which = f" of engine {engine}" if engine else ""
             number = f"{requests:.0f} request{'s' if requests > 1 else ''}"
@@ -271,9 +156,9 @@ class EngineHealth:
             return Verdict(False, self._trials.stalled, "stalled")
         if self._trials is not None and self._trials.odd:
             odd.append(self._trials.odd)
-        for question in questions:
-            if not question.answered:
-                text = f"has not answered yet: {question.problem}"
+        for probe in probes:
+            if not probe.answered:
+                text = f"has not answered yet: {probe.problem}"
                 return Verdict(False, text, "starting")
         return Verdict(True, "; ".join(odd), "ok")
 

@@ -1,72 +1,57 @@
-"""What ``/proc`` says of an engine process: gone, ended, stopped, hanging in the kernel."""
+"""The state of an engine process in ``/proc``: exited, stopped, hanging in the kernel."""
 
 from __future__ import annotations
 
 import os
 import time
-from typing import Literal, NamedTuple
 
-from lmcache_plugin_adapter.linux.procfs import has_memory
+from lmcache_plugin_adapter.linux.procfs import has_memory, read_process
 
-State = Literal["ok", "dead", "stopped", "unresponsive", "stalled", "starting"]
+from .verdict import Verdict
 
 _STOPPED = "Tt"
 _ENDED = "ZXx"
 _DIED, _FAILED = "died", "failed"
 
 
-class Verdict(NamedTuple):
-    """What a check found.
-
-    Attributes:
-        healthy: Whether the engine may be said to work.
-        reason: Why not, for a person to read. Of a healthy engine: what is odd, or empty.
-        state: The fault, or ``ok``.
-    """
-
-    healthy: bool
-    reason: str
-    state: State
-
-
 class Process:
     """An engine process.
 
     Args:
-        pid: Which.
-        stopped_after: Seconds for which it may be stopped.
-        stalled_after: Seconds for which its first thread may hang in the kernel.
+        pid: The process.
+        stopped_after: Seconds for which it may be stopped without a fault.
+        stalled_after: Seconds for which its first thread may hang in the kernel without a fault.
     """
 
     def __init__(self, pid: int, stopped_after: float, stalled_after: float) -> None:
         self._pid = pid
         self._stopped_after = stopped_after
         self._stalled_after = stalled_after
-        found = read_stat(pid)
-        self._start = found[1] if found is not None else None
+        found = read_process(pid)
+        self._start = found.start if found is not None else None
         self._stopped_since: float | None = None
         self._blocked_since: float | None = None
         self._switches: bytes | None = None
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it was stopped when last looked at."""
+        """Whether the last check found it stopped."""
         return self._stopped_since is not None
 
     @property
     def age(self) -> float:
-        """Seconds since it was started; 0 if it was gone before it was looked at."""
+        """Seconds since its start; 0 if it had exited before the first check."""
         if self._start is None:
             return 0.0
         return time.clock_gettime(time.CLOCK_BOOTTIME) - self._start / os.sysconf("SC_CLK_TCK")
 
     def look(self, now: float) -> Verdict:
-        """Judge the process alone."""
-        found = read_stat(self._pid)
+        """Return the verdict on the process alone."""
+        found = read_process(self._pid)
         if found is None:
             return Verdict(False, f"engine process {self._pid} is gone", "dead")
-        state, start = found
-        if self._start is None or start != self._start:
+        state = found.state
+        if found.start != self._start:
             text = f"engine process {self._pid} is gone (another has this pid now)"
             return Verdict(False, text, "dead")
         if state in _ENDED:
@@ -89,7 +74,7 @@ class Process:
         return Verdict(True, "; ".join(odd), "ok")
 
     def death(self, word: str) -> Verdict | None:
-        """Return the verdict on an engine that has died, when it is time to end.
+        """Return the verdict on the engine if it died, once the plugin is to stop; else None.
 
         Args:
             word: The context's ``ending``.
@@ -111,7 +96,7 @@ class Process:
         return now - self._stopped_since
 
     def _blocked_for(self, state: str, now: float) -> float | None:
-        """Return for how long the first thread has been in one and the same wait."""
+        """Return for how many seconds the first thread has been in one uninterrupted wait."""
         switches = read_switches(self._pid) if state == "D" else None
         if switches is None or switches != self._switches or self._blocked_since is None:
             self._blocked_since = now
@@ -120,32 +105,21 @@ class Process:
 
 
 def has_died(word: str, alive: bool) -> bool:
-    """Tell whether the engine has died, when it is time to end.
+    """Tell whether the engine died, once the plugin is to stop.
 
-    The supervisor knows: an engine that closes tells it so before it ends. Where it says nothing
-    (no runtime directory; a stop of this plugin alone), an engine process that is gone has died.
+    The supervisor knows the reason: an engine that closes reports it before it exits. Without a
+    reason (no runtime directory, or only this plugin stops), the engine died if its process is
+    gone.
 
     Args:
         word: The context's ``ending``.
-        alive: Whether the engine process lives.
+        alive: Whether the engine process is alive.
     """
     return word in (_DIED, _FAILED) if word else not alive
 
 
-def read_stat(pid: int) -> tuple[str, int] | None:
-    """Return a process's state and start time (clock ticks since boot), or None."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            line = file.read()
-        # The command's name stands in parentheses and may hold anything.
-        rest = line[line.rindex(b")") + 2 :].split()
-        return rest[0].decode(), int(rest[19])
-    except (OSError, ValueError, IndexError):
-        return None
-
-
 def read_switches(pid: int) -> bytes | None:
-    """Return the counts of context switches of a process's first thread."""
+    """Return the context switch counts of a process's first thread, or None."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             lines = file.read().splitlines()

@@ -1,7 +1,7 @@
-"""Whether vLLM gets on with its requests, read from its metrics: pure arithmetic.
+"""Whether vLLM makes progress with its requests, computed from its metrics.
 
-vLLM counts a prompt's tokens when all of the prompt has been processed. A long prompt moves only
-the use of the KV cache until then, which therefore counts as progress, too.
+vLLM counts a prompt's tokens once the whole prompt is processed. Until then, a long prompt changes
+only the use of the KV cache, which therefore counts as progress, too.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 RUNNING = "vllm:num_requests_running"
 WAITING = "vllm:num_requests_waiting"
 REQUESTS = (RUNNING, WAITING)
-"""Gauges of requests in an engine. A waiting one may wait for a KV cache that never comes."""
+"""Gauges of requests. A waiting request counts: it may wait for a KV cache that never comes."""
 
 MARKS = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total", "vllm:kv_cache_usage_perc")
-"""What moves when an engine gets on."""
+"""Metrics that change when an engine makes progress."""
 
 
 class Progress:
-    """Follows the engines behind one ``/metrics``, each by its label ``engine``."""
+    """Track the engines behind one ``/metrics``, each by its label ``engine``."""
 
     def __init__(self) -> None:
         self._marks: dict[str, tuple[float, ...]] = {}
         self._requests: dict[str, float] = {}
         self._since: dict[str, float] = {}
         self.moved_at: float | None = None
-        """When any of the engines was last seen to get on; None: not yet."""
+        """When any engine last made progress; None: not yet."""
 
     def take(self, text: str, now: float) -> str:
-        """Take vLLM's metrics as they are now; return what is wrong with them, or nothing."""
+        """Take vLLM's current metrics; return what is wrong with them, or an empty text."""
         samples: dict[str, dict[str, float]] = {}
         for name, engine, value in read_samples(text):
             of_engine = samples.setdefault(engine, {})
@@ -54,16 +54,16 @@ class Progress:
         return ""
 
     def standing(self, now: float) -> Iterator[tuple[str, float, float]]:
-        """Yield engine, seconds without progress and requests, of engines with requests."""
+        """Yield name, seconds without progress and requests of each engine with requests."""
         for engine, requests in self._requests.items():
             if requests:
                 yield engine, now - self._since[engine], requests
 
 
 def read_samples(text: str) -> Iterator[tuple[str, str, float]]:
-    """Yield name, label ``engine`` and value of the samples that matter here.
+    """Yield name, label ``engine`` and value of the relevant samples.
 
-    A parser of all that vLLM exports would cost more than the rest of a check.
+    Parsing all of vLLM's metrics would cost more than the rest of a check.
     """
     for match in _SAMPLE.finditer(text):
         name, labels, value = match.groups()

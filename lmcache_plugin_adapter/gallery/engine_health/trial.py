@@ -1,63 +1,27 @@
-"""A request to an idle engine, now and then: one that hangs while it is idle does not show."""
+"""Send a trial request to an idle engine: an engine that hangs while idle shows no other sign."""
 
 from __future__ import annotations
 
 import json
 import threading
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import httpx
-from msgspec import Meta
 
-from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget, failure
+from lmcache_plugin_adapter.gallery.http_client.answer import failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
-class Trial(HttpTarget, kw_only=True, forbid_unknown_fields=True):
-    """A small request to the engine, for when nobody else has any."""
-
-    body: Annotated[
-        dict[str, object],
-        Meta(
-            description=(
-                "What is sent, as JSON: "
-                '`{"model": "m", "prompt": "x", "max_tokens": 1}` for `/v1/completions`.'
-            )
-        ),
-    ]
-    interval: Annotated[
-        float,
-        Meta(gt=0, le=86400, description="Seconds without progress after which it is sent."),
-    ] = 60.0
-    timeout: Annotated[
-        float,
-        Meta(
-            gt=0,
-            le=3600,
-            description="Seconds without an answer, nor any other progress, that mean `stalled`.",
-        ),
-    ] = 30.0
-
-    def client(self, timeout: float | None = None) -> httpx.Client:
-        """Return a client as for any target, past all proxies: the engine is here."""
-        usual = super().client(timeout)
-        return httpx.Client(
-            headers=usual.headers,
-            auth=usual.auth,
-            verify=self._certificates(),
-            timeout=usual.timeout,
-            trust_env=False,
-        )
+    from .settings import Trial
 
 
 class Trials:
-    """Sends the request when it is due, in a thread, and judges the answer.
+    """Send the request when it is due, in a thread, and judge the answer.
 
     Args:
-        settings: What to send.
-        clock: Seconds that only grow.
+        settings: The request.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(self, settings: Trial, clock: Callable[[], float]) -> None:
@@ -70,22 +34,22 @@ class Trials:
         self._last = clock()
         self._outcome: tuple[bool, str] = (True, "")
         self.stalled = ""
-        """Why the engine counts as stalled, or empty."""
+        """Why the engine counts as stalled; empty if it does not."""
         self.odd = ""
-        """What else is wrong, such as a request that the engine does not understand."""
+        """Another problem, such as a request that the engine refuses."""
 
     def look(self, moved_at: float | None) -> None:
-        """Send a request if it is due, or see what became of the last one.
+        """Send a request if one is due; judge the last one once it is done.
 
         Args:
-            moved_at: When the engine was last seen to get on, by the clock; None: never.
+            moved_at: When the engine last made progress, by the clock; None: never.
         """
         now = self._clock()
         if self._thread is not None and not self._thread.is_alive():
             self._thread = None
             self._judge(now)
         if moved_at is not None and moved_at > self._begun:
-            self.stalled = ""  # it waits among others, and they get on
+            self.stalled = ""  # it waits among other requests, which make progress
         due = self._last if moved_at is None else max(self._last, moved_at)
         if self._thread is None and (self.stalled or now >= due + self._settings.interval):
             self._begun = now
@@ -115,7 +79,7 @@ class Trials:
             self._outcome = False, f"nothing within {self._settings.timeout:g} s"
         except httpx.HTTPError as error:
             self._outcome = False, failure(error)
-        except Exception as error:  # noqa: BLE001 - a thread that dies would say nothing
+        except Exception as error:  # noqa: BLE001 - a thread must not die silently
             self._outcome = True, f"cannot send the trial request: {failure(error)}"
         else:
             text = "" if answer.accepted else f"the trial request was refused: {answer}"

@@ -1,4 +1,4 @@
-"""When a request is to be over: httpx bounds connecting, and each wait for bytes, but no whole."""
+"""A deadline for a whole request: httpx limits connecting and each wait for bytes, not the sum."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _OPENED = (".connect_tcp.complete", ".connect_unix_socket.complete", ".start_tls
 _SENDING = ".send_request_headers.started"
 
 _last: WeakKeyDictionary[httpx.Client, Any] = WeakKeyDictionary()
-"""Each client's last connection: the one that it keeps, and may use again."""
+"""The last connection of each client, which the client may reuse."""
 
 
 class Deadline:
-    """The end of one request. Its connection is broken off then, whatever it waits for.
+    """Shut down the connection of one request when its time is over.
 
-    A name that is being looked up, or a connection that is being made, is not broken off, but
-    nothing is sent any more once it is there.
+    A name lookup or a connection attempt is not interrupted, but after the deadline the client
+    sends nothing on the new connection.
 
     Args:
-        seconds: From now on.
+        seconds: Time from now.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -39,7 +39,7 @@ class Deadline:
         self._passed = False
 
     def bring_forward(self, end: float) -> None:
-        """Let it be over by ``end``, in monotonic seconds, if it was to be later."""
+        """Move the deadline to ``end`` (monotonic seconds) unless it is earlier already."""
         with self._changed:
             self._end = min(self._end, end)
             self._changed.notify()
@@ -55,12 +55,12 @@ class Deadline:
         timeout: float,
         content: bytes = b"",
     ) -> Iterator[httpx.Response]:
-        """Do what ``client.stream`` does, once.
+        """Call ``client.stream`` under this deadline; use each deadline once.
 
-        ``timeout`` bounds what the deadline does not.
+        ``timeout`` limits connecting and each wait for bytes.
 
         Raises:
-            httpx.TimeoutException: It was not over in time.
+            httpx.TimeoutException: The request took too long.
             httpx.HTTPError: As from ``client.stream``.
         """
 
@@ -100,7 +100,7 @@ class Deadline:
                     continue
                 self._passed = self._done = True
                 if self._connection is not None:
-                    # Not SSLSocket's own: that one also takes the encryption away.
+                    # Not SSLSocket.shutdown, which also drops the encryption.
                     with contextlib.suppress(OSError):
                         socket.socket.shutdown(
                             self._connection.get_extra_info("socket"), socket.SHUT_RDWR

@@ -1,4 +1,4 @@
-"""The header ``Retry-After``: for how long a server wants to be left alone."""
+"""The header ``Retry-After``: how long a server asks its clients to wait."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def read_retry_after(value: str | None, now: float | None = None) -> float | Non
 
     Args:
         value: The header, as received.
-        now: Seconds since 1970; the clock's where None.
+        now: Seconds since 1970; None: the current time.
     """
     if value is None:
         return None

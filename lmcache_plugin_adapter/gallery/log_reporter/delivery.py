@@ -1,4 +1,4 @@
-"""Deliver one target's records: batches, retries, places; what is lost is counted and said."""
+"""Deliver one target's records: batches, retries, positions; what is lost is counted and said."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lmcache_plugin_adapter.gallery.log_reporter.reading.files import LogFiles
-    from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import State
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import Positions
     from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Record
 
 _LINGER = 1.0
@@ -28,7 +28,7 @@ _MARGIN = 1.0
 """Seconds of the grace period that are left for the process's own end, at most a quarter."""
 
 _SAVED_EVERY = 5.0
-"""Seconds between two saves of the places when nothing is delivered."""
+"""Seconds between two saves of the positions when nothing is delivered."""
 
 _SAID_AGAIN = 60.0
 """Seconds between two lines on the same trouble."""
@@ -129,7 +129,7 @@ class Delivery:
         target: Where records go.
         timeout: Seconds that the target has for one batch.
         files: Where they come from.
-        state: Where places are remembered; None: nowhere.
+        state: Where positions are remembered; None: nowhere.
         batching: When a batch is sent.
         stop: When to end.
     """
@@ -139,7 +139,7 @@ class Delivery:
         target: Target,
         timeout: float,
         files: LogFiles,
-        state: State | None,
+        state: Positions | None,
         batching: Batching,
         stop: Ending,
     ) -> None:
@@ -308,8 +308,8 @@ class Delivery:
 
     def _acknowledge(self, taken: list[Record]) -> None:
         for record in taken:
-            if record.segment is not None:
-                record.segment.acked = max(record.segment.acked, record.end)
+            if record.tailed is not None:
+                record.tailed.acked = max(record.tailed.acked, record.end)
             self._queue.popleft()
         self._bytes = sum(len(record.text) for record in self._queue)
         self._since = time.monotonic()
@@ -345,7 +345,7 @@ class Delivery:
         if self._state is None:
             return
         try:
-            self._state.save(self._files.places())
+            self._state.save(self._files.positions())
         except StateError as error:
             self._troubles.say(
                 "state",

@@ -14,13 +14,13 @@ from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Bound
 from lmcache_plugin_adapter.gallery.log_reporter.reading.files import LogFiles
 from lmcache_plugin_adapter.gallery.log_reporter.reading.parsing import Parser
 from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import (
-    State,
+    Positions,
     StateError,
-    default_directory,
     name_for,
 )
 from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level
 from lmcache_plugin_adapter.gallery.log_reporter.targets.origin import Origin
+from lmcache_plugin_adapter.gallery.state_file import default_directory
 
 from .delivery import Batching, Delivery, margin_of
 from .settings import LogReporterSettings
@@ -28,7 +28,7 @@ from .settings import LogReporterSettings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import Place
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import Position
 
     from .delivery import Target
 
@@ -62,7 +62,7 @@ def report(ctx: kit.Context, stop: kit.Stop) -> int:
         else default_directory(os.environ, ctx.name),
         name_for(label, patterns, os.getcwd()),
     )
-    kit.info(f"Follows {', '.join(patterns)}; remembers its places in {directory}")
+    kit.info(f"Follows {', '.join(patterns)}; remembers its positions in {directory}")
     for name, (target, _) in targets.items():
         kit.info(f"Delivers to {target.name} ({name})")
     margin = margin_of(stop) / 2
@@ -167,8 +167,8 @@ def _follow(
     settings: LogReporterSettings,
     directory: str,
 ) -> None:
-    state, places = _remembered(stop, name, target, directory)
-    if stop.is_set() and places is None and state is None:
+    state, positions = _remembered(stop, name, target, directory)
+    if stop.is_set() and positions is None and state is None:
         return
 
     def report(text: str, _: int) -> None:
@@ -179,7 +179,7 @@ def _follow(
         settings.max_line_bytes,
         Parser(os.environ.get("VLLM_LOGGING_PREFIX", "")),
         Bounds(settings.max_record_bytes, settings.record_wait, Level[settings.level.upper()]),
-        places,
+        positions,
         from_end=settings.start == "end",
         report=report,
     )
@@ -191,10 +191,10 @@ def _follow(
 
 def _remembered(
     stop: kit.Stop, name: str, target: Target, directory: str
-) -> tuple[State | None, dict[str, list[Place]] | None]:
+) -> tuple[Positions | None, dict[str, list[Position]] | None]:
     """Return the state and what was remembered; wait for another log reporter that holds it."""
     try:
-        state = State(directory, name)
+        state = Positions(directory, name)
         said = False
         while not state.try_lock():
             if not said:

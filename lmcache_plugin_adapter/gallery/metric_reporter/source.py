@@ -8,8 +8,9 @@ import httpx
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.configuration.settings import read_settings
+from lmcache_plugin_adapter.gallery.http_client.address import check_url, shown_url
+from lmcache_plugin_adapter.gallery.http_client.answer import failure
 from lmcache_plugin_adapter.gallery.http_client.deadline import Deadline
-from lmcache_plugin_adapter.gallery.http_client.target import check_url, failure, shown_url
 from lmcache_plugin_adapter.kit.engine_api.address import internal_api
 
 if TYPE_CHECKING:

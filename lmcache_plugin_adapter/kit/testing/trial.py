@@ -306,10 +306,7 @@ def _locate(plugin: str, directory: Path, role: str, name: str | None) -> tuple[
 
 
 def _configuration(
-    config: Mapping[str, Any],
-    location: str,
-    general: Mapping[str, Any],
-    plugins: Mapping[str, Any],
+    config: Mapping[str, Any], location: str, general: Mapping[str, Any], plugins: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return LMCache's configuration with the plugin in it; what the test says wins."""
     extra = dict(config.get("extra_config") or {})

@@ -33,15 +33,9 @@ _REQUEST_TIME = 30.0
 class Alertmanager(HttpTarget, kw_only=True, forbid_unknown_fields=True):
     """An Alertmanager."""
 
-    resend: Annotated[
-        float,
-        Meta(
-            ge=1,
-            le=3600,
-            description="Seconds after which an alert that still fires is sent again. One that "
-            "has not been sent for three times as long ends by itself: its reporter is gone.",
-        ),
-    ] = 60.0
+    resend: Annotated[float, Meta(ge=1, le=3600)] = 60.0
+    """Seconds after which an alert that still fires is sent again. One that has not been sent for
+    three times as long ends by itself: its reporter is gone."""
 
     @property
     def repeat_after(self) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import httpx
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.http_client.target import TargetError, failure
+from lmcache_plugin_adapter.gallery.http_client.answer import TargetError, failure
 
 from .outbox import Outbox
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lmcache_plugin_adapter.gallery.alert_reporter.alerts import Alert
-    from lmcache_plugin_adapter.gallery.http_client.target import Answer
+    from lmcache_plugin_adapter.gallery.http_client.answer import Answer
 
 INITIAL_PAUSE = 0.5
 LONGEST_PAUSE = 30.0

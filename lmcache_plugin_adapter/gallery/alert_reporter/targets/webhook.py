@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from msgspec import Meta
 
 from lmcache_plugin_adapter.gallery.alert_reporter.alerts import timestamp
-from lmcache_plugin_adapter.gallery.engine_health.health import Url  # noqa: TC001 - for msgspec
+from lmcache_plugin_adapter.gallery.http_client.address import Url
 from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
 
 from .delivery import Request
@@ -27,15 +27,10 @@ class Webhook(HttpTarget, kw_only=True, forbid_unknown_fields=True):
 
     path_is_secret: ClassVar[bool] = True
 
-    url: Annotated[Url, Meta(description="Address of the server.", extra={"secret": True})]
-    resend: Annotated[
-        float,
-        Meta(
-            ge=1,
-            le=7 * 86400,
-            description="Seconds after which an alert that still fires is sent again.",
-        ),
-    ] = 14400.0
+    url: Annotated[Url, Meta(extra={"secret": True})]
+    """Address of the server."""
+    resend: Annotated[float, Meta(ge=1, le=7 * 86400)] = 14400.0
+    """Seconds after which an alert that still fires is sent again."""
 
     @property
     def repeat_after(self) -> float:

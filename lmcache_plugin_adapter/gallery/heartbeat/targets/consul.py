@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.heartbeat.registrar import RefusedError, Words
-from lmcache_plugin_adapter.gallery.heartbeat.settings import rhythm_of
-from lmcache_plugin_adapter.gallery.http_client.target import Answer, read_secret
+from lmcache_plugin_adapter.gallery.heartbeat.registrar import Messages, RefusedError
+from lmcache_plugin_adapter.gallery.heartbeat.rhythm import rhythm_of
+from lmcache_plugin_adapter.gallery.http_client.credentials import read_secret
 from lmcache_plugin_adapter.kit.settings.accepted import show_number
 
 if TYPE_CHECKING:
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from lmcache_plugin_adapter.gallery.engine_health.health import Verdict
+    from lmcache_plugin_adapter.gallery.engine_health.verdict import Verdict
     from lmcache_plugin_adapter.gallery.heartbeat.registration import Registration
     from lmcache_plugin_adapter.gallery.heartbeat.settings import Consul
+    from lmcache_plugin_adapter.gallery.http_client.answer import Answer
 
 OUTPUT_CHARACTERS = 1000
-"""As much of a reason is shown at a check; an agent keeps 4 KiB."""
+"""How much of a reason the check shows; an agent keeps 4 KiB."""
 
 UNKNOWN = ("unknown check", "does not have associated ttl", "unknown service")
-"""What agents say, in lower case, of a check or service that they do not have (any more).
+"""Texts, in lower case, with which agents refuse an unknown check or service.
 
-Newer ones answer 404, older ones 500.
+Newer agents answer 404, older ones 500.
 """
 
 
@@ -35,17 +36,17 @@ class ConsulTarget:
     """The service of one engine.
 
     Args:
-        settings: Where the agent is.
-        registration: What to register.
-        explicit_address: The address from the settings; None: the agent's own, which the
-            catalog fills in for a service without one.
+        settings: The agent.
+        registration: The registration of the engine.
+        explicit_address: The address from the settings; None: the agent's own, which Consul's
+            catalog fills in.
     """
 
     def __init__(
         self, settings: Consul, registration: Registration, explicit_address: str | None
     ) -> None:
         self.name = "Consul"
-        self.words = Words(
+        self.messages = Messages(
             "Registered in Consul",
             "keep the service in Consul",
             "the engine is not registered",
@@ -72,7 +73,7 @@ class ConsulTarget:
             "Check": {
                 "CheckID": self._check,
                 "Name": f"{registration.service} engine",
-                "Notes": "Refreshed by the engine's plugin, which looks at the engine.",
+                "Notes": "Refreshed by the engine's plugin, which checks the engine.",
                 "TTL": f"{settings.ttl}s",
                 "Status": "critical",
                 "DeregisterCriticalServiceAfter": f"{show_number(settings.remove_critical_after)}s",
@@ -80,7 +81,7 @@ class ConsulTarget:
         }
 
     def refresh(self, verdict: Verdict, wanted: Callable[[], bool]) -> bool:
-        """Pass the check; register the service first if the agent does not have it."""
+        """Pass the check; register the service first if the agent does not know it."""
         status, output = "passing", "the engine works"
         if verdict.reason:
             output = f"the engine works, but: {verdict.reason}"
@@ -89,19 +90,19 @@ class ConsulTarget:
         if self._is_registered:
             if self._update(status, output):
                 return True
-            kit.warning("The agent of Consul does not know the service any more: registering anew")
+            kit.warning("The Consul agent no longer knows the service: registering it again")
             self._is_registered = False
         if wanted():
             self._register()
-            # Registered as critical: it passes only with a verdict that is still good.
+            # The service starts critical: it passes only while the verdict is still good.
             if wanted():
                 if not self._update(status, output):
-                    raise RefusedError("update the check: the agent does not have it")
+                    raise RefusedError("update the check: the agent does not know it")
                 return True
         return False
 
     def complain(self, verdict: Verdict, timeout: float) -> bool:
-        """Make the check critical, with the reason."""
+        """Set the check to critical, with the reason."""
         if not self._is_registered:
             return False
         reason = f"the engine is {verdict.state}: {verdict.reason}"
@@ -124,7 +125,7 @@ class ConsulTarget:
         self._is_registered = True
 
     def _update(self, status: str, output: str, timeout: float | None = None) -> bool:
-        """Set the check; tell whether the agent has it."""
+        """Set the check; tell whether the agent knows it."""
         body = json.dumps({"Status": status, "Output": output[:OUTPUT_CHARACTERS]}).encode()
         path = f"/v1/agent/check/update/{quote(self._check, safe='')}"
         answer = self._ask(path, body, timeout or self.rhythm.timeout)

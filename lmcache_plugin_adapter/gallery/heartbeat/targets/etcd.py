@@ -1,4 +1,4 @@
-"""An entry in etcd v3, through its JSON gateway: a key that lives as long as its lease."""
+"""An entry in etcd v3, through the JSON gateway: a key that expires with its lease."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ import httpx
 import msgspec
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.heartbeat.registrar import RefusedError, Words
-from lmcache_plugin_adapter.gallery.heartbeat.settings import rhythm_of
-from lmcache_plugin_adapter.gallery.http_client.target import read_secret
+from lmcache_plugin_adapter.gallery.heartbeat.registrar import Messages, RefusedError
+from lmcache_plugin_adapter.gallery.heartbeat.rhythm import rhythm_of
+from lmcache_plugin_adapter.gallery.http_client.credentials import read_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lmcache_plugin_adapter.gallery.engine_health.health import Verdict
+    from lmcache_plugin_adapter.gallery.engine_health.verdict import Verdict
     from lmcache_plugin_adapter.gallery.heartbeat.registration import Registration
     from lmcache_plugin_adapter.gallery.heartbeat.settings import Etcd
 
 NOT_FOUND = 5
 UNAUTHENTICATED = 16
-"""Codes of gRPC, which the gateway repeats in its answers."""
+"""gRPC codes, which the gateway includes in its answers."""
 
 AUTH_IS_OFF = "authentication is not enabled"
 STALE = ("invalid auth token", "revision of auth store is old", "user name is empty")
-"""Beginnings of what etcd says; its codes do not tell these from other mistakes."""
+"""Error texts of etcd, whose codes do not distinguish these from other errors."""
 
 UNAVAILABLE = frozenset({502, 503, 504})
-"""This member cannot; another may."""
+"""Statuses after which another member may succeed."""
 
 
 class EtcdError(RefusedError):
-    """What etcd refused.
+    """etcd refused a request.
 
     Args:
-        doing: What it was to do.
-        text: What it said.
-        code: The code of gRPC.
+        doing: The request.
+        text: etcd's reason.
+        code: The gRPC code.
     """
 
     def __init__(self, doing: str, text: str, code: int) -> None:
@@ -52,13 +52,13 @@ class EtcdTarget:
     """The entry of one engine.
 
     Args:
-        settings: Where etcd is.
-        registration: What to enter.
+        settings: The cluster.
+        registration: The registration of the engine.
     """
 
     def __init__(self, settings: Etcd, registration: Registration) -> None:
         self.name = "etcd"
-        self.words = Words(
+        self.messages = Messages(
             "Registered in etcd",
             "keep the entry in etcd",
             "the engine is not registered",
@@ -73,7 +73,7 @@ class EtcdTarget:
         self.where = f"{settings.shown}, key '{self.key}'"
         self._settings = settings
         self._value = registration.to_json()
-        # What the entry is known by, whoever entered it: when is of no interest.
+        # What distinguishes engines: the time of the registration does not count.
         self._identity = _identity(self._value)
         self._members = [
             msgspec.structs.replace(settings, url=url)
@@ -90,10 +90,10 @@ class EtcdTarget:
         self._taken_by: str | None = None
 
     def refresh(self, verdict: Verdict, wanted: Callable[[], bool]) -> bool:
-        """Keep the lease alive and see that the key hangs on it; make both if they are gone."""
-        del verdict  # etcd knows entered and not entered
+        """Keep the lease alive and the key attached to it; create what is missing."""
+        del verdict  # an entry in etcd has no state
         if self._lease is not None and not self._keep_alive(self._lease):
-            kit.warning("The lease is gone from etcd: registering anew")
+            kit.warning("The lease is gone from etcd: registering again")
             self._lease = None
         if self._lease is None and wanted():
             self._lease, self._is_entered = self._grant(), False
@@ -105,12 +105,12 @@ class EtcdTarget:
         return self._lease is not None and self._is_entered and self._taken_by is None
 
     def complain(self, verdict: Verdict, timeout: float) -> bool:
-        """Nothing: the lease is not kept alive, so the entry expires."""
+        """Send nothing: without a refresh, the lease and the entry expire."""
         del verdict, timeout
         return False
 
     def leave(self, timeout: float) -> None:
-        """Revoke the lease, and with it the key, if it is still ours."""
+        """Revoke the lease, and with it the key, unless another engine took the key over."""
         if self._lease is None:
             return
         try:
@@ -125,13 +125,13 @@ class EtcdTarget:
         granted = int(answer.get("TTL", 0))
         if granted > self._settings.ttl:
             kit.warning(
-                f"etcd grants leases of {granted} s at least: the entry expires that much later"
+                f"etcd grants leases of at least {granted} s: the entry expires that much later"
             )
         return str(answer["ID"])
 
     def _keep_alive(self, lease: str) -> bool:
         answer = self._ask("keep the lease", "/v3/lease/keepalive", {"ID": lease})
-        # Of a lease that is gone, etcd says no TTL.
+        # The answer for an unknown lease has no TTL.
         return int(answer.get("result", {}).get("TTL", 0)) > 0
 
     def _put(self, lease: str) -> None:
@@ -145,43 +145,43 @@ class EtcdTarget:
         earlier = answer.get("prev_kv", {}).get("value")
         if earlier is not None and _identity(_decode(earlier)) != self._identity:
             kit.warning(
-                f"Key '{self.key}' was that of another engine until now: "
-                f"{_shown(_decode(earlier))}; each engine needs a key of its own ('instance')"
+                f"Key '{self.key}' belonged to another engine: {_shown(_decode(earlier))}; "
+                "each engine needs its own key ('instance')"
             )
         self._is_entered, self._taken_by = True, None
 
     def _verify(self, lease: str, wanted: Callable[[], bool]) -> None:
-        """Enter the key again if somebody deleted it; leave it alone if somebody took it over."""
+        """Write the key again if it was deleted; leave it alone if another engine took it over."""
         key = _encode(self.key.encode())
         request = {
             "compare": [{"key": key, "target": "LEASE", "result": "EQUAL", "lease": lease}],
             "success": [],
             "failure": [{"requestRange": {"key": key}}],
         }
-        answer = self._ask("look at the key", "/v3/kv/txn", request)
+        answer = self._ask("read the key", "/v3/kv/txn", request)
         if answer.get("succeeded"):
             self._taken_by = None
             return
         responses = answer.get("responses") or [{}]
         found = responses[0].get("response_range", {}).get("kvs")
         if not found:
-            kit.warning(f"Key '{self.key}' is gone from etcd: entering it again")
+            kit.warning(f"Key '{self.key}' is gone from etcd: writing it again")
             if wanted():
                 self._put(lease)
             return
         holder = _shown(_decode(found[0].get("value", "")))
         if holder != self._taken_by:
-            # The latest wins: two that fight would be seen as two that come and go.
+            # The latest wins: if both wrote, clients would see the entry alternate.
             kit.error(
-                f"Key '{self.key}' was taken over by another: {holder}; this engine is not "
-                "registered until it is free; each engine needs a key of its own ('instance')"
+                f"Key '{self.key}' was taken over by another engine: {holder}; this engine is not "
+                "registered until the key is free; each engine needs its own key ('instance')"
             )
             self._taken_by = holder
 
     def _ask(
         self, doing: str, path: str, request: dict[str, Any], timeout: float | None = None
     ) -> dict[str, Any]:
-        """Ask etcd, logged in if that is wanted; log in anew where the token is not accepted."""
+        """Send a request, logged in if a user name is set; log in again if the token is refused."""
         if self._username is None or self._auth_is_off:
             return self._send(doing, path, request, timeout)
         if self._token is not None:
@@ -205,7 +205,7 @@ class EtcdTarget:
         except EtcdError as error:
             if AUTH_IS_OFF not in error.text:
                 raise
-            kit.warning("etcd asks for no password: 'etcd.username' is not used")
+            kit.warning("etcd has no authentication: 'etcd.username' is not used")
             self._auth_is_off = True
             return
         self._token = str(answer["token"])
@@ -213,7 +213,7 @@ class EtcdTarget:
     def _send(
         self, doing: str, path: str, request: dict[str, Any], timeout: float | None
     ) -> dict[str, Any]:
-        """Ask the member that answered last, then the others."""
+        """Send a request to the member that answered last, then to the others."""
         limit = self.rhythm.timeout if timeout is None else timeout
         headers = {"Content-Type": "application/json"}
         if self._token is not None:
@@ -243,9 +243,7 @@ class EtcdTarget:
         if self._client is None:
             self._client = self._settings.client()
             if self._settings.bearer_token is None and self._settings.bearer_token_file is None:
-                self._client.auth = (
-                    httpx.Auth()
-                )  # name and password are for etcd's own way of logging in
+                self._client.auth = httpx.Auth()  # etcd's own login uses name and password
         return self._client
 
 
@@ -253,7 +251,7 @@ def _read(doing: str, status: int, body: str, shown: str) -> dict[str, Any]:
     """Return etcd's answer.
 
     Raises:
-        EtcdError: It is a refusal, or nothing that etcd would say.
+        EtcdError: The answer is a refusal, or not from etcd.
     """
     try:
         answer = json.loads(body)
@@ -262,7 +260,7 @@ def _read(doing: str, status: int, body: str, shown: str) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise EtcdError(doing, shown, 0)
     error = answer.get("error")
-    if isinstance(error, dict):  # within a stream, as the lease's keeping is one
+    if isinstance(error, dict):  # in a stream, such as the answers of keepalive
         raise EtcdError(doing, str(error.get("message", shown)), int(error.get("grpc_code", 0)))
     if error is not None or status != 200:
         code = answer.get("code", 0)
@@ -272,7 +270,7 @@ def _read(doing: str, status: int, body: str, shown: str) -> dict[str, Any]:
 
 
 def _identity(value: bytes) -> object:
-    """Return what of an entry tells engines apart: not when, and by which process, it was made."""
+    """Return the fields that distinguish engines, without time and process of the registration."""
     try:
         entry = json.loads(value)
     except ValueError:
@@ -283,7 +281,7 @@ def _identity(value: bytes) -> object:
 
 
 def _shown(value: bytes) -> str:
-    """Return an entry for a message: short, printable."""
+    """Return an entry for a message: short and printable."""
     identity = _identity(value)
     if isinstance(identity, tuple):
         _, address, port, host = identity

@@ -1,4 +1,4 @@
-"""A URL that is asked for as long as the engine works: what does not come tells the other end."""
+"""A URL that receives requests while the engine works: their absence reveals a fault."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import msgspec
 
-from lmcache_plugin_adapter.gallery.heartbeat.registrar import RefusedError, Words
-from lmcache_plugin_adapter.gallery.heartbeat.settings import rhythm_of
+from lmcache_plugin_adapter.gallery.heartbeat.registrar import Messages, RefusedError
+from lmcache_plugin_adapter.gallery.heartbeat.rhythm import rhythm_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lmcache_plugin_adapter.gallery.engine_health.health import Verdict
+    from lmcache_plugin_adapter.gallery.engine_health.verdict import Verdict
     from lmcache_plugin_adapter.gallery.heartbeat.registration import Registration
     from lmcache_plugin_adapter.gallery.heartbeat.settings import Ping
 
@@ -37,17 +37,17 @@ class PingTarget:
 
     Args:
         settings: The URLs.
-        registration: What is sent where the settings have no body.
+        registration: The body, unless the settings give one.
     """
 
     def __init__(self, settings: Ping, registration: Registration) -> None:
         self.name = "http"
-        self.words = Words(
-            "The first ping was taken",
+        self.messages = Messages(
+            "The first ping was accepted",
             "ping",
-            "none was taken so far",
+            "none was accepted so far",
             "Pings have ended",
-            "tell that pings have ended",
+            "report that pings have ended",
         )
         self.keeps_nothing = True
         self.where = settings.shown
@@ -57,18 +57,18 @@ class PingTarget:
         self._clients: dict[tuple[str, str, int | None], httpx.Client] = {}
         self._failed = False
         self._end = _IN_ORDER
-        """State and reason that the last request tells."""
+        """State and reason for the last request."""
 
     def refresh(self, verdict: Verdict, wanted: Callable[[], bool]) -> bool:
-        """Ask for the URL."""
-        del wanted  # one request
+        """Request the URL."""
+        del wanted  # there is only one request
         self._ask(self._settings, "ok", verdict.reason, self.rhythm.timeout)
         self._failed = False
         self._end = _IN_ORDER
         return True
 
     def complain(self, verdict: Verdict, timeout: float) -> bool:
-        """Ask for the URL for failures, once."""
+        """Request the URL for failures, once."""
         self._end = verdict.state, verdict.reason
         url = self._settings.fail_url
         if url is None or self._failed:
@@ -78,13 +78,13 @@ class PingTarget:
         return True
 
     def leave(self, timeout: float) -> None:
-        """Ask for the URL for the end."""
+        """Request the URL for the end."""
         url = self._settings.stop_url
         if url is not None:
             self._ask(self._at(url), *self._end, timeout)
 
     def _at(self, url: str) -> Ping:
-        """Return the settings for another URL: what is secret is for the server of ``url`` only."""
+        """Return the settings for another URL; only the server of ``url`` gets the credentials."""
         if _server(url) == _server(self._settings.url):
             return msgspec.structs.replace(self._settings, url=url)
         return msgspec.structs.replace(self._settings, url=url, **_NO_CREDENTIALS)
@@ -109,6 +109,6 @@ class PingTarget:
 
 
 def _server(url: str) -> tuple[str, str, int | None]:
-    """Return what must be the same for two addresses to be one server's."""
+    """Return the parts that are equal for all addresses of one server."""
     found = httpx.URL(url)
     return found.scheme, found.host, found.port

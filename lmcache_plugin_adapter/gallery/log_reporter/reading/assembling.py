@@ -11,16 +11,13 @@ from .records import Level, Record
 
 if TYPE_CHECKING:
     from .parsing import Head, Parser
-    from .tailed_file import Line, Segment
+    from .tailed_file import Line, TailedFile
 
 _TRACEBACK = "Traceback (most recent call last)"
 _LIVE_NS = 3_000_000_000
 """Within this time a line without a time is taken to have been written when it was read."""
 
-_BETWEEN = (
-    "During handling of the above exception",
-    "The above exception was the direct cause",
-)
+_BETWEEN = ("During handling of the above exception", "The above exception was the direct cause")
 
 
 class Bounds(NamedTuple):
@@ -61,14 +58,14 @@ class Assembler:
     """The records of one file, in order.
 
     Args:
-        segment: The file, for acknowledgements.
+        tailed: The file, for acknowledgements.
         path: Its name in the records.
         parser: Reads first lines.
         bounds: Of a record.
     """
 
-    def __init__(self, segment: Segment, path: str, parser: Parser, bounds: Bounds) -> None:
-        self._segment = segment
+    def __init__(self, tailed: TailedFile, path: str, parser: Parser, bounds: Bounds) -> None:
+        self._segment = tailed
         self._path = clean(os.fsencode(path))
         self._parser = parser
         self._bounds = bounds
@@ -198,7 +195,7 @@ class Assembler:
         last = before.record
         record = Record(
             path=last.path,
-            segment=last.segment,
+            tailed=last.tailed,
             end=line.end,
             observed_ns=now_ns,
             text=text,

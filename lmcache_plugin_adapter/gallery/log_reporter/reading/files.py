@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .parsing import Parser
     from .records import Record
     from .resuming import Report
-    from .tailed_file import Place, Segment
+    from .tailed_file import Position, TailedFile
 
 _RESCAN = 5.0
 """Seconds between looks for new files that match a pattern."""
@@ -35,7 +35,7 @@ class LogFiles:
         max_line_bytes: Longer lines are cut.
         parser: Reads first lines of records.
         bounds: Of a record.
-        places: What was remembered of each path; None: nothing, this is the first time.
+        positions: What was remembered of each path; None: nothing, this is the first time.
         from_end: Whether what stands in the files the first time is left out.
         report: Called with a sentence, and the bytes that are lost, if any.
     """
@@ -46,7 +46,7 @@ class LogFiles:
         max_line_bytes: int,
         parser: Parser,
         bounds: Bounds,
-        places: dict[str, list[Place]] | None,
+        positions: dict[str, list[Position]] | None,
         *,
         from_end: bool,
         report: Report,
@@ -55,11 +55,11 @@ class LogFiles:
         self._max_line = max_line_bytes
         self._parser = parser
         self._bounds = bounds
-        self._places = dict(places or {})
-        self._from_end = from_end and places is None
+        self._places = dict(positions or {})
+        self._from_end = from_end and positions is None
         self._report = report
         self._paths: dict[str, FollowedPath] = {}
-        self._assemblers: dict[Segment, Assembler] = {}
+        self._assemblers: dict[TailedFile, Assembler] = {}
         self._ready: deque[Record] = deque()
         self.lines = 0
         """Lines that have been read."""
@@ -72,10 +72,13 @@ class LogFiles:
         for followed in self._paths.values():
             followed.close()
 
-    def places(self) -> dict[str, list[Place]]:
+    def positions(self) -> dict[str, list[Position]]:
         """Return what is to be remembered."""
-        followed = {path: followed.places() for path, followed in self._paths.items()}
-        return {**self._places, **{path: places for path, places in followed.items() if places}}
+        followed = {path: followed.positions() for path, followed in self._paths.items()}
+        return {
+            **self._places,
+            **{path: positions for path, positions in followed.items() if positions},
+        }
 
     @property
     def unread(self) -> int:
@@ -94,8 +97,8 @@ class LogFiles:
         for followed in self._paths.values():
             followed.poll(now)
             if self._from_end:
-                for segment in followed.segments:
-                    segment.skip_to_end()
+                for tailed in followed.tailed_files:
+                    tailed.skip_to_end()
         self._from_end = False
 
     def take(self, records: int, size: int, now: float, *, final: bool = False) -> list[Record]:
@@ -125,13 +128,13 @@ class LogFiles:
         found = followed.read(now, final=final)
         if found is None:
             return None
-        segment, lines = found
-        for earlier in followed.segments[: followed.segments.index(segment)]:
+        tailed, lines = found
+        for earlier in followed.tailed_files[: followed.tailed_files.index(tailed)]:
             self._complete(self._assemblers.get(earlier))
-        assembler = self._assemblers.get(segment)
+        assembler = self._assemblers.get(tailed)
         if assembler is None:
-            assembler = Assembler(segment, followed.path, self._parser, self._bounds)
-            self._assemblers[segment] = assembler
+            assembler = Assembler(tailed, followed.path, self._parser, self._bounds)
+            self._assemblers[tailed] = assembler
         self.lines += len(lines)
         now_ns = time.time_ns() - lines[0].end
         for line in lines:  # no two have the same time
@@ -147,12 +150,12 @@ class LogFiles:
 
     def _settle(self, now: float, *, final: bool) -> None:
         """Complete the records that nothing more comes to."""
-        for segment, assembler in list(self._assemblers.items()):
-            done = assembler.flush() if final or segment.frozen else assembler.due(now)
+        for tailed, assembler in list(self._assemblers.items()):
+            done = assembler.flush() if final or tailed.frozen else assembler.due(now)
             if done is not None:
                 self._ready.append(done)
-            if segment.fd < 0:
-                del self._assemblers[segment]
+            if tailed.fd < 0:
+                del self._assemblers[tailed]
 
     def _scan(self) -> None:
         paths = dict.fromkeys([*self._places, *self._matches()])
@@ -165,14 +168,14 @@ class LogFiles:
                     self._full = True
                     self._report(f"more than {_MOST:,} files match; the others are left out", 0)
                 return
-            places = self._places.pop(path, [])
-            followed = FollowedPath(path, self._max_line, places, self._report)
+            positions = self._places.pop(path, [])
+            followed = FollowedPath(path, self._max_line, positions, self._report)
             keys = followed.identities()
-            if places or not keys & known:
+            if positions or not keys & known:
                 self._paths[path] = followed
                 known |= keys
         for path, followed in list(self._paths.items()):
-            if path not in paths and not followed.places():
+            if path not in paths and not followed.positions():
                 del self._paths[path]
 
     def _matches(self) -> list[str]:

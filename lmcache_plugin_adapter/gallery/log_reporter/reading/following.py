@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .resuming import again, between, copy_of, resume
-from .tailed_file import Line, Place, Segment, Truncated, open_log
+from .tailed_file import Line, Position, TailedFile, Truncated, open_log
 
 if TYPE_CHECKING:
     from .resuming import Report
@@ -50,32 +50,34 @@ class FollowedPath:
     Args:
         path: The path.
         max_line_bytes: Longer lines are cut.
-        places: What was remembered, oldest first.
+        positions: What was remembered, oldest first.
         report: Called with a sentence, and the bytes that are lost, if any.
     """
 
-    def __init__(self, path: str, max_line_bytes: int, places: list[Place], report: Report) -> None:
+    def __init__(
+        self, path: str, max_line_bytes: int, positions: list[Position], report: Report
+    ) -> None:
         self.path = path
-        self.segments: list[Segment] = []
+        self.tailed_files: list[TailedFile] = []
         self._max_line = max_line_bytes
         self._report = report
-        self._places = places
+        self._places = positions
         self._superseded: dict[int, float] = {}
-        self._failing: dict[Segment, _Failing] = {}
+        self._failing: dict[TailedFile, _Failing] = {}
         self._failure = ""
 
     def close(self) -> None:
         """Close all files."""
-        for segment in self.segments:
-            segment.close()
+        for tailed in self.tailed_files:
+            tailed.close()
 
-    def places(self) -> list[Place]:
+    def positions(self) -> list[Position]:
         """Return what is to be remembered, oldest first."""
-        return self._places or [segment.place() for segment in self.segments]
+        return self._places or [tailed.position() for tailed in self.tailed_files]
 
     def identities(self) -> set[tuple[int, int]]:
         """Return device and inode of the files, of what is at the path now included."""
-        keys = {(place.device, place.inode) for place in self.places()}
+        keys = {(position.device, position.inode) for position in self.positions()}
         with contextlib.suppress(OSError):
             found = os.stat(self.path)
             keys.add((found.st_dev, found.st_ino))
@@ -84,7 +86,7 @@ class FollowedPath:
     @property
     def unread(self) -> int:
         """Bytes that have not been read, as far as known."""
-        return sum(segment.unread for segment in self.segments)
+        return sum(tailed.unread for tailed in self.tailed_files)
 
     def poll(self, now: float) -> None:
         """Look what is at the path now, and whether files have grown or were truncated.
@@ -92,12 +94,12 @@ class FollowedPath:
         Args:
             now: A monotonic time.
         """
-        for segment, failing in list(self._failing.items()):
+        for tailed, failing in list(self._failing.items()):
             if now >= failing.next:
-                self._open_anew(segment, failing, now)
+                self._open_anew(tailed, failing, now)
         try:
             if self._places:
-                self.segments = resume(self.path, self._max_line, self._places, self._report)
+                self.tailed_files = resume(self.path, self._max_line, self._places, self._report)
                 self._places = []
             self._find()
             self._failure = ""
@@ -108,43 +110,43 @@ class FollowedPath:
             if text != self._failure:
                 self._failure = text
                 self._report(text, 0)
-        waiting = list(self.segments)
+        waiting = list(self.tailed_files)
         while waiting:
-            segment = waiting.pop(0)
+            tailed = waiting.pop(0)
             try:
-                if not self._rests(segment, now):
-                    segment.look(now)
-                    if not segment.unread:
-                        self._failing.pop(segment, None)
+                if not self._rests(tailed, now):
+                    tailed.look(now)
+                    if not tailed.unread:
+                        self._failing.pop(tailed, None)
             except Truncated:
-                waiting += self._restart(segment)
+                waiting += self._restart(tailed)
             except OSError as error:
-                self._fail(segment, error, now)
-        for segment in self.segments[:-1]:
-            self._superseded.setdefault(id(segment), now)
+                self._fail(tailed, error, now)
+        for tailed in self.tailed_files[:-1]:
+            self._superseded.setdefault(id(tailed), now)
         self._let_go(now)
 
-    def read(self, now: float, *, final: bool = False) -> tuple[Segment, list[Line]] | None:
+    def read(self, now: float, *, final: bool = False) -> tuple[TailedFile, list[Line]] | None:
         """Return the next lines and their file, or None if there are none for now.
 
         Args:
             now: A monotonic time.
             final: Take last lines without a newline, too.
         """
-        for segment in list(self.segments):
+        for tailed in list(self.tailed_files):
             try:
-                lines = [] if self._rests(segment, now) else segment.read(final=final)
+                lines = [] if self._rests(tailed, now) else tailed.read(final=final)
             except Truncated:
-                self._restart(segment)
+                self._restart(tailed)
                 return self.read(now, final=final)
             except OSError as error:
-                self._fail(segment, error, now)
+                self._fail(tailed, error, now)
                 lines = []
             if lines:
-                self._failing.pop(segment, None)
-                return segment, lines
-            last = segment is self.segments[-1]
-            if last or not (final or self._may_pass(segment, now)):
+                self._failing.pop(tailed, None)
+                return tailed, lines
+            last = tailed is self.tailed_files[-1]
+            if last or not (final or self._may_pass(tailed, now)):
                 return None
         return None
 
@@ -154,47 +156,47 @@ class FollowedPath:
         except (FileNotFoundError, NotADirectoryError):
             return
         key = (found.st_dev, found.st_ino)
-        last = self.segments[-1] if self.segments else None
+        last = self.tailed_files[-1] if self.tailed_files else None
         if last is not None and (last in self._failing or (last.key == key and not last.frozen)):
             return
-        for segment in self.segments:
-            if segment.key == key and not segment.frozen:  # it was moved back
-                self.segments.remove(segment)
-                self.segments.append(segment)
-                self._superseded.pop(id(segment), None)
+        for tailed in self.tailed_files:
+            if tailed.key == key and not tailed.frozen:  # it was moved back
+                self.tailed_files.remove(tailed)
+                self.tailed_files.append(tailed)
+                self._superseded.pop(id(tailed), None)
                 return
         opened = open_log(self.path)
         if opened is None:
             return
-        self.segments += between(self.path, self.segments, self._max_line)
-        self.segments.append(Segment(opened, self._max_line))
+        self.tailed_files += between(self.path, self.tailed_files, self._max_line)
+        self.tailed_files.append(TailedFile(opened, self._max_line))
 
-    def _may_pass(self, segment: Segment, now: float) -> bool:
-        """Whether what comes after ``segment`` may be read."""
-        if segment.frozen or segment.is_copy:
+    def _may_pass(self, tailed: TailedFile, now: float) -> bool:
+        """Whether what comes after ``tailed`` may be read."""
+        if tailed.frozen or tailed.is_copy:
             return True
-        failing = self._failing.get(segment)
+        failing = self._failing.get(tailed)
         if failing is not None:
             return now - failing.since >= _PATIENCE
-        since = self._superseded.setdefault(id(segment), now)
-        quiet = now - max(segment.quiet_since, since)
+        since = self._superseded.setdefault(id(tailed), now)
+        quiet = now - max(tailed.quiet_since, since)
         return quiet >= _SETTLE or now - since >= _PATIENCE
 
-    def _restart(self, segment: Segment) -> list[Segment]:
+    def _restart(self, tailed: TailedFile) -> list[TailedFile]:
         """Read a truncated file from its beginning, after what is left of it in a copy.
 
         Returns:
-            What is to be read after ``segment``.
+            What is to be read after ``tailed``.
         """
-        position = self.segments.index(segment)
-        fresh = Segment(os.dup(segment.fd), self._max_line)
-        fd = copy_of(segment, self.path)
+        position = self.tailed_files.index(tailed)
+        fresh = TailedFile(os.dup(tailed.fd), self._max_line)
+        fd = copy_of(tailed, self.path)
         if fd is not None:
-            segment.rebind(fd)
-            segment.is_copy = True
+            tailed.rebind(fd)
+            tailed.is_copy = True
         else:
-            lost = segment.unread
-            segment.freeze()
+            lost = tailed.unread
+            tailed.freeze()
             if lost:
                 self._report(
                     f"{self.path!r} was truncated before all of it was delivered: "
@@ -203,50 +205,50 @@ class FollowedPath:
                 )
         new = [fresh]
         if fd is not None:
-            new = [*between(self.path, self.segments[: position + 1], self._max_line), fresh]
-        self.segments[position + 1 : position + 1] = new
+            new = [*between(self.path, self.tailed_files[: position + 1], self._max_line), fresh]
+        self.tailed_files[position + 1 : position + 1] = new
         return new
 
-    def _fail(self, segment: Segment, error: OSError, now: float) -> None:
+    def _fail(self, tailed: TailedFile, error: OSError, now: float) -> None:
         """Have a file opened anew that could not be read: what stands in it is not yet lost."""
-        failing = self._failing.get(segment)
+        failing = self._failing.get(tailed)
         if failing is None:
-            self._failing[segment] = _Failing(now, now)
+            self._failing[tailed] = _Failing(now, now)
             self._report(f"cannot read {self.path!r}: {error.strerror}; it is tried again", 0)
         elif failing.missed is None or now - failing.missed < _LOST:
             failing.next = now + min(now - failing.since, _RETRY)
         else:
-            lost = segment.unread
+            lost = tailed.unread
             self._report(f"{self.path!r} cannot be read and is gone: {lost:,} bytes are lost", lost)
-            segment.freeze()
-            del self._failing[segment]
+            tailed.freeze()
+            del self._failing[tailed]
 
-    def _rests(self, segment: Segment, now: float) -> bool:
+    def _rests(self, tailed: TailedFile, now: float) -> bool:
         """Whether it is not yet time to read a file again that could not be read."""
-        failing = self._failing.get(segment)
+        failing = self._failing.get(tailed)
         return failing is not None and now < failing.next
 
-    def _open_anew(self, segment: Segment, failing: _Failing, now: float) -> None:
+    def _open_anew(self, tailed: TailedFile, failing: _Failing, now: float) -> None:
         try:
-            fd = again(segment, self.path)
+            fd = again(tailed, self.path)
             if fd is not None:
-                segment.rebind(fd)
+                tailed.rebind(fd)
                 failing.missed = None
             elif failing.missed is None:
                 failing.missed = now
         except OSError as error:
-            self._fail(segment, error, now)
+            self._fail(tailed, error, now)
 
     def _let_go(self, now: float) -> None:
         """Close rotated files that are done with, and the oldest if there are too many."""
-        for segment in self.segments[:-1]:
-            done = segment.delivered and not segment.unread
-            ended = segment.frozen or segment.is_copy
-            if not ended and now - segment.quiet_since >= _UNLINKED:
-                ended = segment.unlinked
-            if (done and ended) or len(self.segments) > HELD:
-                self._drop(segment)
-        last = self.segments[-1] if self.segments else None
+        for tailed in self.tailed_files[:-1]:
+            done = tailed.delivered and not tailed.unread
+            ended = tailed.frozen or tailed.is_copy
+            if not ended and now - tailed.quiet_since >= _UNLINKED:
+                ended = tailed.unlinked
+            if (done and ended) or len(self.tailed_files) > HELD:
+                self._drop(tailed)
+        last = self.tailed_files[-1] if self.tailed_files else None
         if (
             last is not None
             and last.delivered
@@ -256,16 +258,16 @@ class FollowedPath:
         ):
             self._drop(last)
 
-    def _drop(self, segment: Segment) -> None:
-        lost = segment.unread
+    def _drop(self, tailed: TailedFile) -> None:
+        lost = tailed.unread
         if lost:
             self._report(
                 f"{self.path!r} was rotated {HELD} times before its oldest part was "
                 f"delivered: {lost:,} bytes are lost",
                 lost,
             )
-        segment.freeze()
-        segment.close()
-        self.segments.remove(segment)
-        self._superseded.pop(id(segment), None)
-        self._failing.pop(segment, None)
+        tailed.freeze()
+        tailed.close()
+        self.tailed_files.remove(tailed)
+        self._superseded.pop(id(tailed), None)
+        self._failing.pop(tailed, None)

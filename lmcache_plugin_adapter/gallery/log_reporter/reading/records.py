@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .tailed_file import Segment
+    from .tailed_file import TailedFile
 
 
 class Level(IntEnum):
@@ -31,7 +31,7 @@ class Record:
 
     path: str
     """The file, as the settings or their patterns name it."""
-    segment: Segment | None
+    tailed: TailedFile | None
     """Where it was read, to acknowledge it there."""
     end: int
     """Position of the first byte after it."""

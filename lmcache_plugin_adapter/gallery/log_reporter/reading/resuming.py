@@ -7,7 +7,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from .tailed_file import Place, Segment, digest_of, open_log
+from .tailed_file import Position, TailedFile, digest_of, open_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,7 +56,9 @@ class Sibling:
         self.rotated = rotated
 
 
-def resume(path: str, max_line_bytes: int, places: list[Place], report: Report) -> list[Segment]:
+def resume(
+    path: str, max_line_bytes: int, positions: list[Position], report: Report
+) -> list[TailedFile]:
     """Return the files that are to be read on, oldest first; say what is gone.
 
     Files that were rotated away are looked for in the directory, by inode and by their first
@@ -65,28 +67,28 @@ def resume(path: str, max_line_bytes: int, places: list[Place], report: Report) 
     Args:
         path: What is followed.
         max_line_bytes: Longer lines are cut.
-        places: What was remembered, oldest first.
+        positions: What was remembered, oldest first.
         report: Called with a sentence, and the bytes that are lost, if any are known.
 
     Raises:
         OSError: A file cannot be read.
     """
-    segments = []
+    tailed_files = []
     with siblings(path) as files:
         taken: set[int] = set()
-        for place in places:
-            number = _find(place, files, taken)
+        for position in positions:
+            number = _find(position, files, taken)
             if number is None:
-                lost = max(place.size - place.offset, 0)
-                if lost or place is places[-1]:
-                    report(_gone(path, place.offset, lost), lost)
+                lost = max(position.size - position.offset, 0)
+                if lost or position is positions[-1]:
+                    report(_gone(path, position.offset, lost), lost)
                 continue
             taken.add(number)
-            segments.append(Segment(os.dup(files[number].fd), max_line_bytes, place))
-    return segments + between(path, segments, max_line_bytes)
+            tailed_files.append(TailedFile(os.dup(files[number].fd), max_line_bytes, position))
+    return tailed_files + between(path, tailed_files, max_line_bytes)
 
 
-def between(path: str, known: list[Segment], max_line_bytes: int) -> list[Segment]:
+def between(path: str, known: list[TailedFile], max_line_bytes: int) -> list[TailedFile]:
     """Return the files that stood at the path after those known, and were rotated since.
 
     Nothing if the last of those known still stands there, or if none is known.
@@ -100,33 +102,33 @@ def between(path: str, known: list[Segment], max_line_bytes: int) -> list[Segmen
     if not known or known[-1].key == now:
         return []
     since = known[-1].modified_ns
-    keys = {segment.key for segment in known}
+    keys = {tailed.key for tailed in known}
     with siblings(path) as files:
         return [
-            Segment(os.dup(file.fd), max_line_bytes)
+            TailedFile(os.dup(file.fd), max_line_bytes)
             for file in files
             if file.rotated
             and file.mtime >= since
             and file.key != now
             and file.key not in keys
-            and not any(segment.matches(file.fd) for segment in known)
+            and not any(tailed.matches(file.fd) for tailed in known)
         ]
 
 
-def copy_of(segment: Segment, path: str) -> int | None:
+def copy_of(tailed: TailedFile, path: str) -> int | None:
     """Return a descriptor of a copy of a file that has been truncated since, or None."""
     with siblings(path) as files:
         for file in reversed(files):
-            if file.key != segment.key and segment.matches(file.fd):
+            if file.key != tailed.key and tailed.matches(file.fd):
                 return os.dup(file.fd)
     return None
 
 
-def again(segment: Segment, path: str) -> int | None:
+def again(tailed: TailedFile, path: str) -> int | None:
     """Return another descriptor of a file that cannot be read any more, or None."""
     with siblings(path) as files:
         for file in files:
-            if file.key == segment.key or segment.matches(file.fd):
+            if file.key == tailed.key or tailed.matches(file.fd):
                 return os.dup(file.fd)
     return None
 
@@ -165,19 +167,19 @@ def _is_rotated(name: str, base: str, stem: str, extension: str) -> bool:
     return _DATED.fullmatch(middle) is not None
 
 
-def _find(place: Place, files: list[Sibling], taken: set[int]) -> int | None:
+def _find(position: Position, files: list[Sibling], taken: set[int]) -> int | None:
     """Return the number of the file that ``place`` is about."""
     same = None
     for number, file in enumerate(files):
-        if number in taken or file.size < place.offset:
+        if number in taken or file.size < position.offset:
             continue
-        if place.length:
-            head = os.pread(file.fd, place.length, place.base)
-            if len(head) < place.length or digest_of(head) != place.digest:
+        if position.length:
+            head = os.pread(file.fd, position.length, position.base)
+            if len(head) < position.length or digest_of(head) != position.digest:
                 continue
-        if file.key == (place.device, place.inode):
+        if file.key == (position.device, position.inode):
             return number
-        if place.length:
+        if position.length:
             same = number  # a copy, or a file system that numbers anew
     return same
 

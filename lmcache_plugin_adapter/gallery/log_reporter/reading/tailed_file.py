@@ -15,7 +15,7 @@ CHUNK = 65536
 """Bytes that one read takes."""
 
 FINGERPRINT_BYTES = 256
-"""As much of a file's beginning tells it from another one in its place."""
+"""As much of a file's beginning tells it from another one in its position."""
 
 
 class Line(NamedTuple):
@@ -32,7 +32,7 @@ class Line(NamedTuple):
     cut: int
 
 
-class Place(msgspec.Struct):
+class Position(msgspec.Struct):
     """How far a file has been delivered, and by what it is known again."""
 
     device: int
@@ -84,20 +84,20 @@ def whole_characters(raw: bytes) -> bytes:
     return raw
 
 
-class Segment:
+class TailedFile:
     """An open log file, and how far it was read and delivered.
 
     Args:
-        fd: Its descriptor, which the segment owns from now on.
+        fd: Its descriptor, which the tailed owns from now on.
         max_line_bytes: Longer lines are cut.
-        place: Where to go on; None: at the beginning.
+        position: Where to go on; None: at the beginning.
     """
 
-    def __init__(self, fd: int, max_line_bytes: int, place: Place | None = None) -> None:
+    def __init__(self, fd: int, max_line_bytes: int, position: Position | None = None) -> None:
         found = os.fstat(fd)
         self.fd = fd
         self.key = (found.st_dev, found.st_ino)
-        self.offset = place.offset if place else 0
+        self.offset = position.offset if position else 0
         """Position of the next line to be read."""
         self.acked = self.offset
         """All before it has been delivered."""
@@ -116,10 +116,10 @@ class Segment:
         self._tail = 0
         self._changed = (-1, -1)
         self._modified = found.st_mtime_ns
-        self._base = place.base if place else 0
+        self._base = position.base if position else 0
         self._head = b""
-        if place is not None and place.length:
-            self._head = os.pread(fd, place.length, place.base)
+        if position is not None and position.length:
+            self._head = os.pread(fd, position.length, position.base)
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -127,9 +127,9 @@ class Segment:
             os.close(self.fd)
             self.fd = -1
 
-    def place(self) -> Place:
+    def position(self) -> Position:
         """Return what is to be remembered."""
-        return Place(
+        return Position(
             device=self.key[0],
             inode=self.key[1],
             offset=self.acked,

@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from lmcache_plugin_adapter.gallery.http_client.target import (
-    Answer,
-    HttpTarget,
-    TargetError,
-    failure,
-)
+from lmcache_plugin_adapter.gallery.http_client.answer import Answer, TargetError, failure
 from lmcache_plugin_adapter.gallery.log_reporter.delivery import RefusedError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
 
 _TOO_LARGE = 413
 _NEVER = frozenset({400, 422})

@@ -21,7 +21,7 @@ from .otlp_points import Starts, histograms, plain, summaries
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from lmcache_plugin_adapter.gallery.http_client.target import Answer
+    from lmcache_plugin_adapter.gallery.http_client.answer import Answer
     from lmcache_plugin_adapter.gallery.metric_reporter.exposition import Family
     from lmcache_plugin_adapter.gallery.metric_reporter.report import Report
     from lmcache_plugin_adapter.gallery.metric_reporter.settings import Otlp

@@ -13,7 +13,7 @@ from .buffer import Parcel
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lmcache_plugin_adapter.gallery.http_client.target import Answer
+    from lmcache_plugin_adapter.gallery.http_client.answer import Answer
     from lmcache_plugin_adapter.gallery.metric_reporter.report import Report
     from lmcache_plugin_adapter.gallery.metric_reporter.settings import Pushgateway
 

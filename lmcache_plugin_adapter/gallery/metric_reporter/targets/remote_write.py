@@ -13,7 +13,7 @@ from .remote_write_schema import WriteRequest
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lmcache_plugin_adapter.gallery.http_client.target import Answer
+    from lmcache_plugin_adapter.gallery.http_client.answer import Answer
     from lmcache_plugin_adapter.gallery.metric_reporter.report import Report
     from lmcache_plugin_adapter.gallery.metric_reporter.settings import RemoteWrite
 

@@ -7,14 +7,15 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.gallery.http_client.answer import failure
 from lmcache_plugin_adapter.gallery.http_client.deadline import Deadline
-from lmcache_plugin_adapter.gallery.http_client.target import failure
 from lmcache_plugin_adapter.gallery.metric_reporter.trouble import Trouble, times
 
 if TYPE_CHECKING:
     import httpx
 
-    from lmcache_plugin_adapter.gallery.http_client.target import Answer, HttpTarget
+    from lmcache_plugin_adapter.gallery.http_client.answer import Answer
+    from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
     from lmcache_plugin_adapter.gallery.metric_reporter.report import Report
 
     from .buffer import Buffer, Parcel

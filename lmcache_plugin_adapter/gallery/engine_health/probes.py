@@ -1,4 +1,4 @@
-"""Addresses of an engine that must answer, each asked by a thread: none holds up a check."""
+"""Probe the addresses of an engine, each in a thread, so that none delays a check."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from lmcache_plugin_adapter.gallery.http_client.target import failure
+from lmcache_plugin_adapter.gallery.http_client.answer import failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 ANSWER_BYTES = 16 << 20
-"""As much of an answer is read; vLLM's metrics have some hundred KiB."""
+"""The longest accepted answer; vLLM's metrics have some hundred KiB."""
 
 
 def accept_any(status: int, _body: bytes) -> str:
-    """Return what is wrong: any answer that is no server's error will do."""
+    """Return what is wrong with a status: only a server error (5xx) is."""
     return f"HTTP {status}" if status >= 500 else ""
 
 
 def accept_ok(status: int, _body: bytes) -> str:
-    """Return what is wrong with anything but 2xx."""
+    """Return what is wrong with a status: anything but 2xx is."""
     return "" if 200 <= status < 300 else f"HTTP {status}"
 
 
-class Question:
-    """One address that must answer. A thread asks, so that nothing can hold up the check.
+class Probe:
+    """One address of the engine that must answer.
 
     Args:
-        name: What is asked, for messages.
+        name: The address, for messages.
         url: The address.
-        open_client: Makes the client, once, in the thread.
-        judge: Returns what is wrong with status and body, or nothing.
+        open_client: Opens the client, once, in the thread.
+        judge: Returns what is wrong with status and body, or an empty text.
     """
 
     def __init__(
@@ -52,22 +52,22 @@ class Question:
         self._thread: threading.Thread | None = None
         self._outcome = ""
         self.answered = False
-        """Whether it ever did."""
+        """Whether the address has answered before."""
         self.failed = 0
-        """Questions in a row without a good answer."""
+        """Failures in a row."""
         self.problem = ""
-        """What was wrong the last time."""
+        """The last failure."""
 
-    def ask(self, timeout: float) -> None:
-        """Begin to ask, unless the last question still waits."""
+    def start(self, timeout: float) -> None:
+        """Send the request, unless the last one is still in flight."""
         if self._thread is None:
             self._thread = threading.Thread(
-                target=self._fetch, args=(timeout,), name=f"ask {self._url}", daemon=True
+                target=self._fetch, args=(timeout,), name=f"probe {self._url}", daemon=True
             )
             self._thread.start()
 
-    def await_answer(self, deadline: float, timeout: float) -> None:
-        """Take the answer; none by ``deadline`` (monotonic seconds) is a failure."""
+    def finish(self, deadline: float, timeout: float) -> None:
+        """Take the answer; no answer by ``deadline`` (monotonic seconds) is a failure."""
         if self._thread is None:
             return
         self._thread.join(max(0.0, deadline - time.monotonic()))
@@ -87,14 +87,14 @@ class Question:
             self._outcome = self._read(time.monotonic() + timeout)
         except httpx.HTTPError as error:
             self._outcome = failure(error)
-        except Exception as error:  # noqa: BLE001 - a thread that dies would say nothing
+        except Exception as error:  # noqa: BLE001 - a thread must not die silently
             self._outcome = f"{type(error).__name__}: {error}"
 
     def _read(self, deadline: float) -> str:
         if self._client is None:
             self._client = self._open_client()
         body = bytearray()
-        # A connection that is kept may be closed by the engine just when it is used again.
+        # The engine may close a kept connection in the moment of its next use.
         close = {"Connection": "close"}
         with self._client.stream("GET", self._url, headers=close) as response:
             for piece in response.iter_bytes():

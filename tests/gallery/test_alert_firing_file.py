@@ -26,7 +26,7 @@ from harness import Engine, wait_until
 from vllm_stub import VllmStub
 
 from lmcache_plugin_adapter.gallery.alert_reporter.alerts import Alert
-from lmcache_plugin_adapter.gallery.alert_reporter.remembered import Remembered
+from lmcache_plugin_adapter.gallery.alert_reporter.firing_file import FiringFile
 
 SAME = {"engine_options": {"worker_id": 0}}
 """For a second engine that is the first one's successor."""
@@ -122,15 +122,15 @@ def test_what_a_webhook_was_not_told_at_the_end_it_is_told_later(
 def test_it_is_there_for_the_next_one_and_gone_when_all_is_well(tmp_path: Path) -> None:
     """Whatever was killed in the middle."""
     directory = str(tmp_path / "a" / "b")
-    first = Remembered(directory, LABELS)
+    first = FiringFile(directory, LABELS)
     assert first.load() == []
     found = [alert("A"), alert("B", ends_at=2e9)]
     first.save(found)
-    assert Remembered(directory, LABELS).load() == []  # it is another one's still
-    os.close(first._lock)
-    second = Remembered(directory, LABELS)
+    assert FiringFile(directory, LABELS).load() == []  # it is another one's still
+    first._file.close()
+    second = FiringFile(directory, LABELS)
     assert second.load() == found
-    assert Remembered(directory, {"engine": "green"}).load() == []
+    assert FiringFile(directory, {"engine": "green"}).load() == []
     second.save([])
     assert not list(Path(directory).glob("*.json*[!k]"))
 
@@ -142,14 +142,14 @@ def test_a_damaged_file_is_said_once_and_replaced(
     tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is no reason not to look after the engine."""
-    remembered = Remembered(str(tmp_path), LABELS)
-    Path(remembered._path).write_bytes(content)
-    assert remembered.load() == []
-    remembered.save([alert("A")])
+    stored = FiringFile(str(tmp_path), LABELS)
+    Path(stored._file.path).write_bytes(content)
+    assert stored.load() == []
+    stored.save([alert("A")])
     out = capsys.readouterr().out
-    assert out.count("Cannot remember in") == 1
-    os.close(remembered._lock)
-    assert Remembered(str(tmp_path), LABELS).load() == [alert("A")]
+    assert out.count("Cannot store in") == 1
+    stored._file.close()
+    assert FiringFile(str(tmp_path), LABELS).load() == [alert("A")]
 
 
 def test_where_nothing_can_be_written_it_is_said_once(
@@ -157,21 +157,21 @@ def test_where_nothing_can_be_written_it_is_said_once(
 ) -> None:
     """A file is in the way of the directory."""
     (tmp_path / "file").write_text("")
-    remembered = Remembered(str(tmp_path / "file" / "x"), LABELS)
-    assert remembered.load() == []
-    remembered.save([alert("A")])
-    remembered.save([alert("B")])
+    stored = FiringFile(str(tmp_path / "file" / "x"), LABELS)
+    assert stored.load() == []
+    stored.save([alert("A")])
+    stored.save([alert("B")])
     out = capsys.readouterr().out
-    assert out.count("<4>Cannot remember in") == 1
-    assert "Not a directory; should this reporter be killed" in out
+    assert out.count("<4>Cannot store in") == 1
+    assert "Not a directory; if this reporter is killed" in out
 
 
 def test_what_no_reporter_has_written_is_left_out(tmp_path: Path) -> None:
     """Times that are no dates would hold up every delivery."""
-    remembered = Remembered(str(tmp_path), LABELS)
-    remembered.save([alert("A"), alert("B", ends_at=1e300), Alert({}, {}, 1.0)])
-    os.close(remembered._lock)
-    assert Remembered(str(tmp_path), LABELS).load() == [alert("A")]
+    stored = FiringFile(str(tmp_path), LABELS)
+    stored.save([alert("A"), alert("B", ends_at=1e300), Alert({}, {}, 1.0)])
+    stored._file.close()
+    assert FiringFile(str(tmp_path), LABELS).load() == [alert("A")]
 
 
 def test_a_stuck_engine_is_not_taken_for_well_by_the_next_reporter(

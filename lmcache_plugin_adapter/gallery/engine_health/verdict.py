@@ -1,0 +1,21 @@
+"""The result of a health check."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+State = Literal["ok", "dead", "stopped", "unresponsive", "stalled", "starting"]
+
+
+class Verdict(NamedTuple):
+    """The result of a health check.
+
+    Attributes:
+        healthy: Whether the engine works.
+        reason: For operators: the fault, or suspicious conditions of a healthy engine, or empty.
+        state: The fault, or ``ok``.
+    """
+
+    healthy: bool
+    reason: str
+    state: State
