@@ -381,7 +381,9 @@ class TestRegistrar:
 )
 def test_what_only_looks_like_an_address_is_refused(section: dict[str, Any]) -> None:
     """With the settings, which says where; later, it would end the plugin again and again."""
-    with pytest.raises(msgspec.ValidationError, match=r"_url(s\[1\])? (is no|has an invalid)") as error:
+    with pytest.raises(
+        msgspec.ValidationError, match=r"_url(s\[1\])? (is no|has an invalid)"
+    ) as error:
         of(**section)
     assert "s3cret" not in str(error.value)
 

@@ -64,11 +64,11 @@ def otlp(**settings: Any) -> OtlpKind:
     return OtlpKind(Otlp(url=URL, **settings), OWN, 4711)
 
 
-def points(parcels: list[Any]) -> dict[tuple[tuple[str, str], ...], tuple[float, int]]:
+def points(batches: list[Any]) -> dict[tuple[tuple[str, str], ...], tuple[float, int]]:
     """Return what requests of remote write carry, each series once."""
     found = {}
-    for parcel in parcels:
-        request = WriteRequest.FromString(bytes(cramjam.snappy.decompress_raw(parcel.body)))
+    for batch in batches:
+        request = WriteRequest.FromString(bytes(cramjam.snappy.decompress_raw(batch.body)))
         for series in request.timeseries:
             key = tuple((label.name, label.value) for label in series.labels)
             assert key not in found
@@ -77,10 +77,10 @@ def points(parcels: list[Any]) -> dict[tuple[tuple[str, str], ...], tuple[float,
     return found
 
 
-def metrics(parcels: list[Any]) -> dict[str, Any]:
+def metrics(batches: list[Any]) -> dict[str, Any]:
     """Return the metrics in an OTLP request, by name."""
-    (parcel,) = parcels
-    request = ExportMetricsServiceRequest.FromString(gzip.decompress(parcel.body))
+    (batch,) = batches
+    request = ExportMetricsServiceRequest.FromString(gzip.decompress(batch.body))
     (resource,) = request.resource_metrics
     (scope,) = resource.scope_metrics
     return {metric.name: metric for metric in scope.metrics}
@@ -224,8 +224,8 @@ def test_metrics_are_dropped_by_name_and_a_series_comes_once() -> None:
 
 def test_a_write_request_has_sorted_labels_and_the_time_of_the_reading() -> None:
     """With the metric's name among them."""
-    parcels = remote_write().pack(report('Zm{z="1",A="2"} 5\n'))
-    ((series, point),) = points(parcels).items()
+    batches = remote_write().encode(report('Zm{z="1",A="2"} 5\n'))
+    ((series, point),) = points(batches).items()
     names = [name for name, _ in series]
     assert names == sorted(names)
     assert dict(series) == {**OWN, "__name__": "Zm", "z": "1", "A": "2"}
@@ -235,16 +235,16 @@ def test_a_write_request_has_sorted_labels_and_the_time_of_the_reading() -> None
 def test_large_reports_are_cut_into_requests() -> None:
     """None has more samples than is set."""
     text = "".join(f'm{{n="{n}"}} {n}\n' for n in range(25))
-    parcels = remote_write(request_samples=10).pack(report(text))
-    assert [parcel.samples for parcel in parcels] == [10, 10, 5]
-    assert len(points(parcels)) == 25
+    batches = remote_write(request_samples=10).encode(report(text))
+    assert [batch.samples for batch in batches] == [10, 10, 5]
+    assert len(points(batches)) == 25
 
 
 def test_series_that_go_are_marked_and_so_are_all_at_the_end() -> None:
     """With the one NaN that Prometheus takes for an end."""
     kind = remote_write()
-    kind.pack(report("a 1\nb 2\nc 3 1600000000000\n", 1000))
-    found = {dict(s)["__name__"]: p for s, p in points(kind.pack(report("a 1\n", 2000))).items()}
+    kind.encode(report("a 1\nb 2\nc 3 1600000000000\n", 1000))
+    found = {dict(s)["__name__"]: p for s, p in points(kind.encode(report("a 1\n", 2000))).items()}
     assert set(found) == {"a", "b"}  # c has times of its own and may only pause
     assert struct.pack("<d", found["b"][0]) == struct.pack("<Q", 0x7FF0000000000002)
     assert found["b"][1] == 2000
@@ -259,9 +259,9 @@ def test_series_that_go_are_marked_and_so_are_all_at_the_end() -> None:
 def test_a_sample_with_a_time_of_its_own_is_sent_once() -> None:
     """As long as its time stays the same."""
     kind = remote_write()
-    assert len(points(kind.pack(report("a 1 1600000000000\n", 1000)))) == 1
-    assert kind.pack(report("a 1 1600000000000\n", 2000)) == []
-    ((_, point),) = points(kind.pack(report("a 2 1600000001000\n", 3000))).items()
+    assert len(points(kind.encode(report("a 1 1600000000000\n", 1000)))) == 1
+    assert kind.encode(report("a 1 1600000000000\n", 2000)) == []
+    ((_, point),) = points(kind.encode(report("a 2 1600000001000\n", 3000))).items()
     assert point == (2.0, 1_600_000_001_000)
 
 
@@ -277,9 +277,9 @@ def test_the_groups_path_takes_any_value() -> None:
 def test_a_push_replaces_the_group_and_has_no_timestamps() -> None:
     """Which a Pushgateway would refuse."""
     kind = PushgatewayKind(Pushgateway(url=URL), OWN)
-    (parcel,) = kind.pack(report("a 1 1600000000000\n"))
-    assert parcel.method == "PUT"
-    assert b"1600000000000" not in parcel.body
+    (batch,) = kind.encode(report("a 1 1600000000000\n"))
+    assert batch.method == "PUT"
+    assert b"1600000000000" not in batch.body
     assert [p.method for p in kind.farewell(0, 0.0)] == ["DELETE"]
     assert PushgatewayKind(Pushgateway(url=URL, delete_on_stop=False), OWN).farewell(0, 0.0) == []
 
@@ -295,7 +295,7 @@ def test_counters_become_cumulative_sums_since_their_created() -> None:
         '# HELP a_total Help\n# TYPE a_total counter\na_total{x="1"} 5\n'
         '# TYPE a_created gauge\na_created{x="1"} 1.6999999995e+09\n'
     )
-    found = metrics(otlp().pack(report(text)))
+    found = metrics(otlp().encode(report(text)))
     assert set(found) == {"a_total"}
     metric = found["a_total"]
     assert metric.description == "Help"
@@ -314,7 +314,7 @@ def test_without_created_a_counter_counts_since_it_was_first_seen_or_fell() -> N
     kind = otlp()
     starts = []
     for time_ms, value in ((1000, 5), (2000, 7), (3000, 1), (4000, 2)):
-        found = metrics(kind.pack(report(f"# TYPE a counter\na {value}\n", time_ms)))
+        found = metrics(kind.encode(report(f"# TYPE a counter\na {value}\n", time_ms)))
         (point,) = found["a"].sum.data_points
         starts.append(point.start_time_unix_nano // 1_000_000)
     assert starts == [1000, 1000, 2000, 2000]
@@ -326,14 +326,14 @@ def test_a_series_made_while_it_was_read_keeps_its_beginning() -> None:
     starts = []
     for time_ms, value, created in ((1000, 5, 1.002), (2000, 7, 1.002), (3000, 9, 2.5)):
         text = f"# TYPE a counter\na {value}\n# TYPE a_created gauge\na_created {created}\n"
-        (point,) = metrics(kind.pack(report(text, time_ms)))["a"].sum.data_points
+        (point,) = metrics(kind.encode(report(text, time_ms)))["a"].sum.data_points
         starts.append(point.start_time_unix_nano // 1_000_000)
     assert starts == [1000, 1000, 2500]
 
 
 def test_gauges_and_what_has_no_type_become_gauges() -> None:
     """NaN is a value, too."""
-    found = metrics(otlp().pack(report("# TYPE g gauge\ng NaN\nu 3\n")))
+    found = metrics(otlp().encode(report("# TYPE g gauge\ng NaN\nu 3\n")))
     (point,) = found["g"].gauge.data_points
     assert math.isnan(point.as_double)
     assert point.start_time_unix_nano == 0
@@ -343,7 +343,7 @@ def test_gauges_and_what_has_no_type_become_gauges() -> None:
 def test_histograms_have_explicit_bounds_and_counts_of_each_bucket() -> None:
     """Prometheus' buckets add up, OTLP's do not."""
     text = generate_latest(registry()).decode()
-    metric = metrics(otlp().pack(report(text)))["seconds"]
+    metric = metrics(otlp().encode(report(text)))["seconds"]
     assert metric.histogram.aggregation_temporality == AGGREGATION_TEMPORALITY_CUMULATIVE
     (point,) = metric.histogram.data_points
     assert list(point.explicit_bounds) == [0.1, 1.0, 5.0]
@@ -356,13 +356,13 @@ def test_histograms_have_explicit_bounds_and_counts_of_each_bucket() -> None:
 def test_a_histogram_whose_buckets_fall_is_left_out() -> None:
     """It would be refused with everything else in the request."""
     bad = '# TYPE h histogram\nh_bucket{le="1"} 5\nh_bucket{le="+Inf"} 3\nh_count 3\nh_sum 1\n'
-    assert set(metrics(otlp().pack(report(f"{bad}u 1\n")))) == {"u"}
+    assert set(metrics(otlp().encode(report(f"{bad}u 1\n")))) == {"u"}
 
 
 def test_summaries_keep_their_quantiles() -> None:
     """Also one whose name ends as a part of another's would."""
     text = '# TYPE x_sum summary\nx_sum{quantile="0.5"} 2\nx_sum_sum 9\nx_sum_count 4\n'
-    (point,) = metrics(otlp().pack(report(text)))["x_sum"].summary.data_points
+    (point,) = metrics(otlp().encode(report(text)))["x_sum"].summary.data_points
     assert (point.count, point.sum) == (4, 9.0)
     assert [(q.quantile, q.value) for q in point.quantile_values] == [(0.5, 2.0)]
 
@@ -385,13 +385,13 @@ def test_summaries_keep_their_quantiles() -> None:
 )
 def test_what_otlp_has_no_word_for_does_no_harm_to_the_rest(text: str, names: set[str]) -> None:
     """It would end the reporter, for all targets."""
-    assert set(metrics(otlp().pack(report(f"{text}u 1\n")))) == {*names, "u"}
+    assert set(metrics(otlp().encode(report(f"{text}u 1\n")))) == {*names, "u"}
 
 
 def test_the_resource_says_who_it_is() -> None:
     """Names are OpenTelemetry's."""
-    (parcel,) = otlp(resource={"deployment.environment": "prod"}).pack(report("a 1\n"))
-    request = ExportMetricsServiceRequest.FromString(gzip.decompress(parcel.body))
+    (batch,) = otlp(resource={"deployment.environment": "prod"}).encode(report("a 1\n"))
+    request = ExportMetricsServiceRequest.FromString(gzip.decompress(batch.body))
     (group,) = request.resource_metrics
     assert pairs(group.resource.attributes) == {
         "service.name": "lmcache",
@@ -417,7 +417,7 @@ def test_what_was_only_partly_taken_is_read_from_the_answer() -> None:
 )
 def test_otlp_is_tried_again_on_its_four_answers_only(status: int, again: bool) -> None:
     """By its specification, 500 is final."""
-    assert otlp().try_again(Answer(status, "", "")) is again
+    assert otlp().may_retry(Answer(status, "", "")) is again
 
 
 def test_the_defaults_are_within_their_own_limits() -> None:

@@ -176,7 +176,7 @@ def test_a_500_is_final_and_a_part_that_is_refused_is_said(run: Any) -> None:
     with Gate() as gate:
         gate.status = 500
         plugin = run(gate.url)
-        plugin.wait_for("refuses what it is sent")
+        plugin.wait_for("refuses the samples")
         wait_until(lambda: len(gate.requests) >= 4, 20, "requests")
         bodies = [request.body for request in gate.requests]
         assert len(set(bodies)) == len(bodies)
@@ -208,7 +208,7 @@ def test_bad_credentials_are_said_without_them(run: Any) -> None:
     with Gate(authorization="Bearer right") as gate:
         url = gate.url.replace("http://", "http://me:wrong-secret@")
         plugin = run(url)
-        line = plugin.wait_for("refuses what it is sent")
+        line = plugin.wait_for("refuses the samples")
         assert "HTTP 401" in line.text
         assert gate.requests[0].headers["authorization"].startswith("Basic ")
         assert plugin.stop() == 0

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.gallery.metric_reporter.problem import Problem
 from lmcache_plugin_adapter.gallery.metric_reporter.settings import MetricReporter
 from lmcache_plugin_adapter.gallery.metric_reporter.source import choose
-from lmcache_plugin_adapter.gallery.metric_reporter.targets.buffer import Buffer, Parcel
-from lmcache_plugin_adapter.gallery.metric_reporter.trouble import Trouble
+from lmcache_plugin_adapter.gallery.metric_reporter.targets.buffer import Batch, Buffer
 
 
 class Clock:
@@ -23,9 +23,9 @@ class Clock:
         return self.now
 
 
-def parcel(samples: int, born: float = 1000.0, name: str = "") -> Parcel:
+def batch(samples: int, born: float = 1000.0, name: str = "") -> Batch:
     """Return a request."""
-    return Parcel(name.encode(), samples, born)
+    return Batch(name.encode(), samples, born)
 
 
 def test_a_buffer_gives_up_its_oldest_by_samples_and_by_age() -> None:
@@ -33,7 +33,7 @@ def test_a_buffer_gives_up_its_oldest_by_samples_and_by_age() -> None:
     clock = Clock()
     buffer = Buffer(samples=100, seconds=60, clock=clock)
     for number in range(5):
-        buffer.put(parcel(30, clock.now, str(number)))
+        buffer.put(batch(30, clock.now, str(number)))
         clock.now += 1
     assert buffer.samples == 90
     assert buffer.dropped() == 60
@@ -47,7 +47,7 @@ def test_a_buffer_gives_up_its_oldest_by_samples_and_by_age() -> None:
     taken = buffer.take(0)
     assert taken is not None
     assert taken.body == b"4"
-    buffer.put(parcel(90, clock.now))
+    buffer.put(batch(90, clock.now))
     buffer.put_back(taken)  # there is no room for it any more
     assert buffer.dropped() == 30
     assert buffer.samples == 90
@@ -56,9 +56,9 @@ def test_a_buffer_gives_up_its_oldest_by_samples_and_by_age() -> None:
 def test_a_buffer_of_the_latest_keeps_that_only_and_calls_it_no_loss() -> None:
     """For a Pushgateway."""
     buffer = Buffer(samples=1, seconds=float("inf"), latest_only=True)
-    first = parcel(10, name="a")
+    first = batch(10, name="a")
     buffer.put(first)
-    buffer.put(parcel(10, name="b"))
+    buffer.put(batch(10, name="b"))
     buffer.put_back(first)
     taken = buffer.take(0)
     assert taken is not None
@@ -71,7 +71,7 @@ def test_trouble_is_said_at_once_then_once_a_period_with_its_count() -> None:
     """Until it is over."""
     clock = Clock()
     said: list[str] = []
-    trouble = Trouble(60, said.append, clock)
+    trouble = Problem(60, said.append, clock)
     for _ in range(5):
         trouble.happened(lambda n: f"{n} of them")
         clock.now += 10
@@ -89,7 +89,7 @@ def test_trouble_that_comes_and_goes_is_said_a_few_times_a_period() -> None:
     """Such as one bad server of several behind an address: each second request fails."""
     clock = Clock()
     said: list[str] = []
-    trouble = Trouble(60, said.append, clock)
+    trouble = Problem(60, said.append, clock)
     over = 0
     for _ in range(3600):
         trouble.happened(lambda n: f"{n} of them")

@@ -153,7 +153,7 @@ def test_bad_credentials_are_said(tmp_path: Path, run: Any) -> None:
     """A push that is refused is lost; the next one is tried."""
     with Gate(authorization="Bearer right-token") as gate:
         plugin = run(gate.url, bearer_token="wrong-token")
-        line = plugin.wait_for("refuses what it is sent")
+        line = plugin.wait_for("refuses the samples")
         assert "HTTP 401" in line.text
         assert plugin.stop() == 0
         assert "wrong-token" not in plugin.log

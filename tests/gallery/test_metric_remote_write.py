@@ -195,7 +195,7 @@ def test_what_is_refused_is_not_sent_again_but_said_once_in_a_while(run: Any) ->
         gate.status = 400
         gate.answer_body = b"out of order sample"
         plugin = run(gate.url + WRITE)
-        line = plugin.wait_for("refuses what it is sent")
+        line = plugin.wait_for("refuses the samples")
         assert line.level == "warning"
         assert "HTTP 400 Bad Request: out of order sample" in line.text
         wait_until(lambda: len(gate.requests) >= 5, 20, "more requests")
@@ -203,7 +203,7 @@ def test_what_is_refused_is_not_sent_again_but_said_once_in_a_while(run: Any) ->
         assert len(set(bodies)) == len(bodies)
         assert len([one for one in plugin.lines if "refuses" in one.text]) == 1
         gate.status = None
-        plugin.wait_for("accepts what it is sent again")
+        plugin.wait_for("accepts samples again")
         assert plugin.stop() == 0
 
 
@@ -233,9 +233,9 @@ def test_bad_credentials_are_said_without_them_and_mended_without_a_restart(
     with Gate(authorization=basic("me", "right-secret")) as gate:
         plugin = run(gate.url + WRITE, target={"username": "me", "password_file": str(secret)})
         line = plugin.wait_for("HTTP 401")
-        assert "refuses what it is sent" in line.text
+        assert "refuses the samples" in line.text
         secret.write_text("right-secret\n")
-        plugin.wait_for("accepts what it is sent again")
+        plugin.wait_for("accepts samples again")
         secret.unlink()
         plugin.wait_for("cannot read password_file")
         secret.write_text("right-secret\n")

@@ -137,7 +137,7 @@ def test_an_engine_that_is_not_up_yet_is_no_warning(
     """Plugins are started before the internal API is."""
     engine.stop()
     plugin = run({**push_to(gate), "say_every": 0.5})
-    plugin.wait_for("Connection refused; tries again (2 times)")
+    plugin.wait_for("Connection refused; retrying (2 times)")
     engine.start()
     plugin.wait_for("Reads LMCache's internal API again")
     assert plugin.stop() == 0

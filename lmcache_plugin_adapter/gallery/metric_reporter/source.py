@@ -1,4 +1,4 @@
-"""Where an engine's metrics are read: LMCache's internal API, or vLLM's ``/metrics``."""
+"""The source of an engine's metrics: LMCache's internal API, or vLLM's ``/metrics``."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from .exposition import Family
     from .settings import MetricReporter
 
-# A connection of its own for each reading: one that is kept would stay with a
-# process that another has taken the port from.
+# A new connection for each reading: a kept one would stay with a process that has lost the port.
 _HEADERS = {"Accept": "text/plain;version=0.0.4", "Connection": "close"}
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -30,18 +29,18 @@ class SourceError(Exception):
 
 
 class Source:
-    """One endpoint that is read again and again.
+    """One endpoint, which the reporter reads repeatedly.
 
     Args:
-        name: For messages: whose endpoint it is.
-        shown: For messages: its address.
-        url: What is asked for.
-        instance: What the label ``instance`` says of it.
-        client: For it.
-        max_bytes: A longer answer is an error.
-        internal: Whether it is LMCache's internal API.
-        is_taken: Tells whether another process than the engine's listens there.
-        replica: Whose metrics are meant, where the endpoint has those of several; None: all.
+        name: The name of the endpoint, for messages.
+        shown: The address, for messages.
+        url: The address.
+        instance: The value of the label ``instance``.
+        client: The client.
+        max_bytes: The longest accepted answer.
+        internal: Whether the endpoint is LMCache's internal API.
+        is_taken: Tells whether another process than the engine listens at the address.
+        replica: The replica to report, if the endpoint covers several; None: all.
     """
 
     def __init__(
@@ -68,13 +67,13 @@ class Source:
         self._replica = replica
 
     def read(self, timeout: float) -> str:
-        """Return what the endpoint exposes.
+        """Return the endpoint's metrics.
 
         Args:
-            timeout: Seconds for the answer as a whole.
+            timeout: Seconds for the whole answer.
 
         Raises:
-            SourceError: There is none, it is no 200, it is too long or too slow.
+            SourceError: There is no answer, or it is not a 200, too long or too slow.
         """
         taken = bytearray()
         try:
@@ -92,10 +91,10 @@ class Source:
         return taken.decode(errors="replace")
 
     def own(self, families: list[Family]) -> list[Family]:
-        """Return what of it is for this reporter to send.
+        """Return the samples that this reporter sends.
 
-        vLLM's ``/metrics`` has a label ``engine`` with the index of the replica. What has none
-        is of the server, and goes with the first of its replicas.
+        vLLM's ``/metrics`` has a label ``engine`` with the index of the replica. Samples without
+        it belong to the server; the reporter of its first replica sends them.
         """
         if self._replica is None:
             return families
@@ -109,10 +108,10 @@ class Source:
 
 
 def choose(ctx: kit.Context, settings: MetricReporter) -> Source | None:
-    """Return what is read in this process; None: nothing, see ``why_none``.
+    """Return the source of this process; None: there is none, see ``why_none``.
 
     Raises:
-        SettingsError: ``vllm_metrics_url`` only looks like an address.
+        SettingsError: ``vllm_metrics_url`` is invalid.
     """
     if ctx.role == "SCHEDULER" and settings.vllm_metrics_url is not None:
         try:
@@ -154,7 +153,7 @@ def _in_every_replica(ctx: kit.Context) -> bool:
 
 
 def why_none(ctx: kit.Context) -> str:
-    """Return why there is nothing to read in this process, and what would change it."""
+    """Return why this process has no source, and which setting would change that."""
     what = "LMCache's internal API is off or leaves this process out"
     how = "set internal_api_server_enabled: true"
     if ctx.role == "SCHEDULER":
@@ -165,11 +164,10 @@ def why_none(ctx: kit.Context) -> str:
 
 
 def shared_with_worker(ctx: kit.Context, where: Source) -> bool:
-    """Tell whether this scheduler's process is worker 0's, too, whose reporter sends the metrics.
+    """Tell whether worker 0 runs in this scheduler's process; its reporter sends the metrics.
 
-    vLLM runs a single worker in the scheduler's process, and both internal API
-    servers answer with the metrics of the one process. They are told by whose
-    sockets listen.
+    vLLM runs a single worker in the scheduler's process. Both internal API servers then answer
+    with the metrics of that process.
     """
     if ctx.role != "SCHEDULER" or ctx.worker_count != 1 or ctx.engine_pid is None:
         return False

@@ -1,4 +1,4 @@
-"""What waits for a target: bounded in samples and in age, the oldest given up first."""
+"""The queue of batches for one target, bounded in samples and age; the oldest are dropped first."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Parcel(msgspec.Struct, frozen=True, eq=False):
-    """One request, ready to be sent: the same bytes every time it is tried."""
+class Batch(msgspec.Struct, frozen=True, eq=False):
+    """One encoded request; each retry sends the same bytes."""
 
     body: bytes
     samples: int
@@ -24,13 +24,13 @@ class Parcel(msgspec.Struct, frozen=True, eq=False):
 
 
 class Buffer:
-    """Parcels on their way to one target, in order. For one that puts and one that takes.
+    """A queue between one producer and one consumer.
 
     Args:
-        samples: As many samples at most, in all parcels.
-        seconds: No parcel is older.
-        latest_only: A new parcel takes the place of all before, which counts as no loss.
-        clock: Seconds, monotonic.
+        samples: The most samples in all batches.
+        seconds: The greatest age of a batch.
+        latest_only: A new batch replaces all others, which does not count as a loss.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(
@@ -45,76 +45,76 @@ class Buffer:
         self._seconds = seconds
         self._latest_only = latest_only
         self._clock = clock
-        self._waiting: deque[Parcel] = deque()
+        self._waiting: deque[Batch] = deque()
         self._samples = 0
         self._dropped = 0
         self._closed = False
         self._changed = threading.Condition()
 
-    def put(self, parcel: Parcel) -> None:
-        """Add the newest parcel; the oldest go where there is no room."""
+    def put(self, batch: Batch) -> None:
+        """Append a batch; drop the oldest ones if there is no room."""
         with self._changed:
             if self._latest_only:
                 self._waiting.clear()
                 self._samples = 0
-            self._waiting.append(parcel)
-            self._samples += parcel.samples
-            self._shed()
-            self._changed.notify_all()
+            self._waiting.append(batch)
+            self._added(batch)
 
-    def put_back(self, parcel: Parcel) -> None:
-        """Add the oldest parcel again: it could not be sent."""
+    def put_back(self, batch: Batch) -> None:
+        """Return a batch that could not be sent to the front of the queue."""
         with self._changed:
             if self._latest_only and self._waiting:
-                return  # there is a newer state by now
-            self._waiting.appendleft(parcel)
-            self._samples += parcel.samples
-            self._shed()
-            self._changed.notify_all()
+                return  # a newer batch has replaced it
+            self._waiting.appendleft(batch)
+            self._added(batch)
 
-    def take(self, timeout: float) -> Parcel | None:
-        """Return the oldest parcel, or None if there is none within ``timeout`` seconds."""
+    def take(self, timeout: float) -> Batch | None:
+        """Return the oldest batch, or None if there is none within ``timeout`` seconds."""
         with self._changed:
-            self._shed()
+            self._drop_excess()
             if not self._waiting and not self._closed:
                 self._changed.wait(timeout)
-                self._shed()
-            if not self._waiting:
-                return None
-            parcel = self._waiting.popleft()
-            self._samples -= parcel.samples
-            return parcel
+                self._drop_excess()
+            return self._pop() if self._waiting else None
 
     def close(self) -> None:
-        """Let no ``take`` wait any more: what is there is all that will be."""
+        """Wake :meth:`take`, which no longer waits: nothing more will be added."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     @property
     def samples(self) -> int:
-        """Samples that wait."""
+        """The number of queued samples."""
         return self._samples
 
     @property
     def requests(self) -> int:
-        """Parcels that wait."""
+        """The number of queued batches."""
         return len(self._waiting)
 
     def dropped(self) -> int:
-        """Return how many samples were given up since this was last asked."""
+        """Return how many samples were dropped since the last call."""
         with self._changed:
-            self._shed()
+            self._drop_excess()
             count, self._dropped = self._dropped, 0
             return count
 
-    def _shed(self) -> None:
+    def _added(self, batch: Batch) -> None:
+        self._samples += batch.samples
+        self._drop_excess()
+        self._changed.notify_all()
+
+    def _pop(self) -> Batch:
+        batch = self._waiting.popleft()
+        self._samples -= batch.samples
+        return batch
+
+    def _drop_excess(self) -> None:
         oldest = self._clock() - self._seconds
         while self._waiting and (
             self._waiting[0].born < oldest
-            # What is larger than the whole bound is kept alone rather than never sent.
+            # A single batch larger than the bound is kept: otherwise it would never be sent.
             or (self._samples > self._most and len(self._waiting) > 1)
         ):
-            parcel = self._waiting.popleft()
-            self._samples -= parcel.samples
-            self._dropped += parcel.samples
+            self._dropped += self._pop().samples

@@ -1,18 +1,21 @@
-"""Prometheus' samples as OTLP's data points, with the time at which they began to count."""
+"""Convert Prometheus' samples to OTLP's data points, with the start time of each series."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     HistogramDataPoint,
     NumberDataPoint,
     SummaryDataPoint,
 )
 
+from lmcache_plugin_adapter.gallery.otlp_attributes import key_values
+
 if TYPE_CHECKING:
+    from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+
     from lmcache_plugin_adapter.gallery.metric_reporter.exposition import Family, Sample
     from lmcache_plugin_adapter.gallery.metric_reporter.report import Report
 
@@ -25,10 +28,10 @@ _ON_RESOURCE = ("job", "instance")
 
 
 class Starts:
-    """Since when each cumulative series counts.
+    """Track the start time of each cumulative series.
 
-    That is what prometheus_client says in ``_created``; where it does not, the
-    time at which the series was first seen, or last seen before its value fell.
+    The start is the time in prometheus_client's ``_created``. Without one, it is the time of the
+    first sample, or of the last sample before the value fell.
     """
 
     def __init__(self) -> None:
@@ -38,7 +41,7 @@ class Starts:
         self._now: dict[Key, tuple[int, float, int, int]] = {}
 
     def read(self, report: Report) -> None:
-        """Take the ``_created`` of a report, and what they belong to."""
+        """Take the ``_created`` samples of a report and the series they belong to."""
         cumulative = {
             family.name.removesuffix("_total"): family.kind
             for family in report.families
@@ -56,17 +59,17 @@ class Starts:
         self._now = {}
 
     def is_start(self, family: Family) -> bool:
-        """Tell whether a family says nothing but when another began."""
+        """Tell whether a family holds only the start times of another."""
         return family.name in self._families
 
     def start(self, name: str, labels: dict[str, str], value: float, time_ms: int) -> int:
-        """Return since when a series counts, in nanoseconds since 1970.
+        """Return the start time of a series, in nanoseconds since 1970.
 
         Args:
-            name: Of the metric, ``_total`` included.
-            labels: Without ``le`` and ``quantile``.
-            value: What must not fall.
-            time_ms: Of this value.
+            name: The metric's name, ``_total`` included.
+            labels: The labels without ``le`` and ``quantile``.
+            value: The cumulative value.
+            time_ms: The time of the value.
         """
         key = (name.removesuffix("_total"), frozenset(labels.items()))
         created = int(self._created.get(key, 0.0) * 1000)
@@ -77,18 +80,18 @@ class Starts:
             begun, last, last_ms, known = seen
             if value < last or created != known:
                 begun = max(last_ms, created)
-        # A series that was made while it was read is younger than the reading.
+        # A series created during the reading is younger than the reading.
         begun = min(begun, time_ms)
         self._now[key] = (begun, value, time_ms, created)
         return begun * _MS
 
     def forget_others(self) -> None:
-        """Forget the series that the report did not have."""
+        """Forget the series that are not in the report."""
         self._seen = self._now
 
 
 def plain(sample: Sample, time_ms: int, starts: Starts | None) -> NumberDataPoint:
-    """Return the point of a gauge, or of a counter where there are ``starts``."""
+    """Return the point of a gauge, or of a counter if there are ``starts``."""
     if sample.timestamp is not None:
         time_ms = min(max(sample.timestamp, 0), _LATEST_MS)  # OTLP has no time before 1970
     begun = starts.start(sample.name, sample.labels, sample.value, time_ms) if starts else 0
@@ -101,7 +104,7 @@ def plain(sample: Sample, time_ms: int, starts: Starts | None) -> NumberDataPoin
 
 
 def histograms(family: Family, time_ms: int, starts: Starts) -> list[HistogramDataPoint]:
-    """Return a point for each set of labels; one whose buckets do not add up is left out."""
+    """Return a point for each set of labels; leave out points with inconsistent buckets."""
     points = []
     for labels, samples in _grouped(family, "le"):
         total = _value(samples, f"{family.name}_sum")
@@ -109,7 +112,7 @@ def histograms(family: Family, time_ms: int, starts: Starts) -> list[HistogramDa
             buckets = _buckets(samples, _value(samples, f"{family.name}_count"))
             counts = [round(value - below) for value, below in _steps([v for _, v in buckets])]
         except (KeyError, ValueError, OverflowError):
-            continue  # a bucket without a limit, or a count that is no number
+            continue  # a bucket without a bound, or a count that is NaN
         if not counts or any(one < 0 for one in counts):
             continue
         point = HistogramDataPoint(
@@ -127,7 +130,7 @@ def histograms(family: Family, time_ms: int, starts: Starts) -> list[HistogramDa
 
 
 def summaries(family: Family, time_ms: int, starts: Starts) -> list[SummaryDataPoint]:
-    """Return a point for each set of labels; one whose count is none is left out."""
+    """Return a point for each set of labels; leave out points with an invalid count."""
     points = []
     for labels, samples in _grouped(family, "quantile"):
         count = _value(samples, f"{family.name}_count") or 0.0
@@ -151,11 +154,11 @@ def summaries(family: Family, time_ms: int, starts: Starts) -> list[SummaryDataP
 
 
 def _buckets(samples: list[Sample], count: float | None) -> list[tuple[float, float]]:
-    """Return limits and counts of the buckets, the last without a limit; none if that is missing.
+    """Return bounds and counts of the buckets, the infinite one last; none if it is unknown.
 
     Raises:
-        KeyError: A bucket has no limit.
-        ValueError: A limit is no number.
+        KeyError: A bucket has no bound.
+        ValueError: A bound is not a number.
     """
     buckets = sorted(
         (float(s.labels["le"]), s.value) for s in samples if s.name.endswith("_bucket")
@@ -175,12 +178,8 @@ def _quantile(sample: Sample) -> float | None:
 
 
 def attributes(labels: dict[str, str]) -> list[KeyValue]:
-    """Return labels as attributes, those excepted that name the resource."""
-    return [
-        KeyValue(key=name, value=AnyValue(string_value=text))
-        for name, text in labels.items()
-        if name not in _ON_RESOURCE
-    ]
+    """Return labels as attributes, without those that name the resource."""
+    return key_values({name: text for name, text in labels.items() if name not in _ON_RESOURCE})
 
 
 def _grouped(family: Family, by: str) -> list[tuple[dict[str, str], list[Sample]]]:

@@ -1,4 +1,4 @@
-"""A Pushgateway: the last values, in a group of their own."""
+"""Send to a Pushgateway: the latest values, in a group of the reporter's own."""
 
 from __future__ import annotations
 
@@ -8,57 +8,45 @@ from urllib.parse import quote
 
 from lmcache_plugin_adapter.gallery.metric_reporter import exposition
 
-from .buffer import Parcel
+from .buffer import Batch
+from .kind import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lmcache_plugin_adapter.gallery.http_client.answer import Answer
     from lmcache_plugin_adapter.gallery.metric_reporter.report import Report
     from lmcache_plugin_adapter.gallery.metric_reporter.settings import Pushgateway
 
 GROUPING = ("instance", "role", "rank", "dp_rank")
-"""Labels that, after ``job``, tell one reporter's group from all others."""
+"""The labels that, after ``job``, distinguish one reporter's group from all others."""
 
 
-class PushgatewayKind:
-    """Requests for a Pushgateway: each takes the place of the whole group.
+class PushgatewayKind(Kind):
+    """Requests to a Pushgateway: each replaces the whole group.
 
     Args:
         settings: The target.
-        own: The reporter's labels, of which the group's key is made.
+        own: The reporter's labels, which form the key of the group.
     """
 
     key = "pushgateway"
 
     def __init__(self, settings: Pushgateway, own: Mapping[str, str]) -> None:
-        self.target = settings
-        self.path = group_path(own)
-        self.headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        super().__init__(settings, headers, group_path(own))
+        self._delete_on_stop = settings.delete_on_stop
 
-    def pack(self, report: Report) -> list[Parcel]:
-        """Return the one request that replaces the group."""
-        count = sum(len(family.samples) for family in report.families)
-        return [Parcel(exposition.write(report.families), count, report.born, "PUT")]
+    def encode(self, report: Report) -> list[Batch]:
+        """Return the one batch that replaces the group."""
+        return [Batch(exposition.write(report.families), report.samples, report.born, "PUT")]
 
-    def farewell(self, time_ms: int, born: float) -> list[Parcel]:  # noqa: ARG002 - the protocol
-        """Return the request that deletes the group, if it is to go."""
-        return [Parcel(b"", 0, born, "DELETE")] if self.target.delete_on_stop else []
-
-    def try_again(self, answer: Answer) -> bool:
-        """As everywhere: it may be a proxy that answers."""
-        return answer.transient
-
-    def partly_refused(
-        self,
-        answer: Answer,  # noqa: ARG002 - the kinds' protocol
-    ) -> tuple[int, str] | None:
-        """A push is taken as a whole or not at all."""
-        return None
+    def farewell(self, time_ms: int, born: float) -> list[Batch]:  # noqa: ARG002 - no time in it
+        """Return the batch that deletes the group, if the settings demand it."""
+        return [Batch(b"", 0, born, "DELETE")] if self._delete_on_stop else []
 
 
 def group_path(own: Mapping[str, str]) -> str:
-    """Return the path of a group; the encoding is the Pushgateway's for any value."""
+    """Return the path of a group, in the Pushgateway's encoding for arbitrary values."""
     parts = ["/metrics"]
     for name in ("job", *GROUPING):
         value = own.get(name)

@@ -1,7 +1,6 @@
-"""The messages of Prometheus' remote write 1.0, built at run time: there is no package of them.
+"""The messages of Prometheus' remote write 1.0, built at run time: no package provides them.
 
-Numbers and types are those of ``prometheus.WriteRequest`` in the protocol's
-specification.
+Field numbers and types are those of ``prometheus.WriteRequest`` in the specification.
 """
 
 from __future__ import annotations
@@ -47,7 +46,9 @@ def _write_request() -> Any:
                 label=label,
                 type_name=f".{_PACKAGE}.{of}" if of else None,
             )
-    pool = descriptor_pool.DescriptorPool()  # its own: another package may have such messages, too
+    pool = (
+        descriptor_pool.DescriptorPool()
+    )  # separate: another package may define these messages, too
     pool.Add(file)
     descriptor = pool.FindMessageTypeByName(f"{_PACKAGE}.WriteRequest")
     if hasattr(message_factory, "GetMessageClass"):
@@ -56,4 +57,4 @@ def _write_request() -> Any:
 
 
 WriteRequest = _write_request()
-"""The class of the message that a request carries."""
+"""The class of the message in a request."""

@@ -1,4 +1,4 @@
-"""What goes wrong again and again, said at once and then once in a while."""
+"""Log a recurring problem at once, then at intervals with a count."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 AT_ONCE = 3
-"""So many lines may come in one period, where a trouble is over and there is another."""
+"""The most lines in one period, if the problem ends and recurs."""
 
 
 def times(number: int) -> str:
-    """Return what a line says of how often it has happened since the last: `` (7 times)``."""
+    """Return the count for a log line: `` (7 times)``, or nothing for one."""
     return "" if number == 1 else f" ({number} times)"
 
 
-class Trouble:
-    """One kind of trouble, with what has added up since it was last said.
+class Problem:
+    """One kind of problem, with the count since its last log line.
 
     Args:
         every: Seconds between two lines.
-        say: Prints a line.
-        clock: Seconds, monotonic.
+        log: Logs a line.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(
         self,
         every: float,
-        say: Callable[[str], None] = kit.warning,
+        log: Callable[[str], None] = kit.warning,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._every = every
-        self._say = say
+        self._log = log
         self._clock = clock
         self._next = 0.0
         self._lines: deque[float] = deque(maxlen=AT_ONCE)
-        self._told = False
+        self._logged = False
         self._text: Callable[[int], str] | None = None
         self._count = 0
         self.since: float | None = None
-        """When it began; None while all is well."""
+        """When it began; None while there is no problem."""
 
     def happened(self, text: Callable[[int], str], count: int = 1) -> None:
-        """Add to it; ``text`` makes the line of what has added up."""
+        """Count an occurrence; ``text`` makes the line from the count."""
         now = self._clock()
         if self.since is None:
             self.since = now
@@ -57,35 +57,35 @@ class Trouble:
             self.flush()
 
     def remind(self) -> None:
-        """Say what has added up, if its time has come."""
+        """Log the count if a line is due."""
         if self._clock() >= self._next:
             self.flush()
 
     def flush(self) -> None:
-        """Say what has added up, if anything, now."""
+        """Log the count now, if there is one."""
         if self._text is None:
             return
-        self._say(self._text(self._count))
+        self._log(self._text(self._count))
         self._text = None
         self._count = 0
-        self._told = True
+        self._logged = True
         self._lines.append(self._clock())
         self._next = self._clock() + self._every
 
     def over(self) -> float | None:
-        """Return how many seconds it lasted, and say no more of it.
+        """End the problem; return how many seconds it lasted.
 
-        None if there was none, or none that was said: its count goes to the next.
+        None if there was no problem, or none that was logged: the next one then includes its count.
         """
         if self.since is None:
             return None
         lasted = self._clock() - self.since
         self.since = None
-        # What comes and goes all the time is said no more often than what stays.
+        # A problem that keeps recurring is logged no more often than one that stays.
         self._next = self._lines[0] + self._every if len(self._lines) == AT_ONCE else 0.0
-        if not self._told:
+        if not self._logged:
             return None
-        self._told = False
+        self._logged = False
         self._text = None
         self._count = 0
         return lasted
