@@ -47,7 +47,7 @@ def test_an_orderly_end_resolves_what_fires_and_says_goodbye(
         ("ManyThreads", "firing"),
         ("ManyThreads", "resolved"),
     ]
-    assert re.search(r"INFO: Ending: engine process \d+ .*in order; 1 alert resolved", text), text
+    assert re.search(r"INFO: Stopping: engine process \d+ .*in order; 1 alert resolved", text), text
 
 
 def test_an_alert_that_fires_at_the_last_moment_is_told_and_resolved(
@@ -210,7 +210,7 @@ def test_a_plugin_that_is_stopped_alone_resolves_its_alerts(
     hook.wait_for("firing", "ManyThreads")
     engine.ask("stop", names=[NAME])
     hook.wait_for("resolved", "ManyThreads")
-    wait_line(engine, "goes on, only this plugin ends; 1 alert resolved")
+    wait_line(engine, "goes on, only this plugin stops; 1 alert resolved")
     end = [document["name"] for document in hook.documents]
     assert end == ["ManyThreads", "ManyThreads"]
 

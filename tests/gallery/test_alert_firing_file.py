@@ -109,7 +109,7 @@ def test_what_a_webhook_was_not_told_at_the_end_it_is_told_later(
     engine.do(MORE_THREADS)
     hook.wait_for("firing", "ManyThreads")
     hook.status = 503
-    assert "Not told to" in end_in_order(engine)
+    assert "Not delivered to" in end_in_order(engine)
     assert kept(tmp_path)
     hook.status = 200
     again = start_reporter(**options, **SAME)
@@ -206,4 +206,4 @@ def test_that_no_engine_had_died_is_no_loss_where_it_is_not_told(
     engine = start_reporter(alertmanagers=[{"url": hook.url}])
     wait_started(engine)
     wait_until(lambda: hook.requests)
-    assert "Not told to" not in end_in_order(engine)
+    assert "Not delivered to" not in end_in_order(engine)

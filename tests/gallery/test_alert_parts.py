@@ -22,7 +22,7 @@ from lmcache_plugin_adapter.gallery.alert_reporter.measuring.cgroup import (
     container_memory,
 )
 from lmcache_plugin_adapter.gallery.alert_reporter.measuring.measures import MEASURES, Meter
-from lmcache_plugin_adapter.gallery.alert_reporter.targets.outbox import Outbox
+from lmcache_plugin_adapter.gallery.alert_reporter.targets.pending import Pending
 
 
 def write(root: Path, path: str, text: str) -> None:
@@ -229,13 +229,13 @@ def alert(name: str, ends_at: float | None = None) -> Alert:
 
 def test_an_outbox_holds_the_latest_state_of_each_alert() -> None:
     """Not a queue: what has been overtaken is not sent."""
-    box = Outbox(60, 0, 100)
+    box = Pending(60, 0, 100)
     box.put(alert("a"), 0)
     box.put(alert("b"), 1)
     box.put(alert("a", 2.0), 2)
     due = box.due(2)
     assert [(one.name, one.firing) for one in due.alerts] == [("b", True), ("a", False)]
-    box.told(due.alerts, 2)
+    box.delivered(due.alerts, 2)
     assert box.due(3).alerts == []
     assert box.next_due(3) == 59
     assert [one.name for one in box.due(62).alerts] == ["b"]
@@ -244,21 +244,21 @@ def test_an_outbox_holds_the_latest_state_of_each_alert() -> None:
 
 def test_resolved_alerts_are_kept_for_a_target_that_is_away_but_not_for_ever() -> None:
     """Firing ones are kept as long as they fire."""
-    box = Outbox(60, 0, 100)
+    box = Pending(60, 0, 100)
     box.put(alert("a"), 0)
     box.put(alert("b", 0.0), 0)
     box.drop_old(99)
-    assert len(box.untold) == 2
+    assert len(box.undelivered) == 2
     box.drop_old(100)
-    assert [one.name for one in box.untold] == ["a"]
+    assert [one.name for one in box.undelivered] == ["a"]
     assert box.dropped == 1
 
 
 def test_resolved_alerts_may_be_told_again_for_a_while() -> None:
     """Alertmanager may forget them in between."""
-    box = Outbox(60, 900, 100)
+    box = Pending(60, 900, 100)
     box.put(alert("a", 0.0), 0)
-    box.told(box.due(0).alerts, 0)
+    box.delivered(box.due(0).alerts, 0)
     box.drop_old(899)
     assert [one.name for one in box.due(899).alerts] == ["a"]
     box.drop_old(900)
@@ -278,7 +278,7 @@ def test_whatever_gets_lost_a_target_that_answers_knows_the_present_state(
     operations: list[tuple[str, str]],
 ) -> None:
     """Alerts come and go, requests are lost: after one that is not, all states agree."""
-    box = Outbox(60, 0, 1e9)
+    box = Pending(60, 0, 1e9)
     real: dict[str, Alert] = {}
     known: dict[str, Alert] = {}
     for now, (what, name) in enumerate([*operations, ("send", "a")]):
@@ -291,9 +291,9 @@ def test_whatever_gets_lost_a_target_that_answers_knows_the_present_state(
         due = box.due(now)
         if what == "send":
             known.update({one.name: one for one in due.alerts})
-            box.told(due.alerts, now)
+            box.delivered(due.alerts, now)
     assert known == real
-    assert box.untold == []
+    assert box.undelivered == []
 
 
 def test_moments_are_rfc_3339_and_values_have_units() -> None:
@@ -308,9 +308,9 @@ def test_moments_are_rfc_3339_and_values_have_units() -> None:
 
 def test_what_changes_while_it_is_being_sent_is_sent_again() -> None:
     """The answer is about the state that was sent, not about the one that is."""
-    box = Outbox(60, 0, 100)
+    box = Pending(60, 0, 100)
     box.put(alert("a"), 0)
     sent = box.due(0).alerts
     box.put(alert("a", 1.0), 1)
-    box.told(sent, 2)
-    assert [one.firing for one in box.untold] == [False]
+    box.delivered(sent, 2)
+    assert [one.firing for one in box.undelivered] == [False]

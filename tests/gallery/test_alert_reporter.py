@@ -248,7 +248,7 @@ def test_a_slow_target_holds_up_nobody(
     engine.do("launcher.stop_plugins()")
     assert time.monotonic() - begun < 5 + 2  # and it was not killed when its 5 s were over
     text = lines(engine)
-    assert re.search(r"ERROR: Not told to .*ManyThreads \(resolved\): ", text), text
+    assert re.search(r"ERROR: Not delivered to .*ManyThreads \(resolved\): ", text), text
     assert "exited with code 0" in text, text
     alertmanager.resume()
 

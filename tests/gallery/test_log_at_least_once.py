@@ -141,6 +141,7 @@ def test_every_line_arrives(
     for life in [*lives, *["look " * 12] * 26]:
         names = life.split()
         with contextlib.closing(Positions(str(directory / "state"), "target")) as state:
+            assert state.try_lock()
             files = LogFiles(
                 [str(log)],
                 4096,

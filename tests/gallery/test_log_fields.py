@@ -175,6 +175,7 @@ def test_any_name_is_remembered(tmp_path: Path) -> None:
     ((_, positions),) = follower.files.positions().items()
     paths = [os.fsdecode(raw) for raw in (b"\xff", b"\\xff", b"a\x80\xfeb", "ä€".encode(), b"ff")]
     state = Positions(str(tmp_path / "state"), "loki")
+    assert state.try_lock()
     state.save(dict.fromkeys(paths, positions))
     found = state.load()
     assert found is not None

@@ -1,20 +1,23 @@
-"""The memory limit that a process is under: its container's, else the machine's."""
+"""The memory limit of a process's container, and the processes killed for lack of memory."""
 
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _NO_LIMIT = 1 << 60
-"""Version 1 says "no limit" with a number near 2**63, rounded down to pages."""
+"""Version 1 writes "no limit" as a number near 2**63, rounded down to pages."""
 
 
 class Memory(NamedTuple):
-    """What a memory controller says.
+    """The values of a memory controller.
 
     Attributes:
-        limit: Bytes above which the kernel kills.
-        used: Bytes of all processes in it, without file pages that can be dropped.
+        limit: Bytes above which the kernel kills processes.
+        used: Bytes of all processes in the group, without droppable file pages.
     """
 
     limit: int
@@ -22,60 +25,41 @@ class Memory(NamedTuple):
 
 
 def container_memory(pid: int, root: str = "") -> Memory | None:
-    """Return the tightest memory limit above a process; None if there is none, or none is seen.
+    """Return the tightest memory limit above a process; None if none is visible.
 
     Args:
         pid: The process.
-        root: Where ``/proc`` and ``/sys`` are.
+        root: The directory with ``/proc`` and ``/sys``.
     """
-    try:
-        with open(f"{root}/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return None
     found: list[Memory] = []
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if not controllers:
+    for version, mount, path in _memory_groups(pid, root):
+        if version == 2:
             files = ("memory.max", "memory.current", "inactive_file")
-            found += _upwards(f"{root}/sys/fs/cgroup", path, files)
-        elif "memory" in controllers.split(","):
+        else:
             files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            found += _upwards(f"{root}/sys/fs/cgroup/memory", path, files)
+        found += _upwards(mount, path, files)
     return min(found, default=None)
 
 
 class OomKills:
-    """Counts the processes that the kernel kills for lack of memory, in a process's container.
+    """Count the processes in a process's container that the kernel kills for lack of memory.
 
     Args:
-        pid: The process, while it lives.
-        root: Where ``/proc`` and ``/sys`` are.
+        pid: The process, while it is alive.
+        root: The directory with ``/proc`` and ``/sys``.
     """
 
     def __init__(self, pid: int, root: str = "") -> None:
         self._file = ""
-        try:
-            groups = _text(f"{root}/proc/{pid}/cgroup").splitlines()
-        except OSError:
-            groups = []
-        for line in groups:
-            _, _, rest = line.partition(":")
-            controllers, _, path = rest.partition(":")
-            if not controllers:
-                mount, name = f"{root}/sys/fs/cgroup", "memory.events"
-            elif "memory" in controllers.split(","):
-                mount, name = f"{root}/sys/fs/cgroup/memory", "memory.oom_control"
-            else:
-                continue
+        for version, mount, path in _memory_groups(pid, root):
+            name = "memory.events" if version == 2 else "memory.oom_control"
             own = f"{mount}/{path.strip('/')}".rstrip("/")
             files = (f"{own}/{name}", f"{mount}/{name}")
             self._file = next((file for file in files if os.path.exists(file)), self._file)
         self._before = self._count()
 
     def since(self) -> int:
-        """Return how many were killed since; 0 also where nothing tells."""
+        """Return how many processes were killed since; 0 if unknown."""
         return max(self._count() - self._before, 0)
 
     def _count(self) -> int:
@@ -89,11 +73,25 @@ class OomKills:
         return 0
 
 
-def _upwards(mount: str, path: str, files: tuple[str, str, str]) -> list[Memory]:
-    """Read every group from ``path`` up to the mount's own.
+def _memory_groups(pid: int, root: str) -> Iterator[tuple[int, str, str]]:
+    """Yield version, mount point and path of each group that limits a process's memory."""
+    try:
+        lines = _text(f"{root}/proc/{pid}/cgroup").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        controllers, _, path = line.partition(":")[2].partition(":")
+        if not controllers:
+            yield 2, f"{root}/sys/fs/cgroup", path
+        elif "memory" in controllers.split(","):
+            yield 1, f"{root}/sys/fs/cgroup/memory", path
 
-    A container often sees only its own group, at the mount itself, while the path is that of
-    the host: what is not there is passed over.
+
+def _upwards(mount: str, path: str, files: tuple[str, str, str]) -> list[Memory]:
+    """Read every group from ``path`` up to the root of the mount.
+
+    A container often sees only its own group, as the root of the mount, while the path is that of
+    the host: missing groups are skipped.
     """
     found = []
     parts = [part for part in path.split("/") if part and part != ".."]
@@ -118,11 +116,11 @@ def _read(group: str, limit_file: str, used_file: str, reclaimable: str) -> Memo
             if name == reclaimable:
                 used -= int(value)
     except (OSError, ValueError):
-        pass  # then the page cache counts
+        pass  # without it, droppable pages count as used
     return Memory(int(limit), max(used, 0))
 
 
 def _text(path: str) -> str:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    with open(fd, encoding="ascii", errors="replace") as file:
+    with open(fd, encoding="utf-8", errors="surrogateescape") as file:
         return file.read(1 << 16)

@@ -1,4 +1,4 @@
-"""What is known of an engine's death."""
+"""The cause of an engine's death, as far as the kernel reveals it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ _FAILED = "failed"
 
 
 class Autopsy:
-    """Knows of an engine what can be told only later, by comparison.
+    """Compare the state before and after an engine's death.
 
     Args:
-        pid: The engine process, while it lives.
+        pid: The engine process, while it is alive.
     """
 
     def __init__(self, pid: int) -> None:
         self._kills = OomKills(pid)
 
     def report(self, word: str) -> str:
-        """Say what is known of the death, to go on after "engine process 4711".
+        """Return the cause of the death, to follow "engine process 4711" in a text.
 
         Args:
             word: The context's ``ending``.

@@ -1,4 +1,4 @@
-"""GPU memory of a process through NVML, where there is one."""
+"""GPU memory of a process, read through NVML."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ _PROCESS_KINDS = ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphics
 
 
 class GpuMemory:
-    """Reads GPU memory; says once what it cannot.
+    """Read GPU memory; log each failure once.
 
     Args:
         pid: The engine process.
-        note: Says a line.
+        log: Logs a line.
     """
 
-    def __init__(self, pid: int, note: Callable[[str], None]) -> None:
+    def __init__(self, pid: int, log: Callable[[str], None]) -> None:
         self._pid = pid
-        self._note = note
-        self._said: set[str] = set()
+        self._log = log
+        self._logged: set[str] = set()
         self._nvml: Any = None
         try:
             self._nvml = importlib.import_module("pynvml")
             self._nvml.nvmlInit()
         except ImportError:
-            self._say("pynvml is not installed (pip install nvidia-ml-py)")
+            self._report("pynvml is not installed (pip install nvidia-ml-py)")
             self._nvml = None
-        except Exception as error:  # noqa: BLE001 - NVML's errors are of its own kind
-            self._say(str(error))
+        except Exception as error:  # noqa: BLE001 - NVML has its own exceptions
+            self._report(str(error))
             self._nvml = None
 
     def read(self) -> dict[str, float]:
-        """Return ``gpu_memory_bytes`` and ``gpu_memory_percent``, as far as they are known."""
+        """Return ``gpu_memory_bytes`` and ``gpu_memory_percent``, as far as NVML knows them."""
         if self._nvml is None:
             return {}
         own: list[int] = []
@@ -46,8 +46,8 @@ class GpuMemory:
                 device = self._nvml.nvmlDeviceGetHandleByIndex(index)
                 memory = self._nvml.nvmlDeviceGetMemoryInfo(device)
                 percent.append(100.0 * memory.used / memory.total)
-            except Exception as error:  # noqa: BLE001 - NVML's errors are of its own kind
-                self._say(str(error), f"memory of GPU {index}", "it is left out")
+            except Exception as error:  # noqa: BLE001 - NVML has its own exceptions
+                self._report(str(error), f"memory of GPU {index}", "it is left out")
                 continue
             used = self._used_by_engine(index, device)
             if used is not None:
@@ -63,15 +63,15 @@ class GpuMemory:
     def _count(self) -> int:
         try:
             return int(self._nvml.nvmlDeviceGetCount())
-        except Exception as error:  # noqa: BLE001 - NVML's errors are of its own kind
-            self._say(str(error))
+        except Exception as error:  # noqa: BLE001 - NVML has its own exceptions
+            self._report(str(error))
             return 0
 
     def _used_by_engine(self, index: int, device: Any) -> int | None:
-        """Return the engine's bytes on a device; None where it is not seen on it.
+        """Return the engine's bytes on a device; None if NVML does not list the engine there.
 
-        Between PID namespaces NVML's pids are not ours, and nothing is seen. Drivers may have
-        the processes of only one kind, or of none.
+        In another PID namespace, NVML's pids differ from ours. Drivers may list processes of only
+        one kind, or none.
         """
         found: int | None = None
         errors: list[str] = []
@@ -80,16 +80,16 @@ class GpuMemory:
                 for process in getattr(self._nvml, kind)(device):
                     if process.pid == self._pid:
                         found = max(found or 0, process.usedGpuMemory or 0)
-            except Exception as error:  # noqa: BLE001 - NVML's errors are of its own kind
+            except Exception as error:  # noqa: BLE001 - NVML has its own exceptions
                 errors.append(str(error))
         if len(errors) == len(_PROCESS_KINDS):
             what = f"memory of the engine on GPU {index}"
-            self._say(errors[0], what, "rules on gpu_memory_bytes do without that GPU")
+            self._report(errors[0], what, "rules on gpu_memory_bytes do without that GPU")
         return found
 
-    def _say(
+    def _report(
         self, reason: str, what: str = "GPU memory", effect: str = "its rules stay quiet"
     ) -> None:
-        if what not in self._said:
-            self._said.add(what)
-            self._note(f"Cannot measure {what}: {reason}; {effect}")
+        if what not in self._logged:
+            self._logged.add(what)
+            self._log(f"Cannot measure {what}: {reason}; {effect}")

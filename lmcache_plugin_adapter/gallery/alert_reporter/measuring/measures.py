@@ -1,4 +1,4 @@
-"""What is measured of an engine process: names, units, and how each is read."""
+"""The measures of an engine process: names, units, and how to read each."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Measure(NamedTuple):
     """A row of the table of measures.
 
     Attributes:
-        unit: Of its values: ``bytes``, ``%``, ``bytes/s``, or empty for numbers.
-        meaning: For the documentation.
+        unit: The unit of its values: ``bytes``, ``%``, ``bytes/s``, or empty for numbers.
+        meaning: The text for the documentation.
     """
 
     unit: str
@@ -32,39 +32,43 @@ MEASURES: dict[str, Measure] = {
     "memory_bytes": Measure("bytes", "Resident memory of the engine process."),
     "memory_percent": Measure(
         "%",
-        "The same, of the memory limit of its container; without a limit, of the machine's memory.",
+        "The same, in percent of the container's memory limit, or else of the machine's memory.",
     ),
     "container_memory_percent": Measure(
         "%",
-        "Memory of all processes of the container (without droppable file pages), of its limit: "
-        "at 100 the kernel kills. No value without a limit.",
+        "Memory of all processes of the container, without droppable file pages, in percent of its "
+        "limit. At 100 the kernel kills processes. No value without a limit.",
     ),
-    "cpu_percent": Measure(
-        "%", "CPU time since the last look; 100 is one core, a busy process may use several."
-    ),
+    "cpu_percent": Measure("%", "CPU time since the last measurement; 100 is one core."),
     "descriptors": Measure("", "Open file descriptors."),
-    "descriptors_percent": Measure("%", "The same, of the process's limit (`ulimit -n`)."),
+    "descriptors_percent": Measure(
+        "%", "The same, in percent of the process's limit (`ulimit -n`)."
+    ),
     "threads": Measure("", "Threads."),
-    "read_bytes_per_second": Measure("bytes/s", "Read from storage since the last look."),
-    "write_bytes_per_second": Measure("bytes/s", "Written to storage since the last look."),
+    "read_bytes_per_second": Measure(
+        "bytes/s", "Bytes read from storage since the last measurement."
+    ),
+    "write_bytes_per_second": Measure(
+        "bytes/s", "Bytes written to storage since the last measurement."
+    ),
     "gpu_memory_bytes": Measure(
-        "bytes", "GPU memory of the engine process, on all GPUs, as NVML tells it."
+        "bytes", "GPU memory of the engine process on all GPUs, according to NVML."
     ),
     "gpu_memory_percent": Measure(
         "%",
-        "Used memory of the fullest GPU that the engine process is on (of all that are seen, "
-        "where NVML does not tell which), by whatever process.",
+        "Used memory of the fullest GPU of the engine process, by all processes. If NVML does not "
+        "list the engine, of the fullest visible GPU.",
     ),
-    "engine_unhealthy": Measure("", "1 when the engine is in any of the following states, else 0."),
+    "engine_unhealthy": Measure("", "1 if the engine is in any of the following states, else 0."),
     "engine_stopped": Measure(
-        "", "1 when the process is stopped (SIGSTOP, a debugger, a frozen container), else 0."
+        "", "1 if the process is stopped (SIGSTOP, a debugger, a frozen container), else 0."
     ),
     "engine_unresponsive": Measure(
-        "", "1 when the engine does not answer in time (see `health`), else 0."
+        "", "1 if the engine does not answer in time (see `health`), else 0."
     ),
-    "engine_stalled": Measure("", "1 when requests run and no token comes (see `health`), else 0."),
+    "engine_stalled": Measure("", "1 if requests make no progress (see `health`), else 0."),
 }
-"""Every measure that a rule may name."""
+"""Every measure that a rule may use."""
 
 _ENGINE_STATES = {
     "engine_stopped": "stopped",
@@ -73,18 +77,18 @@ _ENGINE_STATES = {
 }
 
 Values = dict[str, float]
-"""Of each measure that could be read."""
+"""The value of each measure that could be read."""
 
 
 class Meter:
-    """Reads the measures that rules ask for, and no others.
+    """Read the measures that rules use.
 
     Args:
         pid: The engine process.
-        wanted: Names of measures.
-        engine_state: Tells the engine's state, as :mod:`..engine_health` has it; called only
-            where a rule asks for it.
-        note: Says once what keeps a measure from being read.
+        wanted: The names of the measures.
+        engine_state: Returns the engine's state (``engine_health.verdict.State``); called only if
+            a rule uses it.
+        log: Logs, once for each measure, why it cannot be read.
     """
 
     def __init__(
@@ -92,20 +96,20 @@ class Meter:
         pid: int,
         wanted: Collection[str],
         engine_state: Callable[[], str],
-        note: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         self._wanted = frozenset(wanted)
         self._engine_state = engine_state
         self._pid = pid
-        self._note = note
-        self._noted: set[str] = set()
+        self._log = log
+        self._logged: set[str] = set()
         self._process: psutil.Process | None
         try:
             self._process = psutil.Process(pid)
         except psutil.Error:
             self._process = None
         gpu = any(name.startswith("gpu_") for name in self._wanted)
-        self._gpu = GpuMemory(pid, note) if gpu else None
+        self._gpu = GpuMemory(pid, log) if gpu else None
         self._before: dict[str, tuple[float, float]] = {}
         self._readers: Mapping[str, Callable[[psutil.Process], float | None]] = {
             "memory_bytes": lambda process: process.memory_info().rss,
@@ -125,7 +129,7 @@ class Meter:
 
     @property
     def alive(self) -> bool:
-        """Whether the engine process lives: it is there, no zombie, and no other of that pid."""
+        """Whether the engine process is alive: no zombie, and no other process with its pid."""
         process = self._process
         if process is None:
             return False
@@ -141,14 +145,14 @@ class Meter:
 
     @property
     def ends(self) -> bool:
-        """Whether the engine process is gone, or on its way: it has lost its memory already.
+        """Whether the engine process is gone, or exiting: it has released its memory already.
 
-        Who sees its connections close may be told to end before the process has ended.
+        The supervisor may stop plugins when the engine's connections close, before it has exited.
         """
         return not self.alive or self._process is None or not has_memory(self._process.pid)
 
     def read(self) -> Values:
-        """Return the wanted measures that can be read now."""
+        """Return the measures that can be read now."""
         values: Values = {}
         for name, reader in self._readers.items():
             value = self._try(name, reader) if name in self._wanted else None
@@ -162,7 +166,7 @@ class Meter:
                 values[name] = float(state == meant)
             values["engine_unhealthy"] = float(state != "ok")
             if state == "starting":
-                # It may take its time, or may hang since before this reporter was started again.
+                # The engine may load, or may have hung since before a restart of this reporter.
                 for name in ("engine_unhealthy", "engine_unresponsive", "engine_stalled"):
                     del values[name]
         return {name: value for name, value in values.items() if name in self._wanted}
@@ -175,9 +179,9 @@ class Meter:
         except psutil.NoSuchProcess:
             return None
         except (psutil.AccessDenied, OSError, AttributeError) as error:
-            if name not in self._noted:
-                self._noted.add(name)
-                self._note(f"Cannot measure {name!r}: {_reason(error)}; its rules stay quiet")
+            if name not in self._logged:
+                self._logged.add(name)
+                self._log(f"Cannot measure {name!r}: {_reason(error)}; its rules stay quiet")
             return None
 
     def _memory_percent(self, process: psutil.Process) -> float:
@@ -200,7 +204,7 @@ class Meter:
         return 100.0 * process.num_fds() / soft if soft > 0 else None
 
     def _rate(self, what: str, total: float) -> float | None:
-        """Return how much was added in each second since the last look; None at the first."""
+        """Return the increase per second since the last measurement; None at the first."""
         now = time.monotonic()
         then, before = self._before.get(what, (now, total))
         self._before[what] = now, total

@@ -1,4 +1,4 @@
-"""A plain webhook as a target: one JSON document for each alert that fires or resolves."""
+"""A webhook as a target: one JSON document for each alert that fires or resolves."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from msgspec import Meta
 
 from lmcache_plugin_adapter.gallery.alert_reporter.alerts import timestamp
 from lmcache_plugin_adapter.gallery.http_client.address import Url
-from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
 
-from .delivery import Request
+from .target import AlertTarget, Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,36 +18,23 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.gallery.alert_reporter.alerts import Alert
 
 VERSION = 1
-"""Of the document: raised when a key changes its meaning or goes."""
+"""Of the document: raised when a key changes its meaning or is removed."""
 
 
-class Webhook(HttpTarget, kw_only=True, forbid_unknown_fields=True):
-    """A server that takes a document for each alert."""
+class Webhook(AlertTarget, kw_only=True, forbid_unknown_fields=True):
+    """A server that receives a document for each alert."""
 
     path_is_secret: ClassVar[bool] = True
+    repeat_resolved: ClassVar[float] = 0.0
+    keeps_alerts: ClassVar[bool] = False
 
     url: Annotated[Url, Meta(extra={"secret": True})]
     """Address of the server."""
     resend: Annotated[float, Meta(ge=1, le=7 * 86400)] = 14400.0
-    """Seconds after which an alert that still fires is sent again."""
-
-    @property
-    def repeat_after(self) -> float:
-        """Seconds after which an alert that fires is sent again."""
-        return self.resend
-
-    @property
-    def repeat_resolved(self) -> float:
-        """A resolved alert that was taken is not sent again."""
-        return 0.0
-
-    @property
-    def remembers(self) -> bool:
-        """It is told of what happens, and no more."""
-        return False
+    """Seconds after which a firing alert is sent again."""
 
     def requests(self, alerts: Sequence[Alert], now: float, again: frozenset[str]) -> list[Request]:
-        """Return a request for each alert; see :class:`.delivery.Target`."""
+        """Return a request for each alert; see :meth:`.target.AlertTarget.requests`."""
         return [
             Request("", json.dumps(document(alert, now, alert.id in again)).encode(), (alert.id,))
             for alert in alerts
@@ -56,7 +42,7 @@ class Webhook(HttpTarget, kw_only=True, forbid_unknown_fields=True):
 
 
 def document(alert: Alert, now: float, again: bool) -> dict[str, object]:
-    """Return what a webhook is sent of an alert."""
+    """Return the document for an alert."""
     return {
         "version": VERSION,
         "status": "firing" if alert.firing else "resolved",
