@@ -160,7 +160,7 @@ def test_a_target_that_is_down_at_the_start_gets_what_is_now(
     engine = start_reporter(alertmanagers=[{"url": alertmanager.url}], rules=[THREADS])
     wait_started(engine)
     engine.do(MORE_THREADS)
-    wait_line(engine, "WARNING: Cannot send alerts to .*ConnectError.*tried again")
+    wait_line(engine, "WARNING: Cannot send alerts to .*ConnectError.*retrying")
     with alertmanager:
         alertmanager.wait_for("ManyThreads", 20)
         notified.notified("firing", "ManyThreads")

@@ -197,7 +197,7 @@ def test_a_reporter_with_nowhere_to_send_to_gives_up(start_reporter: Start) -> N
     wait_line(engine, "Exited with code 125")
     text = lines(engine)
     assert f"ERROR: Cannot use setting '{KEY}.alertmanagers[0].url'" in text
-    assert f"ERROR: Nowhere to send alerts to: '{KEY}.alertmanagers' and '{KEY}.webhooks'" in text
+    assert f"ERROR: No target for alerts: '{KEY}.alertmanagers' and '{KEY}.webhooks'" in text
     assert "alertmanagers: [{url:" in text
     engine.close()
 

@@ -11,24 +11,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.log_reporter.delivery import (
-    Batching,
-    Delivery,
-    RefusedError,
-    UnavailableError,
-)
+from lmcache_plugin_adapter.gallery.log_reporter.delivery import Batching, Delivery
 from lmcache_plugin_adapter.gallery.log_reporter.reading import following
 from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Bounds
 from lmcache_plugin_adapter.gallery.log_reporter.reading.files import LogFiles
 from lmcache_plugin_adapter.gallery.log_reporter.reading.parsing import Parser
 from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import Positions
 from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level, Record
+from lmcache_plugin_adapter.gallery.log_reporter.targets.target import (
+    RefusedError,
+    UnavailableError,
+)
 
 
 class Target:
     """Does what it is told, batch by batch; then takes everything."""
 
     name = "Target"
+    timeout = 1.0
 
     def __init__(self, answers: Iterator[str]) -> None:
         self.answers = answers
@@ -153,7 +153,7 @@ def test_every_line_arrives(
             )
             script = Script(iter([actions[name] for name in names]))
             target.die = script.end
-            Delivery(target, 1.0, files, state, Batching(size, 10**6, 0.0, 0.0), script).run()
+            Delivery(target, files, state, Batching(size, 10**6, 0.0, 0.0), script).run()
     first = list(dict.fromkeys(target.got))
     assert first == [str(number) for number in range(written)]
     assert target.largest <= size
@@ -178,7 +178,7 @@ def test_one_batch_is_all_that_stands_in_memory(tmp_path: Path) -> None:
     )
     target = Target(iter(["fail"] * 1000))
     delivery = Delivery(
-        target, 1.0, files, None, Batching(1000, 100_000, 0.0, 0.0), Script(iter([lambda: None]))
+        target, files, None, Batching(1000, 100_000, 0.0, 0.0), Script(iter([lambda: None]))
     )
     queued: list[int] = []
     send = target.send

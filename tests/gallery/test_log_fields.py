@@ -265,4 +265,7 @@ def test_a_thread_that_hangs_at_the_end(
         config={"extra_config": {"runtime_plugins": plugins}},
     )
     assert run.report(ctx, cast("kit.Stop", _Over())) == 0
-    assert "ends in the middle; what is not confirmed is delivered" in capsys.readouterr().out
+    assert (
+        "stopped while a batch was in flight; unconfirmed records are delivered"
+        in capsys.readouterr().out
+    )

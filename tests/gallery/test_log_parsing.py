@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Assembler, Bounds
-from lmcache_plugin_adapter.gallery.log_reporter.reading.parsing import Parser, clean
+from lmcache_plugin_adapter.gallery.log_reporter.reading.line_text import clean
+from lmcache_plugin_adapter.gallery.log_reporter.reading.parsing import Parser
 from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level, Record
 from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import Line
 

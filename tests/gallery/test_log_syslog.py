@@ -265,7 +265,7 @@ def test_bad_certificates(
         line = plugin.wait_for(re.compile(reason))
         assert line.level == "warning"
         assert "cannot be reached" in line.text
-        assert "tried again" in line.text
+        assert "retrying" in line.text
         wait_until(lambda: receiver.connections != 1, 20)
         assert plugin.stop() == 0
         assert receiver.records() == []

@@ -429,7 +429,7 @@ def test_no_state_can_be_written(
     (tmp_path / "state").write_text("no directory")
     settings["loki"] = {"url": loki.url}
     plugin = run_plugin(ENTRY, settings=settings)
-    plugin.wait_for("no place will be remembered: cannot write to")
+    plugin.wait_for("no position will be stored: cannot write to")
     wait_texts(loki, 20)
     assert plugin.stop() == 0
 

@@ -70,7 +70,7 @@ def test_a_file_that_cannot_be_read_once(
     append(log, "three")
     assert follower.texts() == ["three"]
     ((text, lost),) = follower.lost
-    assert "it is tried again" in text
+    assert "; retrying" in text
     assert lost == 0
 
 

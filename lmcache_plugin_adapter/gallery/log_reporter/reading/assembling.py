@@ -1,12 +1,13 @@
-"""Put lines together to records: tracebacks, messages of several lines; bounded."""
+"""Assemble lines to records, such as tracebacks and messages of several lines; bounded."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from .container import unframe
-from .parsing import clean, split_process, split_tail
+from .line_text import clean, split_process, split_tail
 from .records import Level, Record
 
 if TYPE_CHECKING:
@@ -15,19 +16,18 @@ if TYPE_CHECKING:
 
 _TRACEBACK = "Traceback (most recent call last)"
 _LIVE_NS = 3_000_000_000
-"""Within this time a line without a time is taken to have been written when it was read."""
+"""A line without a time that is read this soon after the last read was written just now."""
 
 _BETWEEN = ("During handling of the above exception", "The above exception was the direct cause")
 
 
 class Bounds(NamedTuple):
-    """What a record may be.
+    """The limits of a record.
 
     Attributes:
-        record_bytes: Characters after which a record is closed and the next one begun with
-            the same head.
-        wait: Seconds that a record waits for more lines.
-        level: Less urgent records are not delivered.
+        record_bytes: Characters after which a new record begins with the same head.
+        wait: Seconds for which a record waits for more lines.
+        level: The least urgent level to deliver.
     """
 
     record_bytes: int
@@ -36,36 +36,36 @@ class Bounds(NamedTuple):
 
 
 class _Pending:
-    """A record that may grow."""
+    """A record that may still grow."""
 
     def __init__(self, record: Record, head: Head | None, prefix: str) -> None:
         self.record = record
         self.head = head
         self.prefix = prefix
-        """The prefix with the process, of the first line."""
+        """The process prefix of the first line."""
         self.parts = [record.text]
         self.size = len(record.text)
         self.open = head.open if head else False
         self.partial = ""
-        """The stream that its last line goes on in, if a container runtime has divided it."""
+        """The stream that continues the last line, if a container runtime has split that."""
         self.wrapped = False
-        """Whether vLLM says the record's head again before its next line."""
+        """Whether vLLM repeats the record's head before the next line."""
         self.traceback = record.text.startswith(_TRACEBACK)
         self.since = 0.0
 
 
 class Assembler:
-    """The records of one file, in order.
+    """Assemble the records of one file, in order.
 
     Args:
         tailed: The file, for acknowledgements.
-        path: Its name in the records.
-        parser: Reads first lines.
-        bounds: Of a record.
+        path: The file's name in the records.
+        parser: Parses first lines.
+        bounds: The limits of a record.
     """
 
     def __init__(self, tailed: TailedFile, path: str, parser: Parser, bounds: Bounds) -> None:
-        self._segment = tailed
+        self._tailed = tailed
         self._path = clean(os.fsencode(path))
         self._parser = parser
         self._bounds = bounds
@@ -73,12 +73,12 @@ class Assembler:
         self._last_ns = 0
 
     def feed(self, line: Line, now: float, now_ns: int) -> Record | None:
-        """Take a line; return the record that it completes by beginning another one.
+        """Take a line; return the previous record if the line begins a new one.
 
         Args:
-            line: As read.
-            now: A monotonic time.
-            now_ns: The time of day in nanoseconds.
+            line: The line as read.
+            now: A monotonic time, in seconds.
+            now_ns: Nanoseconds since 1970.
         """
         framed = unframe(line.raw)
         raw = line.raw if framed is None else framed.text
@@ -108,20 +108,20 @@ class Assembler:
             done = self.flush()
             pending = self._begin(line, text, head, now_ns)
             if framed is not None:
-                pending.record.time_ns = framed.time_ns  # closer than the line's own
+                pending.record.time_ns = framed.time_ns  # more precise than the line's own
         pending.partial = framed.stream if framed is not None and framed.partial else ""
         pending.wrapped = wrapped
         pending.since = now
         return done
 
     def due(self, now: float) -> Record | None:
-        """Return the last record if it has waited long enough for more lines."""
+        """Return the pending record if its time to wait for more lines is over."""
         if self._pending is None or now - self._pending.since < self._bounds.wait:
             return None
         return self.flush()
 
     def flush(self) -> Record | None:
-        """Return the last record, complete or not."""
+        """Return the pending record, complete or not."""
         pending, self._pending = self._pending, None
         if pending is None:
             return None
@@ -129,11 +129,11 @@ class Assembler:
         return pending.record
 
     def _continuation(self, pending: _Pending, head: Head | None, text: str) -> str | None:
-        """Return what ``text`` adds to the pending record, or None if it is another one's."""
+        """Return what ``text`` adds to the pending record; None: it belongs to another record."""
         if head is not None:
             first = pending.head
             if pending.wrapped and first is not None and head.prefix == first.prefix:
-                return head.text  # vLLM says the head again on each line of a record
+                return head.text  # vLLM repeats the head on each line of a record
             return None
         prefix, _, _ = split_process(text)
         if prefix and prefix != pending.prefix:
@@ -154,12 +154,12 @@ class Assembler:
         if text.startswith(_TRACEBACK):
             pending.traceback = True
         elif text and text[0] not in " \t":
-            pending.traceback = False  # the line that names the exception
+            pending.traceback = False  # the line with the exception ends the traceback
         pending.parts.append(text)
         pending.size += len(text) + 1
 
     def _begin(self, line: Line, text: str, head: Head | None, now_ns: int) -> _Pending:
-        record = Record(self._path, self._segment, line.end, now_ns, text)
+        record = Record(self._path, self._tailed, line.end, now_ns, text)
         if head is None:
             prefix, record.process, record.pid = split_process(text)
             record.text = text[len(prefix) :]
@@ -180,35 +180,19 @@ class Assembler:
         return self._pending
 
     def _guess(self, now_ns: int) -> int:
-        """Return when a line was written that does not say it.
+        """Return the time of a line without a time.
 
-        Now, if the file was read up a moment ago; else as the record before, or when it was
-        read up last.
+        That is now if the last read reached the end of the file a moment ago. Otherwise it is the
+        time of the previous record, or of that read.
         """
-        before = self._segment.read_up_ns
+        before = self._tailed.read_up_ns
         if now_ns - before < _LIVE_NS:
             return now_ns
         return min(max(before, self._last_ns), now_ns) or now_ns
 
     def _begin_again(self, before: _Pending, line: Line, text: str, now_ns: int) -> _Pending:
-        """Begin a record with the head of the one that has grown too long."""
-        last = before.record
-        record = Record(
-            path=last.path,
-            tailed=last.tailed,
-            end=line.end,
-            observed_ns=now_ns,
-            text=text,
-            level=last.level,
-            time_ns=last.time_ns,
-            format=last.format,
-            logger=last.logger,
-            file=last.file,
-            line=last.line,
-            process=last.process,
-            pid=last.pid,
-            wanted=last.wanted,
-        )
+        """Begin a new record with the head of the one that has become too long."""
+        record = replace(before.record, end=line.end, observed_ns=now_ns, text=text)
         self._pending = _Pending(record, before.head, before.prefix)
         self._pending.open = before.open
         self._pending.traceback = before.traceback

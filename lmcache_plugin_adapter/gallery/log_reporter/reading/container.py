@@ -1,4 +1,4 @@
-"""The frames that container runtimes put around lines: CRI's, and Docker's json-file."""
+"""Remove the frames of container runtimes from lines: CRI, and Docker's json-file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _JSON = b'{"log":'
 
 
 class Framed(NamedTuple):
-    """What a runtime has written down of a line.
+    """A line in the frame of a container runtime.
 
     Attributes:
         text: The line, or a part of it.
         stream: ``stdout`` or ``stderr``.
-        time_ns: When the runtime got it, in nanoseconds since 1970.
-        partial: Whether the line goes on in the stream's next one.
+        time_ns: When the runtime received it, in nanoseconds since 1970.
+        partial: Whether the stream's next line continues it.
     """
 
     text: bytes
@@ -43,7 +43,7 @@ _entry = msgspec.json.Decoder(_Entry)
 
 
 def unframe(raw: bytes) -> Framed | None:
-    """Return what a runtime says of a line, or None if there is no frame around it."""
+    """Return a line without its frame, or None if it has no frame."""
     if raw.startswith(_JSON):
         return _docker(raw)
     found = _CRI.match(raw) if raw[:1].isdigit() else None

@@ -1,4 +1,4 @@
-"""All files that a target follows: patterns, fair turns, records in order."""
+"""Follow all files of a target: match patterns, read files in turn, keep records in order."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from .tailed_file import Position, TailedFile
 
 _RESCAN = 5.0
-"""Seconds between looks for new files that match a pattern."""
+"""Seconds between two searches for new files that match a pattern."""
 
 _MOST = 1000
-"""Files that one target follows."""
+"""The most files that one target follows."""
 
 
 class LogFiles:
     """The records of all followed files.
 
     Args:
-        patterns: Paths, or patterns as in a shell (``**`` for any directories).
+        patterns: Paths, or shell patterns (``**`` matches any directories).
         max_line_bytes: Longer lines are cut.
-        parser: Reads first lines of records.
-        bounds: Of a record.
-        positions: What was remembered of each path; None: nothing, this is the first time.
-        from_end: Whether what stands in the files the first time is left out.
-        report: Called with a sentence, and the bytes that are lost, if any.
+        parser: Parses the first lines of records.
+        bounds: The limits of a record.
+        positions: The stored positions of each path; None: this is the first start.
+        from_end: Whether to skip the content that exists at the first start.
+        report: Called with a sentence and the number of lost bytes.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class LogFiles:
         self._max_line = max_line_bytes
         self._parser = parser
         self._bounds = bounds
-        self._places = dict(positions or {})
+        self._positions = dict(positions or {})
         self._from_end = from_end and positions is None
         self._report = report
         self._paths: dict[str, FollowedPath] = {}
         self._assemblers: dict[TailedFile, Assembler] = {}
         self._ready: deque[Record] = deque()
         self.lines = 0
-        """Lines that have been read."""
+        """The number of lines read so far."""
         self._turn = 0
         self._rescan = 0.0
         self._full = False
@@ -73,23 +73,23 @@ class LogFiles:
             followed.close()
 
     def positions(self) -> dict[str, list[Position]]:
-        """Return what is to be remembered."""
+        """Return the positions to store."""
         followed = {path: followed.positions() for path, followed in self._paths.items()}
         return {
-            **self._places,
+            **self._positions,
             **{path: positions for path, positions in followed.items() if positions},
         }
 
     @property
     def unread(self) -> int:
-        """Bytes that have not been read, as far as known."""
+        """The number of unread bytes, as far as known."""
         return sum(followed.unread for followed in self._paths.values())
 
     def poll(self, now: float) -> None:
-        """Look for new files, and for what has happened to the known ones.
+        """Search for new files, and check the known ones.
 
         Args:
-            now: A monotonic time.
+            now: A monotonic time, in seconds.
         """
         if now >= self._rescan:
             self._rescan = now + _RESCAN
@@ -105,11 +105,11 @@ class LogFiles:
         """Return the next records, in the order of each file.
 
         Args:
-            records: How many at most.
-            size: Characters of text after which no more is read.
-            now: A monotonic time.
-            final: Take last lines without a newline, and do not wait for more lines of the
-                last records.
+            records: The most records.
+            size: The number of characters after which no more is read.
+            now: A monotonic time, in seconds.
+            final: Whether to take last lines without a newline, and records that wait for more
+                lines.
         """
         paths = list(self._paths.values())
         idle = 0
@@ -124,7 +124,7 @@ class LogFiles:
         return [self._ready.popleft() for _ in range(min(records, len(self._ready)))]
 
     def _read(self, followed: FollowedPath, now: float, *, final: bool) -> int | None:
-        """Read some lines; the bytes that they have, or None if there are none."""
+        """Read some lines; return their size in bytes, or None if there are none."""
         found = followed.read(now, final=final)
         if found is None:
             return None
@@ -137,7 +137,7 @@ class LogFiles:
             self._assemblers[tailed] = assembler
         self.lines += len(lines)
         now_ns = time.time_ns() - lines[0].end
-        for line in lines:  # no two have the same time
+        for line in lines:  # each gets a unique time
             done = assembler.feed(line, now, now_ns + line.end)
             if done is not None:
                 self._ready.append(done)
@@ -149,7 +149,7 @@ class LogFiles:
             self._ready.append(done)
 
     def _settle(self, now: float, *, final: bool) -> None:
-        """Complete the records that nothing more comes to."""
+        """Complete the records that get no more lines."""
         for tailed, assembler in list(self._assemblers.items()):
             done = assembler.flush() if final or tailed.frozen else assembler.due(now)
             if done is not None:
@@ -158,7 +158,7 @@ class LogFiles:
                 del self._assemblers[tailed]
 
     def _scan(self) -> None:
-        paths = dict.fromkeys([*self._places, *self._matches()])
+        paths = dict.fromkeys([*self._positions, *self._matches()])
         known = {key for followed in self._paths.values() for key in followed.identities()}
         for path in paths:
             if path in self._paths:
@@ -168,7 +168,7 @@ class LogFiles:
                     self._full = True
                     self._report(f"more than {_MOST:,} files match; the others are left out", 0)
                 return
-            positions = self._places.pop(path, [])
+            positions = self._positions.pop(path, [])
             followed = FollowedPath(path, self._max_line, positions, self._report)
             keys = followed.identities()
             if positions or not keys & known:
@@ -179,13 +179,13 @@ class LogFiles:
                 del self._paths[path]
 
     def _matches(self) -> list[str]:
-        """Return what is to be followed: paths, then what patterns match, links last."""
+        """Return the paths to follow: literal paths, then matches of patterns, links last."""
         paths = [pattern for pattern in self._patterns if not glob.has_magic(pattern)]
         found: set[str] = set()
         for pattern in self._patterns:
             if glob.has_magic(pattern):
                 found.update(glob.glob(pattern, recursive=True))
-        originals = found.union(paths, self._paths, self._places)
+        originals = found.union(paths, self._paths, self._positions)
         for path in sorted(found, key=lambda path: (os.path.islink(path), path)):
             original = without_date(path)
             dated = original != path and original in originals

@@ -1,4 +1,4 @@
-"""One followed path: what is there now, and what was rotated away and is not yet delivered."""
+"""Follow one path: the current file, and rotated ones that are not delivered yet."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ if TYPE_CHECKING:
     from .resuming import Report
 
 HELD = 8
-"""Rotated files of one path that are held open until they have been delivered."""
+"""The most files of one path that are kept open until they are delivered."""
 
 _SETTLE = 1.0
-"""Seconds for which a rotated file must be quiet before the new one is read."""
+"""Seconds without a write to a rotated file before the new one is read."""
 
 _PATIENCE = 5.0
-"""Seconds after which the new file is read in any case: vLLM never reopens its stderr, so that
-what it writes goes on into the renamed file."""
+"""Seconds after which the new file is read in any case: vLLM never reopens its stderr, and goes on
+writing to the renamed file."""
 
 _LOST = 30.0
-"""Seconds for which a file that cannot be read is looked for where it should be."""
+"""Seconds for which an unreadable file is searched for before its rest is lost."""
 
 _RETRY = 30.0
-"""Seconds between two such looks, at most."""
+"""The longest pause between two such searches."""
 
 _UNLINKED = 600.0
-"""Seconds for which a deleted file that is quiet is kept open."""
+"""Seconds without a write after which a deleted file is closed."""
 
 
 @dataclass
 class _Failing:
-    """A file that could not be read, and may be readable again."""
+    """A file that cannot be read at the moment."""
 
     since: float
     next: float
-    """When it is opened anew, and read."""
+    """When to open and read it again."""
     missed: float | None = None
-    """Since when it has not been found where it should be."""
+    """Since when it has been missing from its directory."""
 
 
 class FollowedPath:
-    """The files that have stood at one path, oldest first.
+    """The files that had one path, oldest first.
 
     Args:
         path: The path.
         max_line_bytes: Longer lines are cut.
-        positions: What was remembered, oldest first.
-        report: Called with a sentence, and the bytes that are lost, if any.
+        positions: The stored positions, oldest first.
+        report: Called with a sentence and the number of lost bytes.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class FollowedPath:
         self.tailed_files: list[TailedFile] = []
         self._max_line = max_line_bytes
         self._report = report
-        self._places = positions
+        self._positions = positions
         self._superseded: dict[int, float] = {}
         self._failing: dict[TailedFile, _Failing] = {}
         self._failure = ""
@@ -72,11 +72,11 @@ class FollowedPath:
             tailed.close()
 
     def positions(self) -> list[Position]:
-        """Return what is to be remembered, oldest first."""
-        return self._places or [tailed.position() for tailed in self.tailed_files]
+        """Return the positions to store, oldest first."""
+        return self._positions or [tailed.position() for tailed in self.tailed_files]
 
     def identities(self) -> set[tuple[int, int]]:
-        """Return device and inode of the files, of what is at the path now included."""
+        """Return device and inode of all files, including the one at the path now."""
         keys = {(position.device, position.inode) for position in self.positions()}
         with contextlib.suppress(OSError):
             found = os.stat(self.path)
@@ -85,27 +85,27 @@ class FollowedPath:
 
     @property
     def unread(self) -> int:
-        """Bytes that have not been read, as far as known."""
+        """The number of unread bytes, as far as known."""
         return sum(tailed.unread for tailed in self.tailed_files)
 
     def poll(self, now: float) -> None:
-        """Look what is at the path now, and whether files have grown or were truncated.
+        """Check which file is at the path, and whether files have grown or were truncated.
 
         Args:
-            now: A monotonic time.
+            now: A monotonic time, in seconds.
         """
         for tailed, failing in list(self._failing.items()):
             if now >= failing.next:
-                self._open_anew(tailed, failing, now)
+                self._reopen(tailed, failing, now)
         try:
-            if self._places:
-                self.tailed_files = resume(self.path, self._max_line, self._places, self._report)
-                self._places = []
+            if self._positions:
+                self.tailed_files = resume(self.path, self._max_line, self._positions, self._report)
+                self._positions = []
             self._find()
             self._failure = ""
         except OSError as error:
             for failing in self._failing.values():
-                failing.missed = None  # it may come back with its directory
+                failing.missed = None  # the file may return with its directory
             text = f"cannot follow {self.path!r}: {error.strerror}"
             if text != self._failure:
                 self._failure = text
@@ -124,14 +124,14 @@ class FollowedPath:
                 self._fail(tailed, error, now)
         for tailed in self.tailed_files[:-1]:
             self._superseded.setdefault(id(tailed), now)
-        self._let_go(now)
+        self._close_finished(now)
 
     def read(self, now: float, *, final: bool = False) -> tuple[TailedFile, list[Line]] | None:
-        """Return the next lines and their file, or None if there are none for now.
+        """Return the next lines and their file, or None if there are none now.
 
         Args:
-            now: A monotonic time.
-            final: Take last lines without a newline, too.
+            now: A monotonic time, in seconds.
+            final: Whether to take last lines without a newline.
         """
         for tailed in list(self.tailed_files):
             try:
@@ -160,7 +160,7 @@ class FollowedPath:
         if last is not None and (last in self._failing or (last.key == key and not last.frozen)):
             return
         for tailed in self.tailed_files:
-            if tailed.key == key and not tailed.frozen:  # it was moved back
+            if tailed.key == key and not tailed.frozen:  # the file was renamed back
                 self.tailed_files.remove(tailed)
                 self.tailed_files.append(tailed)
                 self._superseded.pop(id(tailed), None)
@@ -172,7 +172,7 @@ class FollowedPath:
         self.tailed_files.append(TailedFile(opened, self._max_line))
 
     def _may_pass(self, tailed: TailedFile, now: float) -> bool:
-        """Whether what comes after ``tailed`` may be read."""
+        """Tell whether the files after ``tailed`` may be read."""
         if tailed.frozen or tailed.is_copy:
             return True
         failing = self._failing.get(tailed)
@@ -183,10 +183,10 @@ class FollowedPath:
         return quiet >= _SETTLE or now - since >= _PATIENCE
 
     def _restart(self, tailed: TailedFile) -> list[TailedFile]:
-        """Read a truncated file from its beginning, after what is left of it in a copy.
+        """Read a truncated file from its beginning, after the rest in its copy.
 
         Returns:
-            What is to be read after ``tailed``.
+            The files to read after ``tailed``.
         """
         position = self.tailed_files.index(tailed)
         fresh = TailedFile(os.dup(tailed.fd), self._max_line)
@@ -210,11 +210,11 @@ class FollowedPath:
         return new
 
     def _fail(self, tailed: TailedFile, error: OSError, now: float) -> None:
-        """Have a file opened anew that could not be read: what stands in it is not yet lost."""
+        """Schedule a retry for an unreadable file: its content is not lost yet."""
         failing = self._failing.get(tailed)
         if failing is None:
             self._failing[tailed] = _Failing(now, now)
-            self._report(f"cannot read {self.path!r}: {error.strerror}; it is tried again", 0)
+            self._report(f"cannot read {self.path!r}: {error.strerror}; retrying", 0)
         elif failing.missed is None or now - failing.missed < _LOST:
             failing.next = now + min(now - failing.since, _RETRY)
         else:
@@ -224,11 +224,11 @@ class FollowedPath:
             del self._failing[tailed]
 
     def _rests(self, tailed: TailedFile, now: float) -> bool:
-        """Whether it is not yet time to read a file again that could not be read."""
+        """Tell whether an unreadable file is not due for a retry."""
         failing = self._failing.get(tailed)
         return failing is not None and now < failing.next
 
-    def _open_anew(self, tailed: TailedFile, failing: _Failing, now: float) -> None:
+    def _reopen(self, tailed: TailedFile, failing: _Failing, now: float) -> None:
         try:
             fd = again(tailed, self.path)
             if fd is not None:
@@ -239,8 +239,8 @@ class FollowedPath:
         except OSError as error:
             self._fail(tailed, error, now)
 
-    def _let_go(self, now: float) -> None:
-        """Close rotated files that are done with, and the oldest if there are too many."""
+    def _close_finished(self, now: float) -> None:
+        """Close rotated files that are delivered, and the oldest one if there are too many."""
         for tailed in self.tailed_files[:-1]:
             done = tailed.delivered and not tailed.unread
             ended = tailed.frozen or tailed.is_copy

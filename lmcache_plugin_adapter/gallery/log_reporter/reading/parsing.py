@@ -1,23 +1,23 @@
-r"""Read the lines of vLLM, LMCache, uvicorn, PyTorch and Python's warnings: pure, never raises.
+r"""Parse lines of vLLM, LMCache, uvicorn, PyTorch and Python's warnings; never raise.
 
 - vLLM: ``(EngineCore_DP0 pid=123) INFO 11-22 07:06:56 [core.py:123] text``; until 0.31 without
   the part in parentheses in the main process. Local time, no year.
 - LMCache, and plugins' lines: ``[2026-11-22 07:06:56,699] LMCache INFO: text (file.py:12:logger)``.
-- vLLM's JSON formatter: one object a line.
+- vLLM's JSON formatter: one object per line.
 - uvicorn: ``INFO:     127.0.0.1:5000 - "GET /health HTTP/1.1" 200 OK``.
-- PyTorch, Gloo and others with glog's frame: ``[W1122 07:06:56.123456789 file.cpp:12] text``.
+- PyTorch, Gloo and others in glog's format: ``[W1122 07:06:56.123456789 file.cpp:12] text``.
 - Python's warnings: ``/path/file.py:12: UserWarning: text``.
 """
 
 from __future__ import annotations
 
-import functools
 import re
-from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
 
+from .line_text import Tail, clean, split_process, split_tail
+from .local_times import local_ns, local_ns_without_year
 from .records import Level
 
 LEVELS = {
@@ -31,19 +31,11 @@ LEVELS = {
     "CRITICAL": Level.CRITICAL,
     "FATAL": Level.CRITICAL,
 }
-"""Names of levels as loggers write them."""
+"""The levels by the names that loggers write."""
 
-_GLOG_LEVELS = {
-    "V": Level.DEBUG,
-    "I": Level.INFO,
-    "W": Level.WARNING,
-    "E": Level.ERROR,
-    "F": Level.CRITICAL,
-}
+_GLOG_LEVELS = dict(zip("VIWEF", reversed(Level), strict=True))
 
 _NAMES = "|".join(LEVELS)
-_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
-_PROCESS = re.compile(r"(?:\((?P<process>[^()]{1,128}?) pid=(?P<pid>\d{1,10})(?:, [^()]*)?\) )+")
 _VLLM = re.compile(
     rf"(?P<level>{_NAMES}) (?P<day>\d\d-\d\d) (?P<clock>\d\d:\d\d:\d\d) "
     r"\[(?P<file>[^\[\]]*?):(?P<line>\d{1,9})\](?: |$)"
@@ -52,7 +44,6 @@ _LMCACHE = re.compile(
     r"\[(?P<day>\d{4}-\d\d-\d\d) (?P<clock>\d\d:\d\d:\d\d),(?P<ms>\d{3})\] "
     rf"LMCache (?P<level>{_NAMES}):(?: |$)"
 )
-_LMCACHE_TAIL = re.compile(r" ?\((?P<file>[^()]*?):(?P<line>\d{1,10}):(?P<logger>[^():]*)\)$")
 _UVICORN = re.compile(rf"(?=.{{9}} )(?P<level>{_NAMES}): +(?=\S)")
 _GLOG = re.compile(
     r"(?:\[rank\d+\]:)?\[?(?P<level>[VIWEF])(?P<day>\d{4}) (?P<clock>\d\d:\d\d:\d\d)"
@@ -62,44 +53,30 @@ _WARNING = re.compile(
     r"(?P<file>(?:/|<)[^:]{1,500}):(?P<line>\d{1,9}): (?P<logger>[A-Za-z_.]{0,80}Warning): "
 )
 
-_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), 127)}
-_ESCAPES.update({code: f"\\u{code:04x}" for code in (*range(0x80, 0xA0), 0x2028, 0x2029)})
 _OWN = "lmcache_plugin_adapter."
-"""Loggers of plugins' lines begin with this."""
-
-_PROGRESS = ("%|", "it/s", "s/it", "B/s")
+"""The beginning of the loggers of plugins' lines."""
 
 
 class Head(NamedTuple):
-    """What the frame of a record's first line says."""
+    """The first line of a record, parsed."""
 
     level: Level
     time_ns: int | None
     format: str
     text: str
     prefix: str = ""
-    """All that stands before the text."""
+    """Everything before the text."""
     logger: str = ""
     file: str = ""
     line: int = 0
     process: str = ""
     pid: int | None = None
     open: bool = False
-    """Whether the frame's end is still to come, in a later line."""
-
-
-class Tail(NamedTuple):
-    """What stands at the end of an LMCache record."""
-
-    text: str
-    """What stands before it."""
-    file: str
-    line: int
-    logger: str
+    """Whether a later line ends the record."""
 
 
 class _Json(msgspec.Struct):
-    """What is used of an object of vLLM's JSON formatter."""
+    """The relevant fields of vLLM's JSON formatter."""
 
     message: str
     levelname: str
@@ -114,54 +91,21 @@ class _Json(msgspec.Struct):
 _json = msgspec.json.Decoder(_Json)
 
 
-def clean(raw: bytes) -> str:
-    r"""Return a line as text: no colours, no control characters but TAB, bad bytes as ``\xNN``.
-
-    Of a progress bar that was drawn over and over, what a terminal would show at the end is
-    left.
-    """
-    text = _ANSI.sub("", raw.decode("utf-8", "backslashreplace"))
-    if "\r" in text:
-        *earlier, last = [part for part in text.split("\r") if part] or [""]
-        if all(any(mark in part for mark in _PROGRESS) for part in earlier):
-            text = last
-    return text if text.isprintable() else text.translate(_ESCAPES)
-
-
-def split_process(text: str) -> tuple[str, str, int | None]:
-    """Return the prefix ``(NAME pid=N) `` of a line, its name and its process id."""
-    if not text.startswith("("):
-        return "", "", None
-    found = _PROCESS.match(text)
-    if found is None:
-        return "", "", None
-    return found[0], found["process"], int(found["pid"])
-
-
-def split_tail(text: str) -> Tail | None:
-    """Return what ends an LMCache record apart from the text before it, or None."""
-    found = _LMCACHE_TAIL.search(text[-600:])
-    if found is None:
-        return None
-    before = text[: len(text) - len(found[0])]
-    return Tail(before, found["file"], int(found["line"]), found["logger"])
-
-
 class Parser:
-    """Reads the first lines of records.
+    """Parse the first lines of records.
 
     Args:
-        prefix: What the engine's ``VLLM_LOGGING_PREFIX`` puts before vLLM's lines.
+        prefix: The engine's ``VLLM_LOGGING_PREFIX``, which begins vLLM's lines.
     """
 
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix
 
     def parse(self, text: str, now: float) -> Head | None:
-        """Return what the frame of ``text`` says, or None if no record starts here.
+        """Return the parsed line, or None if no record starts here.
 
         Args:
-            text: A line, as :func:`clean` leaves it.
+            text: A line from :func:`.line_text.clean`.
             now: Seconds since 1970, for dates without a year.
         """
         rest = text
@@ -175,9 +119,8 @@ class Parser:
         if head is None:
             return None
         prefix = text[: len(text) - len(rest)] + head.prefix
-        if process:
-            return head._replace(prefix=prefix, process=process, pid=pid)
-        return head._replace(prefix=prefix)
+        found: dict[str, Any] = {"process": process, "pid": pid} if process else {}
+        return head._replace(prefix=prefix, **found)
 
 
 def _dispatch(rest: str, now: float) -> Head | None:
@@ -193,19 +136,23 @@ def _dispatch(rest: str, now: float) -> Head | None:
     return None
 
 
+def _head(
+    found: re.Match[str], level: Level, time_ns: int | None, log_format: str, **fields: Any
+) -> Head:
+    """Return the head of the line that begins with ``found``, whose groups name file and line."""
+    groups = found.groupdict()
+    if "file" in groups:
+        fields = {"file": groups["file"], "line": int(groups["line"]), **fields}
+    text = found.string[found.end() :]
+    return Head(level, time_ns, log_format, text, prefix=found[0], **fields)
+
+
 def _vllm(rest: str, now: float) -> Head | None:
     found = _VLLM.match(rest)
     if found is None:
         return None
-    return Head(
-        LEVELS[found["level"]],
-        local_ns_without_year(found["day"], found["clock"], int(now // 3600)),
-        "vllm",
-        rest[found.end() :],
-        prefix=found[0],
-        file=found["file"],
-        line=int(found["line"]),
-    )
+    at = local_ns_without_year(found["day"], found["clock"], int(now // 3600))
+    return _head(found, LEVELS[found["level"]], at, "vllm")
 
 
 def _lmcache(rest: str) -> Head | None:
@@ -215,32 +162,22 @@ def _lmcache(rest: str) -> Head | None:
     at = local_ns(found["day"], found["clock"])
     if at is not None:
         at += int(found["ms"]) * 1_000_000
-    text = rest[found.end() :]
-    head = Head(LEVELS[found["level"]], at, "lmcache", text, prefix=found[0])
-    tail = split_tail(text)
-    if tail is None:
-        return head._replace(open=True)
-    return _with_tail(head, tail)
+    head = _head(found, LEVELS[found["level"]], at, "lmcache")
+    tail = split_tail(head.text)
+    return head._replace(open=True) if tail is None else _with_tail(head, tail)
 
 
 def _with_tail(head: Head, tail: Tail) -> Head:
-    if tail.logger.startswith(_OWN):  # a plugin's line has its process in the place of a line
-        return head._replace(text=tail.text, file=tail.file, logger=tail.logger, pid=tail.line)
-    return head._replace(text=tail.text, file=tail.file, logger=tail.logger, line=tail.line)
+    # A plugin's line has its process id instead of a line number.
+    number: dict[str, Any] = {"pid" if tail.logger.startswith(_OWN) else "line": tail.line}
+    return head._replace(text=tail.text, file=tail.file, logger=tail.logger, **number)
 
 
 def _uvicorn(rest: str) -> Head | None:
     found = _UVICORN.match(rest)
     if found is None or found.end() != 10:
         return None
-    return Head(
-        LEVELS[found["level"]],
-        None,
-        "uvicorn",
-        rest[found.end() :],
-        prefix=found[0],
-        logger="uvicorn",
-    )
+    return _head(found, LEVELS[found["level"]], None, "uvicorn", logger="uvicorn")
 
 
 def _glog(rest: str, now: float) -> Head | None:
@@ -251,54 +188,39 @@ def _glog(rest: str, now: float) -> Head | None:
     at = local_ns_without_year(day, found["clock"], int(now // 3600))
     if at is not None:
         at += int(found["fraction"].ljust(9, "0"))
-    return Head(
-        _GLOG_LEVELS[found["level"]],
-        at,
-        "torch",
-        rest[found.end() :],
-        prefix=found[0],
-        file=found["file"],
-        line=int(found["line"]),
-    )
+    return _head(found, _GLOG_LEVELS[found["level"]], at, "torch")
 
 
 def _warning(rest: str) -> Head | None:
     found = _WARNING.match(rest)
     if found is None:
         return None
-    return Head(
-        Level.WARNING,
-        None,
-        "warning",
-        f"{found['logger']}: {rest[found.end() :]}",
-        prefix=found[0],
-        file=found["file"],
-        line=int(found["line"]),
-    )
+    head = _head(found, Level.WARNING, None, "warning")
+    return head._replace(text=f"{found['logger']}: {head.text}")
 
 
 def _object(rest: str) -> Head | None:
     try:
-        said = _json.decode(rest)
+        entry = _json.decode(rest)
     except (msgspec.MsgspecError, UnicodeError, ValueError, RecursionError):
         return None
-    level = LEVELS.get(said.levelname.upper())
+    level = LEVELS.get(entry.levelname.upper())
     if level is None:
         return None
     at = None
-    day, _, clock = said.asctime.partition(" ")
+    day, _, clock = entry.asctime.partition(" ")
     second, _, fraction = clock.partition(",")
     if second:
         at = local_ns(day, second)
         if at is not None and fraction.isascii() and fraction.isdigit():
             at += int(fraction[:3].ljust(3, "0")) * 1_000_000
-    text = said.message if not said.exc_info else f"{said.message}\n{said.exc_info}"
-    values: dict[str, Any] = {"logger": _one_line(said.name)}
-    process = said.vllm_process_name or said.processName
+    text = entry.message if not entry.exc_info else f"{entry.message}\n{entry.exc_info}"
+    values: dict[str, Any] = {"logger": _one_line(entry.name)}
+    process = entry.vllm_process_name or entry.processName
     if process:
         values["process"] = _one_line(process)
-    if said.process is not None and 0 <= said.process < 2**31:
-        values["pid"] = said.process
+    if entry.process is not None and 0 <= entry.process < 2**31:
+        values["pid"] = entry.process
     return Head(level, at, "json", _many_lines(text), prefix="", **values)
 
 
@@ -308,37 +230,3 @@ def _one_line(text: str) -> str:
 
 def _many_lines(text: str) -> str:
     return "\n".join(_one_line(line) for line in text.split("\n"))
-
-
-@functools.lru_cache(maxsize=256)
-def local_ns(day: str, clock: str) -> int | None:
-    """Return the nanoseconds since 1970 of a local time (``2026-11-22``, ``07:06:56``)."""
-    try:
-        moment = datetime.strptime(f"{day} {clock}", "%Y-%m-%d %H:%M:%S")
-        return int(moment.timestamp()) * 1_000_000_000
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-@functools.lru_cache(maxsize=256)
-def local_ns_without_year(day: str, clock: str, hour: int) -> int | None:
-    """Return the nanoseconds since 1970 of the last such local time (``11-22``, ``07:06:56``).
-
-    Args:
-        day: Month and day.
-        clock: Time of day.
-        hour: The current time in hours since 1970. What lies more than a day ahead of it
-            belongs to the year before; a leap day to the last leap year.
-    """
-    try:
-        latest = datetime.fromtimestamp(hour * 3600) + timedelta(days=1)
-    except (ValueError, OverflowError, OSError):
-        return None
-    for year in range(latest.year, max(latest.year - 9, 1970), -1):
-        try:
-            moment = datetime.strptime(f"{year}-{day} {clock}", "%Y-%m-%d %H:%M:%S")
-            if moment <= latest:
-                return int(moment.timestamp()) * 1_000_000_000
-        except (ValueError, OverflowError, OSError):
-            continue
-    return None

@@ -1,4 +1,4 @@
-"""What is delivered: one record of a log, with what its line said of itself."""
+"""A log record with the fields of its line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Level(IntEnum):
-    """Severity in syslog's numbers (RFC 5424): the lower, the worse."""
+    """Severity in syslog's numbers (RFC 5424): a lower number is more urgent."""
 
     CRITICAL = 2
     ERROR = 3
@@ -30,35 +30,35 @@ class Record:
     """One record of a log file."""
 
     path: str
-    """The file, as the settings or their patterns name it."""
+    """The file's path, as in the settings or matched by a pattern."""
     tailed: TailedFile | None
-    """Where it was read, to acknowledge it there."""
+    """The file, for the acknowledgement."""
     end: int
-    """Position of the first byte after it."""
+    """The position of the first byte after the record."""
     observed_ns: int
     """When it was read, in nanoseconds since 1970."""
     text: str
-    """The message, without the frame around it; lines are joined by newlines."""
+    """The message without its frame; lines are joined by newlines."""
     level: Level = Level.INFO
     time_ns: int = 0
-    """When it was logged, in nanoseconds since 1970; ``observed_ns`` where it does not say."""
+    """When it was logged, in nanoseconds since 1970; ``observed_ns`` if unknown."""
     format: str = ""
-    """Whose way of writing it is: ``vllm``, ``lmcache``, ``uvicorn``, ``json``, ``torch``,
-    ``warning``, or nothing."""
+    """The log format: ``vllm``, ``lmcache``, ``uvicorn``, ``json``, ``torch``, ``warning``, or
+    empty."""
     logger: str = ""
     """Name of the logger."""
     file: str = ""
-    """Source file that logged it."""
+    """The source file that logged it."""
     line: int = 0
-    """Line in ``file``; 0 if it is not known."""
+    """The line in ``file``; 0 if unknown."""
     process: str = ""
     """vLLM's name of the process, such as ``EngineCore_DP0``."""
     pid: int | None = None
     """The process that logged it."""
     wanted: bool = True
-    """Whether it is urgent enough to be delivered."""
+    """Whether it is urgent enough for delivery."""
 
     @property
     def source(self) -> str:
-        """``file:line`` of the code that logged it, or nothing."""
+        """``file:line`` of the code that logged it, or empty."""
         return f"{self.file}:{self.line}" if self.file and self.line else self.file

@@ -1,4 +1,4 @@
-"""Find again what was being followed: after a restart, a rotation, a truncation."""
+"""Find followed files again after a restart, a rotation or a truncation."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     Report = Callable[[str, int], None]
 
 _CANDIDATES = 200
-"""Files of a directory that are looked at."""
+"""The most files of a directory that are examined."""
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip")
-"""Endings of rotated files that cannot be read on."""
+"""Suffixes of rotated files that cannot be followed."""
 
 _DATE = r"[.-]\d{4}-?\d{2}-?\d{2}[\dT:_-]*"
 _SUFFIX = re.compile(rf"(?:\.\d{{1,4}}|{_DATE})$")
@@ -28,21 +28,21 @@ _DATE_INSIDE = re.compile(rf"{_DATE}(?=\.[^./]*$)")
 
 
 def looks_rotated(path: str) -> bool:
-    """Whether a name ends as rotated files do: ``vllm.log.1``, ``vllm.log-20261122``, ``….gz``."""
+    """Tell whether a name ends like a rotated file's: ``vllm.log.1``, ``vllm.log-20261122``."""
     return path.endswith(COMPRESSED) or _SUFFIX.search(path) is not None
 
 
 def without_date(path: str) -> str:
-    """Return ``vllm.log`` for ``vllm-20261122.log``, and other names as they are."""
+    """Return ``vllm.log`` for ``vllm-20261122.log``; return other names unchanged."""
     return _DATE_INSIDE.sub("", path)
 
 
 class Sibling:
-    """An open file that may have stood at the path before.
+    """An open file that may have had the path before.
 
     Args:
-        fd: Its descriptor.
-        number: What rotation has put behind its name: the higher, the older; 0 for none.
+        fd: The descriptor.
+        number: The number that rotation appended to its name: a higher one is older; 0: none.
         rotated: Whether its name is that of a rotated file.
     """
 
@@ -59,16 +59,16 @@ class Sibling:
 def resume(
     path: str, max_line_bytes: int, positions: list[Position], report: Report
 ) -> list[TailedFile]:
-    """Return the files that are to be read on, oldest first; say what is gone.
+    """Return the files to continue with, oldest first; report the missing ones.
 
-    Files that were rotated away are looked for in the directory, by inode and by their first
-    bytes; those that were written and rotated in the meantime come after them.
+    Rotated files are searched for in the directory, by inode and by their first bytes. Files that
+    were written and rotated in the meantime follow them.
 
     Args:
-        path: What is followed.
+        path: The followed path.
         max_line_bytes: Longer lines are cut.
-        positions: What was remembered, oldest first.
-        report: Called with a sentence, and the bytes that are lost, if any are known.
+        positions: The stored positions, oldest first.
+        report: Called with a sentence and the number of lost bytes, as far as known.
 
     Raises:
         OSError: A file cannot be read.
@@ -89,12 +89,12 @@ def resume(
 
 
 def between(path: str, known: list[TailedFile], max_line_bytes: int) -> list[TailedFile]:
-    """Return the files that stood at the path after those known, and were rotated since.
+    """Return the files that had the path after the known ones, and were rotated since.
 
-    Nothing if the last of those known still stands there, or if none is known.
+    There are none if the last known file still has the path, or if no file is known.
 
     Args:
-        path: What is followed.
+        path: The followed path.
         known: The files that are followed already, oldest first.
         max_line_bytes: Longer lines are cut.
     """
@@ -116,7 +116,7 @@ def between(path: str, known: list[TailedFile], max_line_bytes: int) -> list[Tai
 
 
 def copy_of(tailed: TailedFile, path: str) -> int | None:
-    """Return a descriptor of a copy of a file that has been truncated since, or None."""
+    """Return a descriptor of the copy of a file that was then truncated, or None."""
     with siblings(path) as files:
         for file in reversed(files):
             if file.key != tailed.key and tailed.matches(file.fd):
@@ -125,7 +125,7 @@ def copy_of(tailed: TailedFile, path: str) -> int | None:
 
 
 def again(tailed: TailedFile, path: str) -> int | None:
-    """Return another descriptor of a file that cannot be read any more, or None."""
+    """Return a new descriptor of a file that cannot be read through the old one, or None."""
     with siblings(path) as files:
         for file in files:
             if file.key == tailed.key or tailed.matches(file.fd):
@@ -135,9 +135,10 @@ def again(tailed: TailedFile, path: str) -> int | None:
 
 @contextlib.contextmanager
 def siblings(path: str) -> Iterator[list[Sibling]]:
-    """Open the files in the directory of ``path`` with names like it, oldest first.
+    """Open the files in the directory of ``path`` with similar names, oldest first.
 
-    ``vllm.log.1``, ``vllm.log-20261122``, ``vllm-20261122.log``; not compressed ones.
+    Examples are ``vllm.log.1``, ``vllm.log-20261122`` and ``vllm-20261122.log``. Compressed files
+    are left out.
     """
     directory, base = os.path.split(path)
     stem, extension = os.path.splitext(base)
@@ -168,7 +169,7 @@ def _is_rotated(name: str, base: str, stem: str, extension: str) -> bool:
 
 
 def _find(position: Position, files: list[Sibling], taken: set[int]) -> int | None:
-    """Return the number of the file that ``place`` is about."""
+    """Return the index of the file with a stored position."""
     same = None
     for number, file in enumerate(files):
         if number in taken or file.size < position.offset:
@@ -180,7 +181,7 @@ def _find(position: Position, files: list[Sibling], taken: set[int]) -> int | No
         if file.key == (position.device, position.inode):
             return number
         if position.length:
-            same = number  # a copy, or a file system that numbers anew
+            same = number  # a copy, or a file system with new inode numbers
     return same
 
 

@@ -1,4 +1,4 @@
-"""One log file by its identity: what it is called does not matter once it is open."""
+"""An open log file: it stays the same file when it is renamed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import NamedTuple
 import msgspec
 
 CHUNK = 65536
-"""Bytes that one read takes."""
+"""Bytes per read."""
 
 FINGERPRINT_BYTES = 256
-"""As much of a file's beginning tells it from another one in its position."""
+"""How much of a file's beginning distinguishes it from another file with its name."""
 
 
 class Line(NamedTuple):
@@ -23,8 +23,8 @@ class Line(NamedTuple):
 
     Attributes:
         raw: Its bytes, without the newline.
-        end: Position of the first byte after it and its newline.
-        cut: Bytes of it that are not in ``raw``, as it was too long.
+        end: The position of the first byte after the newline.
+        cut: The number of bytes missing from ``raw``, because the line was too long.
     """
 
     raw: bytes
@@ -33,31 +33,31 @@ class Line(NamedTuple):
 
 
 class Position(msgspec.Struct):
-    """How far a file has been delivered, and by what it is known again."""
+    """How far a file has been delivered, and how to recognize the file."""
 
     device: int
     inode: int
     offset: int
     size: int
-    """The largest size it was seen to have."""
+    """The largest known size."""
     base: int = 0
-    """Where the bytes of the fingerprint begin."""
+    """The position of the fingerprint's first byte."""
     length: int = 0
     digest: str = ""
 
 
-class Truncated(Exception):  # noqa: N818 (it is an event, no mistake)
-    """What was read before is no longer in the file."""
+class Truncated(Exception):  # noqa: N818 - an event, not an error
+    """The file no longer holds the bytes that were read before."""
 
 
 def open_log(path: str) -> int | None:
     """Return a descriptor of the regular file ``path``, or None if there is none.
 
     Raises:
-        OSError: It cannot be opened.
+        OSError: The file cannot be opened.
     """
     try:
-        # Non-blocking, so that a FIFO in its place holds up nothing.
+        # Non-blocking, because ``path`` may be a FIFO.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -73,7 +73,7 @@ def digest_of(data: bytes) -> str:
 
 
 def whole_characters(raw: bytes) -> bytes:
-    """Return UTF-8 without a last character that is not complete."""
+    """Return UTF-8 without an incomplete last character."""
     for back in range(1, min(len(raw), 3) + 1):
         byte = raw[-back]
         if byte >= 0xC0:  # the first byte of a character
@@ -88,9 +88,9 @@ class TailedFile:
     """An open log file, and how far it was read and delivered.
 
     Args:
-        fd: Its descriptor, which the tailed owns from now on.
+        fd: The descriptor, which this object owns from now on.
         max_line_bytes: Longer lines are cut.
-        position: Where to go on; None: at the beginning.
+        position: Where to continue; None: at the beginning.
     """
 
     def __init__(self, fd: int, max_line_bytes: int, position: Position | None = None) -> None:
@@ -98,18 +98,18 @@ class TailedFile:
         self.fd = fd
         self.key = (found.st_dev, found.st_ino)
         self.offset = position.offset if position else 0
-        """Position of the next line to be read."""
+        """The position of the next line to read."""
         self.acked = self.offset
-        """All before it has been delivered."""
+        """The position up to which everything is delivered."""
         self.size = found.st_size
         self.frozen = False
-        """Whether nothing more can come, as what follows was lost."""
+        """Whether no more lines can follow, because they are lost."""
         self.is_copy = False
-        """Whether nobody writes to it any more."""
+        """Whether it is a copy, to which no process writes."""
         self.quiet_since = 0.0
-        """Since when (monotonic) it has been at its end."""
+        """When it last grew (monotonic time)."""
         self.read_up_ns = 0
-        """When (nanoseconds since 1970) there was last nothing left to read."""
+        """When it was last read to its end (nanoseconds since 1970)."""
         self._max_line = max_line_bytes
         self._scan = self.offset
         self._long = b""
@@ -128,7 +128,7 @@ class TailedFile:
             self.fd = -1
 
     def position(self) -> Position:
-        """Return what is to be remembered."""
+        """Return the position to store."""
         return Position(
             device=self.key[0],
             inode=self.key[1],
@@ -140,38 +140,38 @@ class TailedFile:
         )
 
     def skip_to_end(self) -> None:
-        """Begin behind what the file has now."""
+        """Skip the current content."""
         self.offset = self.acked = self._scan = self.size
 
     @property
     def unread(self) -> int:
-        """Bytes that have not been read, as far as known."""
+        """The number of unread bytes, as far as known."""
         return 0 if self.frozen else max(self.size - self.offset, 0)
 
     @property
     def delivered(self) -> bool:
-        """Whether all that was read has been delivered."""
+        """Whether everything read is delivered."""
         return self.acked >= self.offset
 
     @property
     def modified_ns(self) -> int:
-        """When the file was last written to, as far as known."""
+        """The time of the last write, as far as known."""
         with contextlib.suppress(OSError):
             self._modified = os.fstat(self.fd).st_mtime_ns
         return self._modified
 
     @property
     def unlinked(self) -> bool:
-        """Whether the file is known to have no name any more."""
+        """Whether the file is known to be deleted."""
         with contextlib.suppress(OSError):
             return os.fstat(self.fd).st_nlink == 0
         return False
 
     def look(self, now: float) -> None:
-        """Take notice of the file's size.
+        """Check the file's size.
 
         Raises:
-            Truncated: What was read before is no longer there.
+            Truncated: The bytes that were read before are gone.
             OSError: The file cannot be read.
         """
         if self.frozen:
@@ -192,10 +192,10 @@ class TailedFile:
         """Return the next lines; none at the end of the file.
 
         Args:
-            final: Take a last line without a newline, too.
+            final: Whether to take a last line without a newline.
 
         Raises:
-            Truncated: What was read before is no longer there.
+            Truncated: The bytes that were read before are gone.
             OSError: The file cannot be read.
         """
         while not self.frozen:
@@ -212,7 +212,7 @@ class TailedFile:
                 return []
             self.size = max(self.size, self._scan + len(data))
             if data[0] == 0 and self._scan == self.offset:
-                self._skip_nothing(data)
+                self._skip_hole(data)
                 continue
             lines = self._lines(data, final=final)
             if lines or self._tail:
@@ -220,12 +220,12 @@ class TailedFile:
         return []
 
     def freeze(self) -> None:
-        """Expect nothing more; what was read can still be acknowledged."""
+        """Stop reading; lines that were read can still be acknowledged."""
         self.frozen = True
         self.size = self.offset
 
     def rebind(self, fd: int) -> None:
-        """Go on with another descriptor of the file, or of a copy, at the same position."""
+        """Continue with another descriptor of the file, or of its copy, at the same position."""
         self.close()
         self.fd = fd
         found = os.fstat(fd)
@@ -235,7 +235,7 @@ class TailedFile:
         self._scan, self._long, self._tail = self.offset, b"", 0
 
     def matches(self, fd: int) -> bool:
-        """Whether another file begins in the same way, and goes as far."""
+        """Tell whether another file has the same beginning, and is long enough."""
         with contextlib.suppress(OSError):
             return (
                 bool(self._head)
@@ -247,8 +247,8 @@ class TailedFile:
     def _is_same(self) -> bool:
         return not self._head or os.pread(self.fd, len(self._head), self._base) == self._head
 
-    def _skip_nothing(self, data: bytes) -> None:
-        """Skip zero bytes: a writer without O_APPEND leaves a hole where it was truncated."""
+    def _skip_hole(self, data: bytes) -> None:
+        """Skip zero bytes: a writer without O_APPEND leaves a hole after a truncation."""
         rest = data.lstrip(b"\0")
         position = self._scan + len(data) - len(rest)
         if not rest:
@@ -261,7 +261,7 @@ class TailedFile:
         self.offset = self._scan = position
         self._tail = 0
         self.size = max(self.size, position)
-        self._changed = (-1, -1)  # so that the next look takes the fingerprint
+        self._changed = (-1, -1)  # so that the next check takes the fingerprint
 
     def _lines(self, data: bytes, *, final: bool) -> list[Line]:
         last = data.rfind(b"\n")
@@ -297,7 +297,7 @@ class TailedFile:
         return Line(raw, end, cut)
 
     def _note_head(self, size: int) -> None:
-        """Remember the first bytes, or compare them with those that are remembered."""
+        """Take the fingerprint, or compare the file with the one taken before."""
         head = os.pread(self.fd, min(max(size - self._base, 0), FINGERPRINT_BYTES), self._base)
         if not head.startswith(self._head):
             raise Truncated

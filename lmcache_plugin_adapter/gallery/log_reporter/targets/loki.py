@@ -1,4 +1,4 @@
-"""Loki's push API, in JSON: streams of lines with labels."""
+"""Send to Loki's push API in JSON: streams of lines with labels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from .http_sender import Sender
+from .http_log_target import HttpLogTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -17,49 +17,44 @@ if TYPE_CHECKING:
     from .origin import Origin
 
 PUSH = "/loki/api/v1/push"
-"""Where batches go, if the URL has no path."""
+"""The path of batches, if the URL has none."""
 
 
-class Loki:
-    """Delivers to Loki.
+class Loki(HttpLogTarget):
+    """A Loki server.
 
     Args:
         settings: The server.
-        origin: Of all records.
+        origin: The origin of all records.
     """
 
     def __init__(self, settings: LokiTarget, origin: Origin) -> None:
-        self.name = f"Loki at {settings.shown}"
         headers = {"Content-Type": "application/json"}
         if settings.tenant is not None:
             headers["X-Scope-OrgID"] = settings.tenant
-        self._sender = Sender(settings, PUSH, compress=settings.gzip, headers=headers)
+        super().__init__("Loki", settings, PUSH, compress=settings.gzip, headers=headers)
         self._origin = origin
         self._own = settings.labels
         self._metadata = settings.structured_metadata
 
     def send(self, records: Sequence[Record], timeout: float) -> None:
-        """Deliver the records; as :class:`.delivery.Target` says."""
-        self._sender.post(encode(records, self._labels, metadata=self._metadata), timeout)
+        """Deliver the records; see :meth:`.target.LogTarget.send`."""
+        self.post(encode(records, self._labels, metadata=self._metadata), timeout)
 
     def _labels(self, process: str) -> dict[str, str]:
         origin = self._origin
         return {"job": "vllm", "host": origin.host, **origin.labels(process), **self._own}
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._sender.close()
-
 
 def encode(
     records: Sequence[Record], labels: Callable[[str], Mapping[str, str]], *, metadata: bool
 ) -> bytes:
-    """Return the body of a push: the records in streams, each in its order.
+    """Return the body of a push: the records in streams, in their order.
 
     Args:
-        records: What is to be pushed.
-        labels: Gives those of a process's streams. Level and process are labels, too.
-        metadata: Whether the rest goes along as structured metadata.
+        records: The records.
+        labels: Returns the labels of a process's streams; level and process are added.
+        metadata: Whether to add the other fields as structured metadata.
     """
     streams: dict[tuple[str, str], list[list[object]]] = {}
     for record in records:
@@ -78,11 +73,10 @@ def encode(
 
 
 def time_of(record: Record) -> int:
-    """Return a record's time with its position in the file in the digits that the time lacks.
+    """Return a record's time, with the record's file position in the missing fraction digits.
 
-    vLLM's times are whole seconds. Of lines of a stream that are the same and have the same
-    time, Loki keeps one; this way there are none, they stay in order, and have the same time
-    when they are sent once more.
+    vLLM's times are whole seconds, and Loki drops lines of a stream with equal time and text. The
+    position makes times unique, keeps the order, and is the same in a retry.
     """
     for unit in (1_000_000_000, 1_000_000):
         if record.time_ns % unit == 0:

@@ -1,4 +1,4 @@
-"""What is said of records: which engine process they come from."""
+"""The origin of records: the engine process that logged them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import re
 from typing import NamedTuple
 
 _ROLES = {"Worker": "worker", "EngineCore": "scheduler", "DPEngineCoreActor": "scheduler"}
-"""What LMCache calls the processes that vLLM calls so."""
+"""LMCache's roles for vLLM's process names."""
 
 _REPLICA = re.compile(r"_DP(\d{1,6})(?:_|$)")
 
 
 class Origin(NamedTuple):
-    """The engine process that the log reporter runs beside.
+    """The engine process of the log reporter.
 
     Attributes:
         host: Name of the host, or pod.
-        role: ``scheduler``, ``worker``, ``server``, or nothing.
+        role: ``scheduler``, ``worker``, ``server``, or empty.
         worker_id: Rank of the worker; -1 on the scheduler.
         dp_rank: Data-parallel replica.
         plugin: The log reporter's own name.
@@ -29,11 +29,11 @@ class Origin(NamedTuple):
     plugin: str
 
     def labels(self, process: str = "") -> dict[str, str]:
-        """Return what tells engine processes apart, as short names and texts.
+        """Return the labels that distinguish engine processes.
 
         Args:
             process: vLLM's name of the process that logged the record: ``Worker_DP1_TP0`` is
-                a worker of replica 1, whoever reads its lines.
+                a worker of replica 1, whichever process the log reporter belongs to.
         """
         replica = _REPLICA.search(process)
         labels = {

@@ -1,4 +1,4 @@
-"""OTLP logs over HTTP, in protobuf."""
+"""Send OTLP logs over HTTP in protobuf."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
     ExportLogsServiceResponse,
 )
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
-from lmcache_plugin_adapter.gallery.log_reporter.delivery import RefusedError
 from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level
+from lmcache_plugin_adapter.gallery.otlp_attributes import key_values
 
-from .http_sender import Sender
+from .http_log_target import HttpLogTarget
+from .target import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .origin import Origin
 
 LOGS = "/v1/logs"
-"""Where batches go, if the URL has no path."""
+"""The path of batches, if the URL has none."""
 
 SEVERITIES = {
     Level.DEBUG: (5, "DEBUG"),
@@ -39,28 +39,27 @@ SEVERITIES = {
 """OpenTelemetry's numbers and short names."""
 
 
-class Otlp:
-    """Delivers to a collector.
+class Otlp(HttpLogTarget):
+    """An OpenTelemetry collector.
 
     Args:
         settings: The server.
-        origin: Of all records.
+        origin: The origin of all records.
     """
 
     def __init__(self, settings: OtlpTarget, origin: Origin) -> None:
-        self.name = f"OTLP at {settings.shown}"
         headers = {"Content-Type": "application/x-protobuf"}
-        self._sender = Sender(settings, LOGS, compress=settings.gzip, headers=headers)
+        super().__init__("OTLP", settings, LOGS, compress=settings.gzip, headers=headers)
         self._service = settings.service_name
         self._origin = origin
         self._own = settings.attributes
 
     def send(self, records: Sequence[Record], timeout: float) -> None:
-        """Deliver the records; as :class:`.delivery.Target` says."""
-        answer = self._sender.post(encode(records, self._resource), timeout)
+        """Deliver the records; see :meth:`.target.LogTarget.send`."""
+        answer = self.post(encode(records, self._resource), timeout)
         rejected, why = read_answer(answer.raw)
         if rejected:
-            why = answer.quote(why) or "it does not say why"
+            why = answer.quote(why) or "no reason given"
             raise RefusedError(why, min(rejected, len(records)))
 
     def _resource(self, process: str) -> dict[str, str]:
@@ -72,17 +71,13 @@ class Otlp:
             **self._own,
         }
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._sender.close()
-
 
 def encode(records: Sequence[Record], resource: Callable[[str], Mapping[str, str]]) -> bytes:
     """Return the body of an export: one scope for each logger of an engine process.
 
     Args:
-        records: What is to be exported.
-        resource: Gives the attributes of a process's resource.
+        records: The records.
+        resource: Returns the attributes of a process's resource.
     """
     request = ExportLogsServiceRequest()
     known: dict[str, tuple[tuple[str, str], ...]] = {}
@@ -97,7 +92,7 @@ def encode(records: Sequence[Record], resource: Callable[[str], Mapping[str, str
             logs = resources.get(attributes)
             if logs is None:
                 logs = resources[attributes] = request.resource_logs.add()
-                logs.resource.attributes.extend(_pair(*attribute) for attribute in attributes)
+                logs.resource.attributes.extend(key_values(dict(attributes)))
             scope = scopes[attributes, record.logger] = logs.scope_logs.add()
             scope.scope.name = record.logger or record.format
         _fill(scope.log_records.add(), record)
@@ -106,7 +101,7 @@ def encode(records: Sequence[Record], resource: Callable[[str], Mapping[str, str
 
 
 def read_answer(body: bytes) -> tuple[int, str]:
-    """Return how many records were rejected, and why."""
+    """Return how many records the server rejected, and why."""
     answer = ExportLogsServiceResponse()
     try:
         answer.ParseFromString(body)
@@ -123,19 +118,13 @@ def _fill(entry: LogRecord, record: Record) -> None:
     entry.severity_number = number  # type: ignore[assignment]
     entry.severity_text = word
     entry.body.string_value = record.text
-    add = entry.attributes.append
-    add(_pair("log.file.path", record.path))
-    if record.format:
-        add(_pair("lmcache.log.format", record.format))
-    if record.file:
-        add(_pair("code.file.path", record.file))
-    if record.line:
-        add(KeyValue(key="code.line.number", value=AnyValue(int_value=record.line)))
-    if record.process:
-        add(_pair("lmcache.process", record.process))
-    if record.pid is not None:
-        add(KeyValue(key="process.pid", value=AnyValue(int_value=record.pid)))
-
-
-def _pair(key: str, value: str) -> KeyValue:
-    return KeyValue(key=key, value=AnyValue(string_value=value))
+    attributes: dict[str, str | int | None] = {
+        "log.file.path": record.path,
+        "lmcache.log.format": record.format or None,
+        "code.file.path": record.file or None,
+        "code.line.number": record.line or None,
+        "lmcache.process": record.process or None,
+        "process.pid": record.pid,
+    }
+    known = {name: value for name, value in attributes.items() if value is not None}
+    entry.attributes.extend(key_values(known))

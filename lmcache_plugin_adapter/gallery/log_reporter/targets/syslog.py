@@ -1,8 +1,8 @@
-"""Syslog over TCP or TLS.
+"""Send to syslog over TCP or TLS.
 
-Syslog has no answers. What confirms a batch here is the orderly end of its connection: we end
-our direction, and the server ends the other one when it has read everything. Data that it has
-not read when it goes away end in a reset instead, and the batch is sent again.
+Syslog has no answers. The orderly end of the connection confirms a batch: the target closes its
+direction, and the server closes the other one once it has read everything. If the server exits
+before that, the kernel resets the connection, and the batch is sent again.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import ssl
 import time
 from typing import TYPE_CHECKING
 
-from lmcache_plugin_adapter.gallery.log_reporter.delivery import UnavailableError
+from lmcache_plugin_adapter.gallery.http_client.certificates import CertificateError, client_context
 
 from .syslog_message import FACILITIES, Frame, messages
+from .target import LogTarget, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,19 +32,19 @@ _PIECE = 65536
 _ENDED = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN})
 
 
-class Syslog:
-    """Delivers to a syslog server.
+class Syslog(LogTarget):
+    """A syslog server.
 
     Args:
         settings: The server.
-        origin: Of all records.
+        origin: The origin of all records.
     """
 
     def __init__(self, settings: SyslogTarget, origin: Origin) -> None:
         self._settings = settings
         self._port = settings.port or (TLS_PORT if settings.tls else PORT)
         how = "TLS" if settings.tls else "TCP"
-        self.name = f"Syslog at {settings.host}:{self._port} ({how})"
+        super().__init__(f"Syslog at {settings.host}:{self._port} ({how})", settings.timeout)
         self._frame = Frame(
             FACILITIES[settings.facility],
             origin.host,
@@ -54,7 +55,7 @@ class Syslog:
         )
 
     def send(self, records: Sequence[Record], timeout: float) -> None:
-        """Deliver the records; as :class:`.delivery.Target` says."""
+        """Deliver the records; see :meth:`.target.LogTarget.send`."""
         body = b"".join(part for record in records for part in messages(record, self._frame))
         deadline = time.monotonic() + timeout
         try:
@@ -69,15 +70,12 @@ class Syslog:
         except TimeoutError:
             raise UnavailableError(f"not confirmed within {timeout:g} s") from None
         except OSError as error:
-            reason = _words(error)
+            reason = _reason(error)
             if error.errno in _ENDED or isinstance(error, ssl.SSLEOFError):
-                reason = "it ended the connection before it had read everything"
+                reason = "the server closed the connection before it had read everything"
                 if self._settings.tls and self._settings.cert_file is None:
-                    reason += ", or wants a certificate ('cert_file')"
+                    reason += ", or requires a certificate ('cert_file')"
             raise UnavailableError(reason) from None
-
-    def close(self) -> None:
-        """No connection outlives a batch."""
 
     def _connect(self, timeout: float) -> socket.socket:
         settings = self._settings
@@ -85,7 +83,13 @@ class Syslog:
         if not settings.tls:
             return connection
         try:
-            return self._certificates().wrap_socket(
+            context = client_context(
+                ca_file=settings.ca_file,
+                cert_file=settings.cert_file,
+                key_file=settings.key_file,
+                verify=settings.verify,
+            )
+            return context.wrap_socket(
                 connection,
                 server_hostname=settings.server_name or settings.host,
                 suppress_ragged_eofs=False,
@@ -94,36 +98,16 @@ class Syslog:
             connection.close()
             raise
 
-    def _certificates(self) -> ssl.SSLContext:
-        """Return what the connection is made with; files are read anew, as they are renewed."""
-        settings = self._settings
-        try:
-            context = ssl.create_default_context(cafile=settings.ca_file)
-        except OSError as error:
-            raise OSError(f"cannot use ca_file {settings.ca_file!r}: {_words(error)}") from None
-        if not settings.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if settings.cert_file is not None:
-            try:
-                # A password would be asked for on the terminal, which a plugin has not.
-                context.load_cert_chain(settings.cert_file, settings.key_file, lambda: b"")
-            except OSError as error:
-                raise OSError(
-                    f"cannot use cert_file {settings.cert_file!r}: {_words(error)}"
-                ) from None
-        return context
-
     def _confirm(self, connection: socket.socket, deadline: float) -> None:
-        """End our direction, and wait until the server has ended the other one.
+        """Close the sending direction, and wait until the server has closed the other one.
 
         Raises:
-            OSError: It went away before it had read everything, or took too long.
+            OSError: The server exited before it had read everything, or took too long.
         """
         connection.settimeout(_left(deadline))
         if isinstance(connection, ssl.SSLSocket):
-            # A server may end the connection without TLS's own farewell. Whether it did so in
-            # order, TCP tells below: after a reset there is nothing left to shut down.
+            # A server may skip TLS's close_notify. TCP reveals below whether the end was orderly:
+            # after a reset, ``shutdown`` fails.
             with contextlib.suppress(ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 connection = connection.unwrap()
         connection.shutdown(socket.SHUT_WR)
@@ -140,7 +124,9 @@ def _left(deadline: float) -> float:
     return left
 
 
-def _words(error: OSError) -> str:
+def _reason(error: OSError) -> str:
+    if isinstance(error, CertificateError):
+        return f"{error.what}: {_reason(error.error)}"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or error}".replace("_", " ").lower().replace("tls", "TLS")
     return error.strerror or str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""A record as messages of RFC 5424, in the frames of RFC 6587 (octet counting): pure."""
+"""Format a record as messages of RFC 5424, framed by octet counting (RFC 6587)."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from .origin import Origin
 
 FACILITIES = {"user": 1, "daemon": 3, **{f"local{number}": 16 + number for number in range(8)}}
-"""RFC 5424's numbers."""
+"""The numbers of RFC 5424."""
 
 _NOT_PRINTABLE = re.compile(r"[^!-~]")
 _NEWLINE = 4
 _LEAST = 256
-"""Bytes of text that a message has room for, however long the rest is."""
+"""The least bytes of text in a message, even if its header is longer than the limit."""
 
 
 class Frame(NamedTuple):
-    """What is the same in all messages.
+    """The common part of all messages.
 
     Attributes:
-        facility: Its number.
+        facility: The number of the facility.
         host: HOSTNAME.
         app_name: APP-NAME.
         sd_id: SD-ID of the structured data.
-        max_bytes: A message's length without the count before it.
-        origin: Of all records.
+        max_bytes: The longest message, without the count before it.
+        origin: The origin of all records.
     """
 
     facility: int
@@ -43,7 +43,7 @@ class Frame(NamedTuple):
 
 
 def messages(record: Record, frame: Frame) -> Iterator[bytes]:
-    """Return the record as one message, or as several where it is too long for one."""
+    """Yield a record as one message, or as several if it is too long."""
     head = (
         f"<{frame.facility * 8 + record.level}>1 {timestamp(record.time_ns)} "
         f"{_field(frame.host, 255)} {_field(frame.app_name, 48)} "
@@ -71,10 +71,10 @@ def messages(record: Record, frame: Frame) -> Iterator[bytes]:
 
 
 def split(text: bytes, room: int) -> Iterator[bytes]:
-    """Cut UTF-8 into parts of at most ``room`` bytes: at line ends if possible, in no character.
+    """Split UTF-8 into parts of at most ``room`` bytes, preferably at newlines.
 
-    The newline at which it is cut is left out. One that stays counts for four bytes, as rsyslog
-    writes ``#012`` for it.
+    The newline at a split is left out. Any other counts as four bytes, because rsyslog writes it
+    as ``#012``.
     """
     part: bytes | None = None
     cost = 0
@@ -101,7 +101,7 @@ def _pieces(line: bytes, room: int) -> Iterator[bytes]:
 
 
 def timestamp(time_ns: int) -> str:
-    """Return a time in nanoseconds since 1970 as RFC 5424 writes it, to the microsecond."""
+    """Return a time in nanoseconds since 1970 in the format of RFC 5424, to the microsecond."""
     try:
         moment = datetime.fromtimestamp(time_ns // 1_000_000_000, timezone.utc)
     except (ValueError, OverflowError, OSError):
