@@ -29,27 +29,24 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True)
 class Alert:
-    """The state of one alert.
-
-    Attributes:
-        labels: Its identity.
-        annotations: Its texts for people.
-        starts_at: When it fired, in seconds since 1970.
-        ends_at: When it resolved; None while it fires.
-        expires_at: When it ends on its own, if nobody is left to resolve it; None: never.
-        measure: The measure; empty if there is none.
-        value: The value that made it fire.
-        limit: The limit that the value was compared with.
-    """
+    """The state of one alert."""
 
     labels: Mapping[str, str]
+    """Its identity."""
     annotations: Mapping[str, str]
+    """Its texts for people."""
     starts_at: float
+    """When it fired, in seconds since 1970."""
     ends_at: float | None = None
+    """When it resolved; None while it fires."""
     expires_at: float | None = None
+    """When it ends on its own, if nobody is left to resolve it; None: never."""
     measure: str = ""
+    """The measure; empty if there is none."""
     value: float | None = None
+    """The value that made it fire."""
     limit: float | None = None
+    """The limit that the value was compared with."""
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.alert_reporter.measuring.death import Autopsy
+from lmcache_plugin_adapter.gallery.alert_reporter.measuring.cgroup import OomKills
 from lmcache_plugin_adapter.gallery.alert_reporter.measuring.measures import Meter
 from lmcache_plugin_adapter.gallery.alert_reporter.targets.delivery import Delivery
 from lmcache_plugin_adapter.gallery.engine_health.health import EngineHealth
@@ -72,7 +72,7 @@ class Reporter:
         self._health = EngineHealth(ctx, settings.health)
         measures = {rule.measure for rule in plan.rules}
         self._meter = Meter(engine, measures, self._engine_state, kit.warning)
-        self._autopsy = Autopsy(engine)
+        self._kills = OomKills(engine)
         self._trackers = [Tracker(rule) for rule in plan.rules]
         self._deliveries = [Delivery(target, settings.keep_resolved) for target in plan.targets]
         self._alerts = Alerts(ctx, plan.labels, settings.annotations, self._deliver)
@@ -153,7 +153,7 @@ class Reporter:
             self._log(
                 self._alerts.engine_died(
                     settings.engine_died_severity,
-                    self._autopsy.report(word),
+                    _cause_of_death(word, self._kills.since()),
                     settings.engine_died_keep,
                 )
             )
@@ -195,3 +195,17 @@ class Reporter:
             kit.error(f"Alert {alert.name!r} fires: {text}")
         else:
             kit.warning(f"Alert {alert.name!r} fires: {text}")
+
+
+def _cause_of_death(word: str, killed: int) -> str:
+    """Return the cause of the engine's death, to follow "engine process 4711" in a text.
+
+    Args:
+        word: The context's ``ending``.
+        killed: The number of processes in the container that the kernel killed meanwhile.
+    """
+    how = "was ended by an exception." if word == "failed" else "has ended without closing."
+    if not killed:
+        return how
+    count = "1 process" if killed == 1 else f"{killed} processes"
+    return f"{how} Meanwhile the kernel killed {count} of its container for lack of memory."

@@ -73,19 +73,16 @@ class AlertSettings(msgspec.Struct, kw_only=True):
 
 @dataclass(frozen=True)
 class Plan:
-    """What the reporter does, according to its settings.
-
-    Attributes:
-        settings: The settings.
-        labels: The labels of every alert.
-        targets: The targets of alerts.
-        rules: The rules in use.
-    """
+    """What the reporter does, according to its settings."""
 
     settings: AlertSettings
+    """The settings."""
     labels: Mapping[str, str]
+    """The labels of every alert."""
     targets: tuple[AlertTarget, ...]
+    """The targets of alerts."""
     rules: tuple[Rule, ...]
+    """The rules in use."""
 
 
 def read_plan(ctx: Context) -> Plan:

@@ -8,14 +8,11 @@ State = Literal["ok", "dead", "stopped", "unresponsive", "stalled", "starting"]
 
 
 class Verdict(NamedTuple):
-    """The result of a health check.
-
-    Attributes:
-        healthy: Whether the engine works.
-        reason: For operators: the fault, or suspicious conditions of a healthy engine, or empty.
-        state: The fault, or ``ok``.
-    """
+    """The result of a health check."""
 
     healthy: bool
+    """Whether the engine works."""
     reason: str
+    """For operators: the fault, or suspicious conditions of a healthy engine, or empty."""
     state: State
+    """The fault, or ``ok``."""

@@ -18,17 +18,14 @@ CONSUL_REAPING = 30.0
 
 
 class Bound(NamedTuple):
-    """The longest time from a fault to its effect at a target, in seconds.
-
-    Attributes:
-        effect: ``gone``, ``critical`` or ``silent``.
-        answering: While the target answers.
-        unreachable: While the target is unreachable, or the plugin is gone as well.
-    """
+    """The longest time from a fault to its effect at a target, in seconds."""
 
     effect: str
+    """``gone``, ``critical`` or ``silent``."""
     answering: float
+    """While the target answers."""
     unreachable: float
+    """While the target is unreachable, or the plugin is gone as well."""
 
     def __str__(self) -> str:
         """Return the text for the log."""

@@ -13,22 +13,19 @@ if TYPE_CHECKING:
 
 
 class View(NamedTuple):
-    """The engine as last seen.
-
-    Attributes:
-        verdict: The last verdict, or an unhealthy one if the last is stale.
-        unhealthy_for: Seconds since the engine stopped working; 0 if it works.
-        number: Grows when the engine's state changes.
-        closed: Whether the registrars must stop.
-        stale: Whether the verdict is unhealthy only because it is old. Registrars then neither
-            refresh the entry nor remove it: after a pause of the host, the next check is near.
-    """
+    """The engine as last seen."""
 
     verdict: Verdict
+    """The last verdict, or an unhealthy one if the last is stale."""
     unhealthy_for: float
+    """Seconds since the engine stopped working; 0 if it works."""
     number: int
+    """Grows when the engine's state changes."""
     closed: bool
+    """Whether the registrars must stop."""
     stale: bool
+    """Whether the verdict is unhealthy only because it is old. Registrars then neither refresh the
+    entry nor remove it: after a pause of the host, the next check is near."""
 
 
 class EngineView:

@@ -33,25 +33,22 @@ class RefusedError(Exception):
 
 
 class Messages(NamedTuple):
-    """The texts about one target for the log.
-
-    Attributes:
-        entered: The engine was registered.
-        keep: The action of refreshing, after "Cannot".
-        missing: The consequence while there has been no registration.
-        left: The engine was deregistered.
-        leave: The action of deregistering, after "Cannot".
-        lapses: The consequence once ``ttl`` is over.
-        lapsed: The consequence after ``ttl``.
-    """
+    """The texts about one target for the log."""
 
     entered: str
+    """The engine was registered."""
     keep: str
+    """The action of refreshing, after "Cannot"."""
     missing: str
+    """The consequence while there has been no registration."""
     left: str
+    """The engine was deregistered."""
     leave: str
+    """The action of deregistering, after "Cannot"."""
     lapses: str = "the entry expires"
+    """The consequence once ``ttl`` is over."""
     lapsed: str = "the entry has expired"
+    """The consequence after ``ttl``."""
 
 
 class Target(Protocol):

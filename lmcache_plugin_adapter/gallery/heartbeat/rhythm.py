@@ -15,29 +15,23 @@ PAUSE = 0.6
 
 
 class Rhythm(NamedTuple):
-    """The timing of requests to a target, in seconds.
-
-    Attributes:
-        interval: From one refresh to the next.
-        timeout: For one request.
-        ttl: Until the target treats the engine as gone; None: unknown.
-    """
+    """The timing of requests to a target, in seconds."""
 
     interval: float
+    """From one refresh to the next."""
     timeout: float
+    """For one request."""
     ttl: float | None
+    """Until the target treats the engine as gone; None: unknown."""
 
 
 class Contradiction(NamedTuple):
-    """A setting that contradicts others.
-
-    Attributes:
-        key: The key below the plugin's own section.
-        text: The value found, the accepted values and the value in use.
-    """
+    """A setting that contradicts others."""
 
     key: str
+    """The key below the plugin's own section."""
     text: str
+    """The value found, the accepted values and the value in use."""
 
 
 def rhythm_of(target: Etcd | Consul | Ping) -> Rhythm:

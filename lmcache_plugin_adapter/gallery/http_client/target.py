@@ -23,9 +23,9 @@ from msgspec import Meta
 from .address import Filled, Url, check_url, shown_url
 from .answer import Answer, TargetError
 from .certificates import CertificateError, client_context
-from .credentials import Credentials, is_header_text
 from .deadline import Deadline
 from .retry_after import read_retry_after
+from .secrets import is_header_text, read_secret
 
 if TYPE_CHECKING:
     import ssl
@@ -131,7 +131,7 @@ class HttpTarget(msgspec.Struct, kw_only=True):
         """
         return httpx.Client(
             headers={"User-Agent": "lmcache-plugin-adapter", **self.headers},
-            auth=Credentials(self),
+            auth=self._authorize,
             verify=self.certificates(),
             timeout=self.timeout if timeout is None else timeout,
             limits=httpx.Limits(max_connections=4, max_keepalive_connections=1),
@@ -210,6 +210,23 @@ class HttpTarget(msgspec.Struct, kw_only=True):
             )
         except CertificateError as error:
             raise TargetError(str(error)) from None
+
+    def _authorize(self, request: httpx.Request) -> httpx.Request:
+        """Return a request with the credentials; read their files anew."""
+        token = self.bearer_token
+        if self.bearer_token_file is not None:
+            token = read_secret("bearer_token_file", self.bearer_token_file)
+        if token is not None:
+            request.headers["Authorization"] = f"Bearer {token}"
+            return request
+        url = httpx.URL(self.url)
+        username = self.username if self.username is not None else url.username
+        if not username:
+            return request
+        password = self.password if self.password is not None else url.password
+        if self.password_file is not None:
+            password = read_secret("password_file", self.password_file)
+        return next(httpx.BasicAuth(username, password).auth_flow(request))
 
     def _hider(self, sent: list[str]) -> Callable[[str], str]:
         """Return a function that removes credentials which a server may have echoed."""

@@ -36,19 +36,16 @@ _LONGEST_PAUSE = 300.0
 
 
 class Batching(NamedTuple):
-    """When to send a batch: as soon as one of the first three limits is reached.
-
-    Attributes:
-        records: The number of records.
-        bytes: The size of their text.
-        age: Seconds since the first record was read.
-        poll: Seconds between two reads of the files.
-    """
+    """When to send a batch: as soon as one of the first three limits is reached."""
 
     records: int
+    """The number of records."""
     bytes: int
+    """The size of their text."""
     age: float
+    """Seconds since the first record was read."""
     poll: float
+    """Seconds between two reads of the files."""
 
 
 def margin_of(stop: kit.Stop) -> float:

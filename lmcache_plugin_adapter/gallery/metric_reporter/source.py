@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx
@@ -28,43 +29,26 @@ class SourceError(Exception):
     """The engine's metrics could not be read; the text says why."""
 
 
+@dataclass(frozen=True)
 class Source:
-    """One endpoint, which the reporter reads repeatedly.
+    """One endpoint, which the reporter reads repeatedly."""
 
-    Args:
-        name: The name of the endpoint, for messages.
-        shown: The address, for messages.
-        url: The address.
-        instance: The value of the label ``instance``.
-        client: The client.
-        max_bytes: The longest accepted answer.
-        internal: Whether the endpoint is LMCache's internal API.
-        is_taken: Tells whether another process than the engine listens at the address.
-        replica: The replica to report, if the endpoint covers several; None: all.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        shown: str,
-        url: str,
-        instance: str,
-        client: httpx.Client,
-        max_bytes: int,
-        *,
-        internal: bool,
-        is_taken: Callable[[], bool] = lambda: False,
-        replica: int | None = None,
-    ) -> None:
-        self.name = name
-        self.shown = shown
-        self.instance = instance
-        self._url = url
-        self._client = client
-        self._max_bytes = max_bytes
-        self.internal = internal
-        self.is_taken = is_taken
-        self._replica = replica
+    name: str
+    """The name of the endpoint, for messages."""
+    shown: str
+    """The address, for messages."""
+    url: str
+    instance: str
+    """The value of the label ``instance``."""
+    client: httpx.Client
+    max_bytes: int
+    """The longest accepted answer."""
+    internal: bool
+    """Whether the endpoint is LMCache's internal API."""
+    is_taken: Callable[[], bool] = lambda: False
+    """Tells whether another process than the engine listens at the address."""
+    replica: int | None = None
+    """The replica to report, if the endpoint covers several; None: all."""
 
     def read(self, timeout: float) -> str:
         """Return the endpoint's metrics.
@@ -78,14 +62,14 @@ class Source:
         taken = bytearray()
         try:
             with Deadline(timeout).stream(
-                self._client, "GET", self._url, headers=_HEADERS, timeout=timeout
+                self.client, "GET", self.url, headers=_HEADERS, timeout=timeout
             ) as response:
                 if response.status_code != 200:
                     raise SourceError(f"HTTP {response.status_code} {response.reason_phrase}")
                 for piece in response.iter_bytes():
                     taken += piece
-                    if len(taken) > self._max_bytes:
-                        raise SourceError(f"the answer is over {self._max_bytes} bytes")
+                    if len(taken) > self.max_bytes:
+                        raise SourceError(f"the answer is over {self.max_bytes} bytes")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise SourceError(failure(error)) from None
         return taken.decode(errors="replace")
@@ -96,11 +80,11 @@ class Source:
         vLLM's ``/metrics`` has a label ``engine`` with the index of the replica. Samples without
         it belong to the server; the reporter of its first replica sends them.
         """
-        if self._replica is None:
+        if self.replica is None:
             return families
         labels = {sample.labels.get("engine", "") for one in families for sample in one.samples}
-        first = min((int(text) for text in labels if text.isdecimal()), default=self._replica)
-        mine = {str(self._replica)} | ({""} if first == self._replica else set())
+        first = min((int(text) for text in labels if text.isdecimal()), default=self.replica)
+        mine = {str(self.replica)} | ({""} if first == self.replica else set())
         return [
             one._replace(samples=[s for s in one.samples if s.labels.get("engine", "") in mine])
             for one in families

@@ -40,15 +40,12 @@ _LOOK_SECONDS = 0.01
 
 
 class Line(NamedTuple):
-    """A line that a plugin has printed.
-
-    Attributes:
-        level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
-        text: Without the mark of its level.
-    """
+    """A line that a plugin has printed."""
 
     level: str
+    """``debug``, ``info``, ``warning``, ``error`` or ``critical``."""
     text: str
+    """Without the mark of its level."""
 
 
 class StandIn:

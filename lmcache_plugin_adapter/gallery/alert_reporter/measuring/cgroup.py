@@ -13,15 +13,12 @@ _NO_LIMIT = 1 << 60
 
 
 class Memory(NamedTuple):
-    """The values of a memory controller.
-
-    Attributes:
-        limit: Bytes above which the kernel kills processes.
-        used: Bytes of all processes in the group, without droppable file pages.
-    """
+    """The values of a memory controller."""
 
     limit: int
+    """Bytes above which the kernel kills processes."""
     used: int
+    """Bytes of all processes in the group, without droppable file pages."""
 
 
 def container_memory(pid: int, root: str = "") -> Memory | None:

@@ -17,15 +17,12 @@ if TYPE_CHECKING:
 
 
 class Measure(NamedTuple):
-    """A row of the table of measures.
-
-    Attributes:
-        unit: The unit of its values: ``bytes``, ``%``, ``bytes/s``, or empty for numbers.
-        meaning: The text for the documentation.
-    """
+    """A row of the table of measures."""
 
     unit: str
+    """The unit of its values: ``bytes``, ``%``, ``bytes/s``, or empty for numbers."""
     meaning: str
+    """The text for the documentation."""
 
 
 MEASURES: dict[str, Measure] = {

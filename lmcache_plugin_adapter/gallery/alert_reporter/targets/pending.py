@@ -11,15 +11,12 @@ if TYPE_CHECKING:
 
 
 class Due(NamedTuple):
-    """The alerts to send.
-
-    Attributes:
-        alerts: The alerts, in the order of their changes.
-        again: The ids of alerts that the target has received before.
-    """
+    """The alerts to send."""
 
     alerts: list[Alert]
+    """The alerts, in the order of their changes."""
     again: frozenset[str]
+    """The ids of alerts that the target has received before."""
 
 
 class Pending:

@@ -15,17 +15,14 @@ if TYPE_CHECKING:
 
 
 class Request(NamedTuple):
-    """One request.
-
-    Attributes:
-        path: The path below the target's address; empty: that address.
-        content: The JSON body.
-        ids: The ids of the alerts in it.
-    """
+    """One request."""
 
     path: str
+    """The path below the target's address; empty: that address."""
     content: bytes
+    """The JSON body."""
     ids: tuple[str, ...]
+    """The ids of the alerts in it."""
 
 
 class AlertTarget(HttpTarget, kw_only=True, forbid_unknown_fields=True):

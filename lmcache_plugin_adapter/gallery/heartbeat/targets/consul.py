@@ -9,7 +9,7 @@ from urllib.parse import quote
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.heartbeat.registrar import Messages, RefusedError
 from lmcache_plugin_adapter.gallery.heartbeat.rhythm import rhythm_of
-from lmcache_plugin_adapter.gallery.http_client.credentials import read_secret
+from lmcache_plugin_adapter.gallery.http_client.secrets import read_secret
 from lmcache_plugin_adapter.kit.settings.accepted import show_number
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import msgspec
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.heartbeat.registrar import Messages, RefusedError
 from lmcache_plugin_adapter.gallery.heartbeat.rhythm import rhythm_of
-from lmcache_plugin_adapter.gallery.http_client.credentials import read_secret
+from lmcache_plugin_adapter.gallery.http_client.secrets import read_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,17 +22,14 @@ _BETWEEN = ("During handling of the above exception", "The above exception was t
 
 
 class Bounds(NamedTuple):
-    """The limits of a record.
-
-    Attributes:
-        record_bytes: Characters after which a new record begins with the same head.
-        wait: Seconds for which a record waits for more lines.
-        level: The least urgent level to deliver.
-    """
+    """The limits of a record."""
 
     record_bytes: int
+    """Characters after which a new record begins with the same head."""
     wait: float
+    """Seconds for which a record waits for more lines."""
     level: Level
+    """The least urgent level to deliver."""
 
 
 class _Pending:

@@ -18,19 +18,16 @@ _JSON = b'{"log":'
 
 
 class Framed(NamedTuple):
-    """A line in the frame of a container runtime.
-
-    Attributes:
-        text: The line, or a part of it.
-        stream: ``stdout`` or ``stderr``.
-        time_ns: When the runtime received it, in nanoseconds since 1970.
-        partial: Whether the stream's next line continues it.
-    """
+    """A line in the frame of a container runtime."""
 
     text: bytes
+    """The line, or a part of it."""
     stream: str
+    """``stdout`` or ``stderr``."""
     time_ns: int
+    """When the runtime received it, in nanoseconds since 1970."""
     partial: bool
+    """Whether the stream's next line continues it."""
 
 
 class _Entry(msgspec.Struct):

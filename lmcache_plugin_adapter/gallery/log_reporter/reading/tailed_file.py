@@ -19,17 +19,14 @@ FINGERPRINT_BYTES = 256
 
 
 class Line(NamedTuple):
-    """A line as read.
-
-    Attributes:
-        raw: Its bytes, without the newline.
-        end: The position of the first byte after the newline.
-        cut: The number of bytes missing from ``raw``, because the line was too long.
-    """
+    """A line as read."""
 
     raw: bytes
+    """Its bytes, without the newline."""
     end: int
+    """The position of the first byte after the newline."""
     cut: int
+    """The number of bytes missing from ``raw``, because the line was too long."""
 
 
 class Position(msgspec.Struct):

@@ -12,21 +12,18 @@ _REPLICA = re.compile(r"_DP(\d{1,6})(?:_|$)")
 
 
 class Origin(NamedTuple):
-    """The engine process of the log reporter.
-
-    Attributes:
-        host: Name of the host, or pod.
-        role: ``scheduler``, ``worker``, ``server``, or empty.
-        worker_id: Rank of the worker; -1 on the scheduler.
-        dp_rank: Data-parallel replica.
-        plugin: The log reporter's own name.
-    """
+    """The engine process of the log reporter."""
 
     host: str
+    """Name of the host, or pod."""
     role: str
+    """``scheduler``, ``worker``, ``server``, or empty."""
     worker_id: int
+    """Rank of the worker; -1 on the scheduler."""
     dp_rank: int
+    """Data-parallel replica."""
     plugin: str
+    """The log reporter's own name."""
 
     def labels(self, process: str = "") -> dict[str, str]:
         """Return the labels that distinguish engine processes.

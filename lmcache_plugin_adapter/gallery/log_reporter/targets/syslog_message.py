@@ -23,23 +23,20 @@ _LEAST = 256
 
 
 class Frame(NamedTuple):
-    """The common part of all messages.
-
-    Attributes:
-        facility: The number of the facility.
-        host: HOSTNAME.
-        app_name: APP-NAME.
-        sd_id: SD-ID of the structured data.
-        max_bytes: The longest message, without the count before it.
-        origin: The origin of all records.
-    """
+    """The common part of all messages."""
 
     facility: int
+    """The number of the facility."""
     host: str
+    """HOSTNAME."""
     app_name: str
+    """APP-NAME."""
     sd_id: str
+    """SD-ID of the structured data."""
     max_bytes: int
+    """The longest message, without the count before it."""
     origin: Origin
+    """The origin of all records."""
 
 
 def messages(record: Record, frame: Frame) -> Iterator[bytes]:

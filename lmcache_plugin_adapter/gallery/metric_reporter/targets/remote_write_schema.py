@@ -15,21 +15,13 @@ from google.protobuf import (  # type: ignore[import-untyped]
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _PACKAGE = "prometheus"
-_MESSAGES: dict[str, tuple[tuple[str, int, Any, Any, str], ...]] = {
-    "Label": (
-        ("name", 1, _FIELD.TYPE_STRING, _FIELD.LABEL_OPTIONAL, ""),
-        ("value", 2, _FIELD.TYPE_STRING, _FIELD.LABEL_OPTIONAL, ""),
-    ),
-    "Sample": (
-        ("value", 1, _FIELD.TYPE_DOUBLE, _FIELD.LABEL_OPTIONAL, ""),
-        ("timestamp", 2, _FIELD.TYPE_INT64, _FIELD.LABEL_OPTIONAL, ""),
-    ),
-    "TimeSeries": (
-        ("labels", 1, _FIELD.TYPE_MESSAGE, _FIELD.LABEL_REPEATED, "Label"),
-        ("samples", 2, _FIELD.TYPE_MESSAGE, _FIELD.LABEL_REPEATED, "Sample"),
-    ),
-    "WriteRequest": (("timeseries", 1, _FIELD.TYPE_MESSAGE, _FIELD.LABEL_REPEATED, "TimeSeries"),),
+_MESSAGES: dict[str, dict[str, Any]] = {
+    "Label": {"name": _FIELD.TYPE_STRING, "value": _FIELD.TYPE_STRING},
+    "Sample": {"value": _FIELD.TYPE_DOUBLE, "timestamp": _FIELD.TYPE_INT64},
+    "TimeSeries": {"labels": "Label", "samples": "Sample"},
+    "WriteRequest": {"timeseries": "TimeSeries"},
 }
+"""The fields of each message, in the order of their numbers; a name means repeated messages."""
 
 
 def _write_request() -> Any:
@@ -38,14 +30,13 @@ def _write_request() -> Any:
     )
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
-        for field, number, kind, label, of in fields:
-            message.field.add(
-                name=field,
-                number=number,
-                type=kind,
-                label=label,
-                type_name=f".{_PACKAGE}.{of}" if of else None,
-            )
+        for number, (field, kind) in enumerate(fields.items(), 1):
+            if isinstance(kind, str):
+                added = message.field.add(type=_FIELD.TYPE_MESSAGE, label=_FIELD.LABEL_REPEATED)
+                added.type_name = f".{_PACKAGE}.{kind}"
+            else:
+                added = message.field.add(type=kind, label=_FIELD.LABEL_OPTIONAL)
+            added.name, added.number = field, number
     pool = (
         descriptor_pool.DescriptorPool()
     )  # separate: another package may define these messages, too
