@@ -23,22 +23,22 @@ def context() -> Context:
     """Return the context of this process.
 
     Raises:
-        ContextError: It was not started as a plugin.
+        ContextError: The process was not started as a plugin.
     """
     return Context.from_environ()
 
 
 class Context:
-    """Who the plugin is, which engine it belongs to and what it was configured with.
+    """The plugin's name, its engine process and LMCache's configuration.
 
     Attributes:
-        role: ``SCHEDULER``, ``WORKER`` or ``SERVER``; empty where the host has no roles.
+        role: ``SCHEDULER``, ``WORKER`` or ``SERVER``; empty if the host has no roles.
         worker_id: Rank of the worker in its replica; -1 on the scheduler.
-        worker_count: Workers of the replica.
+        worker_count: Number of workers in the replica.
         dp_rank: Index of the data-parallel replica.
         dp_size: Number of data-parallel replicas.
-        engine_pid: The engine process; None where LMCache's own launcher did not say.
-        name: The plugin's name, as the log and the settings have it.
+        engine_pid: The engine process; None under LMCache's built-in launcher.
+        name: The plugin's name, as in the log and in the settings.
         host: Name of this host (in Kubernetes: of the pod).
     """
 
@@ -124,12 +124,11 @@ class Context:
 
     @property
     def ending(self) -> str:
-        """Why the plugin is to end, once it was asked to: the supervisor's one word.
+        """The supervisor's exit reason, once the plugin is to stop.
 
-        ``closing``: the engine ends in order; ``failed``: an exception ends it;
-        ``died``: its process has ended without a word; ``replaced``: it became
-        another program; ``told``: the supervisor got a signal. Empty: only this
-        plugin is to end, or nothing is known.
+        ``closing``: the engine closes in order; ``failed``: an exception ended it; ``died``: its
+        process exited without closing; ``replaced``: it became another program; ``told``: the
+        supervisor received a signal. Empty: only this plugin stops, or the reason is unknown.
         """
         if not self._ending_file:
             return ""
@@ -141,7 +140,7 @@ class Context:
 
     @property
     def label(self) -> str:
-        """The engine process in words: ``scheduler``, ``worker 1``, ``dp 1 worker 0``."""
+        """The engine process for messages: ``scheduler``, ``worker 1``, ``dp 1 worker 0``."""
         words = [f"dp {self.dp_rank}"] if self.dp_size > 1 else []
         words.append(self.role.lower() or "engine")
         if self.role == "WORKER":
@@ -150,7 +149,7 @@ class Context:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the plugin may be called in the settings, from general to specific."""
+        """The names that the settings may use for the plugin, from general to specific."""
         parts = self._path.split("/")
         names = [os.path.splitext(parts[-1])[0], self.name]
         names += ["/".join(parts[i:]) for i in range(len(parts) - 1, -1, -1)]
@@ -158,10 +157,10 @@ class Context:
 
     @property
     def config(self) -> Mapping[str, object]:
-        """LMCache's configuration, read when first asked for; empty where there is none.
+        """LMCache's configuration, read at the first use; empty if there is none.
 
         Raises:
-            ContextError: It is not what LMCache writes.
+            ContextError: The configuration is not a JSON object.
         """
         if self._config is None:
             self._config = _read_config(self._config_file, self._config_text)
@@ -169,9 +168,9 @@ class Context:
 
     @property
     def internal_api(self) -> ApiAddress | None:
-        """Where this engine process's internal API server listens; None: it has none.
+        """The address of this engine process's internal API server; None: it has none.
 
-        On a multiprocess server: where its HTTP API does.
+        On a multiprocess server: the address of its HTTP API.
         """
         from lmcache_plugin_adapter.kit.engine_api.address import internal_api
 
@@ -194,17 +193,15 @@ class Context:
     def settings(self, kind: type[S]) -> S:
         """Return the plugin's own section, validated.
 
-        It stands in ``lmcache.yaml`` under
-        ``extra_config.runtime_plugins.plugins.NAME.settings``. Each problem is
-        printed in one line, with the full key; where a value is wrong, the
-        default is taken and the rest goes on.
+        The section is ``extra_config.runtime_plugins.plugins.NAME.settings`` in ``lmcache.yaml``.
+        Each problem is printed in one line with its full key. An invalid value is replaced by its
+        default.
 
         Args:
             kind: A ``msgspec.Struct`` class: fields with types, defaults and limits.
 
         Raises:
-            SettingsError: A required value is missing or wrong; or msgspec is
-                not installed.
+            SettingsError: A required value is missing or invalid, or msgspec is not installed.
         """
         from lmcache_plugin_adapter.kit.settings.section import find_section, read_settings
 
@@ -229,5 +226,5 @@ def _read_config(path: str | None, text: str | None) -> Mapping[str, object]:
     except ValueError as error:
         raise ContextError(f"cannot read {source}: {error}") from error
     if not isinstance(config, dict):
-        raise ContextError(f"cannot read {source}: it is no JSON object")
+        raise ContextError(f"cannot read {source}: it is not a JSON object")
     return config

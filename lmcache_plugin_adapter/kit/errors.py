@@ -8,7 +8,7 @@ class ContextError(Exception):
 
 
 class SettingsError(Exception):
-    """The plugin cannot work with its settings, and could not after a restart either.
+    """The plugin cannot work with its settings, not even after a restart.
 
-    What is wrong has been printed, one line each; the text sums it up.
+    Each problem has been printed in one line; the text is a summary.
     """

@@ -1,4 +1,4 @@
-"""Run a plugin's main function: what goes wrong is one line and the right exit code."""
+"""Run a plugin's main function; turn exceptions into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -21,14 +21,12 @@ if TYPE_CHECKING:
 def run(main: Callable[[Context, Stop], int | None]) -> int:
     """Call ``main`` and return the exit code.
 
-    Settings that it cannot work with end it with 125, "do not restart me"; so
-    does a module that is not installed. Any other exception is one line, its
-    traceback for debugging, and code 1.
-    Without an engine the line says how to try the plugin, and the code is 2.
+    Unusable settings and a module that is not installed lead to 125, "do not restart me". Any other
+    exception leads to 1, one error line, and its traceback at debug level. Without an engine, the
+    code is 2, and the line says how to try the plugin.
 
     Args:
-        main: Gets the context and what says when to end; returns an exit code,
-            or None for 0.
+        main: Receives the context and the stop; returns an exit code, or None for 0.
     """
     try:
         ctx = context()
@@ -49,7 +47,7 @@ def run(main: Callable[[Context, Stop], int | None]) -> int:
         module = getattr(main, "__module__", None) or "__main__"
         error(advice(module, missing.name or str(missing)).removeprefix("<3>"))
         return NO_RESTART_CODE
-    except Exception as failure:  # noqa: BLE001 - the last place to say it
+    except Exception as failure:  # noqa: BLE001 - the last chance to log it
         import traceback
 
         where = traceback.extract_tb(failure.__traceback__)[-1]

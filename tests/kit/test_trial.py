@@ -95,7 +95,9 @@ def test_lines_can_be_waited_for_and_passed_over(run_plugin: RunPlugin, tmp_path
     with pytest.raises(AssertionError, match="its end"):
         plugin.wait_exit(timeout=0.1)
     plugin.stop()
-    with pytest.raises(AssertionError, match=r"it has ended \(-15\) without line 'round 9'"):
+    with pytest.raises(
+        AssertionError, match=r"the plugin has exited \(-15\) without line 'round 9'"
+    ):
         plugin.wait_for("round 9", timeout=60)
 
 

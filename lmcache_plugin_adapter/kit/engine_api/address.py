@@ -1,4 +1,4 @@
-"""Where a plugin's own engine answers: the rules of LMCache's internal API server."""
+"""The address of a plugin's own engine, by the rules of LMCache's internal API server."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 _PREFIX = "internal_api_server_"
 PORT_START = 6999
 HOST = "127.0.0.1"
-_ANY = {"0.0.0.0": HOST, "": HOST, "::": "::1"}  # noqa: S104 - listening is not our doing
+_ANY = {"0.0.0.0": HOST, "": HOST, "::": "::1"}  # noqa: S104 - nothing listens here
 
 
 class ApiAddress:
-    """An address of HTTP: a host and a port, or a unix socket.
+    """An HTTP address: host and port, or a unix socket.
 
     Attributes:
-        url: The beginning of every URL there, without a ``/`` at its end.
+        url: The beginning of every URL, without a ``/`` at its end.
         socket: Path of the unix socket, or None.
-        port: The port; with a socket, what LMCache has made the path of.
+        port: The port; with a socket, the number in its path.
     """
 
     def __init__(self, host: str, port: int, socket: str | None = None) -> None:
@@ -43,7 +43,7 @@ class ApiAddress:
         return hash(str(self))
 
     def client(self, timeout: float = 5.0) -> httpx.Client:
-        """Return a client of httpx for it; proxies of the environment are left alone.
+        """Return an httpx client for the address, without proxies.
 
         Args:
             timeout: Seconds for connecting, and for each read and write.
@@ -56,22 +56,21 @@ class ApiAddress:
         )
 
     def listens_in(self, pid: int) -> bool | None:
-        """Tell whether the process ``pid`` is the one that listens here.
+        """Tell whether the process ``pid`` listens here.
 
-        Where several engines share a host, another one may have taken the port
-        of one that is gone, or that was never there.
+        If several engines share a host, another engine may have taken the port.
 
         Returns:
-            None if it cannot be told: the process is another user's.
+            None if this is unknown, because the process belongs to another user.
         """
-        from .listening import listens  # not every plugin asks
+        from .listening import listens  # late: few plugins use it
 
         return listens(pid, self.port, self.socket)
 
     def is_taken_from(self, pid: int) -> bool:
-        """Tell whether others than the process ``pid`` listen here: their answers are not its own.
+        """Tell whether another process than ``pid`` listens here, and answers in its place.
 
-        False as well where nobody listens (yet), and where it cannot be told.
+        False also if no process listens (yet), and if this is unknown.
         """
         from .listening import others_listen
 
@@ -79,19 +78,18 @@ class ApiAddress:
 
 
 def internal_api(config: Mapping[str, object], role: str, worker_id: int) -> ApiAddress | None:
-    """Return where the engine process's internal API server listens; None: it has none.
+    """Return the address of the engine process's internal API server; None: it has none.
 
     Args:
         config: LMCache's configuration.
-        role: ``SCHEDULER`` or ``WORKER``; for others it is the HTTP API of a
-            multiprocess server that is returned.
+        role: ``SCHEDULER`` or ``WORKER``; any other means the HTTP API of a multiprocess server.
         worker_id: The worker's rank.
     """
     if role not in ("SCHEDULER", "WORKER"):
         return _server_api(config)
     if not config.get(f"{_PREFIX}enabled"):
         return None
-    # A scheduler that looks up by itself has an engine, whose id is that of worker 0.
+    # A scheduler with its own lookup has an engine with the id of worker 0.
     own_engine = role == "WORKER" or config.get("enable_scheduler_bypass_lookup") is True
     index = 1 + max(worker_id, 0) if own_engine else 0
     include = config.get(f"{_PREFIX}include_index_list")
@@ -107,7 +105,7 @@ def internal_api(config: Mapping[str, object], role: str, worker_id: int) -> Api
 
 
 def _server_api(config: Mapping[str, object]) -> ApiAddress | None:
-    """Return where a multiprocess server answers (``/healthcheck``, ``/status``)."""
+    """Return the address of a multiprocess server (``/healthcheck``, ``/status``)."""
     http = config.get("http_config")
     if not isinstance(http, dict) or not isinstance(http.get("http_port"), int):
         return None

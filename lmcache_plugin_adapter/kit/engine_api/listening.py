@@ -1,4 +1,4 @@
-"""Which process listens at an address, as the kernel tells it."""
+"""Find out from the kernel which process listens at an address."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _LISTENING_UNIX = 0x10000  # __SO_ACCEPTCON
 
 
 def listens(pid: int, port: int, socket: str | None = None) -> bool | None:
-    """Tell whether a process listens on a TCP port, or on a unix socket where one is named.
+    """Tell whether a process listens on a TCP port, or on a unix socket if one is given.
 
     Returns:
-        None if it cannot be told: the process is another user's.
+        None if this is unknown, because the process belongs to another user.
     """
     try:
         return _has_one(pid, _listening(pid, port, socket))
@@ -23,7 +23,7 @@ def listens(pid: int, port: int, socket: str | None = None) -> bool | None:
 
 
 def others_listen(pid: int, port: int, socket: str | None = None) -> bool:
-    """Tell whether there is somebody who listens, but not the process ``pid``."""
+    """Tell whether a process listens, but not the process ``pid``."""
     try:
         inodes = _listening(pid, port, socket)
         return bool(inodes) and not _has_one(pid, inodes)
@@ -36,7 +36,7 @@ def _listening(pid: int, port: int, socket: str | None) -> set[str]:
 
 
 def _has_one(pid: int, inodes: set[str]) -> bool:
-    """Tell whether a process has one of some sockets."""
+    """Tell whether a process has one of these sockets open."""
     if not inodes:
         return False
     with os.scandir(f"/proc/{pid}/fd") as entries:
@@ -51,12 +51,12 @@ def _has_one(pid: int, inodes: set[str]) -> bool:
 
 
 def _tcp(pid: int, port: int) -> set[str]:
-    """Return the inodes of sockets that listen on ``port`` where ``pid`` sees the network."""
+    """Return the inodes of sockets that listen on ``port`` in the network namespace of ``pid``."""
     inodes = set()
     mark = f":{port:04X} "
     for name in ("tcp", "tcp6"):
         for line in _lines(f"/proc/{pid}/net/{name}"):
-            if mark not in line:  # most of what may be thousands
+            if mark not in line:  # skip most of possibly thousands
                 continue
             row = line.split()
             if row[3] == _LISTENING_TCP and row[1].endswith(mark.rstrip()):

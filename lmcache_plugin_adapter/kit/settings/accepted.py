@@ -1,4 +1,4 @@
-"""What a type accepts, in words for a message: numbers with their limits, words to choose from."""
+"""Word what a type accepts, for messages: numbers with their limits, choices of words."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import msgspec
 
 
 def accepted(kind: Any) -> str:
-    """Return what a field of type ``kind`` accepts: ``a whole number from 1 to 10``.
+    """Return what a field accepts: ``a whole number from 1 to 10``.
 
-    ``Meta(extra={"accepted": "a colour"})`` says it in words of its own.
+    ``Meta(extra={"accepted": "a colour"})`` replaces the text.
 
     Args:
-        kind: A type as it stands in a ``msgspec.Struct``.
+        kind: The type of a field of a ``msgspec.Struct``.
     """
     return _words(msgspec.inspect.type_info(kind))
 
 
 def choices(kind: Any) -> tuple[str, ...]:
-    """Return the words that a field of type ``kind`` has to choose from, if it has."""
+    """Return the words that a field of type ``kind`` accepts, if it accepts only some."""
     info = _plain(msgspec.inspect.type_info(kind))
     parts = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
     return tuple(word for part in parts for word in _choices(_plain(part)))
 
 
 def show_number(number: float) -> str:
-    """Return a number as people write it: ``0.5``, ``10``, ``2592000``."""
+    """Return a number in plain notation: ``0.5``, ``10``, ``2592000``."""
     return f"{number:.15g}"
 
 

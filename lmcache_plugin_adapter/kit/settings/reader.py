@@ -1,4 +1,4 @@
-"""Values found in a section, as a ``msgspec.Struct``: what is wrong is left out, and said."""
+"""Read a section into a ``msgspec.Struct``; leave out and report invalid values."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from .accepted import accepted, choices, show_number
 S = TypeVar("S", bound=msgspec.Struct)
 
 _SECRET = ("password", "token", "secret", "credential", "authorization", "api_key", "headers")
-"""A key with one of these in it may hold what must not be shown."""
+"""A key that contains one of these may hold a secret."""
 
 _NO_EFFECT = "it has no effect"
 _CANNOT_WORK = "the plugin cannot work without it"
 
 
 class _RefusedError(Exception):
-    """A value cannot be used; it has been said why."""
+    """A value cannot be used; the reason has been reported."""
 
 
 class Reader:
-    """Reads one section; collects what is wrong, as pairs of a level and a line."""
+    """Read one section; collect the problems as pairs of a level and a line."""
 
     def __init__(self) -> None:
         self.problems: list[tuple[int, str]] = []
 
     def section(self, where: str, found: Mapping[Any, object], kind: type[S]) -> S | None:
-        """Return the section as ``kind``, or None where a required value is missing or wrong.
+        """Return the section as ``kind``, or None if a required value is missing or invalid.
 
         Args:
-            where: Its full key.
-            found: What was written there.
-            kind: What it shall be.
+            where: The full key of the section.
+            found: The content of the section.
+            kind: The class to read it into.
         """
         try:
             return self._struct(where, found, kind, _CANNOT_WORK)
@@ -48,7 +48,7 @@ class Reader:
             return None
 
     def _struct(self, where: str, found: Mapping[Any, object], kind: type[S], in_force: str) -> S:
-        """Make a struct of a mapping; every field of it is looked at, whatever is wrong."""
+        """Make a struct of a mapping; check every field even if others are invalid."""
         without = (
             in_force if in_force is _CANNOT_WORK else f"'{where.rpartition('.')[2]}' has no effect"
         )
@@ -59,11 +59,11 @@ class Reader:
         for key, field in fields.items():
             full = f"{where}.{key}"
             value = found.get(key)
-            if value is None:  # a key with nothing after it is as if absent
+            if value is None:  # a key without a value counts as missing
                 if field.required:
                     refused = True
                     text = f"Missing setting '{full}': accepted is {accepted(field.type)}"
-                    self._say(ERROR, f"{text}; {without}")
+                    self._report(ERROR, f"{text}; {without}")
                 continue
             otherwise = without if field.required else _in_force(field, full)
             try:
@@ -75,11 +75,11 @@ class Reader:
         try:
             return kind(**values)
         except (ValueError, TypeError) as error:  # of its __post_init__
-            self._say(ERROR, f"Cannot use setting '{where}': {error}; {in_force}")
+            self._report(ERROR, f"Cannot use setting '{where}': {error}; {in_force}")
             raise _RefusedError from None
 
     def _value(self, where: str, value: object, kind: Any, in_force: str) -> object:
-        """Return ``value`` as ``kind`` has it; of lists and mappings, what can be used."""
+        """Return ``value`` as ``kind``; of lists and mappings, the usable items."""
         plain, limits = _stripped(kind)
         origin, inside = get_origin(plain), get_args(plain)
         if isinstance(plain, type) and issubclass(plain, msgspec.Struct):
@@ -115,7 +115,7 @@ class Reader:
                 name = msgspec.convert(key, names)
             except msgspec.ValidationError:
                 text = f"Cannot use setting '{full}': accepted as its name is {accepted(names)}"
-                self._say(ERROR, f"{text}; {_NO_EFFECT}")
+                self._report(ERROR, f"{text}; {_NO_EFFECT}")
                 continue
             try:
                 yield name, self._value(full, item, kind, _NO_EFFECT)
@@ -125,7 +125,7 @@ class Reader:
     def _sized(
         self, where: str, value: list[Any] | dict[Any, Any], limits: Any, in_force: str
     ) -> object:
-        """Return ``value`` if it is as long as it may be."""
+        """Return ``value`` if its length is within the limits."""
         low = max((limit.min_length or 0 for limit in limits if isinstance(limit, Meta)), default=0)
         highs = [limit.max_length for limit in limits if isinstance(limit, Meta)]
         high = min((high for high in highs if high is not None), default=None)
@@ -133,14 +133,14 @@ class Reader:
             return value
         bounds = f"at least {low}" if high is None else f"{low} to {high}"
         text = f"found {len(value)} that can be used, accepted are {bounds}"
-        self._say(ERROR, f"Cannot use setting '{where}': {text}; {in_force}")
+        self._report(ERROR, f"Cannot use setting '{where}': {text}; {in_force}")
         raise _RefusedError
 
     def _refuse(
         self, where: str, value: object, kind: Any, error: Exception, in_force: str
     ) -> None:
         words = accepted(kind)
-        # Text in the place of a mapping may be what one of its keys, and a secret one, is to have.
+        # Text instead of a mapping may be the value of one of its keys, possibly a secret.
         stray = isinstance(value, str) and "a mapping" in words
         hidden = stray or _is_secret(where, value, kind)
         hint = "" if hidden else _hint(value, words, choices(kind))
@@ -148,7 +148,7 @@ class Reader:
             hint = hint or f" ({_reason(error)})"
         found = describe_type(value) if hidden else show(value)
         text = f"Cannot use setting '{where}': found {found}, accepted is {words}{hint}"
-        self._say(ERROR, f"{text}; {in_force}")
+        self._report(ERROR, f"{text}; {in_force}")
 
     def _unknown(self, where: str, found: Mapping[Any, object], known: list[str | None]) -> None:
         names = [name for name in known if name is not None]
@@ -157,14 +157,14 @@ class Reader:
                 continue
             advice = did_you_mean(key, names) or f"known are {', '.join(names)}"
             full = f"{where}.{_key_text(key)}"
-            self._say(WARNING, f"Unknown setting '{full}' has no effect: {advice}")
+            self._report(WARNING, f"Unknown setting '{full}' has no effect: {advice}")
 
-    def _say(self, level: int, text: str) -> None:
+    def _report(self, level: int, text: str) -> None:
         self.problems.append((level, " ".join(text.splitlines())))
 
 
 def _stripped(kind: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return ``X`` of ``X | None`` and of ``Annotated[X, ...]``, and the notes."""
+    """Return ``X`` of ``X | None`` and of ``Annotated[X, ...]``, with the annotations."""
     notes: tuple[Any, ...] = ()
     while True:
         origin, inside = get_origin(kind), get_args(kind)
@@ -191,7 +191,7 @@ def _in_force(field: msgspec.structs.FieldInfo, where: str) -> str:
 def _is_secret(where: str, value: object, kind: Any) -> bool:
     """Tell whether a value must not be shown.
 
-    An address may have a password before its ``@`` or a key after its ``?``.
+    An address may have a password before its ``@``, or a key after its ``?``.
     """
     info = msgspec.inspect.type_info(kind)
     extra = info.extra if isinstance(info, msgspec.inspect.Metadata) else None
@@ -218,6 +218,6 @@ def _hint(value: object, words: str, known: tuple[str, ...]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return what msgspec says, as it goes on in a sentence."""
+    """Return msgspec's reason, to follow a parenthesis."""
     text = str(error).partition(" - at `")[0].replace("`", "'")
     return text[:1].lower() + text[1:]

@@ -1,6 +1,6 @@
-"""The fixture ``run_plugin`` for pytest: a plugin under a stand-in engine, for real.
+"""The pytest fixture ``run_plugin``: run a plugin under the real supervisor of a stand-in engine.
 
-Installed as a plugin of pytest, so tests need no import::
+Runs in the author's tests. pytest loads it as a plugin, so tests need no import::
 
     def test_it_says_hello(run_plugin):
         plugin = run_plugin("worker_hello.py", role="worker")
@@ -30,11 +30,11 @@ RunPlugin: TypeAlias = "Callable[..., Trial]"
 
 @pytest.fixture
 def run_plugin(tmp_path: Path) -> Iterator[RunPlugin]:
-    """Run plugins as an engine does; they and their engines end with the test.
+    """Run plugins like an engine; they and their engines stop with the test.
 
     Call it as :class:`.trial.Trial`, without ``directory``.
     """
-    from .trial import Trial  # for the tests that use it only: pytest loads this file for all
+    from .trial import Trial  # late: pytest loads this file for all tests
 
     with contextlib.ExitStack() as trials:
         count = itertools.count()
