@@ -12,8 +12,6 @@ from vllm_stub import VllmStub
 
 from lmcache_plugin_adapter.kit.testing.trial import Trial
 
-ENTRY = "lmcache_plugin_adapter.gallery.heartbeat:main"
-
 SECTION = "extra_config.runtime_plugins.plugins.scheduler_heartbeat.settings"
 
 

@@ -16,6 +16,7 @@ from harness import wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 from log_receivers import Loki, Otlp
+from plugins import LOG_REPORTER
 
 from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level, Record
 from lmcache_plugin_adapter.gallery.log_reporter.reporter import engine_files
@@ -23,7 +24,6 @@ from lmcache_plugin_adapter.gallery.log_reporter.targets.loki import encode as e
 from lmcache_plugin_adapter.gallery.log_reporter.targets.otlp import encode as encode_otlp
 from lmcache_plugin_adapter.gallery.log_reporter.targets.otlp import read_answer
 
-ENTRY = "lmcache_plugin_adapter.gallery.log_reporter:main"
 KEY = "extra_config.runtime_plugins.plugins.scheduler_log_reporter.settings"
 LINE = "INFO 11-22 07:06:56 [core.py:12] Number "
 
@@ -152,7 +152,7 @@ def test_loki_with_everything_set(
         "structured_metadata": False,
         "gzip": False,
     }
-    plugin = run_plugin(ENTRY, settings=settings, role="worker", worker_id=1)
+    plugin = run_plugin(LOG_REPORTER, settings=settings, role="worker", worker_id=1)
     wait_texts(loki, 20)
     assert plugin.stop() == 0
     (stream,) = loki.streams
@@ -181,7 +181,7 @@ def test_otlp_with_everything_set(
         "attributes": {"deployment.environment": "prod"},
         "gzip": False,
     }
-    plugin = run_plugin(ENTRY, settings=settings)
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
     wait_texts(otlp, 20)
     assert plugin.stop() == 0
     fields = otlp.records()[0].fields
@@ -202,7 +202,7 @@ def test_bad_credentials(
     token.write_text("wrong-token")
     receiver.want_headers = {"Authorization": "Bearer right-token"}
     settings[kind] = {"url": receiver.url, "bearer_token_file": str(token)}
-    plugin = run_plugin(ENTRY, settings=settings)
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
     line = plugin.wait_for("HTTP 401 Unauthorized")
     assert line.level == "warning"
     wait_until(lambda: receiver.requests >= 3, 15)
@@ -221,7 +221,7 @@ def test_what_a_server_refuses_is_counted(
     """HTTP 400 will be the same again: those records are lost, said, and later ones are not."""
     loki.say = (400, b"entry too far behind\nsecond line", {})
     settings["loki"] = {"url": loki.url}
-    plugin = run_plugin(ENTRY, settings=settings)
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
     line = plugin.wait_for("refused 20 records, which are lost: HTTP 400 Bad Request")
     assert "entry too far behind second line" in line.text
     loki.say = None
@@ -238,7 +238,7 @@ def test_records_that_otlp_rejects_are_counted(
     """``partial_success`` of an answer: some of them are lost, and nothing is sent again."""
     otlp.say = otlp.partly(3, "attribute too long")
     settings["otlp"] = {"url": otlp.url}
-    plugin = run_plugin(ENTRY, settings=settings)
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
     plugin.wait_for("refused 3 records, which are lost: attribute too long")
     otlp.say = None
     append(log, 20)
@@ -263,7 +263,7 @@ def test_a_batch_that_is_too_large_is_halved(
     loki.read = strict  # type: ignore[method-assign]
     loki.say = (413, b"too large", {})
     settings["loki"] = {"url": loki.url}
-    plugin = run_plugin(ENTRY, settings=settings)
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
     wait_until(lambda: loki.requests >= 2)
     loki.say = None
     wait_texts(loki, 1)
@@ -276,7 +276,7 @@ def test_a_server_that_wants_to_be_left_alone(
     """``Retry-After`` is heeded."""
     otlp.say = (429, b"slow down", {"Retry-After": "2"})
     settings["otlp"] = {"url": otlp.url}
-    plugin = run_plugin(ENTRY, settings=settings)
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
     plugin.wait_for("HTTP 429 Too Many Requests: slow down")
     otlp.say = None
     wait_texts(otlp, 20)
@@ -297,7 +297,7 @@ def test_each_target_has_a_place_of_its_own(
     loki.stop()
     settings["loki"] = {"url": loki.url}
     settings["otlp"] = {"url": otlp.url}
-    plugin = run_plugin(ENTRY, settings=settings)
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
     wait_texts(otlp, 20)
     plugin.wait_for("Loki at .* cannot be reached".replace(".*", loki.url))
     assert plugin.stop() == 0
@@ -309,7 +309,7 @@ def test_each_target_has_a_place_of_its_own(
     }
     assert positions == {"loki": 0, "otlp": log.stat().st_size}
     loki.start()
-    plugin = run_plugin(ENTRY, settings=settings)
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
     wait_texts(loki, 20)
     append(log, 20)
     wait_texts(loki, 21)
@@ -331,7 +331,7 @@ def test_malformed_settings(
         "otlp": {"headers": {"Authorization": "Bearer s3cret"}},
         "syslog": {"host": "x", "port": 70000, "ca_file": "y"},
     }
-    plugin = run_plugin(ENTRY, settings=settings)
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
     wait_texts(loki, 20)
     assert plugin.stop() == 0
     said = "\n".join(line.text for line in plugin.lines)
@@ -365,7 +365,7 @@ def test_settings_that_nothing_can_be_done_with(
     settings: dict[str, Any], run_plugin: Callable[..., Any], change: dict[str, Any], text: str
 ) -> None:
     """One line, and code 125: it is not started again."""
-    plugin = run_plugin(ENTRY, settings={**settings, **change}, restart="always")
+    plugin = run_plugin(LOG_REPORTER, settings={**settings, **change}, restart="always")
     assert plugin.wait_exit() == 125
     assert any(text in line.text for line in plugin.lines)
 
@@ -376,7 +376,7 @@ def test_the_engine_s_own_log_without_files(
     """It is followed where stdout and stderr go to a file; no line of ours begets another."""
     del settings["files"]
     settings["loki"] = {"url": loki.url}
-    plugin = run_plugin(ENTRY, settings=settings)
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
     wait_until(lambda: any("Delivers to Loki" in text for text in texts(loki)))
     count = len(plugin.lines)
     (started,) = (got for got in loki.records() if "Started, pid" in got.text)
@@ -411,9 +411,9 @@ def test_two_with_the_same_state(
 ) -> None:
     """The second waits until the first has ended, and goes on where that was."""
     settings["loki"] = {"url": loki.url}
-    first = run_plugin(ENTRY, settings=settings)
+    first = run_plugin(LOG_REPORTER, settings=settings)
     wait_texts(loki, 20)
-    second = run_plugin(ENTRY, settings=settings)
+    second = run_plugin(LOG_REPORTER, settings=settings)
     second.wait_for("another log reporter uses")
     assert first.stop() == 0
     append(log, 20)
@@ -428,7 +428,7 @@ def test_no_state_can_be_written(
     """It is said what that means, and everything is delivered all the same."""
     (tmp_path / "state").write_text("no directory")
     settings["loki"] = {"url": loki.url}
-    plugin = run_plugin(ENTRY, settings=settings)
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
     plugin.wait_for("no position will be stored: cannot write to")
     wait_texts(loki, 20)
     assert plugin.stop() == 0
@@ -439,13 +439,13 @@ def test_a_damaged_state(
 ) -> None:
     """It is said, and delivery begins anew."""
     settings["loki"] = {"url": loki.url}
-    plugin = run_plugin(ENTRY, settings=settings)
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
     wait_texts(loki, 20)
     assert plugin.stop() == 0
     (path,) = (tmp_path / "state").glob("*/loki.json")
     path.write_text("{")
     before = len(texts(loki))
-    plugin = run_plugin(ENTRY, settings=settings)
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
     plugin.wait_for("is damaged")
     wait_texts(loki, before + 20)
     assert plugin.stop() == 0

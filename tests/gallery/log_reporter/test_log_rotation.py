@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from harness import wait_until
 from log_receivers import Loki, look
+from plugins import LOG_REPORTER
 from servers import debian_binary, debian_environment
 
 from lmcache_plugin_adapter.supervisor.output.log_file import RotatedFile
-
-ENTRY = "lmcache_plugin_adapter.gallery.log_reporter:main"
 
 MODES = {
     "create": "create",
@@ -45,7 +44,7 @@ class Run:
 
     def start(self) -> Any:
         """Start an engine with the plugin."""
-        plugin = self._run(ENTRY, settings=self._settings)
+        plugin = self._run(LOG_REPORTER, settings=self._settings)
         plugin.wait_for("Delivers to")
         return plugin
 

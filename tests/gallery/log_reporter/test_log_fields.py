@@ -15,6 +15,7 @@ import pytest
 from harness import wait_until
 from log_follower import Follower, append
 from log_receivers import Loki, Otlp
+from plugins import LOG_REPORTER
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.log_reporter import reporter as run
@@ -24,7 +25,6 @@ from lmcache_plugin_adapter.gallery.log_reporter.targets.loki import encode
 from lmcache_plugin_adapter.gallery.log_reporter.targets.origin import Origin
 from lmcache_plugin_adapter.kit import Context
 
-ENTRY = "lmcache_plugin_adapter.gallery.log_reporter:main"
 LINE = "WARNING 11-22 07:06:56 [sched.py:10] KV cache is full"
 
 
@@ -82,7 +82,7 @@ def test_role_and_replica_arrive(
     Path(settings["files"]).write_text(
         f"(EngineCore_DP1 pid=5) {LINE} 1\n(Worker_DP1_TP1 pid=6) {LINE} 2\n{LINE} 3\n"
     )
-    plugin = run_plugin(ENTRY, settings=settings)
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
     wait_records(receiver, 3)
     assert plugin.stop() == 0
     prefix = "" if isinstance(receiver, Loki) else "lmcache."
@@ -157,7 +157,7 @@ def test_a_name_that_is_not_utf_8(
     log = Path(os.fsdecode(os.fsencode(tmp_path) + b"/v\xffllm.log"))
     append(log, LINE)
     for count in (1, 2):
-        plugin = run_plugin(ENTRY, settings=settings)
+        plugin = run_plugin(LOG_REPORTER, settings=settings)
         wait_records(receiver, count)
         assert plugin.stop() == 0
         append(log, LINE)
@@ -193,7 +193,7 @@ def test_what_a_collector_says(tmp_path: Path, run_plugin: Callable[..., Any]) -
     }
     otlp.say = otlp.partly(1, "no S3CRET-TOKEN\x1b[2J\nplease " + "x" * 5000)
     append(tmp_path / "vllm.log", LINE)
-    plugin = run_plugin(ENTRY, settings=settings)
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
     line = plugin.wait_for(re.compile("refused 1 records")).text
     assert plugin.stop() == 0
     otlp.stop()
@@ -207,7 +207,7 @@ def test_a_request_that_hangs_when_it_is_time_to_end(
     """It is left behind; the next one, on another connection, is answered at once."""
     log = Path(settings["files"])
     append(log, f"{LINE} 1")
-    plugin = run_plugin(ENTRY, settings=settings, stop_grace=8)
+    plugin = run_plugin(LOG_REPORTER, settings=settings, stop_grace=8)
     wait_records(receiver, 1)
     receiver.delay = 60
     append(log, f"{LINE} 2")
@@ -227,7 +227,7 @@ def test_a_file_that_cannot_be_opened(
     """Is a warning: nothing of it is delivered."""
     log = Path(settings["files"])
     log.symlink_to(log.name)
-    plugin = run_plugin(ENTRY, settings=settings)
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
     assert plugin.wait_for(f"cannot follow '{log}'").level == "warning"
     assert plugin.stop() == 0
     assert receiver.records() == []

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from consul_stub import ConsulStub
 from harness import wait_until
-from heartbeats import ENTRY, SECTION, kill_everything, settings_for, texts
+from heartbeats import SECTION, kill_everything, settings_for, texts
+from plugins import HEARTBEAT
 from vllm_stub import VllmStub
 
 from lmcache_plugin_adapter.kit.testing.trial import Trial
@@ -46,7 +47,7 @@ def start(run_plugin: RunPlugin, vllm: VllmStub, agent: ConsulStub) -> RunPlugin
 
     def start(more: dict[str, Any] | None = None, **target: Any) -> Trial:
         consul = {"url": agent.url, "ttl": TTL, **target}
-        return run_plugin(ENTRY, settings=settings_for(vllm, consul=consul, **(more or {})))
+        return run_plugin(HEARTBEAT, settings=settings_for(vllm, consul=consul, **(more or {})))
 
     return start
 

@@ -16,7 +16,8 @@ from typing import Any
 import httpx
 import pytest
 from harness import wait_until
-from heartbeats import ENTRY, SECTION, kill_everything, settings_for, texts
+from heartbeats import SECTION, kill_everything, settings_for, texts
+from plugins import HEARTBEAT
 from servers import Server, debian_binary, free_port
 from vllm_stub import VllmStub
 
@@ -125,7 +126,7 @@ def start(run_plugin: RunPlugin, vllm: VllmStub, etcd: Etcd) -> RunPlugin:
 
     def start(more: dict[str, Any] | None = None, stop_grace: float = 5, **target: Any) -> Trial:
         settings = settings_for(vllm, etcd={"url": etcd.url, "ttl": TTL, **target}, **(more or {}))
-        return run_plugin(ENTRY, settings=settings, stop_grace=stop_grace)
+        return run_plugin(HEARTBEAT, settings=settings, stop_grace=stop_grace)
 
     return start
 
@@ -308,7 +309,7 @@ def test_a_slow_etcd_holds_up_nobody_else(
     with VllmStub() as pinged:
         target = {"url": etcd.url, "ttl": TTL}
         http = {"url": pinged.url + "/ping", "interval": 0.5}
-        plugin = run_plugin(ENTRY, settings=settings_for(vllm, etcd=target, http=http))
+        plugin = run_plugin(HEARTBEAT, settings=settings_for(vllm, etcd=target, http=http))
         entered(etcd)
         etcd.pause()
         plugin.wait_for("Cannot keep the entry in etcd: no answer in time; the entry expires in")
@@ -529,7 +530,7 @@ def test_a_cluster_may_lose_the_member_that_is_asked(
         for member in members:
             wait_until(lambda m=member: _is_healthy(m), 60)
         target = {"url": members[0].url, "other_urls": [m.url for m in members[1:]], "ttl": 10}
-        plugin = run_plugin(ENTRY, settings=settings_for(vllm, etcd=target))
+        plugin = run_plugin(HEARTBEAT, settings=settings_for(vllm, etcd=target))
         first = entered(members[1])
         members[0].stop()
         time.sleep(10 + 3)  # more than the lease's time
@@ -566,9 +567,9 @@ def test_without_an_address_of_etcd_there_is_nothing_to_do(
     run_plugin: RunPlugin, vllm: VllmStub
 ) -> None:
     """Exit code 125: not to be started again."""
-    plugin = run_plugin(ENTRY, settings=settings_for(vllm))
+    plugin = run_plugin(HEARTBEAT, settings=settings_for(vllm))
     assert plugin.wait_exit() == 125
     assert f"'{SECTION}' has none of 'etcd', 'consul' and 'http'" in texts(plugin)
-    plugin = run_plugin(ENTRY, settings=settings_for(vllm, etcd={"ttl": 10}))
+    plugin = run_plugin(HEARTBEAT, settings=settings_for(vllm, etcd={"ttl": 10}))
     assert plugin.wait_exit() == 125
     assert f"{SECTION}.etcd.url" in texts(plugin)

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from harness import wait_until
-from heartbeats import ENTRY, SECTION, settings_for
+from heartbeats import SECTION, settings_for
 from http_stub import HttpStub
+from plugins import HEARTBEAT
 from vllm_stub import VllmStub
 
 from lmcache_plugin_adapter.kit.testing.trial import Trial
@@ -100,7 +101,7 @@ def start(run_plugin: RunPlugin, vllm: VllmStub, receiver: Receiver) -> RunPlugi
             "interval": 0.5,
             **target,
         }
-        return run_plugin(ENTRY, settings=settings_for(vllm, http=http, **(more or {})))
+        return run_plugin(HEARTBEAT, settings=settings_for(vllm, http=http, **(more or {})))
 
     return start
 

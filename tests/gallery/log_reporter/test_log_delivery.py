@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from harness import wait_until
 from log_receivers import Got, Loki, Otlp, Rsyslog, look
+from plugins import LOG_REPORTER
 
-ENTRY = "lmcache_plugin_adapter.gallery.log_reporter:main"
 FAST = {"poll": 0.05, "batch_age": 0.1, "record_wait": 0.1}
 
 
@@ -50,7 +50,7 @@ class Site:
 
     def run(self, **options: Any) -> Any:
         """Start an engine with the plugin."""
-        plugin = self._run(ENTRY, settings=self.settings, **options)
+        plugin = self._run(LOG_REPORTER, settings=self.settings, **options)
         plugin.wait_for("Delivers to")
         return plugin
 

@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import wait_until
 from metric_servers import LOOKS, get, pushgateway
-from metric_stubs import EngineMetrics, Gate, report_worker
+from metric_stubs import EngineMetrics, Gate
 from servers import Server, serving
 
 pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-def engine() -> Iterator[EngineMetrics]:
-    """What the reporter reads."""
-    with EngineMetrics() as engine:
-        yield engine
-
-
-@pytest.fixture
-def run(run_plugin: Callable[..., Any], engine: EngineMetrics) -> Callable[..., Any]:
-    """Run the reporter on worker 0, with a Pushgateway."""
-
-    def begin(url: str, grace: float = 20, **target: Any) -> Any:
-        return report_worker(run_plugin, engine, grace, pushgateway={"url": url, **target})
-
-    return begin
+def run(report: Callable[..., Any]) -> Callable[..., Any]:
+    """Run the reporter with a Pushgateway; keywords are settings of the target."""
+    return lambda url, grace=20, **target: report("pushgateway", url, grace, target)
 
 
 def groups(server: Server) -> list[Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 from harness import wait_until
 from metric_stubs import ENVIRONMENT, PLUGIN, EngineMetrics, Gate
+from plugins import METRIC_REPORTER
 
 from lmcache_plugin_adapter.gallery.metric_reporter import exposition
 from lmcache_plugin_adapter.gallery.metric_reporter.settings import MetricReporter
@@ -18,16 +19,8 @@ from lmcache_plugin_adapter.gallery.metric_reporter.source import choose
 from lmcache_plugin_adapter.kit import Context
 
 NAME = "all_metric_reporter"
-ENTRY = "lmcache_plugin_adapter.gallery.metric_reporter:main"
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-def engine() -> Iterator[EngineMetrics]:
-    """The engine that has the port; this process is its."""
-    with EngineMetrics() as engine:
-        yield engine
 
 
 def settings(gate: Gate) -> dict[str, Any]:
@@ -41,7 +34,7 @@ def test_another_engines_metrics_are_not_read_and_its_group_is_left_alone(
     """A second engine whose internal API found the port taken. Nothing is sent, to the end."""
     with Gate() as gate:
         plugin = run_plugin(
-            ENTRY, role="worker", name=NAME, config=engine.config, settings=settings(gate)
+            METRIC_REPORTER, role="worker", name=NAME, config=engine.config, settings=settings(gate)
         )
         line = plugin.wait_for("another process than this engine listens there")
         assert line.level == "warning"
@@ -59,7 +52,7 @@ def test_a_port_that_is_taken_and_given_back_is_read_again(
     with Gate() as gate:
         engine = EngineMetrics()
         plugin = run_plugin(
-            ENTRY, role="worker", name=NAME, config=engine.config, settings=settings(gate)
+            METRIC_REPORTER, role="worker", name=NAME, config=engine.config, settings=settings(gate)
         )
         wait_until(lambda: gate.accepted, 20, "readings of an engine that does not answer")
         assert b"\nup{" in gate.accepted[0].body

@@ -14,6 +14,7 @@ from harness import wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 from log_receivers import Rsyslog, TlsSyslog, read_frames
+from plugins import LOG_REPORTER
 
 from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level, Record
 from lmcache_plugin_adapter.gallery.log_reporter.targets.origin import Origin
@@ -25,7 +26,6 @@ from lmcache_plugin_adapter.gallery.log_reporter.targets.syslog_message import (
     timestamp,
 )
 
-ENTRY = "lmcache_plugin_adapter.gallery.log_reporter:main"
 FAST = {"poll": 0.05, "batch_age": 0.1, "record_wait": 0.1}
 ORIGIN = Origin("host", "worker", 3, 1, "worker_log_reporter")
 FRAME = Frame(FACILITIES["local3"], "host", "vllm", "lmcache@32473", 8000, ORIGIN)
@@ -150,7 +150,7 @@ def run_tls(
                 **options,
             },
         }
-        return run_plugin(ENTRY, settings=settings)
+        return run_plugin(LOG_REPORTER, settings=settings)
 
     return run
 
@@ -288,7 +288,7 @@ def test_long_records_arrive_whole(tmp_path: Path, run_plugin: Callable[..., Any
             "state_directory": str(tmp_path / "state"),
             "syslog": {"host": "127.0.0.1", "port": server.port},
         }
-        plugin = run_plugin(ENTRY, settings=settings)
+        plugin = run_plugin(LOG_REPORTER, settings=settings)
         wait_until(lambda: len(server.records()) >= 4, 20)
         assert plugin.stop() == 0
         got = server.records()

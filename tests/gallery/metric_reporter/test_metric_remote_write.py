@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from metric_servers import (
     victoria,
     victoria_without_doubles,
 )
-from metric_stubs import EngineMetrics, Gate, basic, looks, report_worker
+from metric_stubs import EngineMetrics, Gate, basic, looks
 from servers import Server, serving
 
 from lmcache_plugin_adapter.gallery.metric_reporter.targets.remote_write_schema import WriteRequest
@@ -34,21 +35,9 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
-def engine() -> Iterator[EngineMetrics]:
-    """What the reporter reads."""
-    with EngineMetrics() as engine:
-        yield engine
-
-
-@pytest.fixture
-def run(run_plugin: Callable[..., Any], engine: EngineMetrics) -> Callable[..., Any]:
-    """Run the reporter on worker 0, with a target of remote write."""
-
-    def begin(url: str, grace: float = 20, **settings: Any) -> Any:
-        target = {"url": url, **settings.pop("target", {})}
-        return report_worker(run_plugin, engine, grace, remote_write=target, **settings)
-
-    return begin
+def run(report: Callable[..., Any]) -> Callable[..., Any]:
+    """Run the reporter with a receiver of remote write."""
+    return functools.partial(report, "remote_write")
 
 
 @pytest.mark.parametrize("kind", [prometheus, victoria])

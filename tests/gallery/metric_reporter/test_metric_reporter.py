@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,20 +23,6 @@ NAME = "all_metric_reporter"
 KEY = f"extra_config.runtime_plugins.plugins.{NAME}.settings"
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-def engine() -> Iterator[EngineMetrics]:
-    """What the reporter reads."""
-    with EngineMetrics() as engine:
-        yield engine
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    """A target that takes everything."""
-    with Gate() as gate:
-        yield gate
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from harness import wait_until
 from metric_servers import LOOKS
-from metric_stubs import EngineMetrics, Gate, Request, report_worker
+from metric_stubs import EngineMetrics, Gate, Request
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
@@ -28,21 +28,9 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-def engine() -> Iterator[EngineMetrics]:
-    """What the reporter reads."""
-    with EngineMetrics() as engine:
-        yield engine
-
-
-@pytest.fixture
-def run(run_plugin: Callable[..., Any], engine: EngineMetrics) -> Callable[..., Any]:
-    """Run the reporter on worker 0, with a receiver of OTLP."""
-
-    def begin(url: str, grace: float = 20, **settings: Any) -> Any:
-        target = {"url": url + PATH, **settings.pop("target", {})}
-        return report_worker(run_plugin, engine, grace, otlp=target, **settings)
-
-    return begin
+def run(report: Callable[..., Any]) -> Callable[..., Any]:
+    """Run the reporter with a receiver of OTLP."""
+    return lambda url, *more, **settings: report("otlp", url + PATH, *more, **settings)
 
 
 def pairs(attributes: Any) -> dict[str, Any]:
