@@ -179,16 +179,14 @@ class Context:
     @property
     def raw_settings(self) -> Mapping[str, object]:
         """The plugin's own section as written in the configuration; empty if there is none."""
-        from lmcache_plugin_adapter.kit.settings.section import find_section
+        from lmcache_plugin_adapter.kit.settings.section import as_mapping
 
-        return find_section(self.config, self.name, self.names)[1]
+        return as_mapping(*self._section())
 
     @property
     def settings_key(self) -> str:
         """The full key of the plugin's own section, for messages."""
-        from lmcache_plugin_adapter.kit.settings.section import section_key
-
-        return section_key(self.config, self.name, self.names)
+        return self._section()[0]
 
     def settings(self, kind: type[S]) -> S:
         """Return the plugin's own section, validated.
@@ -203,9 +201,14 @@ class Context:
         Raises:
             SettingsError: A required value is missing or invalid, or msgspec is not installed.
         """
-        from lmcache_plugin_adapter.kit.settings.section import find_section, read_settings
+        from lmcache_plugin_adapter.kit.settings.section import read_settings
 
-        return read_settings(*find_section(self.config, self.name, self.names), kind)
+        return read_settings(*self._section(), kind)
+
+    def _section(self) -> tuple[str, object]:
+        from lmcache_plugin_adapter.kit.settings.section import find_section
+
+        return find_section(self.config, self.name, self.names)
 
 
 def _read_config(path: str | None, text: str | None) -> Mapping[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx
@@ -27,42 +28,32 @@ def accept_ok(status: int, _body: bytes) -> str:
     return "" if 200 <= status < 300 else f"HTTP {status}"
 
 
+@dataclass(eq=False)
 class Probe:
-    """One address of the engine that must answer.
+    """One address of the engine that must answer."""
 
-    Args:
-        name: The address, for messages.
-        url: The address.
-        open_client: Opens the client, once, in the thread.
-        judge: Returns what is wrong with status and body, or an empty text.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        url: str,
-        open_client: Callable[[], httpx.Client],
-        judge: Callable[[int, bytes], str],
-    ) -> None:
-        self._name = name
-        self._url = url
-        self._open_client = open_client
-        self._judge = judge
-        self._client: httpx.Client | None = None
-        self._thread: threading.Thread | None = None
-        self._outcome = ""
-        self.answered = False
-        """Whether the address has answered before."""
-        self.failed = 0
-        """Failures in a row."""
-        self.problem = ""
-        """The last failure."""
+    name: str
+    """The address, for messages."""
+    url: str
+    open_client: Callable[[], httpx.Client]
+    """Opens the client, once, in the thread."""
+    judge: Callable[[int, bytes], str]
+    """Returns what is wrong with status and body, or an empty text."""
+    answered: bool = False
+    """Whether the address has answered before."""
+    failed: int = 0
+    """Failures in a row."""
+    problem: str = ""
+    """The last failure."""
+    _client: httpx.Client | None = None
+    _thread: threading.Thread | None = None
+    _outcome: str = ""
 
     def start(self, timeout: float) -> None:
         """Send the request, unless the last one is still in flight."""
         if self._thread is None:
             self._thread = threading.Thread(
-                target=self._fetch, args=(timeout,), name=f"probe {self._url}", daemon=True
+                target=self._fetch, args=(timeout,), name=f"probe {self.url}", daemon=True
             )
             self._thread.start()
 
@@ -78,7 +69,7 @@ class Probe:
             problem = self._outcome
         if problem:
             self.failed += 1
-            self.problem = f"{self._name}: {problem}"
+            self.problem = f"{self.name}: {problem}"
         else:
             self.answered, self.failed, self.problem = True, 0, ""
 
@@ -92,15 +83,15 @@ class Probe:
 
     def _read(self, deadline: float) -> str:
         if self._client is None:
-            self._client = self._open_client()
+            self._client = self.open_client()
         body = bytearray()
         # The engine may close a kept connection in the moment of its next use.
         close = {"Connection": "close"}
-        with self._client.stream("GET", self._url, headers=close) as response:
+        with self._client.stream("GET", self.url, headers=close) as response:
             for piece in response.iter_bytes():
                 body += piece
                 if len(body) > ANSWER_BYTES:
                     return f"an answer of more than {ANSWER_BYTES >> 20} MiB"
                 if time.monotonic() > deadline:
                     return "an answer that does not end"
-            return self._judge(response.status_code, bytes(body))
+            return self.judge(response.status_code, bytes(body))

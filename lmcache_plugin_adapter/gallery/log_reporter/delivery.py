@@ -7,17 +7,20 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import StateError
+from lmcache_plugin_adapter.gallery.log_reporter.targets.target import (
+    RefusedError,
+    UnavailableError,
+)
 
 from .in_flight import InFlight
 from .problem_log import ProblemLog
-from .reading.positions import StateError
-from .targets.target import RefusedError, UnavailableError
 
 if TYPE_CHECKING:
-    from .reading.files import LogFiles
-    from .reading.positions import Positions
-    from .reading.records import Record
-    from .targets.target import LogTarget
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.files import LogFiles
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import Positions
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Record
+    from lmcache_plugin_adapter.gallery.log_reporter.targets.target import LogTarget
 
 _LINGER = 1.0
 """Seconds without a new line after which, during the stop, no more lines are expected."""

@@ -9,8 +9,7 @@ from msgspec import Meta
 
 from lmcache_plugin_adapter.gallery.http_client.address import Filled
 from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
-
-from .targets.syslog_message import FACILITIES
+from lmcache_plugin_adapter.gallery.log_reporter.targets.syslog_message import FACILITIES
 
 _Port = Annotated[int, Meta(ge=1, le=65535)]
 if TYPE_CHECKING:

@@ -17,39 +17,38 @@ S = TypeVar("S")
 _PARENTS = ("extra_config", "runtime_plugins", "plugins")
 
 
-def section_key(config: Mapping[str, object], name: str, names: Sequence[str]) -> str:
-    """Return the full key of a plugin's own section.
+def find_section(
+    config: Mapping[str, object], name: str, names: Sequence[str]
+) -> tuple[str, object]:
+    """Return the full key of a plugin's own section, and its content or None.
 
     Args:
         config: LMCache's configuration.
-        name: The plugin's name, for a plugin without a section.
+        name: The plugin's name, for a plugin without settings.
         names: Every name that the settings may use, from general to specific. The most specific
             one with settings counts.
     """
-    return _locate(config, name, names)[0]
-
-
-def find_section(
-    config: Mapping[str, object], name: str, names: Sequence[str]
-) -> tuple[str, Mapping[str, object]]:
-    """Return the full key of a plugin's own section and its content; print why it is unusable.
-
-    Args:
-        config: As for :func:`section_key`.
-        name: As for :func:`section_key`.
-        names: As for :func:`section_key`.
-    """
-    key, own = _locate(config, name, names)
+    found: object = config
+    for key in _PARENTS:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    plugins = found if isinstance(found, Mapping) else {}
+    name = next((one for one in reversed(names) if one in plugins), name)
+    own = plugins.get(name)
     section = own.get("settings") if isinstance(own, Mapping) else None
+    return f"{'.'.join(_PARENTS)}.{name}.settings", section
+
+
+def as_mapping(key: str, section: object) -> Mapping[str, object]:
+    """Return a section as a mapping; print an error and return an empty one if it is none."""
     if isinstance(section, Mapping):
-        return key, section
+        return section
     if section is not None:
-        found = describe_type(section)
-        error(f"Cannot use setting '{key}': found {found}, accepted is a mapping; it has no effect")
-    return key, {}
+        what = describe_type(section)
+        error(f"Cannot use setting '{key}': found {what}, accepted is a mapping; it has no effect")
+    return {}
 
 
-def read_settings(key: str, section: Mapping[str, object], kind: type[S]) -> S:
+def read_settings(key: str, section: object, kind: type[S]) -> S:
     """Return a section, validated; print each problem in one line.
 
     Args:
@@ -58,8 +57,9 @@ def read_settings(key: str, section: Mapping[str, object], kind: type[S]) -> S:
         kind: The ``msgspec.Struct`` class to read it into.
 
     Raises:
-        SettingsError: As from :meth:`.context.Context.settings`.
+        SettingsError: As from :meth:`..context.Context.settings`.
     """
+    mapping = as_mapping(key, section)
     try:
         from .reader import Reader
     except ImportError as missing:
@@ -70,19 +70,9 @@ def read_settings(key: str, section: Mapping[str, object], kind: type[S]) -> S:
             "pip install 'lmcache-plugin-adapter[gallery]'"
         ) from None
     reader = Reader()
-    settings: S | None = reader.section(key, section, kind)  # type: ignore[type-var]
+    settings: S | None = reader.section(key, mapping, kind)  # type: ignore[type-var]
     for level, text in reader.problems:
         emit(level, text)
     if settings is None:
         raise SettingsError(f"cannot work with the settings in '{key}': see above")
     return settings
-
-
-def _locate(config: Mapping[str, object], name: str, names: Sequence[str]) -> tuple[str, object]:
-    """Return the full key of a plugin's own section, and all settings of that plugin."""
-    found: object = config
-    for key in _PARENTS:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    plugins = found if isinstance(found, Mapping) else {}
-    own = next((one for one in reversed(names) if one in plugins), name)
-    return f"{'.'.join(_PARENTS)}.{own}.settings", plugins.get(own)

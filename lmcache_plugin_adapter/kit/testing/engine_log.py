@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from typing import NamedTuple
 
 _RECORD = re.compile(
     r"\[[^\]]*\] LMCache (?P<level>[A-Z]+): \[(?P<name>.*?)\] (?P<text>.*) "
@@ -28,50 +25,36 @@ class Line(NamedTuple):
     """The line without the mark of its level."""
 
 
-class EngineLog:
-    """The log of one engine, read for one plugin.
+def read_lines(log: str, plugin: str, *, supervisor: bool) -> list[Line]:
+    """Return the supervisor's lines about a plugin, or the plugin's own lines."""
+    complete, _, _ = log.rpartition("\n")
+    records = (_RECORD.fullmatch(line) for line in complete.split("\n"))
+    return [
+        Line(found["level"].lower(), found["text"])
+        for found in records
+        if found is not None
+        and found["name"] == plugin
+        and (found["file"] == _SUPERVISOR) is supervisor
+    ]
 
-    Args:
-        path: The log file.
-        name: The plugin's name.
-    """
 
-    def __init__(self, path: Path, name: str) -> None:
-        self.path = path
-        self._name = name
+def last_pid(reports: list[Line]) -> int | None:
+    """Return the pid in the supervisor's last report of a start, or None."""
+    found = [match[1] for line in reports if (match := _STARTED.match(line.text))]
+    return int(found[-1]) if found else None
 
-    def text(self) -> str:
-        """Return the whole log."""
-        return self.path.read_bytes().decode(errors="backslashreplace")
 
-    def lines(self, *, supervisor: bool) -> list[Line]:
-        """Return the supervisor's lines about the plugin, or the plugin's own lines."""
-        complete, _, _ = self.text().rpartition("\n")
-        records = (_RECORD.fullmatch(line) for line in complete.split("\n"))
-        return [
-            Line(found["level"].lower(), found["text"])
-            for found in records
-            if found is not None
-            and found["name"] == self._name
-            and (found["file"] == _SUPERVISOR) is supervisor
-        ]
+def last_exit(reports: list[Line]) -> int | None:
+    """Return the exit code after the last start, or minus a signal's number; None: it runs."""
+    code: int | None = None
+    for line in reports:
+        if _STARTED.match(line.text):
+            code = None
+        elif match := _ENDED.match(line.text.removeprefix("Stopped: ")):
+            code = int(match["code"]) if match["code"] else -signal.Signals[match["signal"]]
+    return code
 
-    def pid(self) -> int | None:
-        """Return the pid of the plugin's last start, or None."""
-        reports = self.lines(supervisor=True)
-        found = [match[1] for line in reports if (match := _STARTED.match(line.text))]
-        return int(found[-1]) if found else None
 
-    def returncode(self) -> int | None:
-        """Return the exit code after the last start, or minus a signal's number, or None."""
-        code: int | None = None
-        for line in self.lines(supervisor=True):
-            if _STARTED.match(line.text):
-                code = None
-            elif match := _ENDED.match(line.text.removeprefix("Stopped: ")):
-                code = int(match["code"]) if match["code"] else -signal.Signals[match["signal"]]
-        return code
-
-    def supervisors(self) -> set[int]:
-        """Return the pids of all supervisors in the log."""
-        return {int(pid) for pid in re.findall(r"\(supervisor\.py:(\d+):", self.text())}
+def supervisors(log: str) -> set[int]:
+    """Return the pids of all supervisors in a log."""
+    return {int(pid) for pid in re.findall(r"\(supervisor\.py:(\d+):", log)}

@@ -42,10 +42,7 @@ def locate(plugin: str, directory: Path, role: str, name: str | None) -> tuple[s
 
 
 def configuration(
-    config: Mapping[str, Any],
-    location: str,
-    general: Mapping[str, Any],
-    plugins: Mapping[str, Any],
+    config: Mapping[str, Any], location: str, general: Mapping[str, Any], plugins: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return LMCache's configuration with the plugin in it.
 

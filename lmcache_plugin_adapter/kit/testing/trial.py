@@ -18,7 +18,7 @@ from lmcache_plugin_adapter.hosts import standin
 from lmcache_plugin_adapter.hosts.standin import Assignment
 from lmcache_plugin_adapter.linux.procfs import environment_of, read_process, variable
 
-from .engine_log import EngineLog, Line
+from .engine_log import Line, last_exit, last_pid, read_lines, supervisors
 from .setup import configuration, environment, locate
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Trial:
         self._restart = restart
         directory.mkdir(parents=True)
         location, self.name = locate(str(plugin), directory, role, name)
-        self._log = EngineLog(directory / "engine.log", self.name)
+        self._log = directory / "engine.log"
         general = {"rate_limit": "off", "max_line_bytes": 65_536}
         general.update(stop_grace=stop_grace, restart=restart)
         own = {self.name: {"settings": settings}} if settings is not None else {}
@@ -108,7 +108,7 @@ class Trial:
         Raises:
             AssertionError: The plugin has not started; the text has the log.
         """
-        with self._log.path.open("ab") as log:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, standin.__file__, self._identity.label],
                 stdin=subprocess.PIPE,
@@ -135,27 +135,27 @@ class Trial:
     @property
     def log(self) -> str:
         """The engine's log so far."""
-        return self._log.text()
+        return self._log.read_bytes().decode(errors="backslashreplace")
 
     @property
     def lines(self) -> list[Line]:
         """The lines that the plugin has printed so far."""
-        return self._log.lines(supervisor=False)
+        return read_lines(self.log, self.name, supervisor=False)
 
     @property
     def reports(self) -> list[Line]:
         """The supervisor's lines about the plugin so far: starts, exits, restarts."""
-        return self._log.lines(supervisor=True)
+        return read_lines(self.log, self.name, supervisor=True)
 
     @property
     def pid(self) -> int | None:
         """The plugin's process, after the last start."""
-        return self._log.pid()
+        return last_pid(self.reports)
 
     @property
     def returncode(self) -> int | None:
         """The plugin's exit code, or minus the number of a signal; None: it runs."""
-        return self._log.returncode()
+        return last_exit(self.reports)
 
     def wait_for(
         self, text: str | re.Pattern[str], timeout: float = 10.0, *, since: int = 0
@@ -223,7 +223,7 @@ class Trial:
     def _supervisors(self) -> set[int]:
         """Return the supervisors that still run."""
         directory = self._environment.get(DIRECTORY_VARIABLE, "").encode()
-        return {pid for pid in self._log.supervisors() if _runs(pid, directory)}
+        return {pid for pid in supervisors(self.log) if _runs(pid, directory)}
 
     def _await(
         self, look: Callable[[], T | None], seconds: float, what: str, while_running: bool = False
