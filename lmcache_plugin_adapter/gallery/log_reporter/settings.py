@@ -9,7 +9,9 @@ from msgspec import Meta
 
 from lmcache_plugin_adapter.gallery.http_client.address import Filled
 from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
-from lmcache_plugin_adapter.gallery.log_reporter.targets.syslog_message import FACILITIES
+
+FACILITIES = {"user": 1, "daemon": 3, **{f"local{number}": 16 + number for number in range(8)}}
+"""The numbers of RFC 5424."""
 
 _Port = Annotated[int, Meta(ge=1, le=65535)]
 if TYPE_CHECKING:

@@ -22,16 +22,16 @@ from lmcache_plugin_adapter.supervisor.lifecycle import (
 
 # One row a state, one column an event, in the order of the enums; "." stays, "!" cannot happen.
 TABLE = """
-             SPAWNED SPAWN_FAILED CANNOT_RUN EXITED   CLEARED RESTART_DUE DONE   GIVE_UP BACKOFF  GRACE STOP     START
-STARTING     RUNNING BACKING_OFF  FAILED     !        !       !           !      !       .        .     STOPPED  .
-RUNNING      !       !            FAILED     CLEARING !       !           !      !       .        .     STOPPING .
-CLEARING     !       !            !          !        !       BACKING_OFF EXITED FAILED  .        .     STOPPING .
-BACKING_OFF  !       !            !          !        !       !           !      !       STARTING .     STOPPED  STARTING
-STOPPING     !       !            .          .        STOPPED !           !      !       .        .     .        .
-STOPPED      !       !            !          !        !       !           !      !       .        .     .        STARTING
-EXITED       !       !            !          !        !       !           !      !       .        .     .        STARTING
-FAILED       !       !            !          .        !       !           !      !       .        .     .        STARTING
-REFUSED      !       !            !          !        !       !           !      !       .        .     .        .
+             SPAWNED SPAWN_FAILED CANNOT_RUN EXITED   CLEARED RESTART_DUE DONE   GIVE_UP BACKOFF  STOP     START
+STARTING     RUNNING BACKING_OFF  FAILED     !        !       !           !      !       .        STOPPED  .
+RUNNING      !       !            FAILED     CLEARING !       !           !      !       .        STOPPING .
+CLEARING     !       !            !          !        !       BACKING_OFF EXITED FAILED  .        STOPPING .
+BACKING_OFF  !       !            !          !        !       !           !      !       STARTING STOPPED  STARTING
+STOPPING     !       !            .          .        STOPPED !           !      !       .        .        .
+STOPPED      !       !            !          !        !       !           !      !       .        .        STARTING
+EXITED       !       !            !          !        !       !           !      !       .        .        STARTING
+FAILED       !       !            !          .        !       !           !      !       .        .        STARTING
+REFUSED      !       !            !          !        !       !           !      !       .        .        .
 """
 
 CELLS = [
@@ -101,7 +101,7 @@ def test_diagram_draws_every_state_and_move() -> None:
     drawn = diagram()
     for state in State:
         assert state.value.replace("-", "_") in drawn
-    assert "running --> clearing : first process ended" in drawn
+    assert "running --> clearing : first process exited" in drawn
 
 
 def test_every_state_says_what_it_means() -> None:

@@ -15,8 +15,9 @@ import time
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter.gallery.http_client.certificates import CertificateError, client_context
+from lmcache_plugin_adapter.gallery.log_reporter.settings import FACILITIES
 
-from .syslog_message import FACILITIES, Frame, messages
+from .syslog_message import Frame, messages
 from .target import LogTarget, UnavailableError
 
 if TYPE_CHECKING:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from .origin import Origin
 
-FACILITIES = {"user": 1, "daemon": 3, **{f"local{number}": 16 + number for number in range(8)}}
-"""The numbers of RFC 5424."""
 
 _NOT_PRINTABLE = re.compile(r"[^!-~]")
 _NEWLINE = 4
