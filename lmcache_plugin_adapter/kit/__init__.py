@@ -1,8 +1,8 @@
 """The kit for plugin authors: context, settings, stop and log lines of a plugin in Python.
 
 Runs in a plugin's process. A plugin can do without it: the kit uses the plugin contract only
-(environment, signals, output). Importing it loads a few small modules of the standard library,
-``contract`` and nothing else; larger modules are loaded at their first use.
+(environment, signals, output). It imports a few small modules of the standard library and
+``contract`` at once, and larger modules at their first use.
 """
 
 from __future__ import annotations

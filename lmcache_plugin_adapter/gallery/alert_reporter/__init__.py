@@ -1,7 +1,7 @@
 """The alert reporter measures its engine process and sends alerts to Alertmanager and webhooks.
 
-Runs in a process of its own beside each engine process, with one thread for each target. Imports
-the kit, ``linux``, and of the gallery ``engine_health``, ``http_client`` and ``state_file``.
+Runs in a process of its own beside each engine process, with one thread for each target.
+Imports the kit, ``linux``, and of the gallery ``engine_health``, ``http_client``, ``state_file``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The metric reporter sends its engine's Prometheus metrics to Pushgateway, remote write or OTLP.
 
-Runs in a process of its own beside each engine process, with one thread for each target. Imports
-the kit, ``configuration``, and of the gallery ``http_client`` and ``otlp_attributes``.
+Runs in a process of its own beside each engine process, with one thread for each target.
+Imports the kit, ``configuration``, and of the gallery ``http_client``, ``otlp_attributes``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The pytest fixture ``run_plugin``: run a plugin under the real supervisor of a stand-in engine.
 
-Runs in the author's tests. pytest loads it as a plugin, so tests need no import::
+Runs in the author's tests. It imports pytest, ``contract`` and ``hosts.standin``. pytest loads it
+as a plugin, so tests need no import::
 
     def test_it_says_hello(run_plugin):
         plugin = run_plugin("worker_hello.py", role="worker")
