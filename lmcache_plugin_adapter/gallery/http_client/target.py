@@ -21,10 +21,9 @@ import msgspec
 from msgspec import Meta
 
 from .address import Filled, Url, check_url, shown_url
-from .answer import Answer, TargetError
+from .answer import Answer, TargetError, read_retry_after
 from .certificates import CertificateError, client_context
 from .deadline import Deadline
-from .retry_after import read_retry_after
 from .secrets import is_header_text, read_secret
 
 if TYPE_CHECKING:

@@ -15,8 +15,12 @@ import pytest
 from metric_stubs import Gate, basic
 from servers import Server
 
-from lmcache_plugin_adapter.gallery.http_client.answer import Answer, TargetError, failure
-from lmcache_plugin_adapter.gallery.http_client.retry_after import read_retry_after
+from lmcache_plugin_adapter.gallery.http_client.answer import (
+    Answer,
+    TargetError,
+    failure,
+    read_retry_after,
+)
 from lmcache_plugin_adapter.gallery.http_client.target import ANSWER_BYTES, HttpTarget
 
 SECRET = "s3cret-Value"

@@ -55,3 +55,15 @@ def split_tail(text: str) -> Tail | None:
         return None
     before = text[: len(text) - len(found[0])]
     return Tail(before, found["file"], int(found["line"]), found["logger"])
+
+
+def whole_characters(raw: bytes) -> bytes:
+    """Return UTF-8 without an incomplete last character."""
+    for back in range(1, min(len(raw), 3) + 1):
+        byte = raw[-back]
+        if byte >= 0xC0:  # the first byte of a character
+            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return raw[:-back] if needed > back else raw
+        if byte < 0x80:
+            break
+    return raw

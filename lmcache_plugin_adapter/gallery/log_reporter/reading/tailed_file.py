@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from .line_text import whole_characters
+
 CHUNK = 65536
 """Bytes per read."""
 
@@ -67,18 +69,6 @@ def open_log(path: str) -> int | None:
 def digest_of(data: bytes) -> str:
     """Return the fingerprint of ``data``."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def whole_characters(raw: bytes) -> bytes:
-    """Return UTF-8 without an incomplete last character."""
-    for back in range(1, min(len(raw), 3) + 1):
-        byte = raw[-back]
-        if byte >= 0xC0:  # the first byte of a character
-            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return raw[:-back] if needed > back else raw
-        if byte < 0x80:
-            break
-    return raw
 
 
 class TailedFile:
