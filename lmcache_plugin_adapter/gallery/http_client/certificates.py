@@ -23,7 +23,7 @@ class CertificateError(OSError):
 def client_context(
     *, ca_file: str | None, cert_file: str | None, key_file: str | None, verify: bool
 ) -> ssl.SSLContext:
-    """Return the context of a client; read all files anew.
+    """Return the context of a client; read all files again.
 
     Args:
         ca_file: Certificates that may sign the server's; None: those of the system.

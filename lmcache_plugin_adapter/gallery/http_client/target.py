@@ -211,7 +211,7 @@ class HttpTarget(msgspec.Struct, kw_only=True):
             raise TargetError(str(error)) from None
 
     def _authorize(self, request: httpx.Request) -> httpx.Request:
-        """Return a request with the credentials; read their files anew."""
+        """Return a request with the credentials; read their files again."""
         token = self.bearer_token
         if self.bearer_token_file is not None:
             token = read_secret("bearer_token_file", self.bearer_token_file)

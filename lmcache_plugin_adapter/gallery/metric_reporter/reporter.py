@@ -127,9 +127,9 @@ class Reporter:
         self.read(max(min(grace * LAST_READING / 2, self._timeout), 0.05))
         self._await_reading(grace * (LAST_READING / 2 + 0.05))
         with self._delivering:
-            self._closed = True  # a later report would follow the farewell
+            self._closed = True  # a later report would follow the end
             if not self._aside:
-                self._send_farewell()
+                self._queue_end()
         for sender in self._senders:
             sender.finish(end)
         for sender in self._senders:
@@ -225,12 +225,12 @@ class Reporter:
         with self._delivering:
             if self._sent:
                 self._sent = False
-                self._send_farewell()
+                self._queue_end()
 
-    def _send_farewell(self) -> None:
+    def _queue_end(self) -> None:
         now = max(int(time.time() * 1000), self._last_ms + 1)
         for sender in self._senders:
-            for batch in sender.kind.farewell(now, time.monotonic()):
+            for batch in sender.kind.encode_end(now, time.monotonic()):
                 sender.buffer.put(batch)
 
 

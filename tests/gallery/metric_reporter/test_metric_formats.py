@@ -248,12 +248,12 @@ def test_series_that_go_are_marked_and_so_are_all_at_the_end() -> None:
     assert set(found) == {"a", "b"}  # c has times of its own and may only pause
     assert struct.pack("<d", found["b"][0]) == struct.pack("<Q", 0x7FF0000000000002)
     assert found["b"][1] == 2000
-    ends = points(kind.farewell(2000, 0.0))
+    ends = points(kind.encode_end(2000, 0.0))
     ((series, (value, time_ms)),) = ends.items()
     assert dict(series)["__name__"] == "a"
     assert struct.pack("<d", value) == struct.pack("<Q", 0x7FF0000000000002)
     assert time_ms == 2001  # after the last value, not in its place
-    assert kind.farewell(3000, 0.0) == []
+    assert kind.encode_end(3000, 0.0) == []
 
 
 def test_a_sample_with_a_time_of_its_own_is_sent_once() -> None:
@@ -280,8 +280,8 @@ def test_a_push_replaces_the_group_and_has_no_timestamps() -> None:
     (batch,) = kind.encode(report("a 1 1600000000000\n"))
     assert batch.method == "PUT"
     assert b"1600000000000" not in batch.body
-    assert [p.method for p in kind.farewell(0, 0.0)] == ["DELETE"]
-    assert PushgatewayKind(Pushgateway(url=URL, delete_on_stop=False), OWN).farewell(0, 0.0) == []
+    assert [p.method for p in kind.encode_end(0, 0.0)] == ["DELETE"]
+    assert PushgatewayKind(Pushgateway(url=URL, delete_on_stop=False), OWN).encode_end(0, 0.0) == []
 
 
 # --- OTLP -----------------------------------------------------------------------

@@ -38,7 +38,7 @@ class Kind:
         """Return the batches of a report; called for every report, in order."""
         raise NotImplementedError
 
-    def farewell(self, time_ms: int, born: float) -> list[Batch]:  # noqa: ARG002 - for subclasses
+    def encode_end(self, time_ms: int, born: float) -> list[Batch]:  # noqa: ARG002 - for subclasses
         """Return the batches that end all series.
 
         Args:

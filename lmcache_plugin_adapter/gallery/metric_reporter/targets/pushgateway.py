@@ -40,7 +40,7 @@ class PushgatewayKind(Kind):
         """Return the one batch that replaces the group."""
         return [Batch(exposition.write(report.families), report.samples, report.born, "PUT")]
 
-    def farewell(self, time_ms: int, born: float) -> list[Batch]:  # noqa: ARG002 - no time in it
+    def encode_end(self, time_ms: int, born: float) -> list[Batch]:  # noqa: ARG002 - no time in it
         """Return the batch that deletes the group, if the settings demand it."""
         return [Batch(b"", 0, born, "DELETE")] if self._delete_on_stop else []
 

@@ -70,7 +70,7 @@ class RemoteWriteKind(Kind):
         self._last_ms = report.time_ms
         return self._batches(points, report.born)
 
-    def farewell(self, time_ms: int, born: float) -> list[Batch]:
+    def encode_end(self, time_ms: int, born: float) -> list[Batch]:
         """Return an end for every series."""
         ends = list(self._ends({}, max(time_ms, self._last_ms + 1)))
         self._last = {}
