@@ -1,1 +1,5 @@
-"""Ready plugins. They use the author's kit and the libraries of the extra ``gallery``."""
+"""The gallery: ready plugins for heartbeats, logs, metrics and alerts.
+
+Runs in a process of its own for each plugin, started by the supervisor. Imports the kit, the
+contract and the libraries of the extra ``gallery``; no other room imports the gallery.
+"""

@@ -1,8 +1,8 @@
-"""The author's kit: what a plugin in Python needs, and nothing that costs it a start.
+"""The kit for plugin authors: context, settings, stop and log lines of a plugin in Python.
 
-A plugin may do without: everything here stands on the contract alone (environment,
-signals, output). Importing this package loads a handful of small modules of the
-standard library; whatever is larger is loaded when it is first used.
+Runs in a plugin's process. A plugin can do without it: the kit uses the plugin contract only
+(environment, signals, output). It imports a few small modules of the standard library and
+``contract`` at once, and larger modules at their first use.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
 
-    from .address import ApiAddress
+    from lmcache_plugin_adapter.kit.engine_api.address import ApiAddress
+
     from .retry import Backoff
 
 __all__ = [
@@ -42,12 +43,11 @@ __all__ = [
 
 
 def logging_handler() -> logging.Handler:
-    """Return a handler that prints records of :mod:`logging`, with their levels.
+    """Return a handler that prints records of :mod:`logging` with their levels.
 
-    Add it to the root logger, and what libraries log reaches the engine's log
-    as errors, warnings and so on.
+    Add it to the root logger to send the records of libraries to the engine's log.
     """
-    from .log_handler import PrintingHandler  # logging costs some milliseconds
+    from .log_handler import PrintingHandler  # late: logging takes some milliseconds to load
 
     return PrintingHandler()
 
@@ -55,7 +55,7 @@ def logging_handler() -> logging.Handler:
 def __getattr__(name: str) -> object:
     """Load what not every plugin uses (PEP 562)."""
     if name == "ApiAddress":
-        from .address import ApiAddress
+        from lmcache_plugin_adapter.kit.engine_api.address import ApiAddress
 
         return ApiAddress
     if name == "Backoff":

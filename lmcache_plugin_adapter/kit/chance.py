@@ -1,4 +1,4 @@
-"""Chance, without the weight of the module ``random``."""
+"""Random fractions, without the cost of importing ``random``."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def fraction() -> float:
-    """Return a number from 0 to below 1, different in every process."""
+    """Return a random number from 0 to below 1."""
     return int.from_bytes(os.urandom(4), "little") / 2**32

@@ -1,9 +1,11 @@
-"""What a plugin is told: by the contract, through its environment."""
+"""The context of a plugin: role, engine and configuration, read from its environment."""
 
 from __future__ import annotations
 
 import os
 import sys
+
+from lmcache_plugin_adapter.contract import variables
 
 from .errors import ContextError
 
@@ -12,34 +14,31 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import TypeVar
 
-    from .address import ApiAddress
+    from lmcache_plugin_adapter.kit.engine_api.address import ApiAddress
 
     S = TypeVar("S")
-
-_OWN = "LMCACHE_RUNTIME_PLUGIN_"
-_OLDER = "LMCACHE_PLUGIN_"
 
 
 def context() -> Context:
     """Return the context of this process.
 
     Raises:
-        ContextError: It was not started as a plugin.
+        ContextError: The process was not started as a plugin.
     """
     return Context.from_environ()
 
 
 class Context:
-    """Who the plugin is, which engine it belongs to and what it was configured with.
+    """The plugin's name, its engine process and LMCache's configuration.
 
     Attributes:
-        role: ``SCHEDULER``, ``WORKER`` or ``SERVER``; empty where the host has no roles.
+        role: ``SCHEDULER``, ``WORKER`` or ``SERVER``; empty if the host has no roles.
         worker_id: Rank of the worker in its replica; -1 on the scheduler.
-        worker_count: Workers of the replica.
+        worker_count: Number of workers in the replica.
         dp_rank: Index of the data-parallel replica.
         dp_size: Number of data-parallel replicas.
-        engine_pid: The engine process; None where LMCache's own launcher did not say.
-        name: The plugin's name, as the log and the settings have it.
+        engine_pid: The engine process; None under LMCache's built-in launcher.
+        name: The plugin's name, as in the log and in the settings.
         host: Name of this host (in Kubernetes: of the pod).
     """
 
@@ -78,21 +77,21 @@ class Context:
     def from_environ(
         cls, environ: Mapping[str, str] | None = None, path: str | None = None
     ) -> Context:
-        """Read the variables of the contract, the older names where there are no newer ones.
+        """Read the variables of the plugin contract; an older name counts if the newer is not set.
 
         Args:
-            environ: The environment; None: this process's.
-            path: The plugin's file; None: what this process was started with.
+            environ: The environment; None: the environment of this process.
+            path: The plugin's file; None: ``sys.argv[0]``.
 
         Raises:
-            ContextError: A variable is missing or is not what it should be.
+            ContextError: A variable is missing or has an invalid value.
         """
         found = os.environ if environ is None else environ
         path = sys.argv[0] if path is None else path
 
         def text(name: str) -> str | None:
-            value = found.get(f"{_OWN}{name}")
-            return found.get(f"{_OLDER}{name}") if value is None else value
+            value = found.get(name)
+            return found.get(variables.OLDER_NAMES.get(name, "")) if value is None else value
 
         def number(name: str, default: int) -> int:
             value = text(name)
@@ -100,37 +99,36 @@ class Context:
                 return default if value is None else int(value)
             except ValueError:
                 raise ContextError(
-                    f"cannot read {_OWN}{name}: found {value!r}, accepted is a whole number"
+                    f"cannot read {name}: found {value!r}, accepted is a whole number"
                 ) from None
 
-        role = text("ROLE")
+        role = text(variables.ROLE)
         if role is None:
             raise ContextError(
-                f"not started by LMCache: {_OWN}ROLE is not set; "
+                f"not started by LMCache: {variables.ROLE} is not set; "
                 "try it with 'lmcache-plugins run -c lmcache.yaml'"
             )
         return cls(
             role=role.upper(),
-            worker_id=number("WORKER_ID", -1),
-            worker_count=number("WORKER_COUNT", 1),
-            dp_rank=number("DP_RANK", 0),
-            dp_size=number("DP_SIZE", 1),
-            engine_pid=number("ENGINE_PID", 0) or None,
-            name=text("NAME") or os.path.splitext(os.path.basename(path))[0],
-            config_file=text("CONFIG_FILE"),
-            config_text=text("CONFIG"),
+            worker_id=number(variables.WORKER_ID, -1),
+            worker_count=number(variables.WORKER_COUNT, 1),
+            dp_rank=number(variables.DP_RANK, 0),
+            dp_size=number(variables.DP_SIZE, 1),
+            engine_pid=number(variables.ENGINE_PID, 0) or None,
+            name=text(variables.NAME) or os.path.splitext(os.path.basename(path))[0],
+            config_file=text(variables.CONFIG_FILE),
+            config_text=text(variables.CONFIG),
             path=path,
-            ending_file=text("ENDING_FILE"),
+            ending_file=text(variables.ENDING_FILE),
         )
 
     @property
     def ending(self) -> str:
-        """Why the plugin is to end, once it was asked to: the supervisor's one word.
+        """The supervisor's exit reason, once the plugin is to stop.
 
-        ``closing``: the engine ends in order; ``failed``: an exception ends it;
-        ``died``: its process has ended without a word; ``replaced``: it became
-        another program; ``told``: the supervisor got a signal. Empty: only this
-        plugin is to end, or nothing is known.
+        ``closing``: the engine closes in order; ``failed``: an exception ended it; ``died``: its
+        process exited without closing; ``replaced``: it became another program; ``told``: the
+        supervisor received a signal. Empty: only this plugin stops, or the reason is unknown.
         """
         if not self._ending_file:
             return ""
@@ -142,7 +140,7 @@ class Context:
 
     @property
     def label(self) -> str:
-        """The engine process in words: ``scheduler``, ``worker 1``, ``dp 1 worker 0``."""
+        """The engine process for messages: ``scheduler``, ``worker 1``, ``dp 1 worker 0``."""
         words = [f"dp {self.dp_rank}"] if self.dp_size > 1 else []
         words.append(self.role.lower() or "engine")
         if self.role == "WORKER":
@@ -151,7 +149,7 @@ class Context:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the plugin may be called in the settings, from general to specific."""
+        """The names that the settings may use for the plugin, from general to specific."""
         parts = self._path.split("/")
         names = [os.path.splitext(parts[-1])[0], self.name]
         names += ["/".join(parts[i:]) for i in range(len(parts) - 1, -1, -1)]
@@ -159,10 +157,10 @@ class Context:
 
     @property
     def config(self) -> Mapping[str, object]:
-        """LMCache's configuration, read when first asked for; empty where there is none.
+        """LMCache's configuration, read at the first use; empty if there is none.
 
         Raises:
-            ContextError: It is not what LMCache writes.
+            ContextError: The configuration is not a JSON object.
         """
         if self._config is None:
             self._config = _read_config(self._config_file, self._config_text)
@@ -170,45 +168,53 @@ class Context:
 
     @property
     def internal_api(self) -> ApiAddress | None:
-        """Where this engine process's internal API server listens; None: it has none.
+        """The address of this engine process's internal API server; None: it has none.
 
-        On a multiprocess server: where its HTTP API does.
+        On a multiprocess server: the address of its HTTP API.
         """
-        from .address import internal_api
+        from lmcache_plugin_adapter.kit.engine_api.address import internal_api
 
         return internal_api(self.config, self.role, self.worker_id)
 
     @property
     def raw_settings(self) -> Mapping[str, object]:
-        """The plugin's own section as it was written; empty where there is none."""
-        from .sections import own_section
+        """The plugin's own section as written in the configuration; empty if there is none."""
+        from lmcache_plugin_adapter.kit.settings.section import as_mapping
 
-        return own_section(self)[1]
+        return as_mapping(*self._section())
+
+    @property
+    def settings_key(self) -> str:
+        """The full key of the plugin's own section, for messages."""
+        return self._section()[0]
 
     def settings(self, kind: type[S]) -> S:
         """Return the plugin's own section, validated.
 
-        It stands in ``lmcache.yaml`` under
-        ``extra_config.runtime_plugins.plugins.NAME.settings``. Each problem is
-        printed in one line, with the full key; where a value is wrong, the
-        default is taken and the rest goes on.
+        The section is ``extra_config.runtime_plugins.plugins.NAME.settings`` in ``lmcache.yaml``.
+        Each problem is printed in one line with its full key. An invalid value is replaced by its
+        default.
 
         Args:
             kind: A ``msgspec.Struct`` class: fields with types, defaults and limits.
 
         Raises:
-            SettingsError: A required value is missing or wrong; or msgspec is
-                not installed.
+            SettingsError: A required value is missing or invalid, or msgspec is not installed.
         """
-        from .sections import read_settings
+        from lmcache_plugin_adapter.kit.settings.section import read_settings
 
-        return read_settings(self, kind)
+        return read_settings(*self._section(), kind)
+
+    def _section(self) -> tuple[str, object]:
+        from lmcache_plugin_adapter.kit.settings.section import find_section
+
+        return find_section(self.config, self.name, self.names)
 
 
 def _read_config(path: str | None, text: str | None) -> Mapping[str, object]:
     import json
 
-    source = f"{_OWN}CONFIG"
+    source = variables.CONFIG
     if path:
         try:
             with open(path, encoding="utf-8", errors="surrogateescape") as file:
@@ -223,5 +229,5 @@ def _read_config(path: str | None, text: str | None) -> Mapping[str, object]:
     except ValueError as error:
         raise ContextError(f"cannot read {source}: {error}") from error
     if not isinstance(config, dict):
-        raise ContextError(f"cannot read {source}: it is no JSON object")
+        raise ContextError(f"cannot read {source}: it is not a JSON object")
     return config

@@ -1,4 +1,4 @@
-"""What can be wrong with what a plugin was given."""
+"""The exceptions that the kit raises."""
 
 from __future__ import annotations
 
@@ -8,11 +8,7 @@ class ContextError(Exception):
 
 
 class SettingsError(Exception):
-    """The plugin cannot work with its settings, and could not after a restart either.
+    """The plugin cannot work with its settings, not even after a restart.
 
-    What is wrong has been printed, one line each; the text sums it up.
+    Each problem has been printed in one line; the text is a summary.
     """
-
-
-NOT_AGAIN = 125
-"""The exit code by which a plugin says "do not restart me"."""

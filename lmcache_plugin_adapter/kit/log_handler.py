@@ -1,4 +1,4 @@
-"""Records of :mod:`logging` as lines with a level."""
+"""Print records of :mod:`logging` as lines with a level."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from . import printing
 
 
 class PrintingHandler(logging.Handler):
-    """Prints records as :mod:`.printing` does; a traceback is marked on each of its lines."""
+    """Print records like :mod:`.printing`; each line of a traceback has the level's mark."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
         try:
             printing.emit(_level(record.levelno), self.format(record))
-        except Exception:  # noqa: BLE001 - what logging asks of a handler
+        except Exception:  # noqa: BLE001 - as logging demands of a handler
             self.handleError(record)
 
 

@@ -1,4 +1,4 @@
-"""Do something again and again, at a fixed rate, until it is time to end."""
+"""Repeat work at a fixed rate until the plugin is to stop."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ if TYPE_CHECKING:
 
 
 class Tick(int):
-    """The number of a round, from 0; rounds that were skipped count.
+    """The number of a round, from 0; skipped rounds count.
 
     Attributes:
-        missed: How many rounds were skipped before this one, because the work
-            of the one before took longer.
+        missed: The number of rounds skipped before this one, because the previous one took longer.
     """
 
     missed: int = 0
@@ -26,20 +25,17 @@ class Tick(int):
 def every(
     seconds: float, *, jitter: float = 0.1, stop: Stop | None = None, at_once: bool = True
 ) -> Iterator[Tick]:
-    """Yield at a fixed rate until it is time to end, which ends the wait at once.
+    """Yield at a fixed rate until the plugin is to stop, which ends the wait at once.
 
-    Round ``n`` is due ``n * seconds`` after the beginning, plus a random part,
-    whatever the rounds before took: nothing drifts. A round that comes due
-    while the one before still works is skipped, not made up for.
+    Round ``n`` is due ``n * seconds`` after the beginning, plus a random part, however long the
+    previous rounds took. A round that comes due during the previous one is skipped.
 
     Args:
-        seconds: From one round to the next.
-        jitter: The random part is up to this part of ``seconds``, so that a
-            fleet that was started together does not do the same in the same
-            moment. 0: none. A first round that comes at once has none.
-        stop: What ends it; None: the last one made, or a new one.
-        at_once: Whether the first round comes at once, rather than after
-            ``seconds``.
+        seconds: The time from one round to the next.
+        jitter: The greatest random part, as a fraction of ``seconds``, so that plugins started
+            together do not work in the same moment. An immediate first round has none.
+        stop: Ends the rounds; None: the latest stop, or a new one.
+        at_once: Whether the first round comes at once, or after ``seconds``.
     """
     if seconds <= 0 or not 0 <= jitter < 1:
         raise ValueError("'seconds' is above 0, 'jitter' from 0 to below 1")

@@ -1,4 +1,4 @@
-"""Print lines with their level, as systemd and the supervisor read it."""
+"""Print lines with their level, in the format that systemd and the supervisor read."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ ERROR, WARNING, INFO, DEBUG = 3, 4, 6, 7
 
 
 def debug(text: object) -> None:
-    """Print what only debugging needs."""
+    """Print a line for debugging."""
     emit(DEBUG, text)
 
 
 def info(text: object) -> None:
-    """Print what is of interest."""
+    """Print a line of information."""
     emit(INFO, text)
 
 
 def warning(text: object) -> None:
-    """Print what somebody should know of."""
+    """Print a line about a possible problem."""
     emit(WARNING, text)
 
 
 def error(text: object) -> None:
-    """Print what somebody should do something about."""
+    """Print a line about a problem that needs action."""
     emit(ERROR, text)
 
 
 def emit(level: int, text: object) -> None:
-    """Print ``text``, each line of it marked with ``level``, at once and in one write.
+    """Print ``text`` at once and in one write, with the mark of ``level`` on each line.
 
-    Never raises: a log that cannot be written must not end what is logged.
+    Never raise: a failing log must not stop the plugin.
     """
     mark = f"<{level}>"
     lines = str(text).splitlines() or [""]
@@ -46,4 +46,4 @@ def emit(level: int, text: object) -> None:
             stream.write(out.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
     except (OSError, ValueError):
-        pass  # the supervisor's end of the pipe is gone, or stdout was closed
+        pass  # the supervisor closed the pipe, or stdout is closed

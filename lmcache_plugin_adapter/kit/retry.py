@@ -1,4 +1,4 @@
-"""How long to wait before something is tried again."""
+"""The delay before a retry."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from .chance import fraction
 
 
 class Backoff:
-    """Seconds that grow twofold, up to a limit, each a little off so that many do not meet.
+    """A delay that doubles up to a limit, with a random part so that clients do not synchronize.
 
     Args:
-        initial: The first wait, in seconds.
-        maximum: The longest wait, in seconds.
-        jitter: A wait is longer by up to this part of itself (and never longer
-            than ``maximum``).
+        initial: The first delay, in seconds.
+        maximum: The longest delay, in seconds.
+        jitter: The greatest random part, as a fraction of the delay.
     """
 
     def __init__(self, initial: float = 0.5, maximum: float = 30.0, jitter: float = 0.2) -> None:
@@ -24,11 +23,11 @@ class Backoff:
         self._next = initial
 
     def next(self) -> float:
-        """Return the seconds to wait now; the next wait is twice as long."""
+        """Return the delay in seconds; the next one is twice as long."""
         wait = self._next
         self._next = min(2 * wait, self._maximum)
         return min(wait * (1 + self._jitter * fraction()), self._maximum)
 
     def reset(self) -> None:
-        """Begin anew: it has worked."""
+        """Start from the initial delay, after a success."""
         self._next = self._initial

@@ -1,9 +1,9 @@
 """Run an installed plugin: import the module of its entry point and call the function.
 
-Started by its path with the engine's Python:
-``run_entry_point.py NAME MODULE:FUNCTION DIRECTORY [ARGUMENT]...``, where
-``DIRECTORY`` is the entry of the engine's ``sys.path`` that its package is in.
-Imports nothing: all else that is loaded is the plugin's.
+The supervisor starts this file by its path with the engine's Python:
+``run_entry_point.py NAME MODULE:FUNCTION DIRECTORY [ARGUMENT]...``, where ``DIRECTORY`` is the
+entry of the engine's ``sys.path`` with the plugin's package. The file imports nothing of this
+package, so that every loaded module is the plugin's.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NOT_AGAIN = 125
-"""The exit code that asks not to be restarted; written here once more, as nothing is imported."""
+NO_RESTART_CODE = 125
+"""As ``contract.plugin_states.NO_RESTART_CODE``: copied, because this file imports nothing."""
 
 _GALLERY = "lmcache_plugin_adapter.gallery."
 
 
 def load(name: str, reference: str, directory: str, *arguments: str) -> Callable[[], int | None]:
-    """Import the plugin and return its function; exit where a module for it is missing.
+    """Import the plugin and return its function; exit if a module is missing.
 
     Args:
         name: The plugin's name, which becomes ``sys.argv[0]``.
         reference: ``MODULE:FUNCTION``, both possibly with dots.
-        directory: Where to look for modules besides.
-        arguments: The plugin's own.
+        directory: A directory to add to ``sys.path``.
+        arguments: The plugin's arguments.
     """
     if directory not in sys.path:
         sys.path.append(directory)
     sys.argv[:] = [name, *arguments]
     module, _, function = reference.partition(":")
     try:
-        __import__(module)  # and not importlib, whose frames would be in every traceback
+        __import__(module)  # not importlib, whose frames would show in every traceback
     except ModuleNotFoundError as error:
         sys.excepthook(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
         print(advice(module, error.name or ""), file=sys.stderr, flush=True)
-        sys.exit(NOT_AGAIN)
+        sys.exit(NO_RESTART_CODE)
     found = sys.modules[module]
     for word in function.split("."):
         found = getattr(found, word)
@@ -46,7 +46,7 @@ def load(name: str, reference: str, directory: str, *arguments: str) -> Callable
 
 
 def advice(module: str, missing: str) -> str:
-    """Say what to install where ``module`` cannot be imported because ``missing`` is not there."""
+    """Return what to install if ``module`` cannot be imported because ``missing`` is missing."""
     if f"{module}.".startswith(f"{missing}."):
         text = f"its module '{missing}' is not there: install its package again"
     elif module.startswith(_GALLERY):
@@ -57,8 +57,7 @@ def advice(module: str, missing: str) -> str:
 
 
 if __name__ == "__main__":
-    # Python has put this file's directory first (that of the file itself, where this is a
-    # link): its modules must not be taken for others.
+    # Python puts this file's directory first: its modules must not shadow others.
     if not getattr(sys.flags, "safe_path", False):
         del sys.path[0]
     sys.exit(load(*sys.argv[1:])())

@@ -1,11 +1,13 @@
-"""Run a plugin's main function: what goes wrong is one line and the right exit code."""
+"""Run a plugin's main function; turn exceptions into one line and an exit code."""
 
 from __future__ import annotations
 
 import sys
 
+from lmcache_plugin_adapter.contract.plugin_states import NO_RESTART_CODE
+
 from .context import context
-from .errors import NOT_AGAIN, ContextError, SettingsError
+from .errors import ContextError, SettingsError
 from .printing import debug, error
 from .stopping import Stop, Stopped
 
@@ -19,14 +21,12 @@ if TYPE_CHECKING:
 def run(main: Callable[[Context, Stop], int | None]) -> int:
     """Call ``main`` and return the exit code.
 
-    Settings that it cannot work with end it with 125, "do not restart me"; so
-    does a module that is not installed. Any other exception is one line, its
-    traceback for debugging, and code 1.
-    Without an engine the line says how to try the plugin, and the code is 2.
+    Unusable settings and a module that is not installed lead to 125, "do not restart me". Any other
+    exception leads to 1, one error line, and its traceback at debug level. Without an engine, the
+    code is 2, and the line says how to try the plugin.
 
     Args:
-        main: Gets the context and what says when to end; returns an exit code,
-            or None for 0.
+        main: Receives the context and the stop; returns an exit code, or None for 0.
     """
     try:
         ctx = context()
@@ -40,14 +40,14 @@ def run(main: Callable[[Context, Stop], int | None]) -> int:
         return 0
     except (SettingsError, ContextError) as wrong:
         error(f"{str(wrong)[:1].upper()}{str(wrong)[1:]}")
-        return NOT_AGAIN
+        return NO_RESTART_CODE
     except ModuleNotFoundError as missing:
         from .run_entry_point import advice
 
         module = getattr(main, "__module__", None) or "__main__"
         error(advice(module, missing.name or str(missing)).removeprefix("<3>"))
-        return NOT_AGAIN
-    except Exception as failure:  # noqa: BLE001 - the last place to say it
+        return NO_RESTART_CODE
+    except Exception as failure:  # noqa: BLE001 - the last chance to log it
         import traceback
 
         where = traceback.extract_tb(failure.__traceback__)[-1]

@@ -1,4 +1,4 @@
-"""Know when to stop, wake up at once for it, and know how long one may still take."""
+"""Learn when to stop, wake up at once, and know how much time is left."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import signal
 import time
 from _thread import get_ident
 
+from .errors import ContextError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -16,25 +18,24 @@ if TYPE_CHECKING:
 
 
 class Stopped(BaseException):
-    """Breaks off what :meth:`Stop.interruptible` guards; not caught by ``except Exception``."""
+    """Interrupts :meth:`Stop.interruptible`; ``except Exception`` does not catch it."""
 
 
 class Stop:
-    """Whether the plugin was asked to end: by SIGTERM or SIGINT, or by :meth:`set`.
+    """Whether the plugin is to stop: after SIGTERM or SIGINT, or after :meth:`set`.
 
-    The main thread makes it; every thread may ask it and wait for it.
+    The main thread creates it; every thread may check it and wait for it.
 
     Args:
-        context: Whose grace period :meth:`remaining` counts; None: that of this
-            process's environment.
-        signals: The signals that ask to end.
+        context: The context with the grace period; None: that of this process's environment.
+        signals: The signals that stop the plugin.
 
     Raises:
-        ValueError: Not in the main thread.
+        ValueError: The current thread is not the main thread.
     """
 
     latest: Stop | None = None
-    """The one that was made last and not closed."""
+    """The stop that was created last and is not closed."""
 
     def __init__(
         self,
@@ -46,13 +47,13 @@ class Stop:
         self._asked_at: float | None = None
         self._guard: _Guard | None = None
         self._thread = get_ident()
-        # Never read from: what makes it readable once wakes all who wait, at once.
+        # Never read: one byte makes the pipe readable for all waiting threads.
         self._wake, self._waker = os.pipe()
         self._earlier = {number: signal.signal(number, self._signalled) for number in signals}
         self._before, Stop.latest = Stop.latest, self
 
     def close(self) -> None:
-        """Give the signals back to whom they belonged; for tests, which go on."""
+        """Restore the previous signal handlers, for tests."""
         for number, earlier in self._earlier.items():
             signal.signal(number, earlier)
         self._earlier = {}
@@ -62,24 +63,17 @@ class Stop:
             Stop.latest = self._before
 
     def is_set(self) -> bool:
-        """Tell whether to end."""
+        """Tell whether to stop."""
         return self._asked_at is not None
 
     def set(self) -> None:
-        """Ask to end, as a signal does."""
+        """Stop the plugin, as a signal does."""
         if self._asked_at is None:
             self._asked_at = time.monotonic()
             os.write(self._waker, b"x")
 
     def wait(self, seconds: float) -> bool:
-        """Wait, but not on when it is time to end.
-
-        Args:
-            seconds: How long at most.
-
-        Returns:
-            Whether to end.
-        """
+        """Wait until the plugin is to stop, at most ``seconds``; return whether it is."""
         deadline = time.monotonic() + seconds
         while self._asked_at is None:
             left = deadline - time.monotonic()
@@ -91,9 +85,9 @@ class Stop:
         return self._asked_at is not None
 
     def remaining(self) -> float:
-        """Return the seconds of the grace period that are left, before SIGKILL comes.
+        """Return the seconds of the grace period that are left before SIGKILL.
 
-        All of them as long as nobody asked to end; 0 when they are over.
+        Before the stop, that is the whole grace period.
         """
         if self._grace is None:
             self._grace = self._read_grace()
@@ -102,28 +96,35 @@ class Stop:
         return max(self._asked_at + self._grace - time.monotonic(), 0.0)
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable once it is time to end, for a selector."""
+        """Return a descriptor that becomes readable when the plugin is to stop, for a selector."""
         return self._wake
 
     def interruptible(self, after: float = 0.0) -> _Guard:
-        """Return a guard of work that may be broken off when it is time to end.
+        """Return a context manager that interrupts its block when the plugin is to stop.
 
-        ``with stop.interruptible(): client.post(...)`` ends as soon as the
-        signal comes, even in the middle of a read, and the program goes on
-        after the block. In the main thread only: there Python handles signals.
-        What a C library waits for without letting it (a name being looked up,
-        a disk that does not answer) is not broken off.
+        ``with stop.interruptible(): client.post(...)`` ends at the signal, even in the middle of a
+        read, and the program continues after the block. It works in the main thread only, which
+        handles Python's signals. It does not interrupt C code that blocks, such as a name lookup
+        or a disk that does not answer.
 
         Args:
-            after: Seconds that the work may still take after the signal. SIGALRM
-                is used for them.
+            after: Seconds that the block may still take after the signal, timed by SIGALRM.
         """
         return _Guard(self, after)
 
     def _read_grace(self) -> float:
-        from .grace import stop_grace  # it reads the supervisor's own table of settings
+        # Late: the supervisor's table of settings takes time to load.
+        from lmcache_plugin_adapter.configuration.settings import read_settings
 
-        return stop_grace(self._context)
+        from .context import Context
+
+        try:
+            ctx = self._context or Context.from_environ()
+            extra_config, names = ctx.config.get("extra_config"), ctx.names
+        except ContextError:
+            extra_config, names = None, ()
+        settings, _ = read_settings(extra_config)
+        return settings.for_plugin(*names).stop_grace
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         self.set()
@@ -135,7 +136,7 @@ class Stop:
 
 
 class _Guard:
-    """What :meth:`Stop.interruptible` returns; each is entered once."""
+    """The context manager of :meth:`Stop.interruptible`; each is entered once."""
 
     def __init__(self, stop: Stop, after: float) -> None:
         self._stop = stop
@@ -164,7 +165,7 @@ class _Guard:
         return kind is Stopped
 
     def signalled(self, frame: FrameType | None) -> None:
-        """Break off the block that is running, at once or later."""
+        """Interrupt the running block, at once or later."""
         if self._after <= _AT_ONCE and self._may_raise(frame):
             raise Stopped
         self._arm()
@@ -176,13 +177,13 @@ class _Guard:
 
     def _alarmed(self, _number: int, frame: FrameType | None) -> None:
         if self._stop._guard is not self:
-            return  # the work was done in time
+            return  # the block ended in time
         if self._may_raise(frame):
             raise Stopped
         signal.setitimer(signal.ITIMER_REAL, _AT_ONCE)
 
     def _may_raise(self, frame: FrameType | None) -> bool:
-        # What is raised inside __enter__ or __exit__ would not be caught by the block.
+        # The block would not catch an exception raised inside __enter__ or __exit__.
         return self._inside and (frame is None or frame.f_code not in _OWN_CODE)
 
 

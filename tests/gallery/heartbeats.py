@@ -10,9 +10,7 @@ from typing import Any
 from harness import gone, wait_until
 from vllm_stub import VllmStub
 
-from lmcache_plugin_adapter.kit.trial import Trial
-
-ENTRY = "lmcache_plugin_adapter.gallery.heartbeat:main"
+from lmcache_plugin_adapter.kit.testing.trial import Trial
 
 SECTION = "extra_config.runtime_plugins.plugins.scheduler_heartbeat.settings"
 

@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lmcache_plugin_adapter.gallery.log_reporter.assembling import Bounds
-from lmcache_plugin_adapter.gallery.log_reporter.files import LogFiles
-from lmcache_plugin_adapter.gallery.log_reporter.parsing import Parser
-from lmcache_plugin_adapter.gallery.log_reporter.records import Level, Record
-from lmcache_plugin_adapter.gallery.log_reporter.segment import Place
+from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Bounds
+from lmcache_plugin_adapter.gallery.log_reporter.reading.files import LogFiles
+from lmcache_plugin_adapter.gallery.log_reporter.reading.parsing import Parser
+from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level, Record
+from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import Position
 
 BOUNDS = Bounds(65536, 0.0, Level.DEBUG)
 
@@ -25,7 +25,7 @@ class Follower:
         self.end = end
         self.now = 1000.0
         self.lost: list[tuple[str, int]] = []
-        self.state: dict[str, list[Place]] | None = None
+        self.state: dict[str, list[Position]] | None = None
         self.files = self.make()
 
     def make(self) -> LogFiles:
@@ -42,7 +42,7 @@ class Follower:
 
     def restart(self) -> None:
         """End, and begin again with what was remembered."""
-        self.state = self.files.places()
+        self.state = self.files.positions()
         self.files.close()
         self.files = self.make()
 
@@ -59,8 +59,8 @@ class Follower:
             records += self.files.take(count - len(records), 10**9, self.now, final=final)
         if ack:
             for record in records:
-                assert record.segment is not None
-                record.segment.acked = record.end
+                assert record.tailed is not None
+                record.tailed.acked = record.end
         return records
 
     def texts(self, **options: Any) -> list[str]:

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 from servers import free_port
 
-from lmcache_plugin_adapter.gallery.metric_reporter.remote_write_schema import WriteRequest
+from lmcache_plugin_adapter.gallery.metric_reporter.targets.remote_write_schema import WriteRequest
 
 PLUGIN = "reporter_of_test:main"
 """The reporter of an engine that answers in this process: it reads no other's."""

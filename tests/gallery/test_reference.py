@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lmcache_plugin_adapter.gallery.reference import SECTIONS, section, with_section
+from lmcache_plugin_adapter.gallery.reference_page import SECTIONS, section, with_section
 
 PAGES = Path(__file__).parents[2] / "docs" / "gallery"
 EXAMPLE = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -16,7 +16,7 @@ from lmcache_plugin_adapter.planner import plugin_environment as environment
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lmcache_plugin_adapter.kit.trial import Trial
+    from lmcache_plugin_adapter.kit.testing.trial import Trial
 
 FULL = {
     "LMCACHE_RUNTIME_PLUGIN_ROLE": "WORKER",

@@ -11,7 +11,7 @@ import pytest
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.kit.stopping import Stop
-from lmcache_plugin_adapter.kit.trial import StandIn, Trial
+from lmcache_plugin_adapter.kit.testing.trial import StandIn, Trial
 
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.kit.testing import RunPlugin

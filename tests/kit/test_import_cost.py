@@ -21,6 +21,8 @@ STANDARD_LIBRARY = {
 OWN = {
     "lmcache_plugin_adapter",
     "lmcache_plugin_adapter.contract",
+    "lmcache_plugin_adapter.contract.plugin_states",
+    "lmcache_plugin_adapter.contract.variables",
     "lmcache_plugin_adapter.contract.version",
     "lmcache_plugin_adapter.kit",
     *(

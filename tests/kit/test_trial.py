@@ -95,7 +95,9 @@ def test_lines_can_be_waited_for_and_passed_over(run_plugin: RunPlugin, tmp_path
     with pytest.raises(AssertionError, match="its end"):
         plugin.wait_exit(timeout=0.1)
     plugin.stop()
-    with pytest.raises(AssertionError, match=r"it has ended \(-15\) without line 'round 9'"):
+    with pytest.raises(
+        AssertionError, match=r"the plugin has exited \(-15\) without line 'round 9'"
+    ):
         plugin.wait_for("round 9", timeout=60)
 
 
@@ -171,7 +173,7 @@ def test_a_plugin_that_does_not_run_there_fails_the_test(
     run_plugin: RunPlugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its name says another role; the log is shown."""
-    from lmcache_plugin_adapter.kit import trial
+    from lmcache_plugin_adapter.kit.testing import trial
 
     monkeypatch.setattr(trial, "_START_SECONDS", 1.0)
     path = script(tmp_path, "worker_x.sh", SHELL)
@@ -185,7 +187,7 @@ def test_what_does_not_end_is_killed_and_fails_the_test(
     run_plugin: RunPlugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here a supervisor that hangs: it goes, and its plugin with it."""
-    from lmcache_plugin_adapter.kit import trial
+    from lmcache_plugin_adapter.kit.testing import trial
 
     path = script(tmp_path, "all_x.sh", SHELL + "echo ready; exec sleep 600")
     plugin = run_plugin(path, stop_grace=0.2)

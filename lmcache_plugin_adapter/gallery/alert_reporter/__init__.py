@@ -1,4 +1,8 @@
-"""The alert reporter: measures its engine process and tells Alertmanager and webhooks."""
+"""The alert reporter measures its engine process and sends alerts to Alertmanager and webhooks.
+
+Runs in a process of its own beside each engine process, with one thread for each target.
+Imports the kit, ``linux``, and of the gallery ``engine_health``, ``http_client``, ``state_file``.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,11 @@ from lmcache_plugin_adapter import kit
 
 
 def main() -> int:
-    """Run the plugin; return its exit code."""
+    """Run the plugin and return its exit code."""
     return kit.run(_main)
 
 
 def _main(ctx: kit.Context, stop: kit.Stop) -> int:
-    from .reporter import report  # here, where a library that is missing is one line
+    from .reporter import report  # late: ``kit.run`` reports a missing library in one line
 
     return report(ctx, stop)

@@ -1,4 +1,4 @@
-"""Alerts: what they say, and which of them fire."""
+"""Alerts: their labels and texts, and which of them fire."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from .measures import MEASURES
+from lmcache_plugin_adapter.gallery.alert_reporter.measuring.measures import MEASURES
+
 from .rules import DIED
 
 if TYPE_CHECKING:
@@ -21,60 +22,57 @@ if TYPE_CHECKING:
     from .rules import Rule
 
 _MADE_UP = re.compile(r"_[0-9a-f]{32}$")
-"""At the end of an ``lmcache_instance_id`` that nobody has chosen."""
+"""The end of an ``lmcache_instance_id`` that LMCache has generated."""
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True)
 class Alert:
-    """One alert as it is now.
-
-    Attributes:
-        labels: Its identity.
-        annotations: What it says to people.
-        starts_at: When it fired; seconds since 1970.
-        ends_at: When it resolved; None while it fires.
-        expires_at: When it ends by itself, with nobody left to resolve it; None: it does not.
-        measure: What was measured; empty where nothing was.
-        value: The value that made it fire.
-        limit: What that was compared with.
-    """
+    """The state of one alert."""
 
     labels: Mapping[str, str]
+    """Its identity."""
     annotations: Mapping[str, str]
+    """Its texts for people."""
     starts_at: float
+    """When it fired, in seconds since 1970."""
     ends_at: float | None = None
+    """When it resolved; None while it fires."""
     expires_at: float | None = None
+    """When it ends on its own, if nobody is left to resolve it; None: never."""
     measure: str = ""
+    """The measure; empty if there is none."""
     value: float | None = None
+    """The value that made it fire."""
     limit: float | None = None
+    """The limit that the value was compared with."""
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The alert's name."""
         return self.labels["alertname"]
 
     @property
     def firing(self) -> bool:
-        """Whether it fires, rather than being resolved."""
+        """Whether it fires; otherwise it has resolved."""
         return self.ends_at is None
 
     @property
     def id(self) -> str:
-        """The same for all that is said of this alert, from whatever process; hexadecimal."""
+        """The same for all states of this alert, in every process; hexadecimal."""
         return identity(self.labels)
 
 
 class Alerts:
-    """The alerts of one engine that fire.
+    """The firing alerts of one engine.
 
     Args:
-        ctx: Whose.
-        labels: Of all alerts.
-        annotations: Of all alerts.
-        tell: Is given each alert that fires, and each one that resolves.
-        clock: Seconds since 1970.
+        ctx: The plugin's context.
+        labels: The labels of all alerts.
+        annotations: The annotations of all alerts.
+        send: Receives each alert that fires, and each that resolves.
+        clock: Returns the seconds since 1970.
     """
 
     def __init__(
@@ -82,12 +80,12 @@ class Alerts:
         ctx: Context,
         labels: Mapping[str, str],
         annotations: Mapping[str, str],
-        tell: Callable[[Alert], None],
+        send: Callable[[Alert], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._common = labels
         self._annotations = annotations
-        self._tell = tell
+        self._send = send
         self._clock = clock
         self._places = {"engine": f"engine process {ctx.engine_pid} ({ctx.label})"}
         self._places.update(host=ctx.host, role=ctx.label)
@@ -95,11 +93,11 @@ class Alerts:
 
     @property
     def firing(self) -> list[Alert]:
-        """Those that fire."""
+        """The firing alerts."""
         return list(self._firing.values())
 
     def labels(self, name: str, severity: str, more: Mapping[str, str]) -> dict[str, str]:
-        """Return the labels of an alert; one without a value says nothing and is left out."""
+        """Return the labels of an alert, without labels that have no value."""
         labels = {**self._common, **more, "alertname": name, "severity": severity}
         return {name: value for name, value in labels.items() if value}
 
@@ -107,9 +105,9 @@ class Alerts:
         """Fire the alert of a rule.
 
         Args:
-            rule: Which.
-            value: What was measured.
-            state: What is known of the engine's state, for rules on that.
+            rule: The rule.
+            value: The measured value.
+            state: The reason for the engine's state, for rules on that state.
         """
         unit = MEASURES[rule.measure].unit
         side = "above" if rule.above is not None else "below"
@@ -149,38 +147,35 @@ class Alerts:
         return identity(self.labels(rule.name, rule.severity, rule.labels))
 
     def inherit(self, alert: Alert, *, goes_on: bool) -> None:
-        """Take over an alert of a reporter before this one.
+        """Take over an alert of the previous reporter.
 
         Args:
-            alert: As it was.
-            goes_on: Whether there is a rule that will resolve it; else it is over.
+            alert: The alert.
+            goes_on: Whether a rule will resolve it; otherwise it resolves now.
         """
         if alert.ends_at is not None:
-            self._tell(alert)
+            self._send(alert)
         elif goes_on:
             self._fire(alert)
         else:
             self._resolve(alert)
 
     def resolve_all(self) -> list[Alert]:
-        """Resolve what fires."""
+        """Resolve all firing alerts."""
         resolved = [self._resolve(alert) for alert in self._firing.values()]
         self._firing.clear()
         return resolved
 
     def engine_died(self, severity: str, how: str, keep: float) -> Alert:
-        """Fire the alert of an engine that has died.
+        """Fire the alert of a dead engine.
 
         Args:
-            severity: Of the alert.
-            how: What is known of its end.
-            keep: Seconds after which it ends by itself.
+            severity: The severity of the alert.
+            how: The cause of the death.
+            keep: Seconds after which the alert ends on its own.
         """
         now = self._clock()
-        own = {
-            "summary": f"{DIED}: {{role}} on {{host}}",
-            "description": f"{{engine}} {how}",
-        }
+        own = {"summary": f"{DIED}: {{role}} on {{host}}", "description": f"{{engine}} {how}"}
         return self._fire(
             Alert(
                 labels=self.labels(DIED, severity, {}),
@@ -191,7 +186,7 @@ class Alerts:
         )
 
     def engine_lives(self, severity: str) -> Alert:
-        """Return a resolved alert for the death of the engine before this one; tells nobody."""
+        """Return, without sending it, a resolved alert for the death of the previous engine."""
         now = self._clock()
         return Alert(
             labels=self.labels(DIED, severity, {}),
@@ -202,23 +197,23 @@ class Alerts:
 
     def _fire(self, alert: Alert) -> Alert:
         self._firing[identity(alert.labels)] = alert
-        self._tell(alert)
+        self._send(alert)
         return alert
 
     def _resolve(self, alert: Alert) -> Alert:
-        # A clock that was set back must not let it end before it began.
+        # After a step of the clock, an alert must not end before it began.
         resolved = replace(alert, ends_at=max(self._clock(), alert.starts_at), expires_at=None)
-        self._tell(resolved)
+        self._send(resolved)
         return resolved
 
 
 def labels_of(ctx: Context, engine: str) -> dict[str, str]:
-    """Return the labels that tell the engine process of a plugin.
+    """Return the labels of a plugin's engine process.
 
     Args:
         ctx: The plugin's context.
-        engine: Name of the engine from the settings; empty: LMCache's ``lmcache_instance_id``,
-            unless LMCache has made that up, as then it is another one after each start.
+        engine: The engine's name from the settings; empty: ``lmcache_instance_id``, unless LMCache
+            has generated it, because then it changes at each start.
     """
     if not engine:
         given = ctx.config.get("lmcache_instance_id")
@@ -234,20 +229,20 @@ def labels_of(ctx: Context, engine: str) -> dict[str, str]:
 
 
 def identity(labels: Mapping[str, str]) -> str:
-    """Return what is the same for the same labels, and for no others; hexadecimal."""
+    """Return a hexadecimal id that is unique for these labels."""
     parts = [f"{name}\0{value}\0" for name, value in sorted(labels.items())]
     text = "".join(parts).encode("utf-8", "surrogatepass")
     return hashlib.sha256(text).hexdigest()[:16]
 
 
 def timestamp(seconds: float) -> str:
-    """Return a moment as RFC 3339 has it, in UTC, with milliseconds."""
+    """Return a time in RFC 3339, in UTC, with milliseconds."""
     moment = datetime.fromtimestamp(seconds, timezone.utc)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def worded(value: float, unit: str) -> str:
-    """Return a value with its unit, for people."""
+    """Return a value with its unit, for messages."""
     if unit.startswith("bytes"):
         for name in ("B", "KiB", "MiB", "GiB"):
             if abs(value) < 1024 or name == "GiB":
@@ -258,7 +253,7 @@ def worded(value: float, unit: str) -> str:
 
 
 def _filled(texts: Mapping[str, str], places: Mapping[str, str]) -> dict[str, str]:
-    """Fill in the places that are known; braces around other words stay as they are."""
+    """Replace the known placeholders; leave other words in braces as they are."""
     return {
         name: _PLACEHOLDER.sub(lambda match: places.get(match[1], match[0]), text)
         for name, text in texts.items()

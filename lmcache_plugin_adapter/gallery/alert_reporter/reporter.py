@@ -1,4 +1,4 @@
-"""The alert reporter: measure, judge, tell, and say goodbye."""
+"""The alert reporter: measure, apply the rules, deliver alerts, resolve them at the end."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import time
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.engine_health import EngineHealth
-from lmcache_plugin_adapter.gallery.engine_process import has_died
+from lmcache_plugin_adapter.gallery.alert_reporter.measuring.cgroup import OomKills
+from lmcache_plugin_adapter.gallery.alert_reporter.measuring.measures import Meter
+from lmcache_plugin_adapter.gallery.alert_reporter.targets.delivery import Delivery
+from lmcache_plugin_adapter.gallery.engine_health.health import EngineHealth
+from lmcache_plugin_adapter.gallery.engine_health.process import has_died
 
 from .alerts import Alerts
-from .death import Autopsy
-from .delivery import Delivery
-from .measures import Meter
-from .remembered import Remembered
+from .firing_file import FiringFile
 from .rules import DIED, Change, Tracker
 from .settings import read_plan, state_directory
 
@@ -24,41 +24,41 @@ if TYPE_CHECKING:
     from .settings import Plan
 
 _MARGIN = 0.4
-"""Seconds of the grace period that are left for ending."""
+"""Seconds of the grace period reserved for the exit."""
 
-_WORD_OF_END = 2.0
-"""Seconds in which SIGTERM follows on the engine's end, where a supervisor looks after us."""
+_SIGTERM_DELAY = 2.0
+"""Seconds in which the supervisor sends SIGTERM after the engine's exit."""
 
-_LAST_WORDS = 10.0
-"""Seconds for the last alerts where no SIGTERM came: then nothing presses."""
+_LAST_SECONDS = 10.0
+"""Seconds for the last alerts if no SIGTERM arrives."""
 
 _HOW = {
-    "": "goes on, only this plugin ends",
+    "": "goes on, only this plugin stops",
     "closing": "closes in order",
     "replaced": "became another program",
     "told": "may go on, but its supervisor was told to stop",
 }
-"""What becomes of an engine that has not died, by the supervisor's word."""
+"""The fate of an engine that has not died, by the supervisor's exit reason."""
 
 
 def report(ctx: Context, stop: Stop) -> int:
-    """Run the reporter until its engine ends or it is told to end."""
+    """Run the reporter until the engine exits or the plugin is to stop; return the exit code."""
     if ctx.engine_pid is None:
         raise kit.ContextError(
-            "the engine is not known: LMCACHE_RUNTIME_PLUGIN_ENGINE_PID is not set; "
+            "the engine is unknown: LMCACHE_RUNTIME_PLUGIN_ENGINE_PID is not set; "
             "the supervisor of lmcache-plugin-adapter sets it"
         )
     return Reporter(ctx, stop, ctx.engine_pid, read_plan(ctx)).run()
 
 
 class Reporter:
-    """See the module.
+    """Measure one engine process and deliver its alerts.
 
     Args:
         ctx: The plugin's context.
-        stop: Says when to end.
+        stop: Tells when to stop.
         engine: The engine process.
-        plan: What to look at, and whom to tell.
+        plan: The rules and the targets.
     """
 
     def __init__(self, ctx: Context, stop: Stop, engine: int, plan: Plan) -> None:
@@ -67,21 +67,21 @@ class Reporter:
         self._engine = engine
         self._plan = plan
         self._state = ""
-        """What was found of the engine's state when it was last looked at."""
+        """The reason for the engine's state, from the last check."""
         settings = plan.settings
         self._health = EngineHealth(ctx, settings.health)
         measures = {rule.measure for rule in plan.rules}
         self._meter = Meter(engine, measures, self._engine_state, kit.warning)
-        self._autopsy = Autopsy(engine)
+        self._kills = OomKills(engine)
         self._trackers = [Tracker(rule) for rule in plan.rules]
         self._deliveries = [Delivery(target, settings.keep_resolved) for target in plan.targets]
-        self._alerts = Alerts(ctx, plan.labels, settings.annotations, self._tell)
-        self._remembered: Remembered | None = None
-        if not all(target.remembers for target in plan.targets):
-            self._remembered = Remembered(state_directory(ctx, settings), plan.labels)
+        self._alerts = Alerts(ctx, plan.labels, settings.annotations, self._deliver)
+        self._firing_file: FiringFile | None = None
+        if not all(target.keeps_alerts for target in plan.targets):
+            self._firing_file = FiringFile(state_directory(ctx, settings), plan.labels)
 
     def run(self) -> int:
-        """Measure and tell until the end; return the exit code."""
+        """Measure and deliver until the end; return the exit code."""
         settings = self._plan.settings
         places = ", ".join(f"'{delivery.target.shown}'" for delivery in self._deliveries)
         count = len(self._trackers)
@@ -92,23 +92,23 @@ class Reporter:
         if settings.engine_died and self._meter.alive:
             alert = self._alerts.engine_lives(settings.engine_died_severity)
             for delivery in self._deliveries:
-                if delivery.target.remembers:
-                    delivery.tell(alert)
+                if delivery.target.keeps_alerts:
+                    delivery.put(alert)
         self._inherit()
         for _ in kit.every(settings.interval, jitter=0.0, stop=self._stop):
             if not self._meter.alive:
-                self._stop.wait(_WORD_OF_END)
+                self._stop.wait(_SIGTERM_DELAY)
                 break
-            self._look()
+            self._measure()
         word = self._ctx.ending
         self._end(has_died(word, not self._meter.ends), word)
         return 0
 
     def _inherit(self) -> None:
-        """Go on with what fired for a reporter before this one, or resolve it."""
+        """Take over the previous reporter's alerts, or resolve them."""
         now = time.time()
         trackers = {self._alerts.id_of(one.rule): one for one in self._trackers}
-        for alert in self._remembered.load() if self._remembered is not None else ():
+        for alert in self._firing_file.load() if self._firing_file is not None else ():
             over = alert.ends_at or alert.expires_at
             if over is not None and over < now - self._plan.settings.keep_resolved:
                 continue
@@ -117,78 +117,77 @@ class Reporter:
                 tracker.firing = alert.firing
             self._alerts.inherit(alert, goes_on=tracker is not None)
 
-    def _remember(self) -> None:
-        """Note what webhooks take for firing, or are still to be told of."""
-        if self._remembered is not None:
+    def _store(self) -> None:
+        """Store the alerts that webhooks consider firing, or have not received yet."""
+        if self._firing_file is not None:
             alerts = {alert.id: alert for alert in self._alerts.firing}
             for delivery in self._deliveries:
-                if not delivery.target.remembers:
-                    alerts.update((alert.id, alert) for alert in delivery.untold)
-            self._remembered.save(alerts.values())
+                if not delivery.target.keeps_alerts:
+                    alerts.update((alert.id, alert) for alert in delivery.undelivered)
+            self._firing_file.save(alerts.values())
 
-    def _look(self) -> None:
-        """Measure once and judge."""
+    def _measure(self) -> None:
+        """Measure once and apply the rules."""
         values = None
-        with self._stop.interruptible():  # a question to the engine takes its time
+        with self._stop.interruptible():  # a health check takes some time
             values = self._meter.read()
         if values is None or not self._meter.alive:
-            return  # it is time to end; a dead engine has an alert of its own
+            return  # the end; a dead engine has its own alert
         now = time.monotonic()
         for tracker in self._trackers:
             value = values.get(tracker.rule.measure)
             change = tracker.take(now, value)
             if change is Change.FIRES:
-                self._say(self._alerts.fire(tracker.rule, value, self._state))
+                self._log(self._alerts.fire(tracker.rule, value, self._state))
             elif change is Change.RESOLVES:
                 resolved = self._alerts.resolve(tracker.rule)
                 if resolved is not None:
-                    self._say(resolved)
-        self._remember()
+                    self._log(resolved)
+        self._store()
 
     def _end(self, died: bool, word: str) -> None:
-        """Tell how it ended, in the time that is left."""
+        """Deliver the last alerts in the time that is left."""
         settings = self._plan.settings
         resolved = self._alerts.resolve_all()
         if died and settings.engine_died:
-            self._say(
+            self._log(
                 self._alerts.engine_died(
                     settings.engine_died_severity,
-                    self._autopsy.report(word),
+                    _cause_of_death(word, self._kills.since()),
                     settings.engine_died_keep,
                 )
             )
-        seconds = _LAST_WORDS
+        seconds = _LAST_SECONDS
         if self._stop.is_set():
             seconds = max(self._stop.remaining() - _MARGIN, 0.1)
         for delivery in self._deliveries:
             delivery.finish(seconds)
         for delivery in self._deliveries:
-            # That no engine had died is said at the start, and no loss.
-            untold = [one for one in delivery.join() if one.firing or one.name != DIED]
-            if untold:
-                names = ", ".join(
-                    sorted({f"{one.name}{'' if one.firing else ' (resolved)'}" for one in untold})
-                )
-                why = delivery.trouble or "no answer in time"
-                kit.error(f"Not told to '{delivery.target.shown}': {names}: {why}")
-        self._remember()
+            # The resolved EngineDied from the start is no loss.
+            undelivered = [one for one in delivery.join() if one.firing or one.name != DIED]
+            if undelivered:
+                found = {f"{one.name}{'' if one.firing else ' (resolved)'}" for one in undelivered}
+                names = ", ".join(sorted(found))
+                why = delivery.problem or "no answer in time"
+                kit.error(f"Not delivered to '{delivery.target.shown}': {names}: {why}")
+        self._store()
         how = "has died" if died else _HOW.get(word, "ends")
         count = "1 alert" if len(resolved) == 1 else f"{len(resolved)} alerts"
-        kit.info(f"Ending: engine process {self._engine} {how}; {count} resolved")
+        kit.info(f"Stopping: engine process {self._engine} {how}; {count} resolved")
 
     def _engine_state(self) -> str:
         verdict = self._health.check()
         self._state = verdict.reason
         return verdict.state
 
-    def _tell(self, alert: Alert) -> None:
+    def _deliver(self, alert: Alert) -> None:
         if alert.firing:
-            self._remember()  # before: once it is told, it must not be forgotten
+            self._store()  # first: a delivered alert must not be forgotten
         for delivery in self._deliveries:
-            delivery.tell(alert)
+            delivery.put(alert)
 
     @staticmethod
-    def _say(alert: Alert) -> None:
+    def _log(alert: Alert) -> None:
         text = alert.annotations.get("description", "")
         if not alert.firing:
             kit.info(f"Alert {alert.name!r} resolved")
@@ -196,3 +195,17 @@ class Reporter:
             kit.error(f"Alert {alert.name!r} fires: {text}")
         else:
             kit.warning(f"Alert {alert.name!r} fires: {text}")
+
+
+def _cause_of_death(word: str, killed: int) -> str:
+    """Return the cause of the engine's death, to follow "engine process 4711" in a text.
+
+    Args:
+        word: The context's ``ending``.
+        killed: The number of processes in the container that the kernel killed meanwhile.
+    """
+    how = "was ended by an exception." if word == "failed" else "has ended without closing."
+    if not killed:
+        return how
+    count = "1 process" if killed == 1 else f"{killed} processes"
+    return f"{how} Meanwhile the kernel killed {count} of its container for lack of memory."

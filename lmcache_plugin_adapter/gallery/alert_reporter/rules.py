@@ -1,13 +1,15 @@
-"""When a rule fires and when it resolves: pure, one value at a time."""
+"""Decide when a rule fires and when it resolves, one value at a time."""
 
 from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
+
+from lmcache_plugin_adapter.gallery.alert_reporter.measuring.measures import MEASURES
 
 Seconds = Annotated[float, Meta(ge=0, le=86400 * 7)]
 Word = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -21,89 +23,64 @@ LabelName = Annotated[
         },
     ),
 ]
-"""What Alertmanager takes for the name of a label, but for those that have a key of their own."""
+"""A label name that Alertmanager accepts, except those with a setting of their own."""
 
 Labels = dict[LabelName, str]
 
-MeasureName = Literal[
-    "memory_bytes",
-    "memory_percent",
-    "container_memory_percent",
-    "cpu_percent",
-    "descriptors",
-    "descriptors_percent",
-    "threads",
-    "read_bytes_per_second",
-    "write_bytes_per_second",
-    "gpu_memory_bytes",
-    "gpu_memory_percent",
-    "engine_unhealthy",
-    "engine_stopped",
-    "engine_unresponsive",
-    "engine_stalled",
-]
-"""Every measure of :data:`.measures.MEASURES`."""
+if TYPE_CHECKING:
+    MeasureName = str
+else:
+    MeasureName = Literal[tuple(MEASURES)]
+"""The name of a measure in :data:`.measuring.measures.MEASURES`."""
 
 DIED = "EngineDied"
-"""The alert of an engine process that has died. It has no rule: nothing is measured any more."""
+"""The alert of a dead engine process. It has no rule, because there is nothing to measure."""
 
 
 class Rule(msgspec.Struct, kw_only=True, frozen=True):
-    """An alert, and the measure and limit that it depends on."""
+    """An alert, with its measure and its limit."""
 
-    name: Annotated[Word, Meta(description="Name of the alert: label `alertname`.")]
-    measure: Annotated[
-        MeasureName, Meta(description="What is looked at: see the table of measures.")
-    ]
-    above: Annotated[float | None, Meta(description="Fires when the measure is above this.")] = None
-    below: Annotated[
-        float | None,
-        Meta(description="Fires when the measure is below this. Give one of the two."),
-    ] = None
-    for_: Annotated[
-        Seconds, Meta(description="Seconds for which it must be so, without a break.")
-    ] = msgspec.field(default=0.0, name="for")
-    hysteresis: Annotated[
-        float,
-        Meta(
-            ge=0,
-            description="How far the measure must come back beyond the limit before it is well "
-            "again: with `above: 90` and `hysteresis: 5`, to 85.",
-        ),
-    ] = 0.0
-    clear_after: Annotated[
-        Seconds,
-        Meta(description="Seconds for which it must be well, without a break, before it resolves."),
-    ] = 0.0
-    severity: Annotated[Word, Meta(description="Label `severity`.")] = "warning"
-    labels: Annotated[Labels, Meta(description="More labels of the alert.")] = {}
-    annotations: Annotated[
-        dict[str, str],
-        Meta(
-            description="Texts that go with the alert, such as `runbook_url`. They may hold "
-            "`{value}`, `{limit}`, `{measure}`, `{role}` (such as `worker 1`), `{engine}` (its "
-            "process and role) and `{host}`. "
-            "`summary` and `description` are there without being given."
-        ),
-    ] = {}
+    name: Word
+    """Name of the alert: label `alertname`."""
+    measure: MeasureName
+    """The measure to compare: see the table of measures."""
+    above: float | None = None
+    """Fires if the measure is above this value."""
+    below: float | None = None
+    """Fires if the measure is below this value. Set one of the two."""
+    for_: Seconds = msgspec.field(default=0.0, name="for")
+    """Seconds for which this must hold without a break."""
+    hysteresis: Annotated[float, Meta(ge=0)] = 0.0
+    """How far the measure must return beyond the limit before the alert resolves: with `above: 90`
+    and `hysteresis: 5`, to 85."""
+    clear_after: Seconds = 0.0
+    """Seconds for which the measure must be good without a break before the alert resolves."""
+    severity: Word = "warning"
+    """Label `severity`."""
+    labels: Labels = {}
+    """More labels of the alert."""
+    annotations: dict[str, str] = {}
+    """Texts of the alert, such as `runbook_url`. They may contain `{value}`, `{limit}`,
+    `{measure}`, `{role}` (such as `worker 1`), `{engine}` (its process and role) and `{host}`.
+    `summary` and `description` have defaults."""
 
     def __post_init__(self) -> None:
-        """Refuse what no rule can be."""
+        """Refuse contradictory limits and the reserved name."""
         if (self.above is None) == (self.below is None):
             raise ValueError("give one of above and below")
         if not math.isfinite(self.limit):
             raise ValueError(f"{self.limit} is no limit")
         if self.name == DIED:
-            raise ValueError(f"'{DIED}' is an alert of its own, see engine_died")
+            raise ValueError(f"'{DIED}' is a reserved name, see engine_died")
 
     @property
     def limit(self) -> float:
-        """The number that the measure is compared with."""
+        """The number to compare the measure with."""
         limit = self.above if self.above is not None else self.below
         return 0.0 if limit is None else limit
 
     def judge(self, value: float | None) -> Judgement:
-        """Say how a value is; None is no value."""
+        """Judge a value; None means that there is no value."""
         if value is None:
             return Judgement.NEITHER
         if self.above is not None:
@@ -118,46 +95,43 @@ class Rule(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Judgement(Enum):
-    """How a value is in the eyes of a rule."""
+    """A rule's judgement of a value."""
 
     BAD = "bad"
     GOOD = "good"
     NEITHER = "neither"
-    """Between limit and hysteresis, or no number: nothing begins, and nothing ends."""
+    """Between limit and hysteresis, or no number: no alert fires or resolves."""
 
 
 class Change(Enum):
-    """What a value did to a rule."""
+    """The effect of a value on a rule."""
 
     FIRES = "fires"
     RESOLVES = "resolves"
 
 
 class Tracker:
-    """Follows one rule.
+    """Track the state of one rule.
 
-    It fires once its values were bad for ``for`` seconds without a break, and
-    resolves once they were good for ``clear_after`` seconds without a break.
+    The rule fires after ``for`` seconds of bad values without a break, and resolves after
+    ``clear_after`` seconds of good values without a break.
 
     Args:
-        rule: Which.
+        rule: The rule.
     """
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
         self.firing = False
         self._since: float | None = None
-        """Since when all values speak for a change."""
+        """The time since which all values demand a change."""
 
     def take(self, now: float, value: float | None) -> Change | None:
-        """Take a value.
+        """Take a value; return its effect, or None.
 
         Args:
-            now: Seconds that only grow.
-            value: None where it could not be measured.
-
-        Returns:
-            What happens now, or None.
+            now: A monotonic time, in seconds.
+            value: None if it could not be measured.
         """
         against = Judgement.GOOD if self.firing else Judgement.BAD
         if self.rule.judge(value) is not against:
@@ -198,12 +172,7 @@ BUILT_IN: tuple[Rule, ...] = (
         hysteresis=5,
         clear_after=60,
     ),
-    Rule(
-        name="EngineStopped",
-        measure="engine_stopped",
-        above=0,
-        severity="critical",
-    ),
+    Rule(name="EngineStopped", measure="engine_stopped", above=0, severity="critical"),
     Rule(
         name="EngineUnresponsive",
         measure="engine_unresponsive",
@@ -213,11 +182,7 @@ BUILT_IN: tuple[Rule, ...] = (
         severity="critical",
     ),
     Rule(
-        name="EngineStalled",
-        measure="engine_stalled",
-        above=0,
-        clear_after=15,
-        severity="critical",
+        name="EngineStalled", measure="engine_stalled", above=0, clear_after=15, severity="critical"
     ),
 )
-"""Rules for every engine; a rule of the settings with the same name takes the place of one."""
+"""The rules for every engine; a rule in the settings with the same name replaces one."""

@@ -1,4 +1,4 @@
-"""The reporter's settings, and what they come to."""
+"""The settings of the alert reporter, and the rules and targets that follow from them."""
 
 from __future__ import annotations
 
@@ -10,142 +10,94 @@ import msgspec
 from msgspec import Meta
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.engine_health import HealthSettings
-from lmcache_plugin_adapter.gallery.log_reporter.positions import default_directory
-from lmcache_plugin_adapter.gallery.target import Filled  # noqa: TC001 - msgspec reads annotations
-from lmcache_plugin_adapter.kit.sections import own_section
+from lmcache_plugin_adapter.gallery.alert_reporter.targets.alertmanager import Alertmanager
+from lmcache_plugin_adapter.gallery.alert_reporter.targets.webhook import Webhook
+from lmcache_plugin_adapter.gallery.engine_health.settings import HealthSettings
+from lmcache_plugin_adapter.gallery.http_client.address import Filled
+from lmcache_plugin_adapter.gallery.state_file import default_directory
 
-from .alertmanager import Alertmanager  # noqa: TC001 - msgspec reads annotations
 from .alerts import identity, labels_of
 from .rules import BUILT_IN, Labels, Rule, Seconds, Word
-from .webhook import Webhook  # noqa: TC001 - as above
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lmcache_plugin_adapter.gallery.alert_reporter.targets.target import AlertTarget
     from lmcache_plugin_adapter.kit import Context
 
-    from .delivery import Target
-
-BuiltIn = Literal[
-    "EngineMemoryHigh",
-    "ContainerMemoryAlmostFull",
-    "EngineDescriptorsHigh",
-    "EngineStopped",
-    "EngineUnresponsive",
-    "EngineStalled",
-]
-"""Names of the built-in rules."""
+if TYPE_CHECKING:
+    BuiltIn = str
+else:
+    BuiltIn = Literal[tuple(rule.name for rule in BUILT_IN)]
+"""The name of a built-in rule."""
 
 
 class AlertSettings(msgspec.Struct, kw_only=True):
-    """What stands in the section of the alert reporter."""
+    """All settings of the alert reporter."""
 
-    alertmanagers: Annotated[
-        list[Alertmanager],
-        Meta(description="Alertmanagers. Each of them is told of every alert."),
-    ] = []
-    webhooks: Annotated[
-        list[Webhook],
-        Meta(description="Other servers that are told of every alert."),
-    ] = []
-    rules: Annotated[
-        list[Rule],
-        Meta(
-            description="What to fire alerts for, besides the built-in rules. One with the name "
-            "of a built-in rule takes its place."
-        ),
-    ] = []
-    without: Annotated[
-        list[BuiltIn], Meta(description="Names of built-in rules that are not used.")
-    ] = []
-    built_in_rules: Annotated[
-        bool, Meta(description="`false` leaves only the rules of `rules`.")
-    ] = True
-    interval: Annotated[
-        float, Meta(ge=0.1, le=3600, description="Seconds from one measurement to the next.")
-    ] = 5.0
-    engine: Annotated[
-        str,
-        Meta(
-            max_length=200,
-            description="Name of the engine: label `engine`. Without one it is LMCache's "
-            "`lmcache_instance_id`, where that is set.",
-        ),
-    ] = ""
-    labels: Annotated[
-        Labels,
-        Meta(description="More labels of every alert, such as `cluster`. A rule's go over them."),
-    ] = {}
-    annotations: Annotated[
-        dict[str, str], Meta(description="More annotations of every alert; see `rules`.")
-    ] = {}
-    engine_died: Annotated[
-        bool, Meta(description="Whether `EngineDied` fires when the engine has died.")
-    ] = True
-    engine_died_severity: Annotated[Word, Meta(description="Label `severity` of `EngineDied`.")] = (
-        "critical"
-    )
-    engine_died_keep: Annotated[
-        float,
-        Meta(
-            ge=60,
-            le=30 * 86400,
-            description="Seconds for which `EngineDied` fires, unless a reporter with the same "
-            "labels starts before and resolves it: nobody else is left to do so.",
-        ),
-    ] = 3600.0
-    keep_resolved: Annotated[
-        Seconds,
-        Meta(
-            description="Seconds for which a target that is away is still to be told that an "
-            "alert has resolved."
-        ),
-    ] = 3600.0
-    state_directory: Annotated[
-        Filled | None,
-        Meta(
-            description="Where it is remembered what webhooks take for firing; `~` and `$VARS` "
-            "are expanded. If not set: `$XDG_STATE_HOME/lmcache-plugins/NAME`, or "
-            "`~/.local/state/lmcache-plugins/NAME`, with the plugin's name."
-        ),
-    ] = None
-    health: Annotated[
-        HealthSettings,
-        Meta(description="How the measures `engine_…` are found; as for the heartbeat."),
-    ] = msgspec.field(default_factory=HealthSettings)
+    alertmanagers: list[Alertmanager] = []
+    """Alertmanagers. Each receives every alert."""
+    webhooks: list[Webhook] = []
+    """Other servers. Each receives every alert."""
+    rules: list[Rule] = []
+    """Rules in addition to the built-in ones. A rule with the name of a built-in rule replaces
+    it."""
+    without: list[BuiltIn] = []
+    """Names of built-in rules to leave out."""
+    built_in_rules: bool = True
+    """`false` leaves only the rules in `rules`."""
+    interval: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
+    """Seconds between two measurements."""
+    engine: Annotated[str, Meta(max_length=200)] = ""
+    """Name of the engine: label `engine`. Default: LMCache's `lmcache_instance_id`, if set."""
+    labels: Labels = {}
+    """More labels of every alert, such as `cluster`. The labels of a rule win."""
+    annotations: dict[str, str] = {}
+    """More annotations of every alert; see `rules`."""
+    engine_died: bool = True
+    """Whether `EngineDied` fires when the engine dies."""
+    engine_died_severity: Word = "critical"
+    """Label `severity` of `EngineDied`."""
+    engine_died_keep: Annotated[float, Meta(ge=60, le=30 * 86400)] = 3600.0
+    """Seconds for which `EngineDied` fires, unless a reporter with the same labels starts earlier
+    and resolves it."""
+    keep_resolved: Seconds = 3600.0
+    """Seconds for which a resolved alert is kept for an unreachable target."""
+    state_directory: Filled | None = None
+    """Directory for the alerts that webhooks consider firing. `~` and `$VARS` are expanded.
+    Default: `$XDG_STATE_HOME/lmcache-plugins/NAME`, or `~/.local/state/lmcache-plugins/NAME`, with
+    the plugin's name."""
+    health: HealthSettings = msgspec.field(default_factory=HealthSettings)
+    """How the measures `engine_…` are determined, as in the heartbeat."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the settings come to.
-
-    Attributes:
-        settings: All of them.
-        labels: Of every alert.
-        targets: Where alerts go.
-        rules: What they are fired for.
-    """
+    """What the reporter does, according to its settings."""
 
     settings: AlertSettings
+    """The settings."""
     labels: Mapping[str, str]
-    targets: tuple[Target, ...]
+    """The labels of every alert."""
+    targets: tuple[AlertTarget, ...]
+    """The targets of alerts."""
     rules: tuple[Rule, ...]
+    """The rules in use."""
 
 
 def read_plan(ctx: Context) -> Plan:
     """Read the reporter's settings; each problem is one line.
 
     Raises:
-        kit.SettingsError: There is nowhere to send alerts to.
+        kit.SettingsError: There is no target.
     """
     settings = ctx.settings(AlertSettings)
-    section = own_section(ctx)[0]
-    targets: list[Target] = [*settings.alertmanagers, *settings.webhooks]
+    section = ctx.settings_key
+    targets: list[AlertTarget] = [*settings.alertmanagers, *settings.webhooks]
     if not targets:
         raise kit.SettingsError(
-            f"nowhere to send alerts to: '{section}.alertmanagers' and '{section}.webhooks' have "
-            "no entry that can be used; add one, such as "
+            f"no target for alerts: '{section}.alertmanagers' and '{section}.webhooks' have "
+            "no usable entry; add one, such as "
             "alertmanagers: [{url: 'http://alertmanager:9093'}]"
         )
     labels = {**labels_of(ctx, settings.engine), **settings.labels}
@@ -153,14 +105,14 @@ def read_plan(ctx: Context) -> Plan:
 
 
 def state_directory(ctx: Context, settings: AlertSettings) -> str:
-    """Return where the reporter keeps what it has to remember."""
+    """Return the directory for the reporter's state."""
     if settings.state_directory is None:
         return default_directory(os.environ, ctx.name)
     return os.path.expanduser(os.path.expandvars(settings.state_directory))
 
 
 def _rules(settings: AlertSettings, labels: Mapping[str, str], section: str) -> list[Rule]:
-    """Return the built-in rules, and those of the settings, no alert twice."""
+    """Return the built-in rules and those of the settings, without duplicate alerts."""
     found: dict[str, Rule] = {}
     for rule in settings.rules:
         own = {**labels, **rule.labels, "alertname": rule.name, "severity": rule.severity}
@@ -168,7 +120,7 @@ def _rules(settings: AlertSettings, labels: Mapping[str, str], section: str) -> 
         if mark in found:
             kit.error(
                 f"Cannot use all of setting '{section}.rules': found a second rule "
-                f"'{rule.name}' with the same severity and labels; the first one goes on"
+                f"'{rule.name}' with the same severity and labels; the first one is used"
             )
         else:
             found[mark] = rule

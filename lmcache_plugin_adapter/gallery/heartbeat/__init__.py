@@ -1,18 +1,20 @@
-"""Heartbeat: registers an engine that works in etcd, in Consul, at a URL; and no other engine."""
+"""The heartbeat registers its engine in etcd, in Consul or at a URL while the engine works.
+
+Runs in a process of its own beside the scheduler, with one thread for each target. Imports the
+kit, ``linux``, and of the gallery ``engine_health`` and ``http_client``.
+"""
 
 from __future__ import annotations
 
 from lmcache_plugin_adapter import kit
 
-__all__ = ["main"]
-
 
 def main() -> int:
-    """Run the plugin; the entry point ``scheduler_heartbeat``."""
+    """Run the plugin and return its exit code."""
     return kit.run(_main)
 
 
 def _main(ctx: kit.Context, stop: kit.Stop) -> int:
-    from .program import run  # here, where a library that is missing is one line
+    from .program import run  # late: ``kit.run`` reports a missing library in one line
 
     return run(ctx, stop)

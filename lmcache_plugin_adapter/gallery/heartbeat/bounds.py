@@ -1,33 +1,34 @@
-"""How long an engine that does not work may still look as if it did: arithmetic."""
+"""How long a broken engine may look healthy at each target."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .settings import CONSUL_REAPING, Consul, Etcd, Heartbeat, Ping, rhythm_of
+from .rhythm import rhythm_of
+from .settings import Consul, Etcd, Heartbeat, Ping
 
 if TYPE_CHECKING:
-    from lmcache_plugin_adapter.gallery.engine_health import State
+    from lmcache_plugin_adapter.gallery.engine_health.verdict import State
 
 ETCD_LAG = 1.0
-"""etcd looks for leases that have expired twice a second, and removes a number of them at once."""
+"""etcd searches for expired leases twice a second and removes a limited number at once."""
+
+CONSUL_REAPING = 30.0
+"""Consul searches for services to remove at this interval, after a minute at the earliest."""
 
 
 class Bound(NamedTuple):
-    """The longest time from a fault to its effect at a target, in seconds.
-
-    Attributes:
-        effect: ``gone``, ``critical`` or ``silent``.
-        answering: As long as the target answers.
-        unreachable: When it cannot be reached, or the plugin is gone as well.
-    """
+    """The longest time from a fault to its effect at a target, in seconds."""
 
     effect: str
+    """``gone``, ``critical`` or ``silent``."""
     answering: float
+    """While the target answers."""
     unreachable: float
+    """While the target is unreachable, or the plugin is gone as well."""
 
     def __str__(self) -> str:
-        """Return it as words."""
+        """Return the text for the log."""
         return (
             f"{self.effect} within {self.answering:.0f} s "
             f"({self.unreachable:.0f} s if it cannot be reached)"
@@ -38,8 +39,8 @@ def after_verdict(deregister_after: float, target: Etcd | Consul | Ping) -> list
     """Return the longest times from an unhealthy verdict to its effects at a target."""
     _, timeout, ttl = rhythm_of(target)
     if isinstance(target, Etcd) and target.username is not None:
-        timeout *= 3  # refused for an old token, logging in, once more
-    # A request that has begun is waited for, then comes the one that tells.
+        timeout *= 3  # the expired token is refused, log in, retry
+    # The request in flight ends first, then the next one reports the fault.
     told = 2 * timeout
     if isinstance(target, Ping) or ttl is None:
         return [Bound("silent", timeout, timeout)]

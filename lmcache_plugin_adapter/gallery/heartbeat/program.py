@@ -1,4 +1,4 @@
-"""The plugin: one thread looks at the engine, one for each target keeps its entry."""
+"""The plugin: the main thread checks the engine, one thread for each target keeps its entry."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ import time
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.engine_health import EngineHealth, Verdict
-from lmcache_plugin_adapter.kit.sections import own_section
+from lmcache_plugin_adapter.gallery.engine_health.health import EngineHealth
+from lmcache_plugin_adapter.gallery.heartbeat.targets.consul import ConsulTarget
+from lmcache_plugin_adapter.gallery.heartbeat.targets.etcd import EtcdTarget
+from lmcache_plugin_adapter.gallery.heartbeat.targets.ping import PingTarget
 
-from .board import Board
 from .bounds import bounds
-from .consul import ConsulTarget
-from .etcd import EtcdTarget
-from .keeper import REMINDER, WORDS, Keeper, Target
-from .ping import PingTarget
+from .engine_view import EngineView
+from .registrar import EXIT_SECONDS, REMINDER, Registrar, Target
 from .registration import Registration, register
-from .settings import Heartbeat, contradictions
+from .rhythm import contradictions
+from .settings import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lmcache_plugin_adapter.gallery.engine_health.verdict import Verdict
+
 LATE = 2.0
-"""Seconds for which a verdict is good beyond the time at which the next one is due."""
+"""Seconds for which a verdict stays valid after the next one is due."""
 
 
 def run(ctx: kit.Context, stop: kit.Stop) -> int:
-    """Register the engine as long as it works; take the entries back at the end."""
+    """Register the engine while it works; remove the entries at the end."""
     settings = ctx.settings(Heartbeat)
-    section = own_section(ctx)[0]
+    section = ctx.settings_key
     for key, text in contradictions(settings):
         kit.error(f"Cannot use setting '{section}.{key}': {text}")
     registration = register(ctx, settings)
@@ -40,24 +42,24 @@ def run(ctx: kit.Context, stop: kit.Stop) -> int:
     _introduce(settings, registration, targets)
     _warn_of_grace(targets, stop)
     examination = settings.examination()
-    board = Board(settings.interval + examination.timeout + LATE)
-    keepers = [
-        Keeper(target, board, settings.deregister_after, stop.remaining) for target in targets
+    view = EngineView(settings.interval + examination.timeout + LATE)
+    registrars = [
+        Registrar(target, view, settings.deregister_after, stop.remaining) for target in targets
     ]
-    for keeper in keepers:
-        keeper.start()
+    for registrar in registrars:
+        registrar.start()
     health = EngineHealth(ctx, examination)
-    reporter = _Reporter()
+    log = _VerdictLog()
     for _ in kit.every(settings.interval, jitter=0, stop=stop):
         verdict = None
-        with stop.interruptible():  # nothing else is: a lock must not be left behind
+        with stop.interruptible():  # only this: an interrupted lock would stay locked
             verdict = health.check()
         if verdict is not None:
-            reporter.say(verdict)
-            board.post(verdict)
-    board.close(health.death(ctx.ending))
-    for keeper in keepers:
-        keeper.join(stop.remaining() - WORDS / 2)
+            log.report(verdict)
+            view.post(verdict)
+    view.close(health.death(ctx.ending))
+    for registrar in registrars:
+        registrar.join(stop.remaining() - EXIT_SECONDS / 2)
     return 0
 
 
@@ -71,7 +73,7 @@ def _targets(settings: Heartbeat, registration: Registration) -> Iterator[Target
 
 
 def _introduce(settings: Heartbeat, registration: Registration, targets: list[Target]) -> None:
-    """Say who is registered where, and how long a fault may go unnoticed there."""
+    """Log the registration, its targets, and how long a fault may go unnoticed at each."""
     kit.info(f"Registers {registration.named} as '{registration.service}' once the engine works")
     limits = bounds(settings)
     for target in targets:
@@ -84,7 +86,7 @@ def _introduce(settings: Heartbeat, registration: Registration, targets: list[Ta
 
 
 def _warn_of_grace(targets: list[Target], stop: kit.Stop) -> None:
-    """Say where the grace period may be too short for a slow target."""
+    """Warn if the grace period may be too short for a slow target."""
     longest = max(target.rhythm.timeout for target in targets)
     if 2 * longest > stop.remaining():
         kit.warning(
@@ -93,21 +95,20 @@ def _warn_of_grace(targets: list[Target], stop: kit.Stop) -> None:
         )
 
 
-class _Reporter:
-    """Says what the engine's state is when it changes, and again when a fault lasts."""
+class _VerdictLog:
+    """Log the engine's state when it changes, and again while a fault lasts."""
 
     def __init__(self) -> None:
-        self._said: Verdict | None = None
+        self._logged: Verdict | None = None
         self._since = 0.0
 
-    def say(self, verdict: Verdict) -> None:
-        """Say it if there is something to say."""
+    def report(self, verdict: Verdict) -> None:
+        """Log a verdict if it is due."""
         now = time.monotonic()
-        said = self._said
-        same = said is not None and said.state == verdict.state
+        same = self._logged is not None and self._logged.state == verdict.state
         if same and (verdict.healthy or now - self._since < REMINDER):
             return
-        self._said, self._since = verdict, now
+        self._logged, self._since = verdict, now
         if verdict.healthy:
             kit.info("The engine works")
         elif verdict.state == "starting" and not same:

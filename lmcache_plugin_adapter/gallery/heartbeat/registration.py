@@ -1,4 +1,4 @@
-"""What is registered of an engine: its name, its address, what it is."""
+"""The registration of an engine: its name, its address and its role."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from .settings import Heartbeat
 
 ADDRESS_VARIABLES = ("VLLM_HOST_IP", "POD_IP")
-"""Variables that hold the address others reach this host at; vLLM's own one goes first."""
+"""Variables with the address of this host; vLLM's own one comes first."""
 
 _SOMEWHERE = (("192.0.2.1", socket.AF_INET), ("2001:db8::1", socket.AF_INET6))
-"""Addresses that only documentation uses: nothing is sent there, but a route would be taken."""
+"""Addresses reserved for documentation: nothing is sent there, but the kernel picks a route."""
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine, as it is found at the other end: the JSON in etcd, the metadata in Consul."""
+    """One engine as registered: the JSON in etcd, the metadata in Consul."""
 
     service: str
     instance: str
@@ -45,16 +45,16 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def named(self) -> str:
-        """For messages: ``'node7-8000-dp0-scheduler' (10.0.0.7:8000)``."""
+        """The text for messages: ``'node7-8000-dp0-scheduler' (10.0.0.7:8000)``."""
         host = f"[{self.address}]" if ":" in self.address else self.address
         return f"'{self.instance}' ({host}:{self.port})"
 
     def to_json(self) -> bytes:
-        """Return it as one JSON document."""
+        """Return the registration as one JSON document."""
         return msgspec.json.encode(self)
 
     def to_metadata(self) -> dict[str, str]:
-        """Return as text what has no place of its own in Consul, own metadata on top."""
+        """Return the fields that Consul has no field for, as text; configured metadata wins."""
         facts = {
             "host": self.host,
             "role": self.role,
@@ -67,7 +67,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def register(ctx: Context, settings: Heartbeat) -> Registration:
-    """Return what to register, now."""
+    """Return the registration of an engine, as of now."""
     return Registration(
         service=settings.service,
         instance=settings.instance or default_instance(ctx, settings.port),
@@ -87,9 +87,9 @@ def register(ctx: Context, settings: Heartbeat) -> Registration:
 
 
 def default_instance(ctx: Context, port: int) -> str:
-    """Return a name that no other engine of the fleet has.
+    """Return a name that is unique among all engines.
 
-    A host may serve several engines, each on a port of its own.
+    A host may serve several engines, each on its own port.
     """
     words = [ctx.host, str(port), f"dp{ctx.dp_rank}", ctx.role.lower() or "engine"]
     if ctx.role == "WORKER":
@@ -98,7 +98,7 @@ def default_instance(ctx: Context, port: int) -> str:
 
 
 def advertised_address(environ: Mapping[str, str], host: str) -> str:
-    """Return where this host is reached: a variable, the default route's interface, its name."""
+    """Return this host's address: from a variable, else the default route's, else its name."""
     for name in ADDRESS_VARIABLES:
         value = environ.get(name, "").strip()
         if value:

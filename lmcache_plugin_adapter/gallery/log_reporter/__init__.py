@@ -1,7 +1,9 @@
-"""Follow the engine's log files and deliver their records to syslog, Loki or OTLP.
+"""The log reporter follows the engine's log files and delivers records to syslog, Loki or OTLP.
 
-Each target reads the files on its own and remembers its own place; a place moves on only when
-the target has confirmed what stood before it. The file is the buffer: in memory is one batch.
+Runs in a process of its own beside the scheduler, with one thread for each target. Each target
+reads the files itself and stores its position once it has confirmed the records; the file is the
+buffer. Imports the kit, and of the gallery ``http_client``, ``state_file`` and
+``otlp_attributes``.
 """
 
 from __future__ import annotations
@@ -10,11 +12,11 @@ from lmcache_plugin_adapter import kit
 
 
 def main() -> int:
-    """Run the plugin (entry point ``lmcache.runtime_plugins``) and return its exit code."""
+    """Run the plugin and return its exit code."""
     return kit.run(_main)
 
 
 def _main(ctx: kit.Context, stop: kit.Stop) -> int:
-    from .run import report  # here, where a library that is missing is one line
+    from .reporter import report  # late: ``kit.run`` reports a missing library in one line
 
     return report(ctx, stop)

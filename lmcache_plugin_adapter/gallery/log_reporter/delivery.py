@@ -1,150 +1,85 @@
-"""Deliver one target's records: batches, retries, places; what is lost is counted and said."""
+"""Deliver the records of one target in batches, with retries; log and count losses."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import StateError
+from lmcache_plugin_adapter.gallery.log_reporter.targets.target import (
+    RefusedError,
+    UnavailableError,
+)
 
-from .flight import Flight
-from .positions import StateError
+from .in_flight import InFlight
+from .problem_log import ProblemLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from .files import LogFiles
-    from .positions import State
-    from .records import Record
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.files import LogFiles
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import Positions
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Record
+    from lmcache_plugin_adapter.gallery.log_reporter.targets.target import LogTarget
 
 _LINGER = 1.0
-"""Seconds without a new line after which, once asked to end, there is nothing more to come."""
+"""Seconds without a new line after which, during the stop, no more lines are expected."""
 
 _LOOK = 0.1
-"""Seconds between two looks at whether it is time to end, while a batch is under way."""
+"""Seconds between two checks for the stop while a batch is in flight."""
 
 _MARGIN = 1.0
-"""Seconds of the grace period that are left for the process's own end, at most a quarter."""
+"""Seconds of the grace period reserved for the process's exit, at most a quarter of it."""
 
 _SAVED_EVERY = 5.0
-"""Seconds between two saves of the places when nothing is delivered."""
+"""Seconds between two saves of the positions while nothing is delivered."""
 
-_SAID_AGAIN = 60.0
-"""Seconds between two lines on the same trouble."""
-
-
-class UnavailableError(Exception):
-    """The target did not take the records; later it may.
-
-    Args:
-        reason: Why, in words that go on in a sentence.
-        retry_after: Seconds for which it wants to be left alone, if it said so.
-    """
-
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after
-
-
-class RefusedError(Exception):
-    """The target will never take these records; the text says why.
-
-    Args:
-        reason: Why, in words that go on in a sentence.
-        records: How many it refused; None: all of them.
-        too_large: Whether fewer at a time may do.
-    """
-
-    def __init__(self, reason: str, records: int | None = None, *, too_large: bool = False) -> None:
-        super().__init__(reason)
-        self.records = records
-        self.too_large = too_large
-
-
-class Target(Protocol):
-    """Where records go."""
-
-    name: str
-    """For messages: kind and address, no credentials."""
-
-    def send(self, records: Sequence[Record], timeout: float) -> None:
-        """Deliver the records; return when the target has confirmed them.
-
-        Args:
-            records: At least one.
-            timeout: Seconds that it may take at most.
-
-        Raises:
-            UnavailableError: Not now.
-            RefusedError: Never.
-        """
-
-    def close(self) -> None:
-        """Close connections; batches under way, if any, are left behind."""
+_LONGEST_PAUSE = 300.0
+"""The longest pause that a target may ask for (Retry-After)."""
 
 
 class Batching(NamedTuple):
-    """When a batch is sent: as soon as one of these is reached.
-
-    Attributes:
-        records: Its records.
-        bytes: Its text.
-        age: Seconds since its first record was read.
-        poll: Seconds between two looks at the files.
-    """
+    """When to send a batch: as soon as one of the first three limits is reached."""
 
     records: int
+    """The number of records."""
     bytes: int
+    """The size of their text."""
     age: float
+    """Seconds since the first record was read."""
     poll: float
+    """Seconds between two reads of the files."""
 
 
-class Ending(Protocol):
-    """When to end; as :class:`.kit.Stop`."""
-
-    def is_set(self) -> bool:
-        """Whether to end."""
-
-    def wait(self, seconds: float) -> bool:
-        """Wait, but not on when it is time to end."""
-
-    def remaining(self) -> float:
-        """Seconds that are left."""
-
-
-def margin_of(stop: Ending) -> float:
-    """Return how much of the grace period is left for the process's own end, in seconds.
+def margin_of(stop: kit.Stop) -> float:
+    """Return the seconds of the grace period reserved for the process's exit.
 
     Args:
-        stop: Asked before it is time to end.
+        stop: The plugin's stop, not set yet.
     """
     return min(_MARGIN, stop.remaining() / 4)
 
 
 class Delivery:
-    """Follows the files for one target until it is time to end.
+    """Follow the files for one target until the plugin is to stop.
 
     Args:
-        target: Where records go.
-        timeout: Seconds that the target has for one batch.
-        files: Where they come from.
-        state: Where places are remembered; None: nowhere.
-        batching: When a batch is sent.
-        stop: When to end.
+        target: The target of the records.
+        files: The followed files.
+        state: The stored positions; None: positions are not stored.
+        batching: When to send a batch.
+        stop: Tells when to stop.
     """
 
     def __init__(
         self,
-        target: Target,
-        timeout: float,
+        target: LogTarget,
         files: LogFiles,
-        state: State | None,
+        state: Positions | None,
         batching: Batching,
-        stop: Ending,
+        stop: kit.Stop,
     ) -> None:
         self._target = target
-        self._timeout = timeout
         self._files = files
         self._state = state
         self._batching = batching
@@ -158,30 +93,30 @@ class Delivery:
         self._not_before = 0.0
         self._saved_at = 0.0
         self._down_since: float | None = None
-        self._troubles = _Troubles(target.name)
+        self._problems = ProblemLog(target.name)
         self.delivered = 0
         self.refused = 0
 
     def run(self) -> None:
-        """Deliver until it is time to end and everything is delivered, or time is over."""
-        quiet_since = ended_at = 0.0
+        """Deliver until the stop; then deliver the rest, as long as the grace period lasts."""
+        quiet_since = stopped_at = 0.0
         while True:
             now = time.monotonic()
-            ending = self._stop.is_set()
-            if ending and not ended_at:
-                quiet_since = ended_at = now
-                self._not_before = 0.0  # the target may be back
-            if ending and self._stop.remaining() <= self._margin:
+            stopping = self._stop.is_set()
+            if stopping and not stopped_at:
+                quiet_since = stopped_at = now
+                self._not_before = 0.0  # the target may have returned
+            if stopping and self._stop.remaining() <= self._margin:
                 break
             self._files.poll(now)
             lines = self._files.lines
             self._fill(now)
-            if self._queue and now >= self._not_before and (ending or self._is_due(now)):
+            if self._queue and now >= self._not_before and (stopping or self._is_due(now)):
                 self._send()
                 continue
             if now - self._saved_at >= _SAVED_EVERY:
                 self._save()
-            if not ending:
+            if not stopping:
                 self._stop.wait(self._pause(now))
                 continue
             if self._files.lines > lines:
@@ -189,10 +124,10 @@ class Delivery:
             if now - quiet_since >= _LINGER and not self._queue:
                 break
             time.sleep(0.02 if self._not_before <= now else 0.05)
-        self._end()
+        self._finish()
 
-    def _end(self) -> None:
-        """Take what is left: lines without a newline, records that waited for more lines."""
+    def _finish(self) -> None:
+        """Deliver lines without a newline and records that waited for more lines."""
         if self._stop.remaining() > self._margin and self._down_since is None:
             now = time.monotonic()
             self._queue.extend(
@@ -207,10 +142,8 @@ class Delivery:
         if self.refused:
             text += f"; it refused {self.refused:,}"
         if left or self._files.unread:
-            text += (
-                f"; {left:,} records and {self._files.unread:,} bytes that were not read wait "
-                "for the next start"
-            )
+            text += f"; {left:,} records and {self._files.unread:,} bytes that were not read"
+            text += " wait for the next start"
         kit.info(text)
         self._target.close()
         self._files.close()
@@ -234,7 +167,7 @@ class Delivery:
         )
 
     def _pause(self, now: float) -> float:
-        """Return how long nothing is to be done."""
+        """Return the seconds until there is something to do."""
         pause = self._batching.poll
         if self._queue:
             due = max(self._since + self._batching.age, self._not_before)
@@ -242,7 +175,7 @@ class Delivery:
         return pause
 
     def _batch(self) -> tuple[list[Record], list[Record]]:
-        """Return the next records of the queue, and those of them to be sent."""
+        """Return the next records of the queue, and those of them to send."""
         taken: list[Record] = []
         wanted: list[Record] = []
         size = 0
@@ -256,9 +189,9 @@ class Delivery:
         return taken, wanted
 
     def _send(self) -> bool:
-        """Deliver the queue's first batch; whether it is off the queue."""
+        """Send the first batch; return whether it left the queue."""
         taken, wanted = self._batch()
-        timeout = self._timeout
+        timeout = self._target.timeout
         if self._stop.is_set():
             timeout = min(timeout, max(self._stop.remaining() - self._margin, 0.05))
         try:
@@ -274,7 +207,7 @@ class Delivery:
             refused = len(wanted) if error.records is None else error.records
             self.refused += refused
             self.delivered += len(wanted) - refused
-            self._troubles.say(
+            self._problems.report(
                 "refused", f"refused {refused:,} records, which are lost: {error}", refused
             )
         else:
@@ -285,31 +218,31 @@ class Delivery:
         return True
 
     def _deliver(self, records: list[Record], timeout: float) -> None:
-        """Have the target take the records.
+        """Send records and wait for the confirmation.
 
-        What is under way when it is time to end has half of the time that is left: if it
-        hangs, another connection may not.
+        A batch in flight at the stop gets half of the remaining time: if it hangs, a new
+        connection may still succeed.
         """
         if self._stop.is_set():
             self._target.send(records, timeout)
             return
-        flight = Flight(self._target, records, timeout)
-        flight.start()
+        request = InFlight(lambda: self._target.send(records, timeout))
+        request.start()
         until: float | None = None
-        while flight.is_alive():
-            flight.join(_LOOK)
+        while request.is_alive():
+            request.join(_LOOK)
             left = self._stop.remaining() - self._margin
             if self._stop.is_set() and until is None:
                 until = left / 2
-            elif until is not None and left <= until and flight.is_alive():
+            elif until is not None and left <= until and request.is_alive():
                 self._target.close()
                 raise UnavailableError("not confirmed in time")
-        flight.result()
+        request.result()
 
     def _acknowledge(self, taken: list[Record]) -> None:
         for record in taken:
-            if record.segment is not None:
-                record.segment.acked = max(record.segment.acked, record.end)
+            if record.tailed is not None:
+                record.tailed.acked = max(record.tailed.acked, record.end)
             self._queue.popleft()
         self._bytes = sum(len(record.text) for record in self._queue)
         self._since = time.monotonic()
@@ -319,16 +252,16 @@ class Delivery:
         now = time.monotonic()
         pause = self._backoff.next()
         if error.retry_after is not None:
-            pause = min(max(pause, error.retry_after), 300.0)
+            pause = min(max(pause, error.retry_after), _LONGEST_PAUSE)
         if self._stop.is_set():
             pause = min(pause, 0.5)
         self._not_before = now + pause
         if self._down_since is None:
             self._down_since = now
-        self._troubles.say(
+        self._problems.report(
             "unavailable",
-            f"cannot be reached: {error}; nothing is lost as long as the files are there, and "
-            "it is tried again with growing pauses",
+            f"cannot be reached: {error}; retrying with growing pauses; nothing is lost while the "
+            "files exist",
         )
 
     def _available(self) -> None:
@@ -337,7 +270,7 @@ class Delivery:
         if self._down_since is not None:
             seconds = time.monotonic() - self._down_since
             self._down_since = None
-            self._troubles.over("unavailable")
+            self._problems.over("unavailable")
             kit.info(f"Delivers to {self._target.name} again, after {seconds:.0f} s")
 
     def _save(self) -> None:
@@ -345,38 +278,12 @@ class Delivery:
         if self._state is None:
             return
         try:
-            self._state.save(self._files.places())
+            self._state.save(self._files.positions())
         except StateError as error:
-            self._troubles.say(
+            self._problems.report(
                 "state",
-                f"has its place remembered no longer: {error}; after a restart records will "
+                f"has its positions stored no longer: {error}; after a restart, records will "
                 "be delivered twice",
             )
         else:
-            self._troubles.over("state")
-
-
-class _Troubles:
-    """Says each kind of trouble when it begins, and once in a while when it goes on."""
-
-    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._name = name
-        self._clock = clock
-        self._said: dict[str, tuple[float, str]] = {}
-        self._count: dict[str, int] = {}
-
-    def say(self, kind: str, text: str, count: int = 0) -> None:
-        """Say it unless the like was said in the last minute."""
-        now = self._clock()
-        self._count[kind] = self._count.get(kind, 0) + count
-        last = self._said.get(kind)
-        if last is not None and now - last[0] < _SAID_AGAIN:
-            return
-        total = self._count[kind]
-        more = f" ({total:,} in all)" if total > count else ""
-        kit.warning(f"{self._name} {text}{more}")
-        self._said[kind] = (now, text)
-
-    def over(self, kind: str) -> None:
-        """The trouble is over; the next one is said at once."""
-        self._said.pop(kind, None)
+            self._problems.over("state")

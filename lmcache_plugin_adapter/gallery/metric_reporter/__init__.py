@@ -1,8 +1,7 @@
-"""Metric reporter: sends an engine's Prometheus metrics to where they are kept.
+"""The metric reporter sends its engine's Prometheus metrics to Pushgateway, remote write or OTLP.
 
-Reads them from LMCache's internal API of its own engine process, or on the
-scheduler from vLLM's ``/metrics``, and sends them to a Pushgateway, to whatever
-takes Prometheus' remote write, and to whatever takes OTLP.
+Runs in a process of its own beside each engine process, with one thread for each target.
+Imports the kit, ``configuration``, and of the gallery ``http_client``, ``otlp_attributes``.
 """
 
 from __future__ import annotations
@@ -16,9 +15,6 @@ def main() -> int:
 
 
 def _main(ctx: kit.Context, stop: kit.Stop) -> int:
-    from .reporter import report  # here, where a library that is missing is one line
+    from .reporter import report  # late: ``kit.run`` reports a missing library in one line
 
     return report(ctx, stop)
-
-
-__all__ = ["main"]

@@ -1,7 +1,7 @@
-"""Prometheus' text format, read and written.
+"""Read and write Prometheus' text format.
 
-prometheus_client has a parser, too; it renames counters without ``_total``, so
-that what arrives would not be what the engine said.
+The parser of prometheus_client renames counters without ``_total``; this one keeps the engine's
+names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SUFFIXES = {
     "summary": ("_sum", "_count", "_created"),
     "counter": ("_total", "_created"),
 }
-# Nothing here tries a long line in many ways.
+# No pattern backtracks on a long line.
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*(?![^ \t{])")
 _VALUE = re.compile(r"([^\s{}]+)(?:[ \t]+(-?[0-9]+))?\Z")
 _LABEL = re.compile(
@@ -27,7 +27,7 @@ _ESCAPES = {"n": "\n", "\\": "\\", '"': '"'}
 
 
 class ExpositionError(ValueError):
-    """A text is not in Prometheus' format."""
+    """The text is not in Prometheus' format."""
 
 
 class Sample(NamedTuple):
@@ -37,11 +37,11 @@ class Sample(NamedTuple):
     labels: dict[str, str]
     value: float
     timestamp: int | None = None
-    """Milliseconds since 1970, where the engine gave one."""
+    """Milliseconds since 1970, if the engine gave a time."""
 
 
 class Family(NamedTuple):
-    """What stands under one ``TYPE``."""
+    """The samples under one ``TYPE``."""
 
     name: str
     kind: str
@@ -51,10 +51,10 @@ class Family(NamedTuple):
 
 
 def parse(text: str) -> list[Family]:
-    """Return what an engine exposes, in its order.
+    """Return the families of a text, in its order.
 
     Raises:
-        ExpositionError: A line is not in the format; its number is in the message.
+        ExpositionError: A line is invalid; the message has its number.
     """
     reader = _Reader()
     for number, line in enumerate(text.split("\n"), 1):
@@ -72,7 +72,7 @@ def parse(text: str) -> list[Family]:
 
 
 class _Reader:
-    """Collects the families of one text."""
+    """Collect the families of one text."""
 
     def __init__(self) -> None:
         self.families: dict[str, Family] = {}
@@ -147,10 +147,7 @@ def _unescape(text: str) -> str:
 
 
 def write(families: list[Family]) -> bytes:
-    """Return families in the text format, without timestamps.
-
-    A Pushgateway refuses samples with timestamps.
-    """
+    """Return families in the text format, without timestamps, which a Pushgateway refuses."""
     lines: list[str] = []
     for family in families:
         if family.help:
@@ -169,7 +166,7 @@ def _escape(text: str) -> str:
 
 
 def number(value: float) -> str:
-    """Return a value as the format has it."""
+    """Return a value in the format's notation."""
     if value != value:  # NaN, and cheaper than math.isnan
         return "NaN"
     if value in (float("inf"), float("-inf")):

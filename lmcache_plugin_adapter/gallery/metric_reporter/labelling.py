@@ -1,4 +1,4 @@
-"""Labels that say where a series comes from; what the engine said under such a name is kept."""
+"""Add labels with the origin of a series; keep the engine's own labels under another name."""
 
 from __future__ import annotations
 
@@ -14,16 +14,13 @@ if TYPE_CHECKING:
     from .exposition import Family, Sample
 
 RENAMED = "exported_"
-"""What goes before a label of the engine's that the reporter has a value for, as in Prometheus."""
+"""Prefix of an engine's label whose name the reporter uses, as in Prometheus."""
 
 
 def own_labels(
     ctx: kit.Context, job: str, instance: str, more: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the labels that every series gets.
-
-    ``more`` goes over the reporter's own; a label with an empty value is left out.
-    """
+    """Return the labels of every series; ``more`` wins, and empty values are left out."""
     labels = {"job": job, "instance": instance, "host": ctx.host}
     if ctx.role:
         labels["role"] = ctx.role.lower()
@@ -35,11 +32,11 @@ def own_labels(
 
 
 class Labeller:
-    """Adds labels, renames what is in their way, and leaves out what is not wanted.
+    """Add labels, rename the engine's conflicting ones, and drop unwanted metrics.
 
     Args:
-        own: The labels that every series gets.
-        drop: Names of metrics that are left out, with ``*`` and ``?``.
+        own: The labels of every series.
+        drop: Name patterns of metrics to drop, with ``*`` and ``?``.
     """
 
     def __init__(self, own: Mapping[str, str], drop: Iterable[str] = ()) -> None:
@@ -48,7 +45,7 @@ class Labeller:
         self._dropped = re.compile("|".join(patterns)) if patterns else None
 
     def apply(self, families: Iterable[Family]) -> list[Family]:
-        """Return the families with the labels; none that is dropped, no series twice."""
+        """Return the families with the labels, without dropped metrics and duplicate series."""
         done: list[Family] = []
         seen: set[tuple[str, frozenset[tuple[str, str]]]] = set()
         for family in families:
@@ -60,7 +57,7 @@ class Labeller:
                     continue
                 labelled = self._label(sample)
                 key = (labelled.name, frozenset(labelled.labels.items()))
-                if key not in seen:  # targets refuse a whole request for one such
+                if key not in seen:  # targets refuse a whole request for one duplicate
                     seen.add(key)
                     samples.append(labelled)
             if samples:
@@ -71,7 +68,7 @@ class Labeller:
         labels: dict[str, str] = {}
         for name, value in sample.labels.items():
             if not value:
-                continue  # to Prometheus, an empty label is none
+                continue  # in Prometheus, an empty label does not exist
             free = name
             while free in self.own or (free != name and free in sample.labels):
                 free = RENAMED + free

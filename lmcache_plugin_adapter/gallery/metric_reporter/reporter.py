@@ -1,4 +1,4 @@
-"""The metric reporter's main loop: look at the engine, give every target its share, end well."""
+"""The metric reporter: read the engine's metrics, queue them for every target, end in time."""
 
 from __future__ import annotations
 
@@ -7,75 +7,75 @@ import time
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.gallery.metric_reporter.targets.buffer import Buffer
+from lmcache_plugin_adapter.gallery.metric_reporter.targets.sender import Sender
 
 from . import exposition, source
-from .buffer import Buffer
 from .labelling import Labeller, own_labels
-from .lane import Kind, Lane
+from .problem import Problem, times
 from .report import Report, counter, gauge
 from .settings import Buffered, MetricReporter
-from .trouble import Trouble, times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lmcache_plugin_adapter.gallery.metric_reporter.targets.kind import Kind
     from lmcache_plugin_adapter.kit import Context, Stop
 
     from .exposition import Family
     from .source import Source
 
-LAST_LOOK = 0.3
-"""Part of the grace period that the last reading may take; the rest is for sending."""
+LAST_READING = 0.3
+"""Part of the grace period for the last reading; the rest is for sending."""
 
 STARTING = 300.0
-"""Seconds in which an engine may load and warm up its model before it answers."""
+"""Seconds for which an engine may load and warm up its model before it answers."""
 
 EXIT = 0.25
-"""Part of the grace period that is left for the exit itself, on a machine that is busy."""
+"""Part of the grace period reserved for the exit itself, for a busy machine."""
 
-SHARED = "Worker 0 is in the scheduler's process: its reporter sends the metrics of both"
+SHARED = "Worker 0 runs in the scheduler's process: its reporter sends the metrics of both"
 
 TAKEN = (
-    "it is another process than this engine's that listens there, such as a second engine on this "
-    "host or another data-parallel replica; give each engine an internal_api_server_port_start of "
-    "its own"
+    "another process than this engine listens there, such as a second engine on this host or "
+    "another data-parallel replica; give each engine its own internal_api_server_port_start"
 )
 
 
 def report(ctx: Context, stop: Stop) -> int:
-    """Run until the engine ends.
+    """Report the engine's metrics until the plugin is to stop; return the exit code.
 
     Raises:
-        SettingsError: There is nowhere to send to.
+        SettingsError: There is no target.
     """
     settings = ctx.settings(MetricReporter)
     if not any((settings.pushgateway, settings.remote_write, settings.otlp)):
         raise kit.SettingsError(
             "there is no target: give one of pushgateway, remote_write and otlp in "
-            f"'extra_config.runtime_plugins.plugins.{ctx.name}.settings'"
+            f"'{ctx.settings_key}'"
         )
     where = source.choose(ctx, settings)
     if where is None:
         reason = source.why_none(ctx)
-        # With vLLM's metrics on the scheduler, workers without an API are as they should be.
+        # With vLLM's metrics on the scheduler, workers need no internal API.
         say = kit.info if settings.vllm_metrics_url and ctx.role == "WORKER" else kit.warning
         say(f"Nothing to report: {reason}")
         return 0
     reporter = Reporter(ctx, settings, where)
     reporter.start()
     for _ in kit.every(settings.interval, jitter=0.02, stop=stop):
-        reporter.look()
+        reporter.read()
     reporter.finish(stop)
     return 0
 
 
 class Reporter:
-    """Everything that runs beside the main thread: one thread that reads, one for each target.
+    """Run the reading thread and one sender for each target.
 
     Args:
-        ctx: Whose engine it is.
-        settings: What is wanted.
-        where: What is read.
+        ctx: The plugin's context.
+        settings: The settings.
+        where: The source of the metrics.
     """
 
     def __init__(self, ctx: Context, settings: MetricReporter, where: Source) -> None:
@@ -85,8 +85,8 @@ class Reporter:
         self._interval = settings.interval
         own = own_labels(ctx, settings.job, settings.instance or where.instance, settings.labels)
         self._labeller = Labeller(own, settings.drop)
-        self._lanes = _lanes(settings, own, ctx.engine_pid)
-        self._failing = Trouble(settings.say_every, self._complain)
+        self._senders = _senders(settings, own, ctx.engine_pid)
+        self._failing = Problem(settings.say_every, self._log_failure)
         self._begun = time.monotonic()
         self._reading: threading.Thread | None = None
         self._delivering = threading.Lock()
@@ -99,72 +99,72 @@ class Reporter:
         self._last_ms = 0
 
     def start(self) -> None:
-        """Start the targets' threads, and say what is done."""
-        for lane in self._lanes:
-            lane.start()
-        targets = ", ".join(f"{lane.kind.key} ({lane.kind.target.shown})" for lane in self._lanes)
+        """Start the senders, and log source and targets."""
+        for sender in self._senders:
+            sender.start()
+        targets = ", ".join(f"{sender.kind.shown}" for sender in self._senders)
         kit.info(
             f"Reads {self._source.name} ({self._source.shown}) every {self._interval:g} s "
             f"and sends to {targets}"
         )
 
-    def look(self, timeout: float | None = None) -> None:
-        """Read in a thread of its own, unless the reading before still waits for its answer."""
+    def read(self, timeout: float | None = None) -> None:
+        """Read in a thread, unless the previous reading still waits for its answer."""
         if self._broken is not None:
             raise self._broken
         if self._reading is None or not self._reading.is_alive():
             self._reading = threading.Thread(
-                target=self._look, args=(timeout or self._timeout,), name="look", daemon=True
+                target=self._work, args=(timeout or self._timeout,), name="read", daemon=True
             )
             self._reading.start()
 
     def finish(self, stop: Stop) -> None:
-        """Read once more, and send what there is as long as the grace period lasts."""
+        """Read once more, and send the queues while the grace period lasts."""
         grace = stop.remaining()
         end = time.monotonic() + grace * (1 - EXIT)
         self._ending = True
-        self._await_reading(grace * LAST_LOOK / 2)  # the one that was under way
-        self.look(max(min(grace * LAST_LOOK / 2, self._timeout), 0.05))
-        self._await_reading(grace * (LAST_LOOK / 2 + 0.05))
+        self._await_reading(grace * LAST_READING / 2)  # the one in flight
+        self.read(max(min(grace * LAST_READING / 2, self._timeout), 0.05))
+        self._await_reading(grace * (LAST_READING / 2 + 0.05))
         with self._delivering:
-            self._closed = True  # what comes later would come after the farewell
+            self._closed = True  # a later report would follow the end
             if not self._aside:
-                self._say_goodbye()
-        for lane in self._lanes:
-            lane.finish(end)
-        for lane in self._lanes:
-            lane.join(max(end + grace * EXIT / 3 - time.monotonic(), 0.0))
-            requests, samples = lane.unsent()
+                self._queue_end()
+        for sender in self._senders:
+            sender.finish(end)
+        for sender in self._senders:
+            sender.join(max(end + grace * EXIT / 3 - time.monotonic(), 0.0))
+            requests, samples = sender.unsent()
             if requests:
                 kit.warning(
                     f"Ends with {samples} samples (requests: {requests}) not sent to "
-                    f"{lane.kind.key} ({lane.kind.target.shown})"
+                    f"{sender.kind.shown}"
                 )
 
     def _await_reading(self, seconds: float) -> None:
         if self._reading is not None:
             self._reading.join(seconds)
 
-    def _look(self, timeout: float) -> None:
+    def _work(self, timeout: float) -> None:
         try:
             where = self._source
             if source.shared_with_worker(self._ctx, where):
                 self._step_aside(kit.info, SHARED)
             elif where.is_taken():
-                # LMCache starts its internal API in the first replica of a node only.
+                # LMCache starts its internal API only in the first replica of a node.
                 say = kit.info if self._ctx.dp_rank else kit.warning
                 self._step_aside(say, f"Does not read {where.name} ({where.shown}): {TAKEN}")
             else:
                 self._aside = False
                 self._read(timeout)
-        except BaseException as error:  # noqa: BLE001 - the main thread ends with it
+        except BaseException as error:  # noqa: BLE001 - the main thread raises it
             self._broken = error
 
     def _read(self, timeout: float) -> None:
         begun = time.monotonic()
         now = int(time.time() * 1000)
         if self._last_ms >= now > self._last_ms - 1000:
-            now = self._last_ms + 1  # a step of the clock; a larger one is for targets to judge
+            now = self._last_ms + 1  # a small step of the clock; targets judge a larger one
         self._last_ms = now
         families: list[Family] = []
         try:
@@ -182,12 +182,12 @@ class Reporter:
             if self._closed:
                 return
             self._sent = True
-            for lane in self._lanes:
-                for parcel in lane.kind.pack(found):
-                    lane.buffer.put(parcel)
+            for sender in self._senders:
+                for batch in sender.kind.encode(found):
+                    sender.buffer.put(batch)
 
     def _own_metrics(self, up: bool, count: int, seconds: float) -> list[Family]:
-        lost = [({"target": lane.kind.key}, float(lane.lost)) for lane in self._lanes]
+        lost = [({"target": sender.kind.key}, float(sender.lost)) for sender in self._senders]
         return [
             gauge("up", "Whether the engine's metrics could be read.", float(up)),
             gauge("scrape_duration_seconds", "How long the reading took.", seconds),
@@ -202,12 +202,12 @@ class Reporter:
     def _failed(self, reason: str) -> None:
         what = f"Cannot read {self._source.name} ({self._source.shown}): {reason}"
         if self._ending:
-            kit.debug(what)  # it ends, too, or has ended
+            kit.debug(what)  # the engine stops, too
             return
-        self._failing.happened(lambda n: f"{what}; tries again{times(n)}")
+        self._failing.happened(lambda n: f"{what}; retrying{times(n)}")
 
-    def _complain(self, text: str) -> None:
-        # Engines start their plugins before they answer.
+    def _log_failure(self, text: str) -> None:
+        # An engine starts its plugins before it answers.
         starting = not self._answered and time.monotonic() - self._begun < STARTING
         (kit.info if starting else kit.warning)(text)
 
@@ -225,38 +225,42 @@ class Reporter:
         with self._delivering:
             if self._sent:
                 self._sent = False
-                self._say_goodbye()
+                self._queue_end()
 
-    def _say_goodbye(self) -> None:
+    def _queue_end(self) -> None:
         now = max(int(time.time() * 1000), self._last_ms + 1)
-        for lane in self._lanes:
-            for parcel in lane.kind.farewell(now, time.monotonic()):
-                lane.buffer.put(parcel)
+        for sender in self._senders:
+            for batch in sender.kind.encode_end(now, time.monotonic()):
+                sender.buffer.put(batch)
 
 
-def _lanes(settings: MetricReporter, own: dict[str, str], engine_pid: int | None) -> list[Lane]:
-    """Return a lane for each target; only what is used is imported."""
-    lanes: list[Lane] = []
+def _senders(settings: MetricReporter, own: dict[str, str], engine_pid: int | None) -> list[Sender]:
+    """Return a sender for each target; import only the libraries of these targets."""
+    senders: list[Sender] = []
 
     def add(kind: Kind, buffer: Buffer) -> None:
-        lanes.append(Lane(kind, buffer, settings.say_every))
+        senders.append(Sender(kind, buffer, settings.say_every))
 
     if settings.pushgateway is not None:
-        from .pushgateway import PushgatewayKind
+        from lmcache_plugin_adapter.gallery.metric_reporter.targets.pushgateway import (
+            PushgatewayKind,
+        )
 
         add(
             PushgatewayKind(settings.pushgateway, own),
             Buffer(samples=1, seconds=float("inf"), latest_only=True),
         )
     if settings.remote_write is not None:
-        from .remote_write import RemoteWriteKind
+        from lmcache_plugin_adapter.gallery.metric_reporter.targets.remote_write import (
+            RemoteWriteKind,
+        )
 
         add(RemoteWriteKind(settings.remote_write), _buffer(settings.remote_write))
     if settings.otlp is not None:
-        from .otlp import OtlpKind
+        from lmcache_plugin_adapter.gallery.metric_reporter.targets.otlp import OtlpKind
 
         add(OtlpKind(settings.otlp, own, engine_pid), _buffer(settings.otlp))
-    return lanes
+    return senders
 
 
 def _buffer(target: Buffered) -> Buffer:

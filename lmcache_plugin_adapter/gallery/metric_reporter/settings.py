@@ -7,7 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from lmcache_plugin_adapter.gallery.target import Filled, HttpTarget
+from lmcache_plugin_adapter.gallery.http_client.address import Filled
+from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
 
 OWN_LABELS = ("job", "instance", "host", "role", "rank", "dp_rank")
 """Labels that the reporter adds to every series; ``rank`` on workers only."""
@@ -34,126 +35,63 @@ LabelName = Annotated[
 class Pushgateway(HttpTarget, kw_only=True):
     """A Pushgateway, which keeps the last values of each group for Prometheus to collect."""
 
-    delete_on_stop: Annotated[
-        bool,
-        Meta(
-            description=(
-                "Delete the group when the engine ends. `false` leaves its last values there, "
-                "for good."
-            )
-        ),
-    ] = True
+    delete_on_stop: bool = True
+    """Delete the group when the engine ends. `false` leaves its last values there, for good."""
 
 
 class Buffered(HttpTarget, kw_only=True):
     """A target that gets every sample, late if need be."""
 
-    buffer_seconds: Annotated[
-        float,
-        Meta(
-            gt=0,
-            description="Samples that are older are dropped when the target has been away so long.",
-        ),
-    ] = 3600.0
-    buffer_samples: Annotated[
-        int,
-        Meta(
-            ge=1,
-            description="As many samples are kept for the target; the oldest are dropped.",
-        ),
-    ] = 1_000_000
+    buffer_seconds: Annotated[float, Meta(gt=0)] = 3600.0
+    """Samples that are older are dropped when the target has been away so long."""
+    buffer_samples: Annotated[int, Meta(ge=1)] = 1_000_000
+    """As many samples are kept for the target; the oldest are dropped."""
 
 
 class RemoteWrite(Buffered, kw_only=True):
     """A receiver of Prometheus' remote write 1.0."""
 
-    request_samples: Annotated[
-        int, Meta(ge=1, le=100_000, description="Most samples in one request.")
-    ] = 2000
-    stale_markers: Annotated[
-        bool,
-        Meta(
-            description=(
-                "Mark series that are gone, as Prometheus does, so that graphs end with the "
-                "engine and not five minutes later."
-            )
-        ),
-    ] = True
+    request_samples: Annotated[int, Meta(ge=1, le=100_000)] = 2000
+    """Most samples in one request."""
+    stale_markers: bool = True
+    """Mark series that are gone, as Prometheus does, so that graphs end with the engine and not
+    five minutes later."""
 
 
 class Otlp(Buffered, kw_only=True):
     """A receiver of OTLP metrics over HTTP; ``url`` is the whole of it, with ``/v1/metrics``."""
 
-    resource: Annotated[
-        dict[Filled, str],
-        Meta(description="More attributes of the resource, such as `deployment.environment`."),
-    ] = msgspec.field(default_factory=dict)
+    resource: dict[Filled, str] = msgspec.field(default_factory=dict)
+    """More attributes of the resource, such as `deployment.environment`."""
 
 
 class MetricReporter(msgspec.Struct, kw_only=True):
     """Settings of the metric reporter."""
 
-    interval: Annotated[
-        float, Meta(gt=0, le=86400, description="Seconds from one reading to the next.")
-    ] = 15.0
-    scrape_timeout: Annotated[
-        float,
-        Meta(
-            gt=0,
-            le=3600,
-            description=(
-                "Seconds in which the engine must answer. Readings that come due meanwhile are "
-                "left out."
-            ),
-        ),
-    ] = 10.0
-    max_bytes: Annotated[
-        int, Meta(ge=1024, description="A longer answer of the engine is not taken.")
-    ] = 16 * 1024 * 1024
-    vllm_metrics_url: Annotated[
-        Address | None,
-        Meta(
-            description=(
-                "vLLM's own metrics, `http://127.0.0.1:8000/metrics`: read on the scheduler "
-                "instead of LMCache's internal API."
-            )
-        ),
-    ] = None
-    job: Annotated[
-        str, Meta(min_length=1, description="Label `job`; in OTLP the `service.name`.")
-    ] = "lmcache"
-    instance: Annotated[
-        Filled | None,
-        Meta(
-            description=(
-                "Label `instance`; in OTLP the `service.instance.id`. "
-                "Without it: this host's name and the port that is read."
-            )
-        ),
-    ] = None
-    labels: Annotated[
-        dict[LabelName, str],
-        Meta(
-            description=(
-                "More labels for every series. One of the reporter's own may be given another "
-                "value; an empty one leaves it out."
-            )
-        ),
-    ] = {}
-    drop: Annotated[
-        list[Filled],
-        Meta(description="Metrics not to be sent, by name: `python_gc_*`."),
-    ] = []
-    say_every: Annotated[
-        float,
-        Meta(gt=0, description="Seconds between two lines about the same trouble."),
-    ] = 60.0
-    pushgateway: Annotated[
-        Pushgateway | None, Meta(description="Where to push to; see the table below.")
-    ] = None
-    remote_write: Annotated[
-        RemoteWrite | None, Meta(description="Where to write to; see the table below.")
-    ] = None
-    otlp: Annotated[Otlp | None, Meta(description="Where to send OTLP; see the table below.")] = (
-        None
-    )
+    interval: Annotated[float, Meta(gt=0, le=86400)] = 15.0
+    """Seconds from one reading to the next."""
+    scrape_timeout: Annotated[float, Meta(gt=0, le=3600)] = 10.0
+    """Seconds in which the engine must answer. Readings that come due meanwhile are left out."""
+    max_bytes: Annotated[int, Meta(ge=1024)] = 16 * 1024 * 1024
+    """A longer answer of the engine is not taken."""
+    vllm_metrics_url: Address | None = None
+    """vLLM's own metrics, `http://127.0.0.1:8000/metrics`: read on the scheduler instead of
+    LMCache's internal API."""
+    job: Annotated[str, Meta(min_length=1)] = "lmcache"
+    """Label `job`; in OTLP the `service.name`."""
+    instance: Filled | None = None
+    """Label `instance`; in OTLP the `service.instance.id`. Without it: this host's name and the
+    port that is read."""
+    labels: dict[LabelName, str] = {}
+    """More labels for every series. One of the reporter's own may be given another value; an empty
+    one leaves it out."""
+    drop: list[Filled] = []
+    """Metrics not to be sent, by name: `python_gc_*`."""
+    say_every: Annotated[float, Meta(gt=0)] = 60.0
+    """Seconds between two lines about the same trouble."""
+    pushgateway: Pushgateway | None = None
+    """Where to push to; see the table below."""
+    remote_write: RemoteWrite | None = None
+    """Where to write to; see the table below."""
+    otlp: Otlp | None = None
+    """Where to send OTLP; see the table below."""

@@ -1,17 +1,18 @@
-"""Where an engine's metrics are read: LMCache's internal API, or vLLM's ``/metrics``."""
+"""The source of an engine's metrics: LMCache's internal API, or vLLM's ``/metrics``."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.configuration.settings import read_settings
-from lmcache_plugin_adapter.gallery.deadline import Deadline
-from lmcache_plugin_adapter.gallery.target import check_url, failure, shown_url
-from lmcache_plugin_adapter.kit.address import internal_api
-from lmcache_plugin_adapter.kit.sections import own_section
+from lmcache_plugin_adapter.gallery.http_client.address import check_url, shown_url
+from lmcache_plugin_adapter.gallery.http_client.answer import failure
+from lmcache_plugin_adapter.gallery.http_client.deadline import Deadline
+from lmcache_plugin_adapter.kit.engine_api.address import internal_api
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from .exposition import Family
     from .settings import MetricReporter
 
-# A connection of its own for each reading: one that is kept would stay with a
-# process that another has taken the port from.
+# A new connection for each reading: a kept one would stay with a process that has lost the port.
 _HEADERS = {"Accept": "text/plain;version=0.0.4", "Connection": "close"}
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -29,79 +29,62 @@ class SourceError(Exception):
     """The engine's metrics could not be read; the text says why."""
 
 
+@dataclass(frozen=True)
 class Source:
-    """One endpoint that is read again and again.
+    """One endpoint, which the reporter reads repeatedly."""
 
-    Args:
-        name: For messages: whose endpoint it is.
-        shown: For messages: its address.
-        url: What is asked for.
-        instance: What the label ``instance`` says of it.
-        client: For it.
-        max_bytes: A longer answer is an error.
-        internal: Whether it is LMCache's internal API.
-        is_taken: Tells whether another process than the engine's listens there.
-        replica: Whose metrics are meant, where the endpoint has those of several; None: all.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        shown: str,
-        url: str,
-        instance: str,
-        client: httpx.Client,
-        max_bytes: int,
-        *,
-        internal: bool,
-        is_taken: Callable[[], bool] = lambda: False,
-        replica: int | None = None,
-    ) -> None:
-        self.name = name
-        self.shown = shown
-        self.instance = instance
-        self._url = url
-        self._client = client
-        self._max_bytes = max_bytes
-        self.internal = internal
-        self.is_taken = is_taken
-        self._replica = replica
+    name: str
+    """The name of the endpoint, for messages."""
+    shown: str
+    """The address, for messages."""
+    url: str
+    instance: str
+    """The value of the label ``instance``."""
+    client: httpx.Client
+    max_bytes: int
+    """The longest accepted answer."""
+    internal: bool
+    """Whether the endpoint is LMCache's internal API."""
+    is_taken: Callable[[], bool] = lambda: False
+    """Tells whether another process than the engine listens at the address."""
+    replica: int | None = None
+    """The replica to report, if the endpoint covers several; None: all."""
 
     def read(self, timeout: float) -> str:
-        """Return what the endpoint exposes.
+        """Return the endpoint's metrics.
 
         Args:
-            timeout: Seconds for the answer as a whole.
+            timeout: Seconds for the whole answer.
 
         Raises:
-            SourceError: There is none, it is no 200, it is too long or too slow.
+            SourceError: There is no answer, or it is not a 200, too long or too slow.
         """
         taken = bytearray()
         try:
             with Deadline(timeout).stream(
-                self._client, "GET", self._url, headers=_HEADERS, timeout=timeout
+                self.client, "GET", self.url, headers=_HEADERS, timeout=timeout
             ) as response:
                 if response.status_code != 200:
                     raise SourceError(f"HTTP {response.status_code} {response.reason_phrase}")
                 for piece in response.iter_bytes():
                     taken += piece
-                    if len(taken) > self._max_bytes:
-                        raise SourceError(f"the answer is over {self._max_bytes} bytes")
+                    if len(taken) > self.max_bytes:
+                        raise SourceError(f"the answer is over {self.max_bytes} bytes")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise SourceError(failure(error)) from None
         return taken.decode(errors="replace")
 
     def own(self, families: list[Family]) -> list[Family]:
-        """Return what of it is for this reporter to send.
+        """Return the samples that this reporter sends.
 
-        vLLM's ``/metrics`` has a label ``engine`` with the index of the replica. What has none
-        is of the server, and goes with the first of its replicas.
+        vLLM's ``/metrics`` has a label ``engine`` with the index of the replica. Samples without
+        it belong to the server; the reporter of its first replica sends them.
         """
-        if self._replica is None:
+        if self.replica is None:
             return families
         labels = {sample.labels.get("engine", "") for one in families for sample in one.samples}
-        first = min((int(text) for text in labels if text.isdecimal()), default=self._replica)
-        mine = {str(self._replica)} | ({""} if first == self._replica else set())
+        first = min((int(text) for text in labels if text.isdecimal()), default=self.replica)
+        mine = {str(self.replica)} | ({""} if first == self.replica else set())
         return [
             one._replace(samples=[s for s in one.samples if s.labels.get("engine", "") in mine])
             for one in families
@@ -109,16 +92,16 @@ class Source:
 
 
 def choose(ctx: kit.Context, settings: MetricReporter) -> Source | None:
-    """Return what is read in this process; None: nothing, see ``why_none``.
+    """Return the source of this process; None: there is none, see ``why_none``.
 
     Raises:
-        SettingsError: ``vllm_metrics_url`` only looks like an address.
+        SettingsError: ``vllm_metrics_url`` is invalid.
     """
     if ctx.role == "SCHEDULER" and settings.vllm_metrics_url is not None:
         try:
             url = check_url("it", settings.vllm_metrics_url)
         except ValueError as wrong:
-            key = f"{own_section(ctx)[0]}.vllm_metrics_url"
+            key = f"{ctx.settings_key}.vllm_metrics_url"
             raise kit.SettingsError(f"cannot use setting '{key}': {wrong}") from None
         port = url.port or (443 if url.scheme == "https" else 80)
         host = ctx.host if url.host in _LOOPBACK else url.host
@@ -154,7 +137,7 @@ def _in_every_replica(ctx: kit.Context) -> bool:
 
 
 def why_none(ctx: kit.Context) -> str:
-    """Return why there is nothing to read in this process, and what would change it."""
+    """Return why this process has no source, and which setting would change that."""
     what = "LMCache's internal API is off or leaves this process out"
     how = "set internal_api_server_enabled: true"
     if ctx.role == "SCHEDULER":
@@ -165,11 +148,10 @@ def why_none(ctx: kit.Context) -> str:
 
 
 def shared_with_worker(ctx: kit.Context, where: Source) -> bool:
-    """Tell whether this scheduler's process is worker 0's, too, whose reporter sends the metrics.
+    """Tell whether worker 0 runs in this scheduler's process; its reporter sends the metrics.
 
-    vLLM runs a single worker in the scheduler's process, and both internal API
-    servers answer with the metrics of the one process. They are told by whose
-    sockets listen.
+    vLLM runs a single worker in the scheduler's process. Both internal API servers then answer
+    with the metrics of that process.
     """
     if ctx.role != "SCHEDULER" or ctx.worker_count != 1 or ctx.engine_pid is None:
         return False

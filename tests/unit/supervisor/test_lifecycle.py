@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lmcache_plugin_adapter.contract.plugin_states import NO_RESTART_CODE, State
-from lmcache_plugin_adapter.kit import errors, run_entry_point
+from lmcache_plugin_adapter.kit import run_entry_point, running
 from lmcache_plugin_adapter.messages.wording import exit_text
 from lmcache_plugin_adapter.supervisor.lifecycle import (
     Event,
@@ -85,7 +85,7 @@ def test_restart_policy(code: int, restart: str, expected: Event) -> None:
 
 def test_one_exit_code_asks_not_to_be_restarted() -> None:
     """The supervisor, the kit for authors and what runs installed plugins mean the same one."""
-    assert {NO_RESTART_CODE, errors.NOT_AGAIN, run_entry_point.NOT_AGAIN} == {125}
+    assert {NO_RESTART_CODE, running.NO_RESTART_CODE, run_entry_point.NO_RESTART_CODE} == {125}
 
 
 def test_exit_is_said_by_code_or_signal_name() -> None:

@@ -1,0 +1,5 @@
+"""Where the alert reporter sends alerts: Alertmanager and webhooks.
+
+Runs in the alert reporter's process, in one thread for each target. Imports the kit,
+`gallery.http_client` and the alerts.
+"""

@@ -1,0 +1,169 @@
+"""Check whether an engine works: its process, its answers and its progress.
+
+``EngineHealth.check`` always returns in time, even if the engine accepts connections and never
+answers, as a process under SIGSTOP does. The faults::
+
+    dead          the engine process has exited, or is a zombie
+    stopped       the process is stopped (SIGSTOP, a debugger) for longer than a moment
+    unresponsive  LMCache's internal API or vLLM's HTTP server does not answer
+    stalled       vLLM has requests without any progress, or does not answer a trial request,
+                  or the engine's first thread hangs in the kernel
+    starting      no fault so far, but something has not answered for the first time; once the
+                  engine process is old, this is unresponsive instead
+
+vLLM updates its metrics in the engine's steps. An engine that hangs in the step of its very first
+request has not reported any request: only a trial request reveals that.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+
+from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.gallery.http_client.address import shown_url
+
+from .probes import Probe, accept_any, accept_ok
+from .process import Process
+from .progress import Progress
+from .trial import Trials
+from .verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lmcache_plugin_adapter.kit import Context
+
+    from .settings import HealthSettings
+
+INTERNAL_API_PATH = "/version"
+"""LMCache's internal API has no path for health: any answer counts, 404 included."""
+
+_OK = Verdict(True, "", "ok")
+
+
+class EngineHealth:
+    """Check one engine repeatedly, from one thread at a time.
+
+    Args:
+        ctx: The plugin's context, with ``engine_pid`` and ``internal_api``.
+        settings: What to check.
+        clock: A monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self, ctx: Context, settings: HealthSettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._pid = ctx.engine_pid
+        self._process = None
+        if ctx.engine_pid is not None:
+            self._process = Process(ctx.engine_pid, settings.stopped_after, settings.stalled_after)
+        self._progress = Progress()
+        self._trials = Trials(settings.trial, clock) if settings.trial is not None else None
+        self._probes: list[Probe] = []  # the one of the internal API, if any, comes first
+        timeout = settings.timeout
+        self._api = api = ctx.internal_api if settings.internal_api else None
+        self._has_api = False
+        self._taken_logged = False
+        if api is not None:
+            url, name = api.url + INTERNAL_API_PATH, "LMCache's internal API"
+            self._probes.append(Probe(name, url, lambda: api.client(timeout=timeout), accept_any))
+
+        def open_client() -> httpx.Client:
+            return httpx.Client(
+                timeout=timeout,
+                verify=settings.verify,
+                trust_env=False,  # no proxies: the engine is local
+            )
+
+        for address, judge in (
+            (settings.health_url, accept_ok),
+            (settings.metrics_url, self._take_metrics),
+        ):
+            if address is not None:
+                name = f"GET {shown_url(address)}"
+                self._probes.append(Probe(name, address, open_client, judge))
+
+    def check(self) -> Verdict:
+        """Check the engine, in about ``timeout`` seconds at most."""
+        now = self._clock()
+        verdict = self._process.look(now) if self._process is not None else _OK
+        if verdict.state != "ok":
+            return verdict
+        probes = self._own_probes()
+        if self._process is None or not self._process.is_stopped:
+            self._run(probes)
+        return self._judge_answers(probes, verdict)
+
+    def death(self, word: str) -> Verdict | None:
+        """Return the verdict on the engine if it died, once the plugin is to stop; else None.
+
+        Args:
+            word: The context's ``ending``.
+        """
+        return None if self._process is None else self._process.death(word)
+
+    def _own_probes(self) -> list[Probe]:
+        """Return the probes, without that of an internal API which belongs to another engine.
+
+        Only one of the engines on a host gets the port; its answers do not concern the others.
+        """
+        if self._api is None or self._pid is None or self._has_api:
+            return self._probes
+        self._has_api = self._api.listens_in(self._pid) is True  # for good
+        if self._has_api or not self._api.is_taken_from(self._pid):
+            return self._probes
+        if not self._taken_logged:
+            self._taken_logged = True
+            kit.info(
+                f"LMCache's internal API is not checked: another process listens at {self._api}, "
+                f"not engine process {self._pid}"
+            )
+        return self._probes[1:]
+
+    def _run(self, probes: list[Probe]) -> None:
+        deadline = time.monotonic() + self._settings.timeout
+        for probe in probes:
+            probe.start(self._settings.timeout)
+        for probe in probes:
+            probe.finish(deadline, self._settings.timeout)
+        if self._trials is not None and all(probe.answered for probe in probes):
+            self._trials.look(self._progress.moved_at)
+
+    def _judge_answers(self, probes: list[Probe], verdict: Verdict) -> Verdict:
+        odd = [verdict.reason] if verdict.reason else []
+        limit = self._settings.failures
+        is_old = self._process is not None and self._process.age > self._settings.starting_for
+        for probe in probes:
+            if probe.failed and (probe.answered or is_old):
+                if probe.failed >= limit:
+                    text = f"{probe.problem} ({probe.failed} in a row)"
+                    return Verdict(False, text, "unresponsive")
+                odd.append(f"{probe.problem} ({probe.failed} of {limit})")
+        for engine, seconds, requests in self._progress.standing(self._clock()):
+            which = f" of engine {engine}" if engine else ""
+            number = f"{requests:.0f} request{'s' if requests > 1 else ''}"
+            text = f"no progress{which} for {seconds:.0f} s with {number}"
+            if seconds >= self._settings.stalled_after:
+                return Verdict(False, text, "stalled")
+            if seconds >= self._settings.stalled_after / 2:
+                odd.append(text)
+        if self._trials is not None and self._trials.stalled:
+            return Verdict(False, self._trials.stalled, "stalled")
+        if self._trials is not None and self._trials.odd:
+            odd.append(self._trials.odd)
+        for probe in probes:
+            if not probe.answered:
+                text = f"has not answered yet: {probe.problem}"
+                return Verdict(False, text, "starting")
+        return Verdict(True, "; ".join(odd), "ok")
+
+    def _take_metrics(self, status: int, body: bytes) -> str:
+        problem = accept_ok(status, body)
+        if problem:
+            return problem
+        return self._progress.take(body.decode(errors="replace"), self._clock())

@@ -1,0 +1,100 @@
+"""What comes of a request: the server's answer, or the reason why there is none."""
+
+from __future__ import annotations
+
+import email.utils
+import re
+import time
+from collections.abc import Callable
+
+import httpx
+import msgspec
+
+SHOWN_CHARACTERS = 200
+"""How much of an answer's body a message shows."""
+
+_TRANSIENT = frozenset({408, 425, 429})
+"""Besides 5xx: statuses that allow a retry. A retry does not change any other status."""
+
+_ERRNO = re.compile(r"\[Errno -?\d+\] ")
+
+
+class TargetError(Exception):
+    """A request could not be built: a file with a secret or a certificate is unusable."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a server answered."""
+
+    status: int
+    reason: str
+    body: str
+    """The body as text, without the target's own credentials."""
+    raw: bytes = b""
+    """The body as received, cut like ``body``."""
+    retry_after: float | None = None
+    """Seconds to wait before the next request, if the server asked for a pause."""
+    hide: Callable[[str], str] = str
+    """Removes the target's own credentials from a text."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the request succeeded (2xx)."""
+        return 200 <= self.status < 300
+
+    @property
+    def transient(self) -> bool:
+        """Whether a retry of the same request may succeed (408, 425, 429, 5xx)."""
+        return self.status in _TRANSIENT or self.status >= 500
+
+    def __repr__(self) -> str:
+        """Return the answer without ``raw``, which may hold credentials."""
+        return f"Answer({self})"
+
+    def __str__(self) -> str:
+        """Return one line for a message: ``HTTP 400 Bad Request: out of order sample``."""
+        line = self.quote(self.body)
+        head = f"HTTP {self.status} {self.reason}".rstrip()
+        return f"{head}: {line}" if line else head
+
+    def quote(self, text: str) -> str:
+        """Return text from ``raw`` for a message.
+
+        The result is one line, cut, without control characters and the target's own credentials.
+        """
+        line = " ".join(self.hide(text).split())
+        line = "".join(c if c.isprintable() else "?" for c in line)
+        return line if len(line) <= SHOWN_CHARACTERS else line[:SHOWN_CHARACTERS] + "…"
+
+
+def failure(error: Exception) -> str:
+    """Return one line on why a request got no answer, without address and credentials."""
+    if isinstance(error, TargetError):
+        return str(error)
+    if isinstance(error, httpx.ConnectTimeout):
+        return "no connection in time"
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    if isinstance(error, httpx.LocalProtocolError):
+        return "a header has invalid characters"  # the error's text would show the header
+    text = _ERRNO.sub("", " ".join(str(error).split()))
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def read_retry_after(value: str | None, now: float | None = None) -> float | None:
+    """Return the seconds in a ``Retry-After`` header (a number or a date), or None.
+
+    Args:
+        value: The header, as received.
+        now: Seconds since 1970; None: the current time.
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+    except (TypeError, ValueError):
+        return None
+    return max(0.0, moment.timestamp() - (time.time() if now is None else now))

@@ -1,0 +1,244 @@
+"""A server that a ready plugin sends to over HTTP: its settings, its client and its requests.
+
+``HttpTarget`` is a part of a plugin's settings, or the base class of one::
+
+    class Pushgateway(HttpTarget, kw_only=True):
+        job: str = "lmcache"
+
+    with settings.pushgateway.client() as client:
+        answer = settings.pushgateway.ask(client, "PUT", "/metrics/job/x", content=body)
+
+No ``repr``, no error text and no ``Answer`` shows credentials.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import httpx
+import msgspec
+from msgspec import Meta
+
+from .address import Filled, Url, check_url, shown_url
+from .answer import Answer, TargetError, read_retry_after
+from .certificates import CertificateError, client_context
+from .deadline import Deadline
+from .secrets import is_header_text, read_secret
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Mapping
+
+ANSWER_BYTES = 65536
+"""How much of an answer's body a plugin reads."""
+
+_HIDDEN = "***"
+_SECRET_HEADER = re.compile("auth|key|token", re.IGNORECASE)
+
+
+class HttpTarget(msgspec.Struct, kw_only=True):
+    """A server that a plugin sends to over HTTP."""
+
+    path_is_secret: ClassVar[bool] = False
+    """Whether the path gives access, as with many webhooks. Messages then leave it out."""
+
+    url: Url
+    """Address of the server."""
+    headers: dict[str, str] = {}
+    """Headers of each request, such as `X-Scope-OrgID` for a tenant."""
+    username: Filled | None = None
+    """User name for basic authentication."""
+    password: str | None = None
+    """Password for basic authentication. Better: a file."""
+    password_file: Filled | None = None
+    """File with the password, read for each request."""
+    bearer_token: str | None = None
+    """Token for `Authorization: Bearer`. Better: a file."""
+    bearer_token_file: Filled | None = None
+    """File with the token, read for each request, so that the token can be rotated."""
+    ca_file: Filled | None = None
+    """Certificates (PEM) that may sign the server's certificate."""
+    cert_file: Filled | None = None
+    """Certificate (PEM) that the client presents."""
+    key_file: Filled | None = None
+    """Key of `cert_file`, if that file does not contain it."""
+    verify: bool = True
+    """`false` accepts any certificate of the server. For tests only."""
+    timeout: Annotated[float, Meta(gt=0, le=3600)] = 10.0
+    """Seconds in which the server must answer a request."""
+
+    def __post_init__(self) -> None:
+        """Refuse contradictory credentials; the message names keys, never values."""
+        url = check_url("url", self.url)
+        basic = self.username is not None or bool(url.userinfo)
+        given = [n for n in ("password", "password_file") if getattr(self, n) is not None]
+        tokens = [n for n in ("bearer_token", "bearer_token_file") if getattr(self, n) is not None]
+        for names in (given, tokens):
+            if len(names) > 1:
+                raise ValueError(f"give {names[0]} or {names[1]}, not both")
+        if tokens and (basic or given):
+            raise ValueError(f"give username and password or {tokens[0]}, not both")
+        if given and not basic:
+            raise ValueError(f"{given[0]} needs username")
+        if any(not is_header_text(text) for pair in self.headers.items() for text in pair):
+            raise ValueError("headers has characters that no header may have")
+        # ``token`` and ``tenant`` are fields of subclasses.
+        for name in ("bearer_token", "username", "token", "tenant"):
+            if not is_header_text(getattr(self, name, None) or ""):
+                raise ValueError(f"{name} has characters that no header may have")
+        if self.key_file is not None and self.cert_file is None:
+            raise ValueError("key_file needs cert_file")
+
+    def __repr__(self) -> str:
+        """Return the address without credentials."""
+        return f"{type(self).__name__}({self.shown!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Return what ``repr`` shows."""
+        return [("url", self.shown)]
+
+    @property
+    def shown(self) -> str:
+        """The address for messages: without user name, password and query."""
+        text = shown_url(self.url)
+        if self.path_is_secret and httpx.URL(text).path != "/":
+            return f"{httpx.URL(text).copy_with(path='/')}…"
+        return text
+
+    def at(self, path: str = "") -> str:
+        """Return the address of ``path`` (``/api/v2/alerts``, percent-encoded) below ``url``.
+
+        Without a path, return the configured address with its query. Credentials in the address
+        are left out.
+        """
+        url = httpx.URL(self.url).copy_with(userinfo=b"", fragment=None)
+        if path:
+            raw, _, query = url.raw_path.partition(b"?")
+            joined = raw.rstrip(b"/") + path.encode("ascii")
+            url = url.copy_with(raw_path=joined + (b"?" + query if query else b""))
+        return str(url)
+
+    def client(self, timeout: float | None = None) -> httpx.Client:
+        """Return a client with the target's headers, credentials and certificates.
+
+        Args:
+            timeout: Seconds; None: the configured ones.
+
+        Raises:
+            TargetError: A file of certificates cannot be used.
+        """
+        return httpx.Client(
+            headers={"User-Agent": "lmcache-plugin-adapter", **self.headers},
+            auth=self._authorize,
+            verify=self.certificates(),
+            timeout=self.timeout if timeout is None else timeout,
+            limits=httpx.Limits(max_connections=4, max_keepalive_connections=1),
+        )
+
+    def ask(
+        self,
+        client: httpx.Client,
+        method: str,
+        path: str = "",
+        *,
+        content: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        deadline: Deadline | None = None,
+    ) -> Answer:
+        """Send one request and return the answer, whatever its status.
+
+        Args:
+            client: A client from :meth:`client`.
+            method: The method of the request.
+            path: The path below ``url``, as for :meth:`at`.
+            content: The body of the request.
+            headers: More headers.
+            timeout: Seconds for the whole request; None: the configured ones.
+            deadline: Replaces ``timeout``; another thread may bring it forward.
+
+        Raises:
+            httpx.HTTPError: There was no answer; ``failure`` words the reason.
+            TargetError: A file with a secret cannot be read.
+        """
+        limit = self.timeout if timeout is None else timeout
+        taken = bytearray()
+        with (deadline or Deadline(limit)).stream(
+            client, method, self.at(path), content=content, headers=headers or {}, timeout=limit
+        ) as response:
+            try:
+                for piece in response.iter_bytes():
+                    taken += piece
+                    if len(taken) >= ANSWER_BYTES:
+                        break
+            except httpx.HTTPError:
+                pass  # the status has arrived, and it decides
+            raw = bytes(taken[:ANSWER_BYTES])
+            sent = [
+                value.rpartition(" ")[2]
+                for name, value in response.request.headers.items()
+                if _SECRET_HEADER.search(name)
+            ]
+        hide = self._hider(sent)
+        return Answer(
+            response.status_code,
+            hide(response.reason_phrase),
+            hide(raw.decode(errors="replace")),
+            raw,
+            read_retry_after(response.headers.get("Retry-After")),
+            hide,
+        )
+
+    def certificates(self) -> ssl.SSLContext | bool:
+        """Return what the client verifies the server with, as httpx accepts it.
+
+        Raises:
+            TargetError: A file of certificates cannot be used.
+        """
+        if self.ca_file is None and self.cert_file is None:
+            return self.verify  # httpx's own certificates, or those that SSL_CERT_FILE names
+        if not self.verify and self.cert_file is None:
+            return False
+        try:
+            return client_context(
+                ca_file=self.ca_file,
+                cert_file=self.cert_file,
+                key_file=self.key_file,
+                verify=self.verify,
+            )
+        except CertificateError as error:
+            raise TargetError(str(error)) from None
+
+    def _authorize(self, request: httpx.Request) -> httpx.Request:
+        """Return a request with the credentials; read their files again."""
+        token = self.bearer_token
+        if self.bearer_token_file is not None:
+            token = read_secret("bearer_token_file", self.bearer_token_file)
+        if token is not None:
+            request.headers["Authorization"] = f"Bearer {token}"
+            return request
+        url = httpx.URL(self.url)
+        username = self.username if self.username is not None else url.username
+        if not username:
+            return request
+        password = self.password if self.password is not None else url.password
+        if self.password_file is not None:
+            password = read_secret("password_file", self.password_file)
+        return next(httpx.BasicAuth(username, password).auth_flow(request))
+
+    def _hider(self, sent: list[str]) -> Callable[[str], str]:
+        """Return a function that removes credentials which a server may have echoed."""
+        url = httpx.URL(self.url)
+        secrets = {*sent, *self.headers.values(), *url.params.values()}
+        secrets |= {url.password, self.password or "", self.bearer_token or ""}
+        if self.path_is_secret:
+            secrets.add(url.path)
+        known = sorted((s for s in secrets if s and len(s) > 3), key=len, reverse=True)
+
+        def hide(text: str) -> str:
+            for secret in known:
+                text = text.replace(secret, _HIDDEN)
+            return text
+
+        return hide

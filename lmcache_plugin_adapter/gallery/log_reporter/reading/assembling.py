@@ -1,0 +1,196 @@
+"""Assemble lines to records, such as tracebacks and messages of several lines; bounded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from .container import unframe
+from .line_text import clean, split_process, split_tail
+from .records import Level, Record
+
+if TYPE_CHECKING:
+    from .parsing import Head, Parser
+    from .tailed_file import Line, TailedFile
+
+_TRACEBACK = "Traceback (most recent call last)"
+_LIVE_NS = 3_000_000_000
+"""A line without a time that is read this soon after the last read was written just now."""
+
+_BETWEEN = ("During handling of the above exception", "The above exception was the direct cause")
+
+
+class Bounds(NamedTuple):
+    """The limits of a record."""
+
+    record_bytes: int
+    """Characters after which a new record begins with the same head."""
+    wait: float
+    """Seconds for which a record waits for more lines."""
+    level: Level
+    """The least urgent level to deliver."""
+
+
+class _Pending:
+    """A record that may still grow."""
+
+    def __init__(self, record: Record, head: Head | None, prefix: str) -> None:
+        self.record = record
+        self.head = head
+        self.prefix = prefix
+        """The process prefix of the first line."""
+        self.parts = [record.text]
+        self.size = len(record.text)
+        self.open = head.open if head else False
+        self.partial = ""
+        """The stream that continues the last line, if a container runtime has split that."""
+        self.wrapped = False
+        """Whether vLLM repeats the record's head before the next line."""
+        self.traceback = record.text.startswith(_TRACEBACK)
+        self.since = 0.0
+
+
+class Assembler:
+    """Assemble the records of one file, in order.
+
+    Args:
+        tailed: The file, for acknowledgements.
+        path: The file's name in the records.
+        parser: Parses first lines.
+        bounds: The limits of a record.
+    """
+
+    def __init__(self, tailed: TailedFile, path: str, parser: Parser, bounds: Bounds) -> None:
+        self._tailed = tailed
+        self._path = clean(os.fsencode(path))
+        self._parser = parser
+        self._bounds = bounds
+        self._pending: _Pending | None = None
+        self._last_ns = 0
+
+    def feed(self, line: Line, now: float, now_ns: int) -> Record | None:
+        """Take a line; return the previous record if the line begins a new one.
+
+        Args:
+            line: The line as read.
+            now: A monotonic time, in seconds.
+            now_ns: Nanoseconds since 1970.
+        """
+        framed = unframe(line.raw)
+        raw = line.raw if framed is None else framed.text
+        wrapped = raw.endswith(b"\r")
+        text = clean(raw[:-1] if wrapped else raw)
+        if line.cut:
+            text += f" … [{line.cut:,} bytes cut]"
+        pending = self._pending
+        glued = pending is not None and framed is not None and pending.partial == framed.stream
+        head = None if glued else self._parser.parse(text, now_ns / 1e9)
+        done = None
+        more: str | None = text
+        if not glued:
+            more = None if pending is None else self._continuation(pending, head, text)
+        if pending is not None and more is not None:
+            if pending.size + len(more) + 1 > self._bounds.record_bytes:
+                done = self.flush()
+                pending = self._begin_again(pending, line, more, now_ns)
+            else:
+                if glued:
+                    begun = pending.parts.pop()
+                    pending.size -= len(begun) + 1
+                    more = begun + more
+                self._append(pending, more)
+                pending.record.end = line.end
+        else:
+            done = self.flush()
+            pending = self._begin(line, text, head, now_ns)
+            if framed is not None:
+                pending.record.time_ns = framed.time_ns  # more precise than the line's own
+        pending.partial = framed.stream if framed is not None and framed.partial else ""
+        pending.wrapped = wrapped
+        pending.since = now
+        return done
+
+    def due(self, now: float) -> Record | None:
+        """Return the pending record if its time to wait for more lines is over."""
+        if self._pending is None or now - self._pending.since < self._bounds.wait:
+            return None
+        return self.flush()
+
+    def flush(self) -> Record | None:
+        """Return the pending record, complete or not."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return None
+        pending.record.text = "\n".join(pending.parts)
+        return pending.record
+
+    def _continuation(self, pending: _Pending, head: Head | None, text: str) -> str | None:
+        """Return what ``text`` adds to the pending record; None: it belongs to another record."""
+        if head is not None:
+            first = pending.head
+            if pending.wrapped and first is not None and head.prefix == first.prefix:
+                return head.text  # vLLM repeats the head on each line of a record
+            return None
+        prefix, _, _ = split_process(text)
+        if prefix and prefix != pending.prefix:
+            return None  # another process
+        text = text[len(prefix) :]
+        if pending.open or pending.traceback or not text or text[0] in " \t":
+            return text
+        return text if text.startswith((_TRACEBACK, *_BETWEEN)) else None
+
+    def _append(self, pending: _Pending, text: str) -> None:
+        if pending.open:
+            tail = split_tail(text)
+            if tail is not None:
+                text = tail.text
+                pending.record.file, pending.record.line = tail.file, tail.line
+                pending.record.logger = tail.logger
+                pending.open = False
+        if text.startswith(_TRACEBACK):
+            pending.traceback = True
+        elif text and text[0] not in " \t":
+            pending.traceback = False  # the line with the exception ends the traceback
+        pending.parts.append(text)
+        pending.size += len(text) + 1
+
+    def _begin(self, line: Line, text: str, head: Head | None, now_ns: int) -> _Pending:
+        record = Record(self._path, self._tailed, line.end, now_ns, text)
+        if head is None:
+            prefix, record.process, record.pid = split_process(text)
+            record.text = text[len(prefix) :]
+            if record.text.startswith(_TRACEBACK):
+                record.level = Level.ERROR
+        else:
+            prefix, _, _ = split_process(head.prefix)
+            record.text = head.text
+            record.level = head.level
+            record.time_ns = head.time_ns or 0
+            self._last_ns = record.time_ns or self._last_ns
+            record.format = head.format
+            record.logger, record.file, record.line = head.logger, head.file, head.line
+            record.process, record.pid = head.process, head.pid
+        record.time_ns = record.time_ns or self._guess(now_ns)
+        record.wanted = record.level <= self._bounds.level
+        self._pending = _Pending(record, head, prefix)
+        return self._pending
+
+    def _guess(self, now_ns: int) -> int:
+        """Return the time of a line without a time.
+
+        That is now if the last read reached the end of the file a moment ago. Otherwise it is the
+        time of the previous record, or of that read.
+        """
+        before = self._tailed.read_up_ns
+        if now_ns - before < _LIVE_NS:
+            return now_ns
+        return min(max(before, self._last_ns), now_ns) or now_ns
+
+    def _begin_again(self, before: _Pending, line: Line, text: str, now_ns: int) -> _Pending:
+        """Begin a new record with the head of the one that has become too long."""
+        record = replace(before.record, end=line.end, observed_ns=now_ns, text=text)
+        self._pending = _Pending(record, before.head, before.prefix)
+        self._pending.open = before.open
+        self._pending.traceback = before.traceback
+        return self._pending

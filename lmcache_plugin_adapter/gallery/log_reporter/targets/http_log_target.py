@@ -1,0 +1,84 @@
+"""What Loki and OTLP have in common: a batch is one HTTP request."""
+
+from __future__ import annotations
+
+import gzip
+from typing import TYPE_CHECKING
+
+import httpx
+
+from lmcache_plugin_adapter.gallery.http_client.answer import Answer, TargetError, failure
+
+from .target import LogTarget, RefusedError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
+
+_TOO_LARGE = 413
+_NEVER = frozenset({400, 422})
+"""Statuses that blame the records. An operator can fix any other cause at the server, or in the
+credentials, while the files keep the records."""
+
+
+class HttpLogTarget(LogTarget):
+    """A server that receives batches over HTTP.
+
+    Args:
+        kind: The kind of server, for messages.
+        settings: The server.
+        path: The path below its URL, used if the URL has no path of its own.
+        compress: Whether to use gzip.
+        headers: The headers of each request.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        settings: HttpTarget,
+        path: str,
+        *,
+        compress: bool,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(f"{kind} at {settings.shown}", settings.timeout)
+        self._settings = settings
+        self._path = path if httpx.URL(settings.url).path in ("", "/") else ""
+        self._compress = compress
+        self._headers = dict(headers)
+        self._client: httpx.Client | None = None
+
+    def post(self, body: bytes, timeout: float) -> Answer:
+        """Send one batch and return the answer.
+
+        Raises:
+            UnavailableError: A retry may succeed.
+            RefusedError: A retry is useless.
+        """
+        headers = self._headers
+        if self._compress:
+            headers = {**headers, "Content-Encoding": "gzip"}
+            body = gzip.compress(body, 3)
+        client = self._client
+        try:
+            if client is None:
+                client = self._client = self._settings.client()
+            answer = self._settings.ask(
+                client, "POST", self._path, content=body, headers=headers, timeout=timeout
+            )
+        except (httpx.HTTPError, TargetError) as error:
+            if client is self._client:  # not abandoned meanwhile
+                self.close()
+            raise UnavailableError(failure(error)) from None
+        if answer.accepted:
+            return answer
+        if answer.status == _TOO_LARGE or answer.status in _NEVER:
+            raise RefusedError(str(answer), too_large=answer.status == _TOO_LARGE)
+        raise UnavailableError(str(answer), answer.retry_after)
+
+    def close(self) -> None:
+        """Close the connection; the next batch opens a new one."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
