@@ -283,7 +283,7 @@ def control(data: bytes) -> None:
                 callback = _loop._callbacks.get(fd)
                 if callback is not None:
                     callback()
-        operations.answer_waiters()
+        operations._answer_waiters()
         answers = b""
         try:
             while part := ours.recv(1 << 16):

@@ -1,5 +1,5 @@
 """The search for plugins, in a child, so that a hung file system does not block the supervisor.
 
-`loader` and `search` run in the supervisor, `child` in its short-lived child.
+Runs in the supervisor (`loader`, `search`) and in its short-lived child (`child`).
 Only `child` imports `planner` and `configuration`.
 """
