@@ -1,4 +1,4 @@
-"""What an engine process reads of its host's configuration, and whether there is anything to run.
+"""The values that an engine process reads of its host's configuration.
 
 An engine process reads the few values that it needs before a launch, without
 validation. The planning child reads and validates all settings.
