@@ -11,7 +11,7 @@ import pytest
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.contract.launch_spec import LaunchSpec
-from lmcache_plugin_adapter.planner import plugin_environment as environment
+from lmcache_plugin_adapter.planner.plugin_environment import plugin_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +61,7 @@ def test_it_reads_what_the_supervisor_writes(
     """The label is the one that the log has."""
     identity = ProcessIdentity(role, worker_id, 4, 0, dp_size)
     spec = LaunchSpec(identity, None, '{"a": 1}', 4711, "run", "/usr/bin/python3")
-    variables, _ = environment.plugin_environment(spec, {}, None)
+    variables, _ = plugin_environment(spec, {}, None)
     ctx = read({name: value for name, value in variables.items() if value is not None})
     assert ctx.label == identity.label == label
     assert (ctx.worker_id, ctx.worker_count, ctx.dp_size) == (worker_id, 4, dp_size)
