@@ -17,9 +17,9 @@ from log_receivers import Rsyslog, TlsSyslog, read_frames
 from plugins import LOG_REPORTER
 
 from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level, Record
+from lmcache_plugin_adapter.gallery.log_reporter.settings import FACILITIES
 from lmcache_plugin_adapter.gallery.log_reporter.targets.origin import Origin
 from lmcache_plugin_adapter.gallery.log_reporter.targets.syslog_message import (
-    FACILITIES,
     Frame,
     messages,
     split,
