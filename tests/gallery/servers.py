@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # as a program; pytest has it t
 
 from harness import gone, wait_until
 
-NEEDS = {"rsyslog": ("libestr0", "libfastjson4"), "rsyslog-gnutls": ()}
+NEEDS = {"logrotate": ("libpopt0",), "rsyslog": ("libestr0", "libfastjson4")}
 """Libraries of a package that few machines have."""
 
 PACKAGES = (
@@ -61,13 +61,18 @@ def _unpack(package: str) -> Path:
     trouble = fetch(package, 1)
     if trouble:
         pytest.skip(f"no {package}: {trouble}")
-    return _cache() / package
+    return _cache() / _name(package)
+
+
+def _name(package: str) -> str:
+    """Return the name of a package's directory: another set of libraries is another one."""
+    return "+".join((package, *NEEDS.get(package, ())))
 
 
 def fetch(package: str, tries: int = _TRIES) -> str:
     """Have a Debian package's files in the cache; return what went wrong."""
     cache = _cache()
-    root, failed = cache / package, cache / f"{package}.failed"
+    root, failed = cache / _name(package), cache / f"{_name(package)}.failed"
     if root.exists():
         return ""
     if not shutil.which("apt-get") or not shutil.which("dpkg"):
