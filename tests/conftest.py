@@ -77,7 +77,7 @@ def engine(tmp_path: Path, plugins: Path) -> Iterator[Callable[..., Engine]]:
     try:
         for one in started:
             one.close()
-        wait_until(lambda: not marked(str(tmp_path)), 20, "no process left")
+        wait_until(lambda: not marked(str(tmp_path)), 20, "no process left", interval=0.02)
     except AssertionError:
         left = list(survivors(tmp_path))
         for line in left:
