@@ -7,7 +7,6 @@ validation. The planning child reads and validates all settings.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,22 +53,3 @@ def why_engine_runs_nothing(
     """
     section = settings_section(extra_config)
     return why_nothing_runs(section.get("enabled"), locations or section.get("locations"))
-
-
-class HostConfiguration(Protocol):
-    """LMCache's ``LMCacheEngineConfig``, or any object with the same two names.
-
-    The launcher also reads ``extra_config``, a mapping or None, where the object
-    has it: the adapter's settings are its section ``runtime_plugins``.
-    """
-
-    @property
-    def runtime_plugin_locations(self) -> object:
-        """Files, directories and ``pkg:NAME``: a list, or one location as text."""
-
-    def to_json(self) -> str:
-        """Return the whole configuration as JSON text, for the plugins.
-
-        LMCache's ``LMCacheEngineConfig.from_json`` must be able to read it where
-        plugins are to use it so.
-        """

@@ -25,7 +25,7 @@ from .supervisor_start import LaunchError, SupervisorStart, supervisor_python
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lmcache_plugin_adapter.contract.engine_settings import HostConfiguration
+    from .host_configuration import HostConfiguration
 
 __all__ = ["LaunchError", "RuntimePluginLauncher"]
 
@@ -44,7 +44,7 @@ class RuntimePluginLauncher:
 
     Args:
         config: LMCache's ``LMCacheEngineConfig``, or any other
-            :class:`~.contract.engine_settings.HostConfiguration`.
+            :class:`~.engine.host_configuration.HostConfiguration`.
         role: ``scheduler``, ``worker`` or ``server`` in any case, an enum member with
             such a name, or None: then the launcher does not filter files by their names.
         worker_count: Number of workers in the replica.
