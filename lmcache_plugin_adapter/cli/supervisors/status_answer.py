@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -107,12 +108,21 @@ def _read_plugin(answer: Mapping[str, Any]) -> PluginStatus:
 def _read_fields(status: type, answer: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of simple types, as the annotations of ``status`` declare them."""
     fields: dict[str, Any] = {}
-    for name, annotation in status.__annotations__.items():
-        kind, _, optional = annotation.partition(" | ")
-        if kind in _READERS:
-            value = answer[name]
-            fields[name] = None if optional and value is None else _READERS[kind](value)
+    for name, read, optional in _fields_of(status):
+        value = answer[name]
+        fields[name] = None if optional and value is None else read(value)
     return fields
+
+
+@functools.cache
+def _fields_of(status: type) -> list[tuple[str, Callable[[object], Any], bool]]:
+    """Return name, reader and optionality of the fields of simple types."""
+    fields = ((name, kind.partition(" | ")) for name, kind in status.__annotations__.items())
+    return [
+        (name, _READERS[kind], optional != "")
+        for name, (kind, _, optional) in fields
+        if kind in _READERS
+    ]
 
 
 def _text(value: object) -> str:
