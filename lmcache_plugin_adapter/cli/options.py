@@ -1,0 +1,72 @@
+"""Options that several commands share; typer reads these annotations at run time."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lmcache_plugin_adapter.contract.identity import Role
+
+
+def _complete_plugin(incomplete: str) -> list[str]:
+    from .supervisors.survey import complete_plugin
+
+    return complete_plugin(incomplete)
+
+
+Config = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        envvar="LMCACHE_CONFIG_FILE",
+        help="LMCache's configuration, lmcache.yaml.",
+    ),
+]
+TensorParallel = Annotated[
+    int, typer.Option("--tp", min=1, help="Tensor parallel size, as given to vLLM.")
+]
+PipelineParallel = Annotated[
+    int, typer.Option("--pp", min=1, help="Pipeline parallel size, as given to vLLM.")
+]
+Server = Annotated[
+    bool,
+    typer.Option(
+        "--server",
+        help="Use LMCache's multiprocess server as the host; FILE is then the --server-module "
+        "configuration.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME]...",
+        help="Plugins, as status shows them; also a file name or path.",
+        autocompletion=_complete_plugin,
+        show_default=False,
+    ),
+]
+Engine = Annotated[
+    int | None, typer.Option("--engine", metavar="PID", help="Select this engine process.")
+]
+EngineRole = Annotated[
+    Role | None,
+    typer.Option("--role", case_sensitive=False, help="Select engine processes of this role."),
+]
+Rank = Annotated[
+    int | None, typer.Option("--rank", metavar="N", help="Select workers of this rank.")
+]
+Replica = Annotated[
+    int | None, typer.Option("--dp", metavar="N", help="Select this data-parallel replica.")
+]
+Everything = Annotated[
+    bool, typer.Option("--all", help="Apply to all plugins, or to all plugins that a name matches.")
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Return when the operation is complete.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", metavar="SECONDS", min=0, help="Time limit for --wait."),
+]
