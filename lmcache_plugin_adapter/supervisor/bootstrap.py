@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
     check_version(argv[1])
     leave_engine_tree()
     connection, pidfd, spec, engine, start, previous, again = map(int, argv[2:9])
-    run_id, label = argv[9:11]
+    image, run_id, label = argv[9:12]
     settle([connection, pidfd, spec])
     sys.setswitchinterval(0.0005)  # so that the loop does not delay the writer thread
 
@@ -75,7 +75,9 @@ def main(argv: list[str]) -> None:
         from lmcache_plugin_adapter.supervisor.supervisor import Supervisor
 
         set_process_name(SUPERVISOR_NAME)
-        handover = Handover(connection, pidfd, spec, engine, start, previous, again, run_id, label)
+        handover = Handover(
+            connection, pidfd, spec, engine, start, previous, again, image, run_id, label
+        )
         Supervisor(handover).run()
     except BaseException as error:  # noqa: BLE001 - logged here; the engine starts another supervisor
         text = f"Supervisor of {label} ends by an internal error: {error!r}"

@@ -87,7 +87,9 @@ class Supervisor:
         self._engine = EngineConnection(self._events, handover, self._stop, self._serve)
         self._plugins = PluginSet(self._services, self._engine.socket)
         self._loader = PluginLoader(self._services, self._plugins, handover, self._engine)
-        operations = Operations(loop, self._plugins, self.status, self._loader.reload)
+        operations = Operations(
+            loop, self._plugins, self.status, self._loader.reload, self._engine.stop
+        )
         self._control = ControlServer(loop, operations.handlers)
 
     def run(self) -> None:

@@ -257,7 +257,11 @@ def control(data: bytes) -> None:
     """Requests: each line is answered with a line of JSON; nothing else happens."""
     plugins: Any = _Plugins()
     operations = Operations(
-        _loop, plugins, lambda: {"plugins": []}, lambda answer: answer({"reloaded": []})
+        _loop,
+        plugins,
+        lambda: {"plugins": []},
+        lambda answer: answer({"reloaded": []}),
+        lambda: None,
     )
     server = ControlServer(_loop, operations.handlers)
     ours, theirs = socket.socketpair()

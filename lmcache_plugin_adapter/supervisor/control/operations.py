@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from lmcache_plugin_adapter.contract.plugin_states import State
 
 TYPE_CHECKING = False
@@ -34,6 +36,7 @@ class Operations:
         plugins: The plugins.
         status: Returns the status of the supervisor.
         reload: Searches for plugins again and calls back with what was done.
+        shutdown: Stops all plugins and the supervisor, as the engine's STOP does.
     """
 
     def __init__(
@@ -42,11 +45,13 @@ class Operations:
         plugins: PluginSet,
         status: Callable[[], dict[str, Any]],
         reload: Callable[[Callable[[dict[str, Any]], None]], None],
+        shutdown: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._plugins = plugins
         self._get_status = status
         self._reload = reload
+        self._shut_down = shutdown
         self._waiting: list[_Waiter] = []
         self.handlers = {
             "status": self._status,
@@ -55,6 +60,7 @@ class Operations:
             "restart": self._restart,
             "reload": self._reload_plugins,
             "logs": self._logs,
+            "shutdown": self._shutdown,
         }
         plugins.on_change = self._changed
 
@@ -99,6 +105,13 @@ class Operations:
     def _reload_plugins(self, _request: Request, client: Client) -> None:
         self._check_not_stopping()
         self._reload(client.send)
+
+    def _shutdown(self, _request: Request, client: Client) -> dict[str, Any]:
+        """Serve an engine that has lost its connection: the way to its STOP."""
+        if client.user != os.getuid():
+            raise OperationError("only the engine's own user may ask for 'shutdown'")
+        self._shut_down()
+        return {}
 
     def _logs(self, request: Request, client: Client) -> None:
         plugins = self._select(request)

@@ -82,7 +82,7 @@ class ControlServer:
 
     def adopt(self, connection: socket.socket) -> None:
         """Serve a connection that the engine handed over."""
-        if not self._admit(connection):
+        if not self._admit(connection, os.getuid()):
             connection.close()
 
     def close(self) -> None:
@@ -109,14 +109,14 @@ class ControlServer:
         _, uid = peer_of(connection)
         if uid not in (0, os.getuid()):
             connection.close()
-        elif not self._admit(connection):
+        elif not self._admit(connection, uid):
             try:
                 connection.send(_encoded(_refusal(_TOO_MANY)), socket.MSG_DONTWAIT)
             except OSError:
                 pass  # the client has disconnected
             connection.close()
 
-    def _admit(self, connection: socket.socket) -> bool:
+    def _admit(self, connection: socket.socket, user: int) -> bool:
         """Serve a client, if necessary in the place of an idle one; return whether it is served."""
         if len(self._clients) >= _CLIENTS:
             idle = [client for client in self._clients if not client.busy]
@@ -126,7 +126,8 @@ class ControlServer:
             oldest.fail(_TOO_MANY)
             oldest.close()
         connection.setblocking(False)
-        self._clients.add(Client(self._loop, connection, self._answer, self._clients.discard))
+        client = Client(self._loop, connection, user, self._answer, self._clients.discard)
+        self._clients.add(client)
         return True
 
     def _listen_again(self) -> None:
@@ -158,11 +159,14 @@ class Client:
         self,
         loop: Loop,
         connection: socket.socket,
+        user: int,
         answer: Callable[[bytes, Client], None],
         forget: Callable[[Client], None],
     ) -> None:
         self._loop = loop
         self._connection = connection
+        self.user = user
+        """The client's user id."""
         self._answer = answer
         self._in = b""
         self._kept: Iterator[Line] = iter(())
