@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from lmcache_plugin_adapter.contract.log_records import ERROR, WARNING
+from lmcache_plugin_adapter.contract.log_records import ERROR, INFO, WARNING
 from lmcache_plugin_adapter.contract.plugin_states import State
 
+from .operator_stops import OperatorStops
 from .plugin import Plugin
 
 TYPE_CHECKING = False
@@ -39,6 +40,8 @@ class PluginSet:
         self._plugins: dict[str, Plugin] = {}
         self._successors: dict[Plugin, PlannedPlugin | None] = {}
         self._metrics: Metrics | None = None
+        self.stops = OperatorStops(lambda text: services.events.log(WARNING, text))
+        """The plugins that an operator has stopped."""
         self.on_change: Callable[[Plugin], None] = lambda _plugin: None
         """Called when a plugin's state has changed."""
 
@@ -97,14 +100,15 @@ class PluginSet:
             if plugin is None:
                 new.append(planned)
             elif planned != plugin.planned or plugin.state is State.FAILED:
-                done["restarted"].append(plugin.name)
+                stays = planned.path in self.stops and plugin.state.settled
+                done["unchanged" if stays else "restarted"].append(plugin.name)
                 self._replace(plugin, planned)
             else:
                 done["unchanged"].append(plugin.name)
                 if plugin in self._successors:  # it is again as it was before it was replaced
                     del self._successors[plugin]
                     plugin.replaced = False
-                    plugin.start()
+                    self._start([plugin])
         for path, plugin in by_path.items():
             if _is_below(path, plan.skipped):
                 done["unchanged"].append(plugin.name)
@@ -194,7 +198,11 @@ class PluginSet:
 
     def _start(self, plugins: list[Plugin]) -> None:
         for plugin in plugins:
-            if plugin.state is State.STARTING:
+            if plugin.planned.path in self.stops:
+                self._services.loop.attempt(plugin.stop)
+                text = "Not started: it was stopped by request, and stays so until it is started"
+                self._services.events.log(INFO, text, plugin.name)
+            elif plugin.state is not State.REFUSED:
                 self._services.loop.attempt(plugin.start)
 
     def _replace(self, plugin: Plugin, planned: PlannedPlugin | None) -> None:

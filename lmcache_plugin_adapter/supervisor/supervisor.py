@@ -168,6 +168,7 @@ class Supervisor:
         if root is not None:
             try:
                 self._instance = InstanceDir(root, self._handover.run_id, self._services.label)
+                self._plugins.stops.keep_in(self._instance)
                 self._control.listen(self._instance.path, CONTROL_SOCKET)
             except OSError as error:
                 problem = f"'{root}': {error.strerror}"

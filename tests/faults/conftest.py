@@ -17,6 +17,7 @@ GROUPS = {
     "test_fault_host": "The engine lives on",
     "test_fault_descriptors": "The engine closes what is not its own",
     "test_fault_supervisor": "The supervisor ends",
+    "test_fault_operator": "An operator asks for something",
     "test_fault_plugin": "A plugin misbehaves",
     "test_fault_output": "Output is hostile",
     "test_fault_system": "The system",

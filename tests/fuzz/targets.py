@@ -31,6 +31,7 @@ from lmcache_plugin_adapter.planner.installed_plugin import find_installed
 from lmcache_plugin_adapter.planner.shebang import read_env, read_shebang, split_string
 from lmcache_plugin_adapter.supervisor.control.operations import Operations
 from lmcache_plugin_adapter.supervisor.control.server import ControlServer
+from lmcache_plugin_adapter.supervisor.operator_stops import OperatorStops
 from lmcache_plugin_adapter.supervisor.output.event_log import printable
 from lmcache_plugin_adapter.supervisor.output.line_framing import (
     CUT_MARK_BYTES,
@@ -220,6 +221,7 @@ class _Plugin:
 
     class planned:  # noqa: N801 - stands for an attribute
         names = ("all_x", "all_x.sh", "/p/all_x.sh")
+        path = "/p/all_x.sh"
 
     def __init__(self) -> None:
         self.name = "all_x"
@@ -240,6 +242,7 @@ class _Plugins:
 
     def __init__(self) -> None:
         self._plugin = _Plugin()
+        self.stops = OperatorStops(lambda _text: None)
 
     def __iter__(self) -> Any:
         return iter([self._plugin])

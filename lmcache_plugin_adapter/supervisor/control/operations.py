@@ -84,12 +84,14 @@ class Operations:
     def _start(self, request: Request, client: Client) -> dict[str, Any] | None:
         plugins = self._select(request)
         self._check_not_stopping()
+        self._plugins.stops.discard({plugin.planned.path for plugin in plugins})
         for plugin in plugins:
             plugin.start()
         return self._answer(request, client, plugins, _is_up_or_settled)
 
     def _stop(self, request: Request, client: Client) -> dict[str, Any] | None:
         plugins = self._select(request)
+        self._plugins.stops.add({plugin.planned.path for plugin in plugins})
         for plugin in plugins:
             plugin.stop()
         return self._answer(request, client, plugins, lambda plugin: plugin.state.settled)
@@ -97,6 +99,7 @@ class Operations:
     def _restart(self, request: Request, client: Client) -> dict[str, Any] | None:
         plugins = self._select(request)
         self._check_not_stopping()
+        self._plugins.stops.discard({plugin.planned.path for plugin in plugins})
         for plugin in plugins:
             plugin.stop()
             plugin.start()

@@ -1,0 +1,103 @@
+"""What an operator asks for holds, whatever happens to the supervisor and the files."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+from harness import gone
+from world import STUBBORN, FaultEngine, World
+
+pytestmark = pytest.mark.ours_only("LMCache's launcher takes no requests")
+
+
+def state(engine: FaultEngine, name: str = "all_x") -> str:
+    """Return the state of a plugin; empty as long as there is none."""
+    return str(engine.status(name).get("state", ""))
+
+
+def reload(world: World, engine: FaultEngine) -> None:
+    """Have the supervisor search again."""
+    assert engine.ask("reload")["ok"]
+
+
+def change(world: World, engine: FaultEngine) -> None:
+    """Change the plugin's file, and search again."""
+    world.python("all_x.py", "polite(); note('up')  # another version\nstay()")
+    reload(world, engine)
+
+
+def remove_and_add(world: World, engine: FaultEngine) -> None:
+    """Take the file away, search, put it back, and search."""
+    file = world.plugins / "all_x.py"
+    text = file.read_text()
+    file.unlink()
+    reload(world, engine)
+    world.file("all_x.py", text)
+    reload(world, engine)
+
+
+def kill(world: World, engine: FaultEngine) -> None:
+    """Kill the supervisor; another takes its place."""
+    os.kill(world.supervisor_of(engine), signal.SIGKILL)
+    world.wait_logged(engine, "was killed")
+
+
+def kill_twice(world: World, engine: FaultEngine) -> None:
+    """Kill two supervisors in a row."""
+    kill(world, engine)
+    world.wait(lambda: state(engine, "all_y") == "running", "the other one back")
+    os.kill(world.supervisor_of(engine), signal.SIGKILL)
+    world.wait(lambda: engine.log().count("was killed") == 2, "killed again")
+
+
+def change_and_kill(world: World, engine: FaultEngine) -> None:
+    """Do both."""
+    change(world, engine)
+    kill(world, engine)
+
+
+EVENTS = {
+    "reload": reload,
+    "its file changed, reload": change,
+    "its file removed and added again": remove_and_add,
+    "the supervisor killed": kill,
+    "two supervisors killed": kill_twice,
+    "its file changed, the supervisor killed": change_and_kill,
+}
+
+
+@pytest.mark.fault("G2", "stopped by an operator, {}: stays stopped until it is started")
+@pytest.mark.parametrize("case", EVENTS.values(), ids=EVENTS)
+def test_stopped(world: World, case: Any) -> None:
+    """The others come back and run."""
+    world.python("all_x.py")
+    world.python("all_y.py", "polite(); note('up_y'); stay()")
+    engine, (pid,) = world.up()
+    world.wait_noted("up_y")
+    assert engine.ask("stop", names=["all_x"], wait=True)["ok"]
+    assert gone(pid)
+    case(world, engine)
+    world.wait(lambda: state(engine, "all_y") == "running", "the other one runs")
+    assert state(engine) == "stopped"
+    assert len(world.noted("up")) == 1
+    engine.ask("start", names=["all_x"])
+    world.wait_noted("up", 2)
+    kill(world, engine)
+    world.wait_noted("up", 3)  # started is started
+
+
+@pytest.mark.fault("G2", "stopped by an operator while it is replaced: stays stopped")
+def test_stopped_while_replaced(world: World) -> None:
+    """The stop comes while the reload ends the previous version."""
+    world.python("all_x.py", STUBBORN)
+    engine, (pid,) = world.up(settings={"stop_grace": 2})
+    world.python("all_x.py", "polite(); note('new'); stay()")
+    assert engine.ask("reload")["restarted"] == ["all_x"]
+    engine.ask("stop", names=["all_x"])
+    world.wait(lambda: gone(pid), "the previous one killed")
+    world.wait(lambda: state(engine) == "stopped", "stopped")
+    world.wait_logged(engine, "Not started: it was stopped by request")
+    assert not world.noted("new")
