@@ -16,15 +16,15 @@ def check_version(engine_version: str) -> None:
 
     The package was replaced while the engine ran, so that the handover may differ.
     """
-    from lmcache_plugin_adapter.contract.version import VERSION_DIFFERS_CODE, __version__
+    from lmcache_plugin_adapter.contract.version import (
+        VERSION_DIFFERS_CODE,
+        __version__,
+        why_versions_differ,
+    )
 
-    if __version__ != engine_version:
-        text = (
-            "Cannot start a supervisor of runtime plugins: this engine runs "
-            f"lmcache-plugin-adapter {engine_version}, but {__version__} is installed now; "
-            "restart the engine to use it"
-        )
-        os.write(2, text.encode() + b"\n")
+    why = why_versions_differ(engine_version, __version__)
+    if why is not None:
+        os.write(2, f"Cannot start a supervisor of runtime plugins: {why}\n".encode())
         sys.exit(VERSION_DIFFERS_CODE)
 
 

@@ -142,9 +142,15 @@ class PluginSet:
         plugin.flush()
         if self.stopping:
             return
-        del self._plugins[plugin.name]
-        if planned is not None:
-            successor = self._add_one(planned, plugin.name)
+        if planned is None:
+            del self._plugins[plugin.name]
+        else:
+            try:
+                successor = self._add_one(planned, plugin.name)
+            except Exception:
+                plugin.replaced = False  # it is not lost: it runs on as it was
+                self._start([plugin])
+                raise
             successor.output.inherit(plugin.output)
             self._start([successor])
         plugin.output.close()
@@ -181,7 +187,13 @@ class PluginSet:
 
     def _add(self, plan: Iterable[PlannedPlugin]) -> list[Plugin]:
         """Add new plugins, then start them."""
-        added = [self._add_one(planned, self._free_name(planned)) for planned in plan]
+        added: list[Plugin] = []
+
+        def add(planned: PlannedPlugin) -> None:
+            added.append(self._add_one(planned, self._free_name(planned)))
+
+        for planned in plan:  # an error with one of them must not lose the others
+            self._services.loop.attempt(partial(add, planned))
         self._start(added)
         return added
 
@@ -209,9 +221,10 @@ class PluginSet:
         """Stop ``plugin``; start ``planned`` in its place once nothing is left of it."""
         self._successors[plugin] = planned
         plugin.replaced = True
-        plugin.stop()
+        attempt = self._services.loop.attempt  # an error with one of them concerns no other
+        attempt(plugin.stop)
         if plugin.state.settled:
-            self._settled(plugin)
+            attempt(partial(self._settled, plugin))
 
 
 def _is_below(path: str, locations: tuple[str, ...]) -> bool:

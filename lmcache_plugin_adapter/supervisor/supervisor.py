@@ -26,6 +26,7 @@ from lmcache_plugin_adapter.linux.syscalls import become_subreaper, pidfd_open
 from lmcache_plugin_adapter.messages.wording import count_processes, raised_at
 from lmcache_plugin_adapter.supervisor.control.operations import Operations
 from lmcache_plugin_adapter.supervisor.control.server import ControlServer
+from lmcache_plugin_adapter.supervisor.control.status import plugin_status
 from lmcache_plugin_adapter.supervisor.output.event_log import EventLog
 from lmcache_plugin_adapter.supervisor.output.loss_report import LossReport
 from lmcache_plugin_adapter.supervisor.output.stderr_route import StderrRoute, StreamTarget
@@ -108,9 +109,6 @@ class Supervisor:
 
     def status(self) -> dict[str, Any]:
         """Return the status of the supervisor and its plugins for the control socket."""
-        # Imported only when it is needed, as it takes memory.
-        from lmcache_plugin_adapter.supervisor.control.status import plugin_status
-
         now = time.monotonic()
         self._about = self._about or self._handover.describe()
         return {

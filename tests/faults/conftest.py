@@ -20,6 +20,7 @@ GROUPS = {
     "test_fault_operator": "An operator asks for something",
     "test_fault_plugin": "A plugin misbehaves",
     "test_fault_output": "Output is hostile",
+    "test_fault_package": "The package is replaced",
     "test_fault_system": "The system",
     "test_fault_contract": "What runs, and with what",
 }

@@ -145,11 +145,13 @@ class ControlServer:
                 client.fail(f"unknown op {request['op']!r}: known are {known}")
                 return
             answer = handler(request, client)
+            if answer is not None:
+                client.send(answer)
         except (ValueError, KeyError, TypeError, RecursionError) as problem:
             client.fail(str(problem))
-            return
-        if answer is not None:
-            client.send(answer)
+        except Exception as problem:
+            client.fail(f"internal error: {problem!r}")
+            raise
 
 
 class Client:

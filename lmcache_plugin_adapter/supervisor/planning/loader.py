@@ -6,7 +6,13 @@ import os
 
 from lmcache_plugin_adapter.contract import wire
 from lmcache_plugin_adapter.contract.log_records import INFO
+from lmcache_plugin_adapter.contract.planner_pipe import write_message
 from lmcache_plugin_adapter.contract.runtime_dir import CONFIG_FILE
+from lmcache_plugin_adapter.contract.version import (
+    __version__,
+    installed_version,
+    why_versions_differ,
+)
 
 from .search import Search
 
@@ -68,7 +74,11 @@ class PluginLoader:
         self._search.cancel()
 
     def _plan(self, fd: int, skip: frozenset[str]) -> None:
-        """Run the planner, in the child."""
+        """Run the planner, in the child: only if it is of the supervisor's version."""
+        why = why_versions_differ(__version__, installed_version())
+        if why is not None:
+            write_message(fd, ("impossible", why))
+            return
         from .child import run_planner
 
         root = config = None
@@ -93,8 +103,7 @@ class PluginLoader:
             text = f"No plugin is meant for this {self._handover.label}"
             self._services.events.log(INFO, text)
 
-    def _failed(self, search: int) -> None:
-        error = "the search for plugins failed; the log has the reason"
+    def _failed(self, search: int, error: str) -> None:
         self._answer(search, {"ok": False, "error": error})
 
     def _answer(self, search: int, answer: dict[str, Any]) -> None:
