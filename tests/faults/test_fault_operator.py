@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from typing import Any
 
 import pytest
-from harness import gone
+from harness import connect, gone
 from world import STUBBORN, FaultEngine, World
 
 pytestmark = pytest.mark.ours_only("LMCache's launcher takes no requests")
@@ -101,3 +102,34 @@ def test_stopped_while_replaced(world: World) -> None:
     world.wait(lambda: state(engine) == "stopped", "stopped")
     world.wait_logged(engine, "Not started: it was stopped by request")
     assert not world.noted("new")
+
+
+@pytest.mark.fault("G9", "more followers of its output than it serves: other requests are answered")
+def test_followers(world: World) -> None:
+    """Followers never take the last places; a place that is given up is free."""
+    world.python("all_x.py")
+    engine, (pid,) = world.up()
+    request = json.dumps({"op": "logs", "all": True, "follow": True}).encode() + b"\n"
+    followers = []
+    answers = []
+    try:
+        for _ in range(60):
+            followers.append(connect(engine.control))
+            followers[-1].sendall(request)
+            answers.append(json.loads(followers[-1].recv(65536).splitlines()[0]))
+        assert 8 < sum(answer["ok"] for answer in answers) < 32
+        assert "clients follow this supervisor's output already" in answers[-1]["error"]
+        assert engine.ask("status")["ok"]
+        assert state(engine) == "running"
+        assert engine.ask("stop", all=True, wait=True)["ok"]
+        assert gone(pid)
+    finally:
+        for follower in followers:
+            follower.close()
+
+    def follows() -> bool:
+        with connect(engine.control) as one:
+            one.sendall(request)
+            return bool(json.loads(one.recv(65536).splitlines()[0])["ok"])
+
+    world.wait(follows, "a place for a follower")

@@ -6,6 +6,8 @@ import os
 
 from lmcache_plugin_adapter.contract.plugin_states import State
 
+from .server import CLIENTS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from .server import Client
 
     Request = Mapping[str, Any]
+
+_FOLLOWERS = CLIENTS * 3 // 4
+"""How many clients may follow output at once: the others' places are for requests."""
 
 _LOG_LINES = 100
 """Lines that ``logs`` returns if the request has no number."""
@@ -53,6 +58,7 @@ class Operations:
         self._reload = reload
         self._shut_down = shutdown
         self._waiting: list[_Waiter] = []
+        self._followers: set[Client] = set()
         self.handlers = {
             "status": self._status,
             "start": self._start,
@@ -121,6 +127,8 @@ class Operations:
         count = request.get("lines", _LOG_LINES)
         if not isinstance(count, int) or count < 0:
             raise OperationError(f"'lines' is {count!r}, not a whole number from 0")
+        if request.get("follow") and not self._admits_follower(client):
+            return
         kept = [
             (when, plugin.name, level, text)
             for plugin in plugins
@@ -136,6 +144,19 @@ class Operations:
         client.busy = True
         for plugin in plugins:
             self._follow(plugin, client)
+
+    def _admits_follower(self, client: Client) -> bool:
+        if client in self._followers:
+            raise OperationError("this client follows output already")
+        if len(self._followers) >= _FOLLOWERS:
+            client.fail(
+                f"{_FOLLOWERS} clients follow this supervisor's output already: end one of them"
+            )
+            client.finish()
+            return False
+        self._followers.add(client)
+        client.on_close.append(lambda: self._followers.discard(client))
+        return True
 
     def _follow(self, plugin: Plugin, client: Client) -> None:
         def send(now: float, block: Block) -> None:

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     Handler = Callable[[Mapping[str, Any], "Client"], "dict[str, Any] | None"]
 
 _REQUEST_BYTES = 1 << 16
-_CLIENTS = 32
-_TOO_MANY = f"the supervisor serves {_CLIENTS} clients already: end some of them, or try again"
+CLIENTS = 32
+"""How many clients are served at once."""
+
+_TOO_MANY = f"the supervisor serves {CLIENTS} clients already: end some of them, or try again"
 _IDLE_SECONDS = 1.0
 """Idle time after which a client may be evicted to make room for a new one."""
 
@@ -74,7 +76,7 @@ class ControlServer:
         finally:
             os.umask(mask)
             os.close(fd)
-        listener.listen(_CLIENTS)
+        listener.listen(CLIENTS)
         os.rename(f"{path}.new", path)  # the name appears once the socket listens
         listener.setblocking(False)
         self._listener = listener
@@ -118,7 +120,7 @@ class ControlServer:
 
     def _admit(self, connection: socket.socket, user: int) -> bool:
         """Serve a client, if necessary in the place of an idle one; return whether it is served."""
-        if len(self._clients) >= _CLIENTS:
+        if len(self._clients) >= CLIENTS:
             idle = [client for client in self._clients if not client.busy]
             oldest = min(idle, key=lambda client: client.idle_since, default=None)
             if oldest is None or time.monotonic() - oldest.idle_since < _IDLE_SECONDS:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pytest
 from cli_under_test import COMMAND, command, environment
-from harness import Engine, alive, connect, gone, wait_until
+from harness import STAYS, Engine, alive, all_places, gone, wait_until
 
 from lmcache_plugin_adapter.cli.main import app
 from lmcache_plugin_adapter.cli.status.report import make_report
@@ -155,16 +155,13 @@ def test_nothing_runs(run) -> None:
     assert run("status", "--check").status == 1
 
 
-def test_supervisor_that_serves_too_many(run, plugin, engine) -> None:
+def test_supervisor_that_serves_too_many(run, plugin, engine, tmp_path) -> None:
     """It is not taken for one that does not run: a hook that stops all must not say it is done."""
-    plugin("all_x.sh", UP)
-    one = engine()
+    may_stop = tmp_path / "may-stop"
+    plugin("all_x.sh", STAYS.format(may_stop))
+    one = engine({"stop_grace": 60})
     one.wait_log(r"\] up ")
-    with contextlib.ExitStack() as stack:
-        for _ in range(32):
-            follower = stack.enter_context(connect(one.control))
-            follower.sendall(b'{"op": "logs", "all": true, "follow": true}\n')
-            assert follower.recv(1)
+    with all_places(one.control, may_stop):
         done = run("stop", "--all", "--wait")
         assert done.status == 1
         assert "error: the supervisor serves 32 clients already" in done.err
@@ -172,7 +169,7 @@ def test_supervisor_that_serves_too_many(run, plugin, engine) -> None:
     for text in (done.out, done.err, told):
         assert "o supervisor runs" not in text
         assert "othing to stop" not in text
-    one.wait_for(lambda: one.status().get("state") == "running")
+    one.wait_for(lambda: one.status().get("state") == "stopped")
 
 
 def test_probe(run, plugin, engine) -> None:
