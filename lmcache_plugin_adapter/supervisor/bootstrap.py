@@ -7,7 +7,9 @@ site-packages or environment is loaded. The arguments come from
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import sys
 
 
@@ -81,6 +83,12 @@ def main(argv: list[str]) -> None:
         Supervisor(handover).run()
     except BaseException as error:  # noqa: BLE001 - logged here; the engine starts another supervisor
         text = f"Supervisor of {label} ends by an internal error: {error!r}"
+        if isinstance(error, OSError) and error.errno == errno.EMFILE:
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            text = (
+                f"Cannot run a supervisor of {label}: the hard limit of open files is {hard}, it "
+                "needs 48 and 2 for each plugin: raise it for the engine ('ulimit -Hn')"
+            )
         os.write(2, text.encode("utf-8", "replace") + b"\n")
         os._exit(1)
     os._exit(0)  # a thread may be blocked in a write to a log that nobody reads

@@ -204,6 +204,7 @@ class PluginSet:
     def _add_one(self, planned: PlannedPlugin, name: str) -> Plugin:
         plugin = Plugin(self._services, name, planned, self._changed)
         self._plugins[name] = plugin
+        self._services.plugin_count = len(self._plugins)
         if planned.refused is not None:
             self._services.events.log(ERROR, f"Refused: {planned.refused}", name)
         return plugin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 
@@ -10,6 +11,7 @@ from lmcache_plugin_adapter.contract.log_records import ERROR, WARNING
 from lmcache_plugin_adapter.contract.planned_plugin import SupervisorPlan
 from lmcache_plugin_adapter.contract.planner_pipe import HUNG_SECONDS, read_messages, write_message
 from lmcache_plugin_adapter.messages.wording import raised_at, span, uncapitalized
+from lmcache_plugin_adapter.supervisor.processes.spawn import file_limit_problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,6 +85,8 @@ class Search:
             self._fork(number, skip)
         except OSError as error:
             cause = f"Cannot search for plugins: {uncapitalized(error.strerror or '')}"
+            if error.errno == errno.EMFILE:
+                cause += f" ({file_limit_problem(max(self._services.plugin_count, 1))})"
             self._retry(cause, number, skip)
 
     def _fork(self, number: int, skip: frozenset[str]) -> None:
