@@ -133,3 +133,15 @@ def test_followers(world: World) -> None:
             return bool(json.loads(one.recv(65536).splitlines()[0])["ok"])
 
     world.wait(follows, "a place for a follower")
+
+
+def commands(world: World, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as the engine's user."""
+    return subprocess.run(
+        [sys.executable, "-m", "lmcache_plugin_adapter", *words],
+        env={**os.environ, "LMCACHE_PLUGINS_RUNTIME_DIR": str(world.directory / "run")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

@@ -44,6 +44,7 @@ def run(tmp_path, monkeypatch, capsys) -> Callable[..., Done]:
     """Run a command in this process, with the engines of this test only."""
     root = str(tmp_path / "run")
     monkeypatch.setattr(search, "candidates", lambda _environ: [root])
+    monkeypatch.setenv("LMCACHE_PLUGINS_RUNTIME_DIR", root)
     monkeypatch.setattr(search, "_USERS_ROOTS", ())
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.delenv("COLUMNS", raising=False)
