@@ -81,7 +81,8 @@ class InstanceDir:
 
     def __init__(self, root: str, run_id: str, role: str) -> None:
         self.path = f"{root}/{run_id}.{role}"
-        self._fd = _lock(self.path)
+        self.fd = _lock(self.path)
+        """A descriptor of the directory, which holds the lock."""
         try:
             os.unlink(self.file(ENDING_FILE))
         except OSError:
@@ -101,7 +102,11 @@ class InstanceDir:
     def remove(self) -> None:
         """Remove the directory and its content."""
         remove_instance(self.path)
-        os.close(self._fd)
+        self.release()
+
+    def release(self) -> None:
+        """Release the lock: the directory is another one's, or nobody's."""
+        os.close(self.fd)
 
 
 def write_whole(path: str, data: bytes) -> None:

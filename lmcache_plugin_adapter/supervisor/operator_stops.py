@@ -42,7 +42,10 @@ class OperatorStops:
                 noted = file.read(_MOST_BYTES).split(b"\0")[:-1]
         except OSError:
             noted = []  # nothing was stopped
-        self._paths.update(map(os.fsdecode, noted))
+        noted_paths = set(map(os.fsdecode, noted))
+        self._paths |= noted_paths
+        if self._paths != noted_paths:  # the file was removed
+            self.save()
 
     def add(self, paths: set[str]) -> None:
         """Remember that an operator has stopped the plugins at ``paths``."""

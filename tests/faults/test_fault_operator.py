@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -145,3 +150,90 @@ def commands(world: World, *words: str) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
     )
+
+
+def remove_root(run: Path) -> None:
+    """Remove the runtime directory."""
+    shutil.rmtree(run)
+
+
+def remove_instance(run: Path) -> None:
+    """Remove the supervisor's directory."""
+    for path in run.iterdir():
+        shutil.rmtree(path)
+
+
+def remove_files(run: Path) -> None:
+    """Remove the files, as cleaners do that go by age."""
+    for path in run.glob("*/*"):
+        path.unlink()
+
+
+def move_root(run: Path) -> None:
+    """Move the runtime directory away."""
+    run.rename(run.with_name("moved"))
+
+
+REMOVALS = {
+    "removed": remove_root,
+    "emptied": remove_instance,
+    "emptied of files": remove_files,
+    "moved away": move_root,
+}
+
+
+@pytest.mark.fault("G6 G9", "the runtime directory is {}: made again, commands find all")
+@pytest.mark.parametrize("case", REMOVALS.values(), ids=REMOVALS)
+def test_runtime_directory_removed(world: World, case: Callable[[Path], None]) -> None:
+    """Socket, configuration, what is stopped, and the reason for the end."""
+    ending = 'open(os.environ["NOTES"], "a").write(open(ENDING).read().strip() + " 1\\n")'
+    world.python(
+        "all_x.py",
+        "def told(*_):\n"
+        f"    ENDING = os.environ['LMCACHE_RUNTIME_PLUGIN_ENDING_FILE']; {ending}; os._exit(0)\n"
+        "signal.signal(signal.SIGTERM, told); note('up'); stay()",
+    )
+    world.python("all_y.py", "polite(); note('up_y'); stay()")
+    engine, _ = world.up()
+    world.wait_noted("up_y")
+    engine.ask("stop", names=["all_y"], wait=True)
+    run = world.directory / "run"
+    (config,) = run.glob("*/config.json")
+    before = config.read_bytes()
+    case(run)
+    world.wait_logged(engine, "made again")
+    assert config.read_bytes() == before
+    assert config.stat().st_mode & 0o777 == 0o600
+    shown = commands(world, "status")
+    assert "all_x   running" in shown.stdout, shown
+    kill(world, engine)
+    world.wait_noted("up", 2)
+    assert state(engine, "all_y") == "stopped"
+    case_again = remove_root if run.exists() else case
+    case_again(run)
+    world.wait(lambda: engine.log().count("made again") == 2, "made again")
+    engine.do("launcher.stop_plugins()")
+    world.wait_noted("closing")
+    shutil.rmtree(world.directory / "moved", ignore_errors=True)
+
+
+@pytest.mark.fault("G9", "no control socket can be found: a stop of all does not report success")
+def test_hidden_supervisor(world: World) -> None:
+    """It is found in /proc, and named."""
+    world.python("all_x.py")
+    engine, _ = world.up()
+    supervisor = world.supervisor_of(engine)
+    os.kill(supervisor, signal.SIGSTOP)  # it cannot make anything again
+    shutil.rmtree(world.directory / "run")
+    try:
+        stopped = commands(world, "stop", "--all", "--wait")
+        shown = commands(world, "status")
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    for done in stopped, shown:
+        assert done.returncode == 1, done
+        assert f"supervisor {supervisor} (worker 0 of engine {engine.pid}) runs, but" in done.stderr
+    world.wait_logged(engine, "made again")
+    assert commands(world, "stop", "--all", "--wait").returncode == 0
+    engine.close()
+    world.wait(lambda: commands(world, "stop", "--all").returncode == 0, "nothing to stop")

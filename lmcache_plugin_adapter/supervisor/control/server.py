@@ -49,11 +49,12 @@ class ControlServer:
         loop: The supervisor's loop.
         handlers: A handler for each operation. It gets the request and the
             client and returns the answer, or None if the answer comes later.
+            None: they are set later.
     """
 
-    def __init__(self, loop: Loop, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, loop: Loop, handlers: Mapping[str, Handler] | None = None) -> None:
         self._loop = loop
-        self._handlers = handlers
+        self.handlers = handlers or {}
         self._listener: socket.socket | None = None
         self._clients: set[Client] = set()
 
@@ -61,7 +62,7 @@ class ControlServer:
         """Listen at ``name`` in ``directory``.
 
         Raises:
-            OSError: The socket cannot be created.
+            OSError: The socket cannot be created; a previous one stays open.
         """
         path = f"{directory}/{name}"
         for left in (path, f"{path}.new"):
@@ -79,6 +80,7 @@ class ControlServer:
         listener.listen(CLIENTS)
         os.rename(f"{path}.new", path)  # the name appears once the socket listens
         listener.setblocking(False)
+        self._stop_listening()
         self._listener = listener
         self._loop.watch(listener.fileno(), self._accept)
 
@@ -91,6 +93,9 @@ class ControlServer:
         """Stop listening and drop all clients."""
         for client in list(self._clients):
             client.close()
+        self._stop_listening()
+
+    def _stop_listening(self) -> None:
         if self._listener is not None:
             self._loop.unwatch(self._listener.fileno())
             self._listener.close()
@@ -141,9 +146,9 @@ class ControlServer:
 
         try:
             request = json.loads(line)
-            handler = self._handlers.get(request["op"])
+            handler = self.handlers.get(request["op"])
             if handler is None:
-                known = ", ".join(sorted(self._handlers))
+                known = ", ".join(sorted(self.handlers))
                 client.fail(f"unknown op {request['op']!r}: known are {known}")
                 return
             answer = handler(request, client)

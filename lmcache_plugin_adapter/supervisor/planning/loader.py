@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lmcache_plugin_adapter.contract.planned_plugin import SupervisorPlan
-    from lmcache_plugin_adapter.contract.runtime_dir import InstanceDir
     from lmcache_plugin_adapter.supervisor.engine_connection import EngineConnection
     from lmcache_plugin_adapter.supervisor.handover import Handover
     from lmcache_plugin_adapter.supervisor.plugin_set import PluginSet
+    from lmcache_plugin_adapter.supervisor.runtime_files import RuntimeFiles
     from lmcache_plugin_adapter.supervisor.services import Services
 
     Answer = Callable[[dict[str, Any]], None]
@@ -39,10 +39,16 @@ class PluginLoader:
         plugins: The plugin set.
         handover: What the engine handed over.
         engine: The connection to the engine.
+        files: The files in the runtime directory.
     """
 
     def __init__(
-        self, services: Services, plugins: PluginSet, handover: Handover, engine: EngineConnection
+        self,
+        services: Services,
+        plugins: PluginSet,
+        handover: Handover,
+        engine: EngineConnection,
+        files: RuntimeFiles,
     ) -> None:
         self._services = services
         self._plugins = plugins
@@ -50,16 +56,11 @@ class PluginLoader:
         self._engine = engine
         self._adopted = 0
         self._reloads: list[tuple[int, Answer]] = []
-        self._instance: InstanceDir | None = None
+        self._files = files
         self._search = Search(services, self._plan, (handover.spec,), self._adopt, self._failed)
 
-    def begin(self, instance: InstanceDir | None) -> None:
-        """Start the first search.
-
-        Args:
-            instance: The supervisor's runtime directory.
-        """
-        self._instance = instance
+    def begin(self) -> None:
+        """Start the first search."""
         self._search.begin()
 
     def reload(self, answer: Answer) -> None:
@@ -82,14 +83,16 @@ class PluginLoader:
         from .child import run_planner
 
         root = config = None
-        if self._instance is not None:
-            root = os.path.dirname(self._instance.path)
-            config = self._instance.file(CONFIG_FILE)
+        instance = self._files.instance
+        if instance is not None:
+            root = os.path.dirname(instance.path)
+            config = instance.file(CONFIG_FILE)
         run_planner(fd, self._handover.read_spec(), config, root, skip)
 
     def _adopt(self, search: int, plan: SupervisorPlan) -> None:
         if self._services.stopping or search < self._adopted:
             return  # a newer search has a newer result
+        self._files.keep_config()
         if search == self._adopted or not self._adopted:
             self._plugins.adopt(plan)  # the first result, or a hung location's later one
         else:
