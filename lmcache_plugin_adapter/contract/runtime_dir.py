@@ -10,6 +10,8 @@ import fcntl
 import os
 import stat
 
+from .run_token import engine_lives
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -142,8 +144,8 @@ def remove_stale(root: str) -> int:
     """Remove directories of supervisors that were killed together with their engines."""
     removed = 0
     for name in os.listdir(root):
-        if name.count(".") != _DOTS:
-            continue  # not an instance
+        if name.count(".") != _DOTS or engine_lives(name):
+            continue  # not an instance, or one that the next supervisor of its engine takes over
         path = f"{root}/{name}"
         try:
             fd = os.open(path, _OPEN)

@@ -44,6 +44,8 @@ class PluginSet:
         """The plugins that an operator has stopped."""
         self.on_change: Callable[[Plugin], None] = lambda _plugin: None
         """Called when a plugin's state has changed."""
+        self.on_add: Callable[[Plugin], None] = lambda _plugin: None
+        """Called with each plugin that is not the successor of another one."""
 
     def __iter__(self) -> Iterator[Plugin]:
         return iter(list(self._plugins.values()))
@@ -191,6 +193,7 @@ class PluginSet:
 
         def add(planned: PlannedPlugin) -> None:
             added.append(self._add_one(planned, self._free_name(planned)))
+            self.on_add(added[-1])
 
         for planned in plan:  # an error with one of them must not lose the others
             self._services.loop.attempt(partial(add, planned))

@@ -239,6 +239,7 @@ class _Plugins:
     names = ("all_x",)
     stopping = False
     on_change = None
+    on_add = None
 
     def __init__(self) -> None:
         self._plugin = _Plugin()

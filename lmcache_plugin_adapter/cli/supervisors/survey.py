@@ -13,6 +13,7 @@ from lmcache_plugin_adapter.messages.near_miss import did_you_mean
 from lmcache_plugin_adapter.messages.problem import quoted
 
 from .client import request_all
+from .connection import awaits_supervisor
 from .living import living_supervisors
 from .search import find_supervisors
 from .status_answer import read_supervisor
@@ -72,6 +73,7 @@ class Survey:
         failures: Supervisors without a usable answer, with the reason.
         searched: All runtime directories that were searched.
         others: Number of supervisors that answered and are not selected.
+        replaced: Supervisors that were killed and have no successor yet.
     """
 
     supervisors: list[SupervisorStatus] = field(default_factory=list)
@@ -79,6 +81,7 @@ class Survey:
     failures: list[str] = field(default_factory=list)
     searched: list[str] = field(default_factory=list)
     others: int = 0
+    replaced: list[str] = field(default_factory=list)
 
     @property
     def why_empty(self) -> str:
@@ -136,7 +139,7 @@ def survey(
         result = _survey(selector, environ, all_users)
         if result.supervisors or result.others or result.failures:
             return result
-        hidden = living_supervisors(environ)
+        hidden = result.replaced or living_supervisors(environ)
         if not hidden:
             return result
         if time.monotonic() > until:  # not one that starts or exits just now
@@ -159,6 +162,8 @@ def _survey(selector: Selector, environ: Mapping[str, str], all_users: bool) -> 
         if reply.problem is not None:
             result.failures.append(reply.problem)
         if reply.answer is None:
+            if reply.problem is None and awaits_supervisor(reply.address):
+                result.replaced.append(f"{reply.address} was killed, and another is about to start")
             continue
         try:
             status = read_supervisor(reply.address, reply.answer)

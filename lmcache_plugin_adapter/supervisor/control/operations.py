@@ -58,7 +58,8 @@ class Operations:
         self._reload = reload
         self._shut_down = shutdown
         self._waiting: list[_Waiter] = []
-        self._followers: set[Client] = set()
+        self._followers: dict[Client, bool] = {}
+        """Clients that follow output, and whether that of all plugins, also of later ones."""
         self.handlers = {
             "status": self._status,
             "start": self._start,
@@ -69,12 +70,18 @@ class Operations:
             "shutdown": self._shutdown,
         }
         plugins.on_change = self._changed
+        plugins.on_add = self._added
 
     def _changed(self, plugin: Plugin) -> None:
         for waiter in self._waiting:
             if plugin in waiter.pending and waiter.is_done(plugin):
                 waiter.pending.remove(plugin)
         self._loop.call_soon(self._answer_waiters)
+
+    def _added(self, plugin: Plugin) -> None:
+        for client, all_plugins in self._followers.items():
+            if all_plugins:
+                self._follow(plugin, client)
 
     def _answer_waiters(self) -> None:
         over = [waiter for waiter in self._waiting if not waiter.pending]
@@ -142,6 +149,8 @@ class Operations:
             client.finish()
             return
         client.busy = True
+        if request.get("all") is True:
+            self._followers[client] = True
         for plugin in plugins:
             self._follow(plugin, client)
 
@@ -154,8 +163,8 @@ class Operations:
             )
             client.finish()
             return False
-        self._followers.add(client)
-        client.on_close.append(lambda: self._followers.discard(client))
+        self._followers[client] = False
+        client.on_close.append(lambda: self._followers.__delitem__(client))
         return True
 
     def _follow(self, plugin: Plugin, client: Client) -> None:

@@ -332,6 +332,44 @@ def test_follower_ends_with_the_engine(plugin, engine, tmp_path) -> None:
         assert follower.wait(10) == 0
 
 
+def test_follower_sees_later_plugins(plugin, engine, tmp_path) -> None:
+    """Without names, those that a reload finds as well."""
+    plugin("all_x.sh", UP)
+    one = engine()
+    one.wait_log(r"\] up ")
+    with start(tmp_path, "logs", "-f", "--engine", str(one.pid)) as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline().endswith("[all_x] up\n")
+        plugin("all_y.sh", UP)
+        assert one.ask("reload")["started"] == ["all_y"]
+        assert follower.stdout.readline().endswith("[all_y] up\n")
+        one.close()
+        assert follower.wait(20) == 0
+
+
+@pytest.mark.parametrize("names", [(), ("all_x",)], ids=["all", "by name"])
+def test_follower_goes_on_with_the_next_supervisor(plugin, engine, tmp_path, names) -> None:
+    """One line on stderr reports it; the command ends with the engine."""
+    plugin("all_x.sh", UP)
+    one = engine()
+    one.wait_log(r"\] up ")
+    with start(
+        tmp_path, "logs", "-f", *names, "--engine", str(one.pid), stderr=subprocess.PIPE
+    ) as follower:
+        assert follower.stdout is not None
+        assert follower.stderr is not None
+        for number in range(2):
+            assert follower.stdout.readline().endswith("[all_x] up\n")
+            os.kill(one.ask("status")["supervisor_pid"], signal.SIGKILL)
+            line = follower.stderr.readline()
+            assert line == (
+                f"note: worker 0 of engine {one.pid}: another supervisor has taken its place\n"
+            ), number
+        assert follower.stdout.readline().endswith("[all_x] up\n")
+        one.close()
+        assert follower.wait(20) == 0
+
+
 def test_watch_as_json(plugin, engine, tmp_path) -> None:
     """One document a line, again and again."""
     plugin("all_x.sh", UP)
