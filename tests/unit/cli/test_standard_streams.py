@@ -37,8 +37,10 @@ def shell(plugin, engine, plugins, tmp_path):
     config = tmp_path / "lmcache.yaml"
     config.write_text(f"runtime_plugin_locations: ['{plugins}']\n")
 
-    def run(words: tuple[str, ...], redirection: str) -> subprocess.CompletedProcess[str]:
-        command = [*COMMAND, *(word.format(config=config) for word in words)]
+    def run(
+        words: tuple[str, ...], redirection: str, program: tuple[str, ...] = COMMAND
+    ) -> subprocess.CompletedProcess[str]:
+        command = [*program, *(word.format(config=config) for word in words)]
         return subprocess.run(
             ["bash", "-c", f'set -o pipefail; "$@" {redirection}', "bash", *command],
             env=environment(LMCACHE_PLUGINS_RUNTIME_DIR=str(Path(one.control).parents[1])),
@@ -81,3 +83,13 @@ def test_other_streams(shell, redirection) -> None:
     assert done.returncode == 0
     assert "all_x" in done.stdout
     assert shell(("stop", "none"), redirection).returncode == 2
+
+
+def test_few_open_files(shell) -> None:
+    """Whatever the limit of open files is: an answer, or one line."""
+    for limit in range(7, 13):
+        limited = ("bash", "-c", f'ulimit -n {limit}; exec "$@"', "bash", *COMMAND, "status")
+        done = shell(limited, "", program=())
+        assert "Traceback" not in done.stderr, limit
+        assert "all_x" in done.stdout or done.stderr.startswith("error: "), limit
+        assert done.returncode == (0 if "all_x" in done.stdout else 1), limit
