@@ -306,6 +306,29 @@ def ask(path: str, request: bytes) -> dict[str, Any]:
         return answer
 
 
+STAYS = "trap '' TERM; echo up; while [ ! -e {} ]; do sleep 0.1; done"
+"""A plugin that stops only when a file appears."""
+
+
+@contextlib.contextmanager
+def all_places(path: str, may_stop: Path) -> Iterator[list[socket.socket]]:
+    """Have clients take all places of a control socket: followers, and some that wait for a stop.
+
+    Its plugin is :data:`STAYS`, which stops afterwards.
+    """
+    requests = [{"op": "logs", "all": True, "lines": 0, "follow": True}] * 24
+    requests += [{"op": "stop", "all": True, "wait": True}] * 8
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for request in requests:
+            clients.append(stack.enter_context(connect(path)))
+            clients[-1].sendall(json.dumps(request).encode() + b"\n")
+            if request["op"] == "logs":
+                assert b"names" in clients[-1].recv(65536)
+        yield clients
+        may_stop.touch()
+
+
 def survivors(directory: Path) -> Iterator[str]:
     """Yield pid, state and command line of each process of a test that still runs."""
     for pid, command in marked(str(directory)).items():

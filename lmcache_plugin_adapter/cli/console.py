@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import io
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter.messages.problem import quoted
+from lmcache_plugin_adapter.messages.wording import uncapitalized
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any, NoReturn
 
     from rich.console import Console
 
@@ -30,11 +34,80 @@ class ExitStatus(enum.IntEnum):
     """Ctrl-C, as shells report it."""
 
 
+class StdoutError(Exception):
+    """Stdout cannot be written, for another reason than that its reader has closed the pipe."""
+
+
+class _Stdout(io.FileIO):
+    """The raw stream of stdout: its errors differ from those of everything else."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StdoutError(f"cannot write to stdout: {error.strerror}") from None
+
+
+def open_standard_streams() -> None:
+    """Make stdout report its errors, and open what the caller has closed.
+
+    Files and sockets would otherwise get the numbers of closed streams.
+    """
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    while null < 3:  # a closed stdout fails with each write, as it should
+        os.set_inheritable(null, True)
+        if null == 2:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - for good
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.close(null)
+    old = sys.stdout
+    if old is None or (isinstance(old, io.TextIOWrapper) and _descriptor(old) == 1):
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(_Stdout(1, "w", closefd=False)),
+            encoding=None if old is None else old.encoding,
+            errors="backslashreplace",  # file names may hold what the terminal's encoding lacks
+            line_buffering=old is not None and old.line_buffering,
+        )
+
+
+def _descriptor(stream: io.TextIOWrapper) -> int:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return -1
+
+
+def exit_with(command: Callable[[], object]) -> NoReturn:
+    """Run a command and exit with its status, or with one line for an error of the system.
+
+    A reader of stdout that has closed the pipe is no error.
+    """
+    status: object = ExitStatus.OK
+    try:
+        try:
+            command()
+        except SystemExit as end:
+            status = end.code
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_stdout()
+    except (StdoutError, OSError) as error:
+        discard_stdout()
+        file = getattr(error, "filename", None)
+        text = getattr(error, "strerror", None) or str(error)
+        print_problem("error", uncapitalized(text) + (f": {quoted(str(file))}" if file else ""))
+        status = ExitStatus.FAILED
+    raise SystemExit(status)
+
+
 def print_line(text: str) -> None:
     """Print to stdout; ignore that the reader of the pipe has closed it."""
     try:
         print(text, flush=True)
-    except OSError:
+    except BrokenPipeError:
         discard_stdout()
 
 
@@ -47,7 +120,8 @@ def discard_stdout() -> None:
 
 def print_problem(level: str, text: str) -> None:
     """Print one line to stderr, such as ``warning: …``."""
-    print(f"{level}: {text}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # stderr is full or closed: the exit status remains
+        print(f"{level}: {text}", file=sys.stderr, flush=True)
 
 
 def fail(error: UsageError) -> int:

@@ -12,7 +12,13 @@ from lmcache_plugin_adapter.contract.log_records import ERROR, WARNING, wants_co
 
 from .console import ExitStatus, discard_stdout, print_problem, printable
 from .supervisors.client import ANSWER_SECONDS
-from .supervisors.connection import Connection, SupervisorError, SupervisorGoneError, check_answer
+from .supervisors.connection import (
+    Connection,
+    SupervisorError,
+    SupervisorGoneError,
+    awaits_supervisor,
+    check_answer,
+)
 from .supervisors.survey import survey
 
 if TYPE_CHECKING:
@@ -48,9 +54,11 @@ def logs(
     if lines is not None:
         request["lines"] = lines
     sources = []
-    for supervisor, own_names in found.by_supervisor(names):
+    targets = found.by_supervisor(names) if names else [(one, []) for one in found.supervisors]
+    for supervisor, own_names in targets:
+        which = {"names": own_names} if names else {"all": True}  # all: also later ones
         try:
-            sources.append(_Source(supervisor, {**request, "names": own_names}))
+            sources.append(_Source(supervisor, {**request, **which}))
         except SupervisorGoneError:
             continue
         except SupervisorError as error:
@@ -65,6 +73,15 @@ def logs(
         return ExitStatus.OK
 
 
+_RECONNECT_SECONDS = 0.2
+"""How often ``--follow`` tries to reach the next supervisor of an engine."""
+
+_SEARCH_SECONDS = 20.0
+"""How long the next supervisor may take to find the plugins that are followed."""
+
+_ALL_LINES = 1_000_000
+
+
 class _Source:
     """The lines of one supervisor's plugins."""
 
@@ -72,8 +89,45 @@ class _Source:
         self.label = supervisor.label
         self.expected: int | None = None
         """Number of stored lines that are still to come; None: not known yet."""
+        self._address = supervisor.address
+        self._request = request
+        self.failed = False
+        """Whether an error was printed, after which no more comes."""
+        self._succeeds = False
+        self._unknown_until = 0.0
         deadline = time.monotonic() + ANSWER_SECONDS
         self.connection = Connection(supervisor.address, request, deadline)
+
+    def follow_successor(self) -> bool | None:
+        """Connect to the supervisor that takes the place of one that was killed.
+
+        Returns:
+            Whether this follows one again; None if none will come.
+        """
+        request = {**self._request, "lines": _ALL_LINES}
+        try:
+            self.connection = Connection(self._address, request, time.monotonic())
+        except SupervisorGoneError:
+            return False if awaits_supervisor(self._address) else None
+        except SupervisorError:
+            return False  # its queue of connections is full
+        self.expected = None
+        if not self._succeeds:
+            print_problem("note", f"{self.label}: another supervisor has taken its place")
+            self._succeeds = True
+            self._unknown_until = time.monotonic() + _SEARCH_SECONDS
+        return True
+
+    def receive_or_fail(self, with_label: bool) -> list[Line]:
+        """Do what :meth:`receive` does; print an error, after which no more comes."""
+        try:
+            return self.receive(with_label)
+        except SupervisorError as error:
+            self.connection.ended = True
+            if not self._succeeds or time.monotonic() > self._unknown_until:
+                print_problem("error", str(error))
+                self.failed = True
+            return []  # else a new supervisor that does not know its plugins yet
 
     @property
     def complete(self) -> bool:
@@ -101,6 +155,7 @@ class _Source:
             except (KeyError, TypeError, ValueError):
                 text = f"{self.label}: the supervisor sent a message that is no log line"
                 raise SupervisorError(text) from None
+            self._succeeds = False  # the next successor is another one
             self.expected = max(self.expected - 1 - missed, 0)
             lines.append((*line, missed))
         return lines
@@ -119,23 +174,29 @@ def _print_all(sources: list[_Source], follow: bool, count: int | None) -> int:
     status: int = ExitStatus.OK
     gathering = True
     deadline = time.monotonic() + ANSWER_SECONDS
-    while waiting:
+    lost: list[_Source] = []
+    while waiting or lost:
         left = max(deadline - time.monotonic(), 0) * 1000 if gathering else None
+        if lost and not gathering:
+            left = _RECONNECT_SECONDS * 1000
         events = poll.poll(left)
         for fd, _ in events:
             source = waiting.get(fd)
             if source is None:
                 raise BrokenPipeError
-            try:
-                stored += source.receive(with_label=len(sources) > 1)
-            except SupervisorError as error:
-                print_problem("error", str(error))
-                source.connection.ended = True
+            stored += source.receive_or_fail(with_label=len(sources) > 1)
+            if source.failed:
                 status = ExitStatus.FAILED
             if source.connection.ended:
                 poll.unregister(fd)
                 source.connection.close()
                 del waiting[fd]
+                if follow and not source.failed:
+                    lost.append(source)
+        if not gathering:
+            for source in _follow_successors(lost):
+                waiting[source.connection.fileno()] = source
+                poll.register(source.connection.fileno(), select.POLLIN)
         if gathering and events and not all(source.complete for source in waiting.values()):
             continue
         if gathering:
@@ -153,6 +214,13 @@ def _print_all(sources: list[_Source], follow: bool, count: int | None) -> int:
             break
     _print(sorted(stored, key=_time), color)
     return status
+
+
+def _follow_successors(lost: list[_Source]) -> list[_Source]:
+    """Return the sources that have a connection again; keep in ``lost`` those that wait for one."""
+    followed = {source: source.follow_successor() for source in lost}
+    lost[:] = [source for source in lost if followed[source] is False]
+    return [source for source in followed if followed[source]]
 
 
 def _time(line: Line) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +10,10 @@ import typer
 from lmcache_plugin_adapter.contract.identity import Role
 from lmcache_plugin_adapter.contract.version import __version__
 
+from .console import exit_with, open_standard_streams
 from .new_templates import Language, RoleWord
 from .options import (
+    AllUsers,
     AsJson,
     Config,
     Engine,
@@ -231,6 +232,7 @@ def _manager(operation: str) -> Callable[..., None]:
         role: EngineRole = None,
         rank: Rank = None,
         dp: Replica = None,
+        all_users: AllUsers = False,
     ) -> None:
         from .manage import manage
         from .supervisors.survey import Selector
@@ -242,6 +244,7 @@ def _manager(operation: str) -> Callable[..., None]:
             everything=everything,
             wait=wait,
             timeout=timeout,
+            all_users=all_users,
         )
         sys.exit(status)
 
@@ -265,6 +268,7 @@ def reload(
     role: EngineRole = None,
     rank: Rank = None,
     dp: Replica = None,
+    all_users: AllUsers = False,
 ) -> None:
     """Rescan the locations for new, changed and removed plugin files; touch nothing else.
 
@@ -273,12 +277,10 @@ def reload(
     from .manage import reload
     from .supervisors.survey import Selector
 
-    sys.exit(reload(Selector(engine, role, rank, dp)))
+    sys.exit(reload(Selector(engine, role, rank, dp), all_users))
 
 
 def main() -> None:
     """Run the command line."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # File names may hold characters that the terminal's encoding lacks.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    app(prog_name="lmcache-plugins")
+    open_standard_streams()
+    exit_with(lambda: app(prog_name="lmcache-plugins"))

@@ -41,6 +41,7 @@ def manage(
     everything: bool,
     wait: bool,
     timeout: float | None,
+    all_users: bool = False,
 ) -> int:
     """Start, stop or restart plugins; return the exit status.
 
@@ -51,11 +52,12 @@ def manage(
         everything: Apply to all matching plugins.
         wait: Return when the operation is complete.
         timeout: With ``wait``: time limit in seconds; None: no limit.
+        all_users: Root: include the engines of other users.
     """
     if not (names or everything or selector):
         print_problem("error", f"no plugin is named: name some, or {operation} all with --all")
         return ExitStatus.USAGE
-    found = survey(selector)
+    found = survey(selector, all_users=all_users)
     if not found.supervisors:
         return _no_supervisor(found, success=operation == "stop" and not names)
     unknown = found.unknown(names)
@@ -85,9 +87,14 @@ def manage(
     return ExitStatus.FAILED if failed else status
 
 
-def reload(selector: Selector) -> int:
-    """Rescan the locations of engines; return the exit status."""
-    found = survey(selector)
+def reload(selector: Selector, all_users: bool = False) -> int:
+    """Rescan the locations of engines; return the exit status.
+
+    Args:
+        selector: Engine processes.
+        all_users: Root: include the engines of other users.
+    """
+    found = survey(selector, all_users=all_users)
     if not found.supervisors:
         return _no_supervisor(found, success=False)
     addresses = [supervisor.address for supervisor in found.supervisors]

@@ -65,6 +65,9 @@ Replica = Annotated[
 Everything = Annotated[
     bool, typer.Option("--all", help="Apply to all plugins, or to all plugins that a name matches.")
 ]
+AllUsers = Annotated[
+    bool, typer.Option("--all-users", help="Root: include the engines of other users.")
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Return when the operation is complete.")]
 Timeout = Annotated[
     float | None,

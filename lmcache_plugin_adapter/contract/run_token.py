@@ -20,6 +20,18 @@ def new_run_id() -> str:
     return f"{_pid_namespace()}.{os.getpid()}.{start}.{os.urandom(8).hex()}"
 
 
+def engine_lives(name: str) -> bool:
+    """Tell whether an engine of this PID namespace lives, whose run token ``name`` begins with.
+
+    Args:
+        name: A run token, or the name of a supervisor's directory.
+    """
+    parts = name.split(".")
+    if len(parts) < 4 or parts[0] != _pid_namespace():
+        return False
+    return not engine_is_gone(".".join(parts[:4]))
+
+
 def engine_is_gone(run_id: str) -> bool:
     """Tell whether the engine that made ``run_id`` has ended, as far as can be known from here."""
     parts = run_id.split(".")

@@ -10,6 +10,8 @@ import fcntl
 import os
 import stat
 
+from .run_token import engine_lives
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +21,7 @@ DIRECTORY_VARIABLE = "LMCACHE_PLUGINS_RUNTIME_DIR"
 CONTROL_SOCKET = "control.sock"
 CONFIG_FILE = "config.json"
 ENDING_FILE = "ending"
+STOPPED_FILE = "stopped"
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DOTS = 4
@@ -80,7 +83,8 @@ class InstanceDir:
 
     def __init__(self, root: str, run_id: str, role: str) -> None:
         self.path = f"{root}/{run_id}.{role}"
-        self._fd = _lock(self.path)
+        self.fd = _lock(self.path)
+        """A descriptor of the directory, which holds the lock."""
         try:
             os.unlink(self.file(ENDING_FILE))
         except OSError:
@@ -92,31 +96,56 @@ class InstanceDir:
 
     def say_ending(self, why: str) -> None:
         """Write the reason for a SIGTERM, for plugins that read it (see the plugin contract)."""
-        # In one write: a plugin that reads the file finds all of it or nothing.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            fd = os.open(self.file(ENDING_FILE), flags, 0o600)
+            write_whole(self.file(ENDING_FILE), f"{why}\n".encode())
         except OSError:
-            return  # a full disk: plugins find no file
-        try:
-            os.write(fd, f"{why}\n".encode())
-        except OSError:
-            pass  # as above
-        finally:
-            os.close(fd)
+            pass  # a full disk: plugins find no file
 
     def remove(self) -> None:
         """Remove the directory and its content."""
         remove_instance(self.path)
-        os.close(self._fd)
+        self.release()
+
+    def release(self) -> None:
+        """Release the lock: the directory is another one's, or nobody's."""
+        os.close(self.fd)
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Write a file (0600) that readers find as a whole or, on an error, as it was before.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    new = f"{path}.new"
+    try:
+        os.unlink(new)
+    except FileNotFoundError:
+        pass
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(new, flags, 0o600)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+        finally:
+            os.close(fd)
+        os.rename(new, path)
+    except OSError:
+        try:
+            os.unlink(new)
+        except OSError:
+            pass
+        raise
 
 
 def remove_stale(root: str) -> int:
     """Remove directories of supervisors that were killed together with their engines."""
     removed = 0
     for name in os.listdir(root):
-        if name.count(".") != _DOTS:
-            continue  # not an instance
+        if name.count(".") != _DOTS or engine_lives(name):
+            continue  # not an instance, or one that the next supervisor of its engine takes over
         path = f"{root}/{name}"
         try:
             fd = os.open(path, _OPEN)

@@ -23,6 +23,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
 
+_CHECK_SECONDS = 5.0
+"""How often a waiting thread checks its descriptors: poll looks numbers up anew when it is woken,
+so that it sleeps on in a file that the host has opened under the same number."""
+
 _POLL_SECONDS = 0.1
 """How often a lost supervisor is checked where the kernel offers no pidfds."""
 
@@ -98,7 +102,8 @@ class SupervisorConnection:
         poll.register(self.socket, select.POLLIN)
         if self.pidfd >= 0:  # a forked copy of the engine may hold the socket's other end
             poll.register(self.pidfd, select.POLLIN)
-        poll.poll()
+        while not poll.poll(_CHECK_SECONDS * 1000) and self.intact:
+            pass
         if not self.intact:
             raise DescriptorsLostError
         try:

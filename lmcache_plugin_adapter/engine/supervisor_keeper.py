@@ -16,6 +16,7 @@ import weakref
 from _thread import start_new_thread
 
 from lmcache_plugin_adapter.contract.backoff import backoff_delay
+from lmcache_plugin_adapter.contract.runtime_dir import remove_instance
 from lmcache_plugin_adapter.contract.version import VERSION_DIFFERS_CODE
 from lmcache_plugin_adapter.linux.peer import peer_of
 
@@ -301,7 +302,7 @@ class SupervisorKeeper:
     def _gives_up(self, code: int, unready: int, problem: str | None) -> bool:
         """Return True, and log why, if another supervisor could not start either."""
         if code == VERSION_DIFFERS_CODE:
-            self._forget()  # the supervisor has logged both versions
+            self._give_up()  # the supervisor has logged both versions
             return True
         if unready < _MOST_UNREADY:
             return False
@@ -312,8 +313,15 @@ class SupervisorKeeper:
             unready,
             problem,
         )
-        self._forget()
+        self._give_up()
         return True
+
+    def _give_up(self) -> None:
+        """Remove what a killed supervisor left in the runtime directory: no other will."""
+        self._forget()
+        directory = self._start_command.instance_directory()
+        if directory is not None:
+            remove_instance(directory)
 
     def _forget(self) -> None:
         key = (self._owner, self._label)

@@ -15,7 +15,7 @@ import tempfile
 from lmcache_plugin_adapter.contract import wire
 from lmcache_plugin_adapter.contract.runtime_dir import candidates
 from lmcache_plugin_adapter.contract.version import __version__
-from lmcache_plugin_adapter.linux.procfs import read_process
+from lmcache_plugin_adapter.linux.procfs import memory_image, read_process
 from lmcache_plugin_adapter.linux.syscalls import pidfd_open
 
 from .supervisor_connection import SupervisorConnection
@@ -103,6 +103,7 @@ class SupervisorStart:
                 str(me.start if me is not None else 0),
                 str(previous),
                 str(int(again)),
+                memory_image(os.getpid()),
                 self.run_id,
                 self.label,
             ]

@@ -34,11 +34,7 @@ _RECENT = 5
 
 def read_process(pid: int) -> Process | None:
     """Return a process, or None if it does not exist."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            line = file.read(1024)
-    except OSError:
-        return None
+    line = _stat_of(pid)
     # The command's name is in parentheses and may contain anything, parentheses too.
     rest = line[line.rfind(b")") + 2 :].split(b" ")
     try:
@@ -47,6 +43,22 @@ def read_process(pid: int) -> Process | None:
         )
     except (IndexError, ValueError):
         return None
+
+
+def thread_count(pid: int) -> int:
+    """Return how many threads a process has; 0 if the kernel hides them."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return 0
+
+
+def _stat_of(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            return file.read(1024)
+    except OSError:
+        return b""
 
 
 class ProcessTable:
@@ -161,6 +173,19 @@ def variable(environment: bytes, name: bytes) -> bytes | None:
     start += len(mark) - 1
     end = environment.find(b"\0", start)
     return environment[start : end if end >= 0 else len(environment)]
+
+
+def memory_image(pid: int) -> str:
+    """Return where code and stack of a process lie: an exec changes it.
+
+    Returns:
+        Empty if the kernel hides it from this process. Without address space layout
+        randomization, an exec of the same program does not change it.
+    """
+    line = _stat_of(pid)
+    # Fields 26 to 28 of proc(5): startcode, endcode, startstack.
+    fields = line[line.rfind(b")") + 2 :].split(b" ")[23:26]
+    return b".".join(fields).decode() if len(fields) == 3 and fields[2] != b"0" else ""
 
 
 def has_memory(pid: int) -> bool:

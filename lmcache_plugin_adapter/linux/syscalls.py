@@ -16,6 +16,9 @@ _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _SYS_PIDFD_OPEN = 434  # the same number on every architecture
 
+_IN_SELF = 0x400 | 0x800  # IN_DELETE_SELF, IN_MOVE_SELF
+_IN_ENTRIES = 0x200 | 0x40  # IN_DELETE, IN_MOVED_FROM
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _prctl = _libc.prctl
 _prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
@@ -57,6 +60,30 @@ def signal_descriptor(numbers: Iterable[int], fd: int = -1) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return fd
+
+
+def removal_descriptor(root: str, directory: str) -> int:
+    """Return a descriptor that becomes readable when something in ``directory`` may be missing.
+
+    Args:
+        root: The directory that holds ``directory``: its own removal or move counts.
+        directory: Its removal or move counts, and that of its entries.
+
+    Raises:
+        OSError: The kernel refuses, or a directory does not exist.
+    """
+    fd = int(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
+    if fd >= 0:
+        added = [
+            _libc.inotify_add_watch(fd, os.fsencode(root), _IN_SELF),
+            _libc.inotify_add_watch(fd, os.fsencode(directory), _IN_SELF | _IN_ENTRIES),
+        ]
+        if min(added) >= 0:
+            return fd
+    number = ctypes.get_errno()
+    if fd >= 0:
+        os.close(fd)
+    raise OSError(number, os.strerror(number))
 
 
 def read_signals(fd: int) -> list[int]:

@@ -7,7 +7,9 @@ site-packages or environment is loaded. The arguments come from
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import sys
 
 
@@ -16,15 +18,15 @@ def check_version(engine_version: str) -> None:
 
     The package was replaced while the engine ran, so that the handover may differ.
     """
-    from lmcache_plugin_adapter.contract.version import VERSION_DIFFERS_CODE, __version__
+    from lmcache_plugin_adapter.contract.version import (
+        VERSION_DIFFERS_CODE,
+        __version__,
+        why_versions_differ,
+    )
 
-    if __version__ != engine_version:
-        text = (
-            "Cannot start a supervisor of runtime plugins: this engine runs "
-            f"lmcache-plugin-adapter {engine_version}, but {__version__} is installed now; "
-            "restart the engine to use it"
-        )
-        os.write(2, text.encode() + b"\n")
+    why = why_versions_differ(engine_version, __version__)
+    if why is not None:
+        os.write(2, f"Cannot start a supervisor of runtime plugins: {why}\n".encode())
         sys.exit(VERSION_DIFFERS_CODE)
 
 
@@ -64,7 +66,7 @@ def main(argv: list[str]) -> None:
     check_version(argv[1])
     leave_engine_tree()
     connection, pidfd, spec, engine, start, previous, again = map(int, argv[2:9])
-    run_id, label = argv[9:11]
+    image, run_id, label = argv[9:12]
     settle([connection, pidfd, spec])
     sys.setswitchinterval(0.0005)  # so that the loop does not delay the writer thread
 
@@ -75,10 +77,18 @@ def main(argv: list[str]) -> None:
         from lmcache_plugin_adapter.supervisor.supervisor import Supervisor
 
         set_process_name(SUPERVISOR_NAME)
-        handover = Handover(connection, pidfd, spec, engine, start, previous, again, run_id, label)
+        handover = Handover(
+            connection, pidfd, spec, engine, start, previous, again, image, run_id, label
+        )
         Supervisor(handover).run()
     except BaseException as error:  # noqa: BLE001 - logged here; the engine starts another supervisor
         text = f"Supervisor of {label} ends by an internal error: {error!r}"
+        if isinstance(error, OSError) and error.errno == errno.EMFILE:
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            text = (
+                f"Cannot run a supervisor of {label}: the hard limit of open files is {hard}, it "
+                "needs 48 and 2 for each plugin: raise it for the engine ('ulimit -Hn')"
+            )
         os.write(2, text.encode("utf-8", "replace") + b"\n")
         os._exit(1)
     os._exit(0)  # a thread may be blocked in a write to a log that nobody reads

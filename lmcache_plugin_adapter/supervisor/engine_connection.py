@@ -8,7 +8,7 @@ from lmcache_plugin_adapter.contract import wire
 from lmcache_plugin_adapter.contract.log_records import WARNING
 from lmcache_plugin_adapter.linux.descriptor_passing import receive_descriptors
 from lmcache_plugin_adapter.linux.process_watch import watch_engine
-from lmcache_plugin_adapter.linux.procfs import has_memory
+from lmcache_plugin_adapter.linux.procfs import has_memory, memory_image, thread_count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +67,11 @@ class EngineConnection:
         except OSError:
             pass  # the engine has exited, which its pidfd reports
 
+    def stop(self) -> None:
+        """Handle the engine's request to stop, on whichever way it came."""
+        self._received.update(wire.STOP)
+        self._on_stop("the engine closes", self._exit_reason())
+
     def _receive(self) -> None:
         try:
             data, fds = receive_descriptors(self.socket, 64, wire.MOST_DESCRIPTORS)
@@ -78,16 +83,32 @@ class EngineConnection:
         for fd in fds:
             self._on_client(socket.socket(fileno=fd))
         if wire.STOP in data:
-            self._on_stop("the engine closes", self._exit_reason())
+            self.stop()
         elif not data:
-            # Closed by exec, or by an exit that cannot be seen in /proc yet.
+            # Closed by exec, by an exit that cannot be seen in /proc yet, or by the engine alone.
             self._loop.unwatch(self.socket.fileno())
-            if has_memory(self._handover.engine):
+            if not has_memory(self._handover.engine):
+                self._engine_ended()
+            elif self._is_same_program():
+                self._events.log(
+                    WARNING,
+                    f"The engine (pid {self._handover.engine}) has closed the connection to its "
+                    "supervisor: plugins run on, and stop with the engine",
+                )
+            else:
                 self._events.engine_ended()
                 what = f"its engine (pid {self._handover.engine}) became another program"
                 self._on_stop(what, "replaced")
-            else:
-                self._engine_ended()
+
+    def _is_same_program(self) -> bool:
+        """Whether the engine has closed its descriptors and has not called exec.
+
+        An exec leaves one thread; beside the engine's own runs the one that watches the
+        supervisor.
+        """
+        engine = self._handover.engine
+        image = memory_image(engine)
+        return thread_count(engine) > 1 and image in ("", self._handover.image)
 
     def _engine_ended(self) -> None:
         try:  # its last messages may not have been read yet

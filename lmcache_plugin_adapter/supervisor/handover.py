@@ -26,6 +26,7 @@ class Handover:
             that died before it could report its pid.
         again: Not 0 if earlier supervisors of this process may still be
             stopping: their plugins must be gone before new ones start.
+        image: The engine's memory image (:func:`.procfs.memory_image`).
         run_id: The run token.
         label: The identity for people, such as ``worker 0``.
     """
@@ -37,6 +38,7 @@ class Handover:
     engine_start: int
     previous: int
     again: int
+    image: str
     run_id: str
     label: str
 

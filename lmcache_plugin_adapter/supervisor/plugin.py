@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -12,7 +13,11 @@ from lmcache_plugin_adapter.messages.wording import count_processes, exit_text, 
 from lmcache_plugin_adapter.supervisor.output.pipe_reader import PipeReaders
 from lmcache_plugin_adapter.supervisor.output.plugin_output import PluginOutput
 from lmcache_plugin_adapter.supervisor.processes.ending import RunEnding
-from lmcache_plugin_adapter.supervisor.processes.spawn import exec_error_text, spawn
+from lmcache_plugin_adapter.supervisor.processes.spawn import (
+    exec_error_text,
+    file_limit_problem,
+    spawn,
+)
 
 from .lifecycle import Event, after_exit, transition
 from .restart import Restarts
@@ -209,6 +214,8 @@ class Plugin:
         except OSError as error:
             self._move(Event.SPAWN_FAILED)
             cause = f"Cannot start: {uncapitalized(error.strerror or str(error))}"
+            if error.errno == errno.EMFILE:
+                cause += f" ({file_limit_problem(services.plugin_count)})"
             self.trouble = uncapitalized(cause)
             delay = span(self.restarts.next_delay())
             attempt = self.restarts.attempt + 1

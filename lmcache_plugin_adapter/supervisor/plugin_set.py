@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from lmcache_plugin_adapter.contract.log_records import ERROR, WARNING
+from lmcache_plugin_adapter.contract.log_records import ERROR, INFO, WARNING
 from lmcache_plugin_adapter.contract.plugin_states import State
 
+from .operator_stops import OperatorStops
 from .plugin import Plugin
 
 TYPE_CHECKING = False
@@ -39,8 +40,12 @@ class PluginSet:
         self._plugins: dict[str, Plugin] = {}
         self._successors: dict[Plugin, PlannedPlugin | None] = {}
         self._metrics: Metrics | None = None
+        self.stops = OperatorStops(lambda text: services.events.log(WARNING, text))
+        """The plugins that an operator has stopped."""
         self.on_change: Callable[[Plugin], None] = lambda _plugin: None
         """Called when a plugin's state has changed."""
+        self.on_add: Callable[[Plugin], None] = lambda _plugin: None
+        """Called with each plugin that is not the successor of another one."""
 
     def __iter__(self) -> Iterator[Plugin]:
         return iter(list(self._plugins.values()))
@@ -97,14 +102,15 @@ class PluginSet:
             if plugin is None:
                 new.append(planned)
             elif planned != plugin.planned or plugin.state is State.FAILED:
-                done["restarted"].append(plugin.name)
+                stays = planned.path in self.stops and plugin.state.settled
+                done["unchanged" if stays else "restarted"].append(plugin.name)
                 self._replace(plugin, planned)
             else:
                 done["unchanged"].append(plugin.name)
                 if plugin in self._successors:  # it is again as it was before it was replaced
                     del self._successors[plugin]
                     plugin.replaced = False
-                    plugin.start()
+                    self._start([plugin])
         for path, plugin in by_path.items():
             if _is_below(path, plan.skipped):
                 done["unchanged"].append(plugin.name)
@@ -138,9 +144,15 @@ class PluginSet:
         plugin.flush()
         if self.stopping:
             return
-        del self._plugins[plugin.name]
-        if planned is not None:
-            successor = self._add_one(planned, plugin.name)
+        if planned is None:
+            del self._plugins[plugin.name]
+        else:
+            try:
+                successor = self._add_one(planned, plugin.name)
+            except Exception:
+                plugin.replaced = False  # it is not lost: it runs on as it was
+                self._start([plugin])
+                raise
             successor.output.inherit(plugin.output)
             self._start([successor])
         plugin.output.close()
@@ -177,7 +189,14 @@ class PluginSet:
 
     def _add(self, plan: Iterable[PlannedPlugin]) -> list[Plugin]:
         """Add new plugins, then start them."""
-        added = [self._add_one(planned, self._free_name(planned)) for planned in plan]
+        added: list[Plugin] = []
+
+        def add(planned: PlannedPlugin) -> None:
+            added.append(self._add_one(planned, self._free_name(planned)))
+            self.on_add(added[-1])
+
+        for planned in plan:  # an error with one of them must not lose the others
+            self._services.loop.attempt(partial(add, planned))
         self._start(added)
         return added
 
@@ -188,22 +207,28 @@ class PluginSet:
     def _add_one(self, planned: PlannedPlugin, name: str) -> Plugin:
         plugin = Plugin(self._services, name, planned, self._changed)
         self._plugins[name] = plugin
+        self._services.plugin_count = len(self._plugins)
         if planned.refused is not None:
             self._services.events.log(ERROR, f"Refused: {planned.refused}", name)
         return plugin
 
     def _start(self, plugins: list[Plugin]) -> None:
         for plugin in plugins:
-            if plugin.state is State.STARTING:
+            if plugin.planned.path in self.stops:
+                self._services.loop.attempt(plugin.stop)
+                text = "Not started: it was stopped by request, and stays so until it is started"
+                self._services.events.log(INFO, text, plugin.name)
+            elif plugin.state is not State.REFUSED:
                 self._services.loop.attempt(plugin.start)
 
     def _replace(self, plugin: Plugin, planned: PlannedPlugin | None) -> None:
         """Stop ``plugin``; start ``planned`` in its place once nothing is left of it."""
         self._successors[plugin] = planned
         plugin.replaced = True
-        plugin.stop()
+        attempt = self._services.loop.attempt  # an error with one of them concerns no other
+        attempt(plugin.stop)
         if plugin.state.settled:
-            self._settled(plugin)
+            attempt(partial(self._settled, plugin))
 
 
 def _is_below(path: str, locations: tuple[str, ...]) -> bool:

@@ -36,5 +36,7 @@ class Services:
         self.label = label
         self.environment: dict[bytes, bytes] = {}
         """The environment of all plugins, without the variables of a single one."""
+        self.plugin_count = 0
+        """How many plugins there are."""
         self.stopping = False
         """Whether the supervisor stops: it then starts nothing."""

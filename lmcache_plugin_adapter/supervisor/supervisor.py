@@ -20,12 +20,12 @@ from lmcache_plugin_adapter.contract.log_records import (
     threshold_from,
     wants_color,
 )
-from lmcache_plugin_adapter.contract.runtime_dir import CONTROL_SOCKET, InstanceDir, open_root
 from lmcache_plugin_adapter.linux.event_loop import Loop
 from lmcache_plugin_adapter.linux.syscalls import become_subreaper, pidfd_open
 from lmcache_plugin_adapter.messages.wording import count_processes, raised_at
 from lmcache_plugin_adapter.supervisor.control.operations import Operations
 from lmcache_plugin_adapter.supervisor.control.server import ControlServer
+from lmcache_plugin_adapter.supervisor.control.status import plugin_status
 from lmcache_plugin_adapter.supervisor.output.event_log import EventLog
 from lmcache_plugin_adapter.supervisor.output.loss_report import LossReport
 from lmcache_plugin_adapter.supervisor.output.stderr_route import StderrRoute, StreamTarget
@@ -40,6 +40,7 @@ from lmcache_plugin_adapter.supervisor.processes.spawn import (
 
 from .engine_connection import EngineConnection
 from .plugin_set import PluginSet
+from .runtime_files import RuntimeFiles
 from .services import Services
 from .shutdown import Shutdown
 
@@ -63,7 +64,6 @@ class Supervisor:
         self._started = time.monotonic()
         self._about: dict[str, Any] = {}
         self._last_message: str | None = None
-        self._instance: InstanceDir | None = None
         reset_signals()
         self._loop = loop = Loop(self._on_error)
         writer = Writer(self._on_room, loop.call_soon)
@@ -86,9 +86,17 @@ class Supervisor:
         self._shutdown = Shutdown(self._services)
         self._engine = EngineConnection(self._events, handover, self._stop, self._serve)
         self._plugins = PluginSet(self._services, self._engine.socket)
-        self._loader = PluginLoader(self._services, self._plugins, handover, self._engine)
-        operations = Operations(loop, self._plugins, self.status, self._loader.reload)
-        self._control = ControlServer(loop, operations.handlers)
+        self._control = ControlServer(loop)
+        self._files = RuntimeFiles(
+            self._services, self._control, self._plugins.stops, handover.run_id
+        )
+        self._loader = PluginLoader(
+            self._services, self._plugins, handover, self._engine, self._files
+        )
+        operations = Operations(
+            loop, self._plugins, self.status, self._loader.reload, self._engine.stop
+        )
+        self._control.handlers = operations.handlers
 
     def run(self) -> None:
         """Run the plugins; return when no process of them is left."""
@@ -106,9 +114,6 @@ class Supervisor:
 
     def status(self) -> dict[str, Any]:
         """Return the status of the supervisor and its plugins for the control socket."""
-        # Imported only when it is needed, as it takes memory.
-        from lmcache_plugin_adapter.supervisor.control.status import plugin_status
-
         now = time.monotonic()
         self._about = self._about or self._handover.describe()
         return {
@@ -147,8 +152,8 @@ class Supervisor:
             return
         if self._handover.previous:
             self._replace_previous()
-        self._open_instance()
-        self._loader.begin(self._instance)
+        self._files.open()
+        self._loader.begin()
 
     def _replace_previous(self) -> None:
         from lmcache_plugin_adapter.supervisor.processes.orphans import kill_marked
@@ -159,23 +164,6 @@ class Supervisor:
         name = f"Supervisor {handover.previous}" if handover.previous > 1 else "The supervisor"
         text = f"{name} of {handover.label} was killed{left}; this one takes its place"
         self._events.log(WARNING, text)
-
-    def _open_instance(self) -> None:
-        root, reasons = open_root(os.environ)
-        problem = "; ".join(reasons)
-        if root is not None:
-            try:
-                self._instance = InstanceDir(root, self._handover.run_id, self._services.label)
-                self._control.listen(self._instance.path, CONTROL_SOCKET)
-            except OSError as error:
-                problem = f"'{root}': {error.strerror}"
-            else:
-                return
-        self._events.log(
-            WARNING,
-            "No usable runtime directory, so no control socket and no "
-            f"LMCACHE_RUNTIME_PLUGIN_CONFIG_FILE; plugins run all the same ({problem})",
-        )
 
     # --- the end ---------------------------------------------------------------
 
@@ -189,8 +177,7 @@ class Supervisor:
         if self._services.stopping:
             return
         self._services.stopping = True
-        if self._instance is not None:
-            self._instance.say_ending(exit_reason)
+        self._files.say_ending(exit_reason)
         running = [plugin for plugin in self._plugins if not plugin.state.settled]
         self._shutdown.begin(self._plugins.longest_grace)  # first, as what follows may fail
         if running:
@@ -204,8 +191,7 @@ class Supervisor:
             self._loop.attempt(close)
         if self._last_message is not None:
             self._events.log(INFO, self._last_message)
-        if self._instance is not None:
-            self._instance.remove()
+        self._files.remove()
         self._loop.attempt(self._loss_report.finish)
         self._engine.send(wire.FINISHED)
 

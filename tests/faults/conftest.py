@@ -15,9 +15,12 @@ from world import MODULES, UnderTest, World, default_python
 GROUPS = {
     "test_fault_engine": "The engine ends",
     "test_fault_host": "The engine lives on",
+    "test_fault_descriptors": "The engine closes what is not its own",
     "test_fault_supervisor": "The supervisor ends",
+    "test_fault_operator": "An operator asks for something",
     "test_fault_plugin": "A plugin misbehaves",
     "test_fault_output": "Output is hostile",
+    "test_fault_package": "The package is replaced",
     "test_fault_system": "The system",
     "test_fault_contract": "What runs, and with what",
 }

@@ -55,6 +55,27 @@ def test_killed(world: World, case: signal.Signals) -> None:
     world.wait_logged(engine, f"Supervisor {supervisor} of worker 0 was killed")
 
 
+@pytest.mark.fault("G2", "killed after the engine changed directory and environment: as at first")
+def test_killed_elsewhere(world: World) -> None:
+    """Relative locations, PATH and the runtime directory stay those of the launch."""
+    note = (
+        "open(os.environ['NOTES'], 'a').write("
+        'f\'{os.getcwd()}|{os.environ.get("ONLY_LATER")}|{os.environ["PATH"]} 1\\n\')\n'
+    )
+    world.python("all_x.py", note + "polite(); note('up'); stay()")
+    engine, _ = world.up(locations=["plugins"], env={"LMCACHE_PLUGINS_RUNTIME_DIR": "run"})
+    first = world.notes.read_text().splitlines()[0]
+    assert f"{world.directory}|None|" in first
+    engine.do(
+        "import os; os.chdir('/'); os.environ.update(ONLY_LATER='x', PATH='/none', "
+        "LMCACHE_PLUGINS_RUNTIME_DIR='/none')"
+    )
+    os.kill(world.supervisor_of(engine), signal.SIGKILL)
+    world.wait_noted("up", 2)
+    assert world.notes.read_text().splitlines().count(first) == 2
+    assert len(list((world.directory / "run").glob("*/control.sock"))) == 1
+
+
 @pytest.mark.fault("G2", "killed five times in a row: later each time, never two copies")
 def test_killed_often(world: World) -> None:
     """Backoff, and it comes back each time."""

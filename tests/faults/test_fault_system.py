@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from harness import alive, gone
-from world import ALLOWANCE, GRACE, POLITE, World
+from world import ALLOWANCE, GRACE, POLITE, FaultEngine, World
 
 ROOT = Path(__file__).parents[2]
 
@@ -248,6 +249,30 @@ def test_files(world: World, case: str) -> None:
     since = time.monotonic()
     engine.kill()
     world.expect_gone(pids, GRACE + 1, since)
+
+
+@pytest.mark.ours_only("LMCache's launcher needs no descriptors of its own")
+@pytest.mark.fault("G9", "ulimit -Hn {}: the log names the limit that is needed, which suffices")
+@pytest.mark.parametrize("case", [14, 18, 26, 34])
+def test_few_files(world: World, case: int) -> None:
+    """Not enough for a supervisor, for its search, for its plugins."""
+    for letter in "abc":
+        world.python(f"all_{letter}.py")
+
+    def engine_with(limit: int) -> FaultEngine:
+        engine = world.engine(launch=False)
+        text = f"resource.RLIMIT_NOFILE, ({limit}, {limit})"
+        engine.do(f"import resource; resource.setrlimit({text}); launcher.launch_plugins()")
+        return engine
+
+    engine = engine_with(case)
+    limit = rf"the hard limit of open files is {case}, .* needs? (\d+)"
+    found = world.wait(lambda: re.search(limit, engine.log()), "the limit that is needed")
+    assert "internal error" not in engine.log()
+    engine.close()
+    before = len(world.noted("up"))
+    engine_with(int(found[1]) + (6 if case == 14 else 0))
+    world.wait_noted("up", before + 3)
 
 
 # --- file systems -----------------------------------------------------------

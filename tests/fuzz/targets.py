@@ -31,6 +31,7 @@ from lmcache_plugin_adapter.planner.installed_plugin import find_installed
 from lmcache_plugin_adapter.planner.shebang import read_env, read_shebang, split_string
 from lmcache_plugin_adapter.supervisor.control.operations import Operations
 from lmcache_plugin_adapter.supervisor.control.server import ControlServer
+from lmcache_plugin_adapter.supervisor.operator_stops import OperatorStops
 from lmcache_plugin_adapter.supervisor.output.event_log import printable
 from lmcache_plugin_adapter.supervisor.output.line_framing import (
     CUT_MARK_BYTES,
@@ -220,6 +221,7 @@ class _Plugin:
 
     class planned:  # noqa: N801 - stands for an attribute
         names = ("all_x", "all_x.sh", "/p/all_x.sh")
+        path = "/p/all_x.sh"
 
     def __init__(self) -> None:
         self.name = "all_x"
@@ -237,9 +239,11 @@ class _Plugins:
     names = ("all_x",)
     stopping = False
     on_change = None
+    on_add = None
 
     def __init__(self) -> None:
         self._plugin = _Plugin()
+        self.stops = OperatorStops(lambda _text: None)
 
     def __iter__(self) -> Any:
         return iter([self._plugin])
@@ -257,7 +261,11 @@ def control(data: bytes) -> None:
     """Requests: each line is answered with a line of JSON; nothing else happens."""
     plugins: Any = _Plugins()
     operations = Operations(
-        _loop, plugins, lambda: {"plugins": []}, lambda answer: answer({"reloaded": []})
+        _loop,
+        plugins,
+        lambda: {"plugins": []},
+        lambda answer: answer({"reloaded": []}),
+        lambda: None,
     )
     server = ControlServer(_loop, operations.handlers)
     ours, theirs = socket.socketpair()

@@ -16,6 +16,7 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
+from lmcache_plugin_adapter.contract.run_token import engine_lives
 from lmcache_plugin_adapter.contract.runtime_dir import CONTROL_SOCKET, remove_instance
 from lmcache_plugin_adapter.contract.wire import PROTOCOL
 from lmcache_plugin_adapter.linux.peer import peer_of
@@ -124,6 +125,11 @@ def check_answer(message: dict[str, Any]) -> dict[str, Any]:
     return message
 
 
+def awaits_supervisor(address: Address) -> bool:
+    """Whether the supervisor at ``address`` was killed and its engine starts another one there."""
+    return os.path.isdir(address.path) and engine_lives(os.path.basename(address.path))
+
+
 def _connect(address: Address, deadline: float) -> socket.socket:
     path, uid = address.path, address.uid
     try:
@@ -183,7 +189,9 @@ def _check_peer(connection: socket.socket, address: Address) -> None:
 
 
 def _remove_leftovers(address: Address, directory: int) -> None:
-    """Remove what a killed supervisor left, unless another one holds the directory's lock."""
+    """Remove what a killed supervisor left, unless its engine starts another one there."""
+    if engine_lives(os.path.basename(address.path)):
+        return
     with contextlib.suppress(OSError):
         fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if address.uid == os.getuid():  # root leaves users' directories to the users

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lmcache_plugin_adapter.contract.runtime_dir import candidates
+from lmcache_plugin_adapter.contract.runtime_dir import DIRECTORY_VARIABLE, candidates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,12 +58,17 @@ class SearchResult:
 
 
 def find_supervisors(environ: Mapping[str, str]) -> SearchResult:
-    """Return the addresses of this user's supervisors; for root, of all users' supervisors."""
+    """Return the addresses of this user's supervisors; for root, of all users' supervisors.
+
+    If ``LMCACHE_PLUGINS_RUNTIME_DIR`` is set, only those in that directory.
+    """
     result = SearchResult()
     own = os.getuid()
-    for path in dict.fromkeys(candidates(environ)):
+    roots = candidates(environ)
+    chosen = bool(environ.get(DIRECTORY_VARIABLE))
+    for path in dict.fromkeys(roots[:1] if chosen else roots):
         _search(result, path, None if own == 0 else own)
-    if own == 0:
+    if own == 0 and not chosen:
         for path, uid in _roots_of_users():
             if path not in result.searched:
                 _search(result, path, uid)

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lmcache_plugin_adapter.cli.console import ExitStatus, print_problem
+from lmcache_plugin_adapter.cli.console import ExitStatus, print_problem, printable
+from lmcache_plugin_adapter.contract.version import __version__
 from lmcache_plugin_adapter.messages.near_miss import did_you_mean
 from lmcache_plugin_adapter.messages.problem import quoted
 
 from .client import request_all
+from .connection import awaits_supervisor
+from .living import living_supervisors
 from .search import find_supervisors
 from .status_answer import read_supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
 
     from lmcache_plugin_adapter.contract.identity import Role
 
+    from .search import Address
     from .status_answer import PluginStatus, SupervisorStatus
+
+
+_HIDDEN_SECONDS = 2.0
+"""How long a supervisor without a control socket may be one that starts or exits."""
+
+_HIDDEN_PAUSE = 0.05
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,7 @@ class Survey:
         failures: Supervisors without a usable answer, with the reason.
         searched: All runtime directories that were searched.
         others: Number of supervisors that answered and are not selected.
+        replaced: Supervisors that were killed and have no successor yet.
     """
 
     supervisors: list[SupervisorStatus] = field(default_factory=list)
@@ -68,6 +81,7 @@ class Survey:
     failures: list[str] = field(default_factory=list)
     searched: list[str] = field(default_factory=list)
     others: int = 0
+    replaced: list[str] = field(default_factory=list)
 
     @property
     def why_empty(self) -> str:
@@ -110,22 +124,51 @@ class Survey:
         return ExitStatus.FAILED if self.failures else ExitStatus.OK
 
 
-def survey(selector: Selector, environ: Mapping[str, str] = os.environ) -> Survey:
-    """Request the status of all supervisors of this host."""
+def survey(
+    selector: Selector, environ: Mapping[str, str] = os.environ, *, all_users: bool = True
+) -> Survey:
+    """Request the status of all supervisors of this host.
+
+    Args:
+        selector: Engine processes.
+        environ: Names the runtime directory.
+        all_users: Root: include the engines of other users.
+    """
+    until = time.monotonic() + _HIDDEN_SECONDS
+    while True:
+        result = _survey(selector, environ, all_users)
+        if result.supervisors or result.others or result.failures:
+            return result
+        hidden = result.replaced or living_supervisors(environ)
+        if not hidden:
+            return result
+        if time.monotonic() > until:  # not one that starts or exits just now
+            result.failures += hidden
+            return result
+        time.sleep(_HIDDEN_PAUSE)
+
+
+def _survey(selector: Selector, environ: Mapping[str, str], all_users: bool) -> Survey:
     search = find_supervisors(environ)
     result = Survey(problems=search.problems, searched=search.searched)
-    for reply in request_all(search.addresses, {"op": "status"}):
+    addresses = search.addresses
+    if not all_users:
+        addresses = [address for address in addresses if address.uid == os.getuid()]
+        others = sorted({address.uid for address in search.addresses} - {os.getuid()})
+        if others:
+            users = ", ".join(map(str, others))
+            result.problems.append(f"skipped engines of user {users}: --all-users includes them")
+    for reply in request_all(addresses, {"op": "status"}):
         if reply.problem is not None:
             result.failures.append(reply.problem)
         if reply.answer is None:
+            if reply.problem is None and awaits_supervisor(reply.address):
+                result.replaced.append(f"{reply.address} was killed, and another is about to start")
             continue
         try:
             status = read_supervisor(reply.address, reply.answer)
         except (KeyError, TypeError, ValueError) as error:
-            result.failures.append(
-                f"the process that answers at '{reply.address.path}' is no supervisor: "
-                f"{error!r} in its status"
-            )
+            result.failures.append(_why_unreadable(reply.address, reply.answer, error))
             continue
         if selector.matches(status):
             result.supervisors.append(status)
@@ -133,6 +176,16 @@ def survey(selector: Selector, environ: Mapping[str, str] = os.environ) -> Surve
             result.others += 1
     result.supervisors.sort(key=lambda one: (one.dp_rank, one.worker_id, one.engine_pid))
     return result
+
+
+def _why_unreadable(address: Address, answer: Mapping[str, Any], error: Exception) -> str:
+    version = answer.get("version")
+    if isinstance(version, str) and version != __version__:
+        return (
+            f"{address} runs lmcache-plugin-adapter {printable(version)[:40]}, this command is "
+            f"{__version__}: restart the engine, or use the lmcache-plugins installed with it"
+        )
+    return f"the process that answers at '{address.path}' is no supervisor: {error!r} in its status"
 
 
 def complete_plugin(prefix: str) -> list[str]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from lmcache_plugin_adapter.contract.plugin_states import State
+
+from .server import CLIENTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
     from .server import Client
 
     Request = Mapping[str, Any]
+
+_FOLLOWERS = CLIENTS * 3 // 4
+"""How many clients may follow output at once: the others' places are for requests."""
 
 _LOG_LINES = 100
 """Lines that ``logs`` returns if the request has no number."""
@@ -34,6 +41,7 @@ class Operations:
         plugins: The plugins.
         status: Returns the status of the supervisor.
         reload: Searches for plugins again and calls back with what was done.
+        shutdown: Stops all plugins and the supervisor, as the engine's STOP does.
     """
 
     def __init__(
@@ -42,12 +50,16 @@ class Operations:
         plugins: PluginSet,
         status: Callable[[], dict[str, Any]],
         reload: Callable[[Callable[[dict[str, Any]], None]], None],
+        shutdown: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._plugins = plugins
         self._get_status = status
         self._reload = reload
+        self._shut_down = shutdown
         self._waiting: list[_Waiter] = []
+        self._followers: dict[Client, bool] = {}
+        """Clients that follow output, and whether that of all plugins, also of later ones."""
         self.handlers = {
             "status": self._status,
             "start": self._start,
@@ -55,14 +67,21 @@ class Operations:
             "restart": self._restart,
             "reload": self._reload_plugins,
             "logs": self._logs,
+            "shutdown": self._shutdown,
         }
         plugins.on_change = self._changed
+        plugins.on_add = self._added
 
     def _changed(self, plugin: Plugin) -> None:
         for waiter in self._waiting:
             if plugin in waiter.pending and waiter.is_done(plugin):
                 waiter.pending.remove(plugin)
         self._loop.call_soon(self._answer_waiters)
+
+    def _added(self, plugin: Plugin) -> None:
+        for client, all_plugins in self._followers.items():
+            if all_plugins:
+                self._follow(plugin, client)
 
     def _answer_waiters(self) -> None:
         over = [waiter for waiter in self._waiting if not waiter.pending]
@@ -78,12 +97,14 @@ class Operations:
     def _start(self, request: Request, client: Client) -> dict[str, Any] | None:
         plugins = self._select(request)
         self._check_not_stopping()
+        self._plugins.stops.discard({plugin.planned.path for plugin in plugins})
         for plugin in plugins:
             plugin.start()
         return self._answer(request, client, plugins, _is_up_or_settled)
 
     def _stop(self, request: Request, client: Client) -> dict[str, Any] | None:
         plugins = self._select(request)
+        self._plugins.stops.add({plugin.planned.path for plugin in plugins})
         for plugin in plugins:
             plugin.stop()
         return self._answer(request, client, plugins, lambda plugin: plugin.state.settled)
@@ -91,6 +112,7 @@ class Operations:
     def _restart(self, request: Request, client: Client) -> dict[str, Any] | None:
         plugins = self._select(request)
         self._check_not_stopping()
+        self._plugins.stops.discard({plugin.planned.path for plugin in plugins})
         for plugin in plugins:
             plugin.stop()
             plugin.start()
@@ -100,11 +122,20 @@ class Operations:
         self._check_not_stopping()
         self._reload(client.send)
 
+    def _shutdown(self, _request: Request, client: Client) -> dict[str, Any]:
+        """Serve an engine that has lost its connection: the way to its STOP."""
+        if client.user != os.getuid():
+            raise OperationError("only the engine's own user may ask for 'shutdown'")
+        self._shut_down()
+        return {}
+
     def _logs(self, request: Request, client: Client) -> None:
         plugins = self._select(request)
         count = request.get("lines", _LOG_LINES)
         if not isinstance(count, int) or count < 0:
             raise OperationError(f"'lines' is {count!r}, not a whole number from 0")
+        if request.get("follow") and not self._admits_follower(client):
+            return
         kept = [
             (when, plugin.name, level, text)
             for plugin in plugins
@@ -118,8 +149,23 @@ class Operations:
             client.finish()
             return
         client.busy = True
+        if request.get("all") is True:
+            self._followers[client] = True
         for plugin in plugins:
             self._follow(plugin, client)
+
+    def _admits_follower(self, client: Client) -> bool:
+        if client in self._followers:
+            raise OperationError("this client follows output already")
+        if len(self._followers) >= _FOLLOWERS:
+            client.fail(
+                f"{_FOLLOWERS} clients follow this supervisor's output already: end one of them"
+            )
+            client.finish()
+            return False
+        self._followers[client] = False
+        client.on_close.append(lambda: self._followers.__delitem__(client))
+        return True
 
     def _follow(self, plugin: Plugin, client: Client) -> None:
         def send(now: float, block: Block) -> None:

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     Handler = Callable[[Mapping[str, Any], "Client"], "dict[str, Any] | None"]
 
 _REQUEST_BYTES = 1 << 16
-_CLIENTS = 32
-_TOO_MANY = f"the supervisor serves {_CLIENTS} clients already: end some of them, or try again"
+CLIENTS = 32
+"""How many clients are served at once."""
+
+_TOO_MANY = f"the supervisor serves {CLIENTS} clients already: end some of them, or try again"
 _IDLE_SECONDS = 1.0
 """Idle time after which a client may be evicted to make room for a new one."""
 
@@ -47,11 +49,12 @@ class ControlServer:
         loop: The supervisor's loop.
         handlers: A handler for each operation. It gets the request and the
             client and returns the answer, or None if the answer comes later.
+            None: they are set later.
     """
 
-    def __init__(self, loop: Loop, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, loop: Loop, handlers: Mapping[str, Handler] | None = None) -> None:
         self._loop = loop
-        self._handlers = handlers
+        self.handlers = handlers or {}
         self._listener: socket.socket | None = None
         self._clients: set[Client] = set()
 
@@ -59,7 +62,7 @@ class ControlServer:
         """Listen at ``name`` in ``directory``.
 
         Raises:
-            OSError: The socket cannot be created.
+            OSError: The socket cannot be created; a previous one stays open.
         """
         path = f"{directory}/{name}"
         for left in (path, f"{path}.new"):
@@ -74,21 +77,25 @@ class ControlServer:
         finally:
             os.umask(mask)
             os.close(fd)
-        listener.listen(_CLIENTS)
+        listener.listen(CLIENTS)
         os.rename(f"{path}.new", path)  # the name appears once the socket listens
         listener.setblocking(False)
+        self._stop_listening()
         self._listener = listener
         self._loop.watch(listener.fileno(), self._accept)
 
     def adopt(self, connection: socket.socket) -> None:
         """Serve a connection that the engine handed over."""
-        if not self._admit(connection):
+        if not self._admit(connection, os.getuid()):
             connection.close()
 
     def close(self) -> None:
         """Stop listening and drop all clients."""
         for client in list(self._clients):
             client.close()
+        self._stop_listening()
+
+    def _stop_listening(self) -> None:
         if self._listener is not None:
             self._loop.unwatch(self._listener.fileno())
             self._listener.close()
@@ -109,16 +116,16 @@ class ControlServer:
         _, uid = peer_of(connection)
         if uid not in (0, os.getuid()):
             connection.close()
-        elif not self._admit(connection):
+        elif not self._admit(connection, uid):
             try:
                 connection.send(_encoded(_refusal(_TOO_MANY)), socket.MSG_DONTWAIT)
             except OSError:
                 pass  # the client has disconnected
             connection.close()
 
-    def _admit(self, connection: socket.socket) -> bool:
+    def _admit(self, connection: socket.socket, user: int) -> bool:
         """Serve a client, if necessary in the place of an idle one; return whether it is served."""
-        if len(self._clients) >= _CLIENTS:
+        if len(self._clients) >= CLIENTS:
             idle = [client for client in self._clients if not client.busy]
             oldest = min(idle, key=lambda client: client.idle_since, default=None)
             if oldest is None or time.monotonic() - oldest.idle_since < _IDLE_SECONDS:
@@ -126,7 +133,8 @@ class ControlServer:
             oldest.fail(_TOO_MANY)
             oldest.close()
         connection.setblocking(False)
-        self._clients.add(Client(self._loop, connection, self._answer, self._clients.discard))
+        client = Client(self._loop, connection, user, self._answer, self._clients.discard)
+        self._clients.add(client)
         return True
 
     def _listen_again(self) -> None:
@@ -138,17 +146,19 @@ class ControlServer:
 
         try:
             request = json.loads(line)
-            handler = self._handlers.get(request["op"])
+            handler = self.handlers.get(request["op"])
             if handler is None:
-                known = ", ".join(sorted(self._handlers))
+                known = ", ".join(sorted(self.handlers))
                 client.fail(f"unknown op {request['op']!r}: known are {known}")
                 return
             answer = handler(request, client)
+            if answer is not None:
+                client.send(answer)
         except (ValueError, KeyError, TypeError, RecursionError) as problem:
             client.fail(str(problem))
-            return
-        if answer is not None:
-            client.send(answer)
+        except Exception as problem:
+            client.fail(f"internal error: {problem!r}")
+            raise
 
 
 class Client:
@@ -158,11 +168,14 @@ class Client:
         self,
         loop: Loop,
         connection: socket.socket,
+        user: int,
         answer: Callable[[bytes, Client], None],
         forget: Callable[[Client], None],
     ) -> None:
         self._loop = loop
         self._connection = connection
+        self.user = user
+        """The client's user id."""
         self._answer = answer
         self._in = b""
         self._kept: Iterator[Line] = iter(())

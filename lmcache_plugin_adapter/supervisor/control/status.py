@@ -1,4 +1,4 @@
-"""Describe a plugin for the control socket; imported with the first request for a status."""
+"""Describe a plugin for the control socket."""
 
 from __future__ import annotations
 

@@ -6,7 +6,13 @@ import os
 
 from lmcache_plugin_adapter.contract import wire
 from lmcache_plugin_adapter.contract.log_records import INFO
+from lmcache_plugin_adapter.contract.planner_pipe import write_message
 from lmcache_plugin_adapter.contract.runtime_dir import CONFIG_FILE
+from lmcache_plugin_adapter.contract.version import (
+    __version__,
+    installed_version,
+    why_versions_differ,
+)
 
 from .search import Search
 
@@ -16,10 +22,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from lmcache_plugin_adapter.contract.planned_plugin import SupervisorPlan
-    from lmcache_plugin_adapter.contract.runtime_dir import InstanceDir
     from lmcache_plugin_adapter.supervisor.engine_connection import EngineConnection
     from lmcache_plugin_adapter.supervisor.handover import Handover
     from lmcache_plugin_adapter.supervisor.plugin_set import PluginSet
+    from lmcache_plugin_adapter.supervisor.runtime_files import RuntimeFiles
     from lmcache_plugin_adapter.supervisor.services import Services
 
     Answer = Callable[[dict[str, Any]], None]
@@ -33,10 +39,16 @@ class PluginLoader:
         plugins: The plugin set.
         handover: What the engine handed over.
         engine: The connection to the engine.
+        files: The files in the runtime directory.
     """
 
     def __init__(
-        self, services: Services, plugins: PluginSet, handover: Handover, engine: EngineConnection
+        self,
+        services: Services,
+        plugins: PluginSet,
+        handover: Handover,
+        engine: EngineConnection,
+        files: RuntimeFiles,
     ) -> None:
         self._services = services
         self._plugins = plugins
@@ -44,16 +56,11 @@ class PluginLoader:
         self._engine = engine
         self._adopted = 0
         self._reloads: list[tuple[int, Answer]] = []
-        self._instance: InstanceDir | None = None
+        self._files = files
         self._search = Search(services, self._plan, (handover.spec,), self._adopt, self._failed)
 
-    def begin(self, instance: InstanceDir | None) -> None:
-        """Start the first search.
-
-        Args:
-            instance: The supervisor's runtime directory.
-        """
-        self._instance = instance
+    def begin(self) -> None:
+        """Start the first search."""
         self._search.begin()
 
     def reload(self, answer: Answer) -> None:
@@ -68,18 +75,24 @@ class PluginLoader:
         self._search.cancel()
 
     def _plan(self, fd: int, skip: frozenset[str]) -> None:
-        """Run the planner, in the child."""
+        """Run the planner, in the child: only if it is of the supervisor's version."""
+        why = why_versions_differ(__version__, installed_version())
+        if why is not None:
+            write_message(fd, ("impossible", why))
+            return
         from .child import run_planner
 
         root = config = None
-        if self._instance is not None:
-            root = os.path.dirname(self._instance.path)
-            config = self._instance.file(CONFIG_FILE)
+        instance = self._files.instance
+        if instance is not None:
+            root = os.path.dirname(instance.path)
+            config = instance.file(CONFIG_FILE)
         run_planner(fd, self._handover.read_spec(), config, root, skip)
 
     def _adopt(self, search: int, plan: SupervisorPlan) -> None:
         if self._services.stopping or search < self._adopted:
             return  # a newer search has a newer result
+        self._files.keep_config()
         if search == self._adopted or not self._adopted:
             self._plugins.adopt(plan)  # the first result, or a hung location's later one
         else:
@@ -93,8 +106,7 @@ class PluginLoader:
             text = f"No plugin is meant for this {self._handover.label}"
             self._services.events.log(INFO, text)
 
-    def _failed(self, search: int) -> None:
-        error = "the search for plugins failed; the log has the reason"
+    def _failed(self, search: int, error: str) -> None:
         self._answer(search, {"ok": False, "error": error})
 
     def _answer(self, search: int, answer: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 
@@ -9,7 +10,8 @@ from lmcache_plugin_adapter.contract.backoff import backoff_delay
 from lmcache_plugin_adapter.contract.log_records import ERROR, WARNING
 from lmcache_plugin_adapter.contract.planned_plugin import SupervisorPlan
 from lmcache_plugin_adapter.contract.planner_pipe import HUNG_SECONDS, read_messages, write_message
-from lmcache_plugin_adapter.messages.wording import span, uncapitalized
+from lmcache_plugin_adapter.messages.wording import raised_at, span, uncapitalized
+from lmcache_plugin_adapter.supervisor.processes.spawn import file_limit_problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 _RETRY_INITIAL = 1.0
 _RETRY_MAX = 30.0
+
+_PATIENCE_SECONDS = 30.0
+"""How long clients wait for a search that does not answer at all."""
 
 
 class Search:
@@ -43,7 +48,7 @@ class Search:
         plan: Callable[[int, frozenset[str]], None],
         keep: Sequence[int],
         adopt: Callable[[int, SupervisorPlan], None],
-        failed: Callable[[int], None],
+        failed: Callable[[int, str], None],
     ) -> None:
         self._services = services
         self._plan = plan
@@ -80,6 +85,8 @@ class Search:
             self._fork(number, skip)
         except OSError as error:
             cause = f"Cannot search for plugins: {uncapitalized(error.strerror or '')}"
+            if error.errno == errno.EMFILE:
+                cause += f" ({file_limit_problem(max(self._services.plugin_count, 1))})"
             self._retry(cause, number, skip)
 
     def _fork(self, number: int, skip: frozenset[str]) -> None:
@@ -122,7 +129,15 @@ class Search:
     def adopt(self, number: int, values: tuple[Any, ...]) -> None:
         """Pass on the result of a search."""
         self._adopted = True
-        self._on_plan(number, SupervisorPlan.from_values(values))
+        try:
+            self._on_plan(number, SupervisorPlan.from_values(values))
+        except Exception as error:  # noqa: BLE001 - clients wait for an answer
+            self.fail(number, f"Cannot use what the search found: {error!r} at {raised_at(error)}")
+
+    def fail(self, number: int, cause: str) -> None:
+        """Log why a search has no result, and answer those who wait for it."""
+        self.log_once(ERROR, cause)
+        self._failed(number, uncapitalized(cause))
 
     def closed(self, child: _Child) -> None:
         """Forget a child; retry if it ended without a result, for example because it was killed."""
@@ -132,7 +147,8 @@ class Search:
         cause = "The search for plugins ended before it was complete"
         if self._adopted:  # a reload: the client that requested it gets the error
             self._services.events.log(ERROR, cause)
-            self._failed(child.number)
+            error = "the search for plugins failed; the log has the reason"
+            self._failed(child.number, error)
         else:
             self._retry(cause, child.number, child.skip)
 
@@ -175,6 +191,7 @@ class _Child:
         self._data = b""
         self._location: str | None = None
         self._timer: Timer | None = None
+        self._silent = False
         services.loop.watch(fd, self._readable)
         self._expect()
 
@@ -195,7 +212,12 @@ class _Child:
     def _hung(self) -> None:
         if self._location is None:
             text = "The search for plugins takes long: some path does not answer"
+            if self._silent:  # for a long time: clients have waited enough
+                self._search.fail(self.number, text)
+                return
+            self._silent = True
             self._services.events.log(WARNING, text)
+            self._timer = self._services.loop.call_later(_PATIENCE_SECONDS, self._hung)
             return
         self._services.events.log(
             WARNING,
@@ -220,6 +242,10 @@ class _Child:
                 self._expect()
             elif kind == "log":
                 self._search.log_once(*content)
+            elif kind == "impossible":
+                self.done = True
+                self._stop_timer()
+                self._search.fail(self.number, f"Cannot search for plugins: {content}")
             elif kind == "plan":
                 self.done = True
                 self._stop_timer()

@@ -41,6 +41,19 @@ SPARE_FILES = 12
 """Descriptors that plugins leave free: for ``/proc``, clients and a search."""
 
 
+_FEW_FILES = 48
+
+
+def file_limit_problem(plugins: int) -> str:
+    """Return which limit of open files so many plugins need, and which one there is."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    one = "1 plugin needs" if plugins == 1 else f"{plugins} plugins need"
+    return (
+        f"the hard limit of open files is {hard}, {one} {_FEW_FILES + 2 * plugins}: "
+        "raise it for the engine ('ulimit -Hn')"
+    )
+
+
 def reset_signals() -> None:
     """Reset all signals to their default action and unblock them.
 

@@ -37,6 +37,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "run"
     path.mkdir(mode=0o700)
     monkeypatch.setattr(search, "candidates", lambda _environ: [str(path)])
+    monkeypatch.setenv("LMCACHE_PLUGINS_RUNTIME_DIR", str(path))
     monkeypatch.setattr(search, "_USERS_ROOTS", (str(tmp_path),))
     return path
 
@@ -291,3 +292,33 @@ def test_user_with_a_high_number(place) -> None:
     assert reply.problem is None
     assert reply.answer is not None
     assert reply.answer["it"] == "is me"
+
+
+def test_only_the_chosen_runtime_directory(tmp_path, monkeypatch) -> None:
+    """With the variable set, supervisors elsewhere are not meant, whoever asks."""
+    elsewhere = tmp_path / "lmcache-plugins-12345"
+    elsewhere.mkdir(mode=0o700)
+    (elsewhere / f"{new_run_id()}.worker-0").mkdir()
+    monkeypatch.setattr(search, "_USERS_ROOTS", (str(tmp_path),))
+    chosen = str(tmp_path / "chosen")
+    result = find_supervisors({"LMCACHE_PLUGINS_RUNTIME_DIR": chosen})
+    assert (result.addresses, result.searched) == ([], [chosen])
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to see other users")
+def test_other_users_are_left_alone_unless_asked_for(root, place) -> None:
+    """Commands that change something; what they left alone is said."""
+    place()
+    os.chown(place(), 12345, 12345)
+    os.chown(root, 12345, 12345)
+    theirs = survey(Selector(), all_users=False)
+    assert theirs.problems == ["skipped engines of user 12345: --all-users includes them"]
+    assert survey(Selector()).problems == []
+
+
+def test_a_supervisor_of_another_version(answering) -> None:
+    """What it answers may differ: both versions are named."""
+    answering(b'{"ok": true, "protocol": 1, "version": "99.0"}\n')
+    (failure,) = survey(Selector()).failures
+    assert "runs lmcache-plugin-adapter 99.0, this command is " in failure
+    assert "restart the engine" in failure

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pytest
 from cli_under_test import COMMAND, command, environment
-from harness import Engine, alive, connect, gone, wait_until
+from harness import STAYS, Engine, alive, all_places, gone, wait_until
 
 from lmcache_plugin_adapter.cli.main import app
 from lmcache_plugin_adapter.cli.status.report import make_report
@@ -44,6 +44,7 @@ def run(tmp_path, monkeypatch, capsys) -> Callable[..., Done]:
     """Run a command in this process, with the engines of this test only."""
     root = str(tmp_path / "run")
     monkeypatch.setattr(search, "candidates", lambda _environ: [root])
+    monkeypatch.setenv("LMCACHE_PLUGINS_RUNTIME_DIR", root)
     monkeypatch.setattr(search, "_USERS_ROOTS", ())
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.delenv("COLUMNS", raising=False)
@@ -155,16 +156,13 @@ def test_nothing_runs(run) -> None:
     assert run("status", "--check").status == 1
 
 
-def test_supervisor_that_serves_too_many(run, plugin, engine) -> None:
+def test_supervisor_that_serves_too_many(run, plugin, engine, tmp_path) -> None:
     """It is not taken for one that does not run: a hook that stops all must not say it is done."""
-    plugin("all_x.sh", UP)
-    one = engine()
+    may_stop = tmp_path / "may-stop"
+    plugin("all_x.sh", STAYS.format(may_stop))
+    one = engine({"stop_grace": 60})
     one.wait_log(r"\] up ")
-    with contextlib.ExitStack() as stack:
-        for _ in range(32):
-            follower = stack.enter_context(connect(one.control))
-            follower.sendall(b'{"op": "logs", "all": true, "follow": true}\n')
-            assert follower.recv(1)
+    with all_places(one.control, may_stop):
         done = run("stop", "--all", "--wait")
         assert done.status == 1
         assert "error: the supervisor serves 32 clients already" in done.err
@@ -172,7 +170,7 @@ def test_supervisor_that_serves_too_many(run, plugin, engine) -> None:
     for text in (done.out, done.err, told):
         assert "o supervisor runs" not in text
         assert "othing to stop" not in text
-    one.wait_for(lambda: one.status().get("state") == "running")
+    one.wait_for(lambda: one.status().get("state") == "stopped")
 
 
 def test_probe(run, plugin, engine) -> None:
@@ -332,6 +330,44 @@ def test_follower_ends_with_the_engine(plugin, engine, tmp_path) -> None:
         one.close()
         assert follower.stdout.read().endswith("] goodbye\n")
         assert follower.wait(10) == 0
+
+
+def test_follower_sees_later_plugins(plugin, engine, tmp_path) -> None:
+    """Without names, those that a reload finds as well."""
+    plugin("all_x.sh", UP)
+    one = engine()
+    one.wait_log(r"\] up ")
+    with start(tmp_path, "logs", "-f", "--engine", str(one.pid)) as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline().endswith("[all_x] up\n")
+        plugin("all_y.sh", UP)
+        assert one.ask("reload")["started"] == ["all_y"]
+        assert follower.stdout.readline().endswith("[all_y] up\n")
+        one.close()
+        assert follower.wait(20) == 0
+
+
+@pytest.mark.parametrize("names", [(), ("all_x",)], ids=["all", "by name"])
+def test_follower_goes_on_with_the_next_supervisor(plugin, engine, tmp_path, names) -> None:
+    """One line on stderr reports it; the command ends with the engine."""
+    plugin("all_x.sh", UP)
+    one = engine()
+    one.wait_log(r"\] up ")
+    with start(
+        tmp_path, "logs", "-f", *names, "--engine", str(one.pid), stderr=subprocess.PIPE
+    ) as follower:
+        assert follower.stdout is not None
+        assert follower.stderr is not None
+        for number in range(2):
+            assert follower.stdout.readline().endswith("[all_x] up\n")
+            os.kill(one.ask("status")["supervisor_pid"], signal.SIGKILL)
+            line = follower.stderr.readline()
+            assert line == (
+                f"note: worker 0 of engine {one.pid}: another supervisor has taken its place\n"
+            ), number
+        assert follower.stdout.readline().endswith("[all_x] up\n")
+        one.close()
+        assert follower.wait(20) == 0
 
 
 def test_watch_as_json(plugin, engine, tmp_path) -> None:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import ask, connect, wait_until
+from harness import STAYS, all_places, ask, connect, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -149,19 +149,18 @@ def test_idle_clients_make_room_for_others(path) -> None:
         connection.close()
 
 
-def test_too_many_that_wait_for_something(path) -> None:
-    """Who follows stays; one too many is told so, and not that no supervisor runs."""
-    followers = [connect(path) for _ in range(32)]
-    for connection in followers:
-        connection.sendall(b'{"op": "logs", "all": true, "lines": 0, "follow": true}\n')
-        assert b"names" in connection.recv(65536)
-    past = time.monotonic() + 1.2
-    wait_until(lambda: time.monotonic() > past)
-    assert refused(path)
-    followers.pop().close()
-    wait_until(lambda: not refused(path))
-    for connection in followers:
-        connection.close()
+def test_too_many_that_wait_for_something(plugin, engine, tmp_path) -> None:
+    """Who waits stays; one too many is told so, and not that no supervisor runs."""
+    may_stop = tmp_path / "may-stop"
+    plugin("all_x.sh", STAYS.format(may_stop))
+    one = engine({"stop_grace": 60})
+    one.wait_log(r"\] up ")
+    with all_places(one.control, may_stop) as clients:
+        past = time.monotonic() + 1.2
+        wait_until(lambda: time.monotonic() > past)
+        assert refused(one.control)
+        clients[0].close()
+        wait_until(lambda: not refused(one.control))
 
 
 def test_socket_that_a_killed_supervisor_left_half_made(tmp_path) -> None:

@@ -1,0 +1,180 @@
+"""The supervisor's files in the runtime directory, made again if somebody removes them.
+
+Cleaners of temporary files and careless plugins do. Without them, commands would find
+no supervisor and report that nothing runs.
+"""
+
+from __future__ import annotations
+
+import os
+
+from lmcache_plugin_adapter.contract.backoff import backoff_delay
+from lmcache_plugin_adapter.contract.log_records import WARNING
+from lmcache_plugin_adapter.contract.runtime_dir import (
+    CONFIG_FILE,
+    CONTROL_SOCKET,
+    InstanceDir,
+    open_root,
+    write_whole,
+)
+from lmcache_plugin_adapter.linux.descriptor_identity import identity_of
+from lmcache_plugin_adapter.linux.syscalls import removal_descriptor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lmcache_plugin_adapter.linux.event_loop import Timer
+
+    from .control.server import ControlServer
+    from .operator_stops import OperatorStops
+    from .services import Services
+
+_SETTLE_SECONDS = 0.1
+"""Pause before the files are checked: whoever removes one may remove more, or replace it."""
+
+_RETRY_MAX = 60.0
+
+
+class RuntimeFiles:
+    """Own the directory, the control socket and the configuration of one supervisor.
+
+    Args:
+        services: The loop and the log.
+        control: The server of the control socket.
+        stops: What operators have stopped.
+        run_id: The run token.
+    """
+
+    def __init__(
+        self, services: Services, control: ControlServer, stops: OperatorStops, run_id: str
+    ) -> None:
+        self._services = services
+        self._control = control
+        self._stops = stops
+        self._run_id = run_id
+        self.instance: InstanceDir | None = None
+        """The directory; None if there is no usable one."""
+        self._config = -1
+        self._removals = -1
+        self._timer: Timer | None = None
+        self._attempt = 0
+
+    def open(self) -> None:
+        """Create the files, or log why that is not possible."""
+        problem = self._create()
+        if problem is not None:
+            self._log(
+                "No usable runtime directory, so no control socket and no "
+                f"LMCACHE_RUNTIME_PLUGIN_CONFIG_FILE; plugins run all the same ({problem})"
+            )
+
+    def keep_config(self) -> None:
+        """Keep the configuration that a search has written, to write it again."""
+        if self.instance is None:
+            return
+        try:
+            fd = os.open(self.instance.file(CONFIG_FILE), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return  # it could not be written
+        if self._config >= 0:
+            os.close(self._config)
+        self._config = fd
+
+    def say_ending(self, reason: str) -> None:
+        """Write the reason for the end, for plugins."""
+        if self.instance is not None:
+            if self._missing(self.instance):
+                self._restore(self.instance)
+            self.instance.say_ending(reason)
+
+    def remove(self) -> None:
+        """Remove all files."""
+        if self.instance is not None:
+            self.instance.remove()
+
+    # --- inside -------------------------------------------------------------
+
+    def _create(self) -> str | None:
+        """Create the directory and what is in it; return why that is not possible."""
+        root, reasons = open_root(os.environ)
+        if root is None:
+            return "; ".join(reasons)
+        instance = None
+        try:
+            instance = InstanceDir(root, self._run_id, self._services.label)
+            self._control.listen(instance.path, CONTROL_SOCKET)
+            if self._config >= 0:
+                size = os.fstat(self._config).st_size
+                write_whole(instance.file(CONFIG_FILE), os.pread(self._config, size, 0))
+        except OSError as error:
+            if instance is not None and self.instance is None:
+                instance.remove()
+            return f"'{root}': {error.strerror}"
+        if self.instance is not None:
+            self.instance.release()
+        self.instance = instance
+        self._stops.keep_in(instance)
+        self.keep_config()
+        self._watch(instance)
+        return None
+
+    def _watch(self, instance: InstanceDir) -> None:
+        """Have the kernel report what is removed; without that, nothing is made again."""
+        if self._removals >= 0:
+            self._services.loop.unwatch(self._removals)
+            os.close(self._removals)
+        path = instance.path
+        try:
+            self._removals = removal_descriptor(os.path.dirname(path), path)
+        except OSError:
+            self._removals = -1
+            return
+        self._services.loop.watch(self._removals, self._removed)
+
+    def _removed(self) -> None:
+        try:
+            os.read(self._removals, 1 << 16)
+        except BlockingIOError:
+            return
+        if self._timer is None:
+            self._check_in(_SETTLE_SECONDS)
+
+    def _check_in(self, delay: float) -> None:
+        self._timer = self._services.loop.call_later(delay, self._check)
+
+    def _check(self) -> None:
+        self._timer = None
+        instance = self.instance
+        if self._services.stopping or instance is None:
+            return
+        if not self._missing(instance):
+            self._attempt = 0
+        elif not self._restore(instance):
+            self._attempt += 1
+            self._check_in(backoff_delay(self._attempt, 1.0, _RETRY_MAX))
+
+    def _missing(self, instance: InstanceDir) -> bool:
+        """Whether a file is not there, or not the one that this supervisor made."""
+        names = [CONTROL_SOCKET, *([CONFIG_FILE] if self._config >= 0 else [])]
+        try:
+            found = os.lstat(instance.path)
+            return (found.st_dev, found.st_ino) != identity_of(instance.fd) or not all(
+                os.path.lexists(instance.file(name)) for name in names
+            )
+        except OSError:
+            return True
+
+    def _restore(self, instance: InstanceDir) -> bool:
+        path = instance.path
+        problem = self._create()
+        if problem is None:
+            again = "" if self.instance is None else self.instance.path
+            self._log(f"Somebody removed '{path}' or files in it: made again as '{again}'")
+        elif not self._attempt:
+            self._log(
+                f"Somebody removed '{path}' or files in it, and they cannot be made again: no "
+                f"command reaches this supervisor until they can ({problem})"
+            )
+        return problem is None
+
+    def _log(self, text: str) -> None:
+        self._services.events.log(WARNING, text)
