@@ -73,31 +73,12 @@ def hook_factory(module: ModuleType) -> None:
     raise LookupError(f"{FACTORY_MODULE} has no class method {FACTORY_CLASS}.{CREATE_METHODS[0]}")
 
 
-def names_lmcache(kv_transfer_config: object) -> bool:
-    """Tell whether a connector, or a child of it, is LMCache's in-process one.
-
-    Decided by name, before anything is imported. The multiprocess connector
-    is left out: its LMCache lives in a server of its own.
-    """
-
-    def of(source: object, key: str) -> object:
-        return source.get(key) if isinstance(source, dict) else getattr(source, key, None)
-
-    words = f"{of(kv_transfer_config, 'kv_connector')} "
-    words += f"{of(kv_transfer_config, 'kv_connector_module_path')}"
-    words = words.lower().replace("_", "")
-    if "lmcache" in words:
-        return "lmcachemp" not in words
-    children = of(of(kv_transfer_config, "kv_connector_extra_config"), "connectors")
-    return isinstance(children, (list, tuple)) and any(names_lmcache(child) for child in children)
-
-
 def _wrap_create(create: Callable[..., object]) -> Callable[..., object]:
     """Return ``create`` with our start of plugins behind it, for LMCache's connectors."""
 
     @functools.wraps(create)
     def create_connector(cls: type, *args: object, **kwargs: object) -> object:
-        takeover = _begin(args, kwargs)
+        takeover = _begin(cls, args, kwargs)
         if takeover is None:
             return create(cls, *args, **kwargs)
         with takeover:
@@ -108,11 +89,13 @@ def _wrap_create(create: Callable[..., object]) -> Callable[..., object]:
     return create_connector
 
 
-def _begin(args: tuple[object, ...], kwargs: dict[str, object]) -> Takeover | None:
+def _begin(factory: type, args: tuple[object, ...], kwargs: dict[str, object]) -> Takeover | None:
     """Return what accompanies the creation of an LMCache connector, or None for any other."""
     try:
         config = kwargs["config"] if "config" in kwargs else args[0]
-        if not names_lmcache(getattr(config, "kv_transfer_config", None)):
+        from .connector_class import creates_lmcache
+
+        if not creates_lmcache(factory, getattr(config, "kv_transfer_config", None)):
             return None
         role = kwargs["role"] if "role" in kwargs else args[1]
         from .connector_takeover import begin_takeover

@@ -1,0 +1,150 @@
+"""Connectors of others that are LMCache's by their class, whatever their name says."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from engine_shapes import (
+    FACTORIES,
+    Engine,
+    StandInLauncher,
+    lmcache_settings,
+    write_lmcache,
+    write_vllm,
+)
+
+from lmcache_plugin_adapter.hosts.vllm import hook
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+V1 = "vllm.distributed.kv_transfer.kv_connector.v1"
+CLASSES = f"""
+from {V1}.lmcache_connector import LMCacheConnectorV1
+from {V1}.mp import LMCacheMPConnector
+from {V1}.nixl import NixlConnector
+from lmcache.integration.vllm.vllm_v1_adapter import LMCacheConnectorV1Dynamic
+
+class Tiered(LMCacheConnectorV1):
+    pass
+
+class TieredAgain(Tiered):
+    pass
+
+class Dynamic(LMCacheConnectorV1Dynamic):
+    pass
+
+class Remote(LMCacheMPConnector):
+    pass
+
+class Other(NixlConnector):
+    pass
+
+def not_a_class(*arguments):
+    return NixlConnector(*arguments)
+"""
+# LMCache up to 0.3.15 and vLLM 0.9 know no connectors by module path.
+BY_PATH = FACTORIES[1:]
+
+
+def _forget() -> None:
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("vllm", "lmcache", "acme"):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Engine]]:
+    """Return a function that starts an engine with a package of connectors beside it."""
+    finders = list(sys.meta_path)
+    monkeypatch.setattr(StandInLauncher, "made", [], raising=False)
+    monkeypatch.setattr(StandInLauncher, "fails", None, raising=False)
+    module = types.ModuleType("lmcache_plugin_adapter.engine.launcher")
+    module.RuntimePluginLauncher = StandInLauncher  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setenv("FAKE_LMCACHE_CONFIG", lmcache_settings(["/plugins"]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def start(factory: str) -> Engine:
+        write_vllm(tmp_path, factory)
+        write_lmcache(tmp_path, "0.3.15")
+        (tmp_path / "acme.py").write_text(CLASSES)
+        _forget()
+        hook.register()
+        return Engine()
+
+    yield start
+    sys.meta_path[:] = finders
+    _forget()
+
+
+def _by_path(name: str) -> dict[str, str]:
+    return {"kv_connector": name, "kv_connector_module_path": "acme"}
+
+
+@pytest.mark.parametrize("factory", BY_PATH)
+@pytest.mark.parametrize("name", ["Tiered", "TieredAgain", "Dynamic"])
+def test_a_subclass_is_recognised(engine: Callable[[str], Engine], factory: str, name: str) -> None:
+    """Ours starts, LMCache's does not, and the connector's shutdown stops the plugins."""
+    one = engine(factory)
+    connector = one.create(**_by_path(name))
+    (started,) = StandInLauncher.made
+    assert started.launched == 1
+    assert one.started_by_lmcache == []
+    connector.shutdown()
+    assert started.stops == [False]
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_a_registered_subclass_is_recognised(engine: Callable[[str], Engine], factory: str) -> None:
+    """As a vLLM plugin of others registers it."""
+    one = engine(factory)
+    one.factory.register_connector("AcmeConnector", "acme", "Tiered")
+    one.create(kv_connector="AcmeConnector")
+    assert [started.launched for started in StandInLauncher.made] == [1]
+    assert one.started_by_lmcache == []
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_a_subclass_inside_a_multi_connector_is_recognised(
+    engine: Callable[[str], Engine], factory: str
+) -> None:
+    """Its configuration is a mapping in the parent's."""
+    one = engine(factory)
+    one.factory.register_connector("AcmeConnector", "acme", "Tiered")
+    children = {"connectors": [{"kv_connector": "AcmeConnector"}]}
+    one.create(kv_connector="MultiConnector", kv_connector_extra_config=children)
+    assert [started.launched for started in StandInLauncher.made] == [1]
+    assert one.started_by_lmcache == []
+
+
+@pytest.mark.parametrize("factory", BY_PATH)
+@pytest.mark.parametrize("name", ["Remote", "Other", "not_a_class"])
+def test_others_are_left_alone(engine: Callable[[str], Engine], factory: str, name: str) -> None:
+    """The multiprocess connector's subclass, another connector's, and no class at all."""
+    one = engine(factory)
+    connector = one.create(**_by_path(name))
+    assert StandInLauncher.made == []
+    assert "shutdown" not in vars(connector)
+
+
+@pytest.mark.parametrize("factory", BY_PATH)
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [("raise RuntimeError('no GPU')", "no GPU"), ("raise SystemExit(3)", "3"), ("", "Tiered")],
+)
+def test_a_module_that_fails_fails_as_in_vllm(
+    engine: Callable[[str], Engine], tmp_path: Path, factory: str, text: str, error: str
+) -> None:
+    """With vLLM's own error."""
+    one = engine(factory)
+    (tmp_path / "acme.py").write_text(text)
+    with pytest.raises(BaseException, match=error):
+        one.create(**_by_path("Tiered"))
+    assert StandInLauncher.made == []
