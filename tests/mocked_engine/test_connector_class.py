@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-import types
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from engine_shapes import (
-    FACTORIES,
-    Engine,
-    StandInLauncher,
-    lmcache_settings,
-    write_lmcache,
-    write_vllm,
-)
-
-from lmcache_plugin_adapter.hosts.vllm import hook
+from engine_shapes import FACTORIES, Engine, StandInLauncher
+from hooked_engine import hooked_engine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,36 +41,12 @@ def not_a_class(*arguments):
 BY_PATH = FACTORIES[1:]
 
 
-def _forget() -> None:
-    for name in list(sys.modules):
-        if name.partition(".")[0] in ("vllm", "lmcache", "acme"):
-            del sys.modules[name]
-    importlib.invalidate_caches()
-
-
 @pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Engine]]:
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
     """Return a function that starts an engine with a package of connectors beside it."""
-    finders = list(sys.meta_path)
-    monkeypatch.setattr(StandInLauncher, "made", [], raising=False)
-    monkeypatch.setattr(StandInLauncher, "fails", None, raising=False)
-    module = types.ModuleType("lmcache_plugin_adapter.engine.launcher")
-    module.RuntimePluginLauncher = StandInLauncher  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setenv("FAKE_LMCACHE_CONFIG", lmcache_settings(["/plugins"]))
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def start(factory: str) -> Engine:
-        write_vllm(tmp_path, factory)
-        write_lmcache(tmp_path, "0.3.15")
-        (tmp_path / "acme.py").write_text(CLASSES)
-        _forget()
-        hook.register()
-        return Engine()
-
-    yield start
-    sys.meta_path[:] = finders
-    _forget()
+    (tmp_path / "acme.py").write_text(CLASSES)
+    with hooked_engine(tmp_path, monkeypatch, "acme") as start:
+        yield start
 
 
 def _by_path(name: str) -> dict[str, str]:

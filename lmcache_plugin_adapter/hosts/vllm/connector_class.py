@@ -29,7 +29,12 @@ def creates_lmcache(factory: object, kv_transfer_config: object) -> bool:
         creates_lmcache(factory, child) for child in children
     ):
         return True
-    bases = _bases(factory, name, module_path)
+    return is_lmcache_class(_class(factory, name, module_path))
+
+
+def is_lmcache_class(found: type) -> bool:
+    """Tell whether a class is LMCache's in-process connector, or derived from it."""
+    bases = found.__mro__
     return _names_lmcache(" ".join(f"{base.__module__} {base.__qualname__}" for base in bases))
 
 
@@ -38,8 +43,8 @@ def _names_lmcache(words: str) -> bool:
     return "lmcache" in words and "lmcachemp" not in words
 
 
-def _bases(factory: Any, name: object, module_path: object) -> tuple[type, ...]:
-    """Return the class that vLLM imports right after this, by the same loader, and its bases."""
+def _class(factory: Any, name: object, module_path: object) -> type:
+    """Return the class that vLLM imports right after this, by the same loader."""
     import importlib
 
     try:
@@ -48,8 +53,8 @@ def _bases(factory: Any, name: object, module_path: object) -> tuple[type, ...]:
         else:
             found = factory._registry[name]()
     except Exception:  # noqa: BLE001 - vLLM imports it again, and reports its error
-        return ()
-    return found.__mro__ if isinstance(found, type) else ()
+        return object
+    return found if isinstance(found, type) else object
 
 
 def _value(source: object, key: str) -> object:

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 FACTORY_MODULE = "vllm.distributed.kv_transfer.kv_connector.factory"
 FACTORY_CLASS = "KVConnectorFactory"
 CREATE_METHODS = ("create_connector", "create_connector_v1")  # the second until 0.9
+LAUNCHER_MODULES = (
+    "lmcache.v1.plugin.runtime_plugin_launcher",
+    "lmcache.v1.plugin.plugin_launcher",
+)
 _MARK = "_lmcache_plugin_adapter"
 
 
@@ -106,6 +110,17 @@ def _begin(factory: type, args: tuple[object, ...], kwargs: dict[str, object]) -
         return None
 
 
+def _expect_factory() -> None:
+    """Report a vLLM that has created a connector without the factory that we know.
+
+    LMCache's launcher has just been imported. The connector class of this package needs no
+    factory.
+    """
+    explicit = f"{__package__}.connector_takeover"
+    if FACTORY_MODULE not in sys.modules and explicit not in sys.modules:
+        _say_off(LookupError(f"this vLLM has no module {FACTORY_MODULE}"))
+
+
 class _FactoryFinder:
     """Hooks the factory as soon as vLLM has imported it, so that we need not.
 
@@ -114,11 +129,15 @@ class _FactoryFinder:
     order of vLLM's own imports.
     """
 
+    def __init__(self) -> None:
+        self._then = {FACTORY_MODULE: register, **dict.fromkeys(LAUNCHER_MODULES, _expect_factory)}
+
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find the factory as everyone else would, and have it hooked once it is loaded."""
-        if name != FACTORY_MODULE:
+        """Find the module as everyone else would, and have it hooked once it is loaded."""
+        then = self._then.get(name)
+        if then is None:
             return None
         for finder in sys.meta_path:
             if finder is self or not hasattr(finder, "find_spec"):
@@ -126,20 +145,20 @@ class _FactoryFinder:
             spec = finder.find_spec(name, path, target)
             if spec is not None:
                 try:
-                    self._hook_after_loading(spec)
+                    self._after_loading(spec, then)
                 except Exception as error:  # noqa: BLE001 - the import must go on
                     _say_off(error)
                 return spec
         return None
 
-    def _hook_after_loading(self, spec: ModuleSpec) -> None:
+    def _after_loading(self, spec: ModuleSpec, then: Callable[[], None]) -> None:
         loader: Any = spec.loader
         load = loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
             del loader.exec_module
             load(module)
-            register()
+            then()
 
         loader.exec_module = exec_module  # on the instance: one loader a module
 
