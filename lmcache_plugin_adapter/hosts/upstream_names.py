@@ -79,8 +79,11 @@ def _parallel(
 
 SERVER_MODULE = Upstream(
     "lmcache",
-    ("v1/multiprocess/ext_server_module.py:ExtServerModuleBuildContext.config",),
-    "0.5.6",
+    (
+        "v1/multiprocess/ext_server_module.py:ExtServerModuleBuildContext.config",
+        "v1/multiprocess/server_module.py:ServerModuleBuildContext.config",
+    ),
+    "0.5.6 (ServerModuleBuildContext is proposed)",
     "the multiprocess server takes no --server-module",
     "none",
 )

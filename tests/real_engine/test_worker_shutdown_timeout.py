@@ -31,7 +31,6 @@ def test_plugins_learn_how_the_engine_ends(tmp_path: Path, model: Path) -> None:
     site.add("scheduler_why.sh", WHY)
     with serving(site, model, VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS="8") as server:
         wait_for((site.directory / "up").exists, 60, lambda: server.log[-2000:])
-        server.complete()
         server.process.send_signal(signal.SIGTERM)
         server.wait()
         site.wait_until_nothing_is_left()
