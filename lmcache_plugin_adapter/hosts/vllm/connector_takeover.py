@@ -17,7 +17,7 @@ from lmcache_plugin_adapter.contract.engine_settings import (
     why_engine_runs_nothing,
 )
 
-from . import LOGGER, lmcache_launcher
+from . import LOGGER, lmcache_chooses, lmcache_launcher
 from .connector_class import is_lmcache_class
 from .identity import local_replica_index, read_identity
 
@@ -167,8 +167,11 @@ class Takeover:
 
 
 def begin_takeover(vllm_config: object, role: object) -> Takeover:
-    """Return the context for a connector's creation; inside another one, it does nothing."""
-    return Takeover(vllm_config, role, nested=_current() is not None)
+    """Return the context for a connector's creation.
+
+    It does nothing inside another one, or if LMCache creates our launcher itself.
+    """
+    return Takeover(vllm_config, role, nested=lmcache_chooses() or _current() is not None)
 
 
 def _current() -> Takeover | None:

@@ -13,7 +13,7 @@ import functools
 import os
 import sys
 
-from . import LOGGER
+from . import LOGGER, lmcache_chooses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def register() -> None:
             from lmcache_plugin_adapter.engine.exit_of_pid1 import wait_at_exit
 
             wait_at_exit()
+        if lmcache_chooses():
+            return  # it creates our launcher itself
         factory = sys.modules.get(FACTORY_MODULE)
         if factory is not None:
             hook_factory(factory)
