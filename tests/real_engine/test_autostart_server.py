@@ -37,7 +37,8 @@ def connector(site: Site) -> dict[str, Any]:
             "lmcache.mp.port": free_port(),
             "lmcache.mp.autostart": True,
             "lmcache.mp.autostart.server_args": (
-                f"--l1-size-gb 0.1 --eviction-policy LRU --http-port {free_port()} "
+                "--l1-size-gb 0.1 --eviction-policy LRU --supported-transfer-mode auto "
+                f"--http-port {free_port()} "
                 f"--server-module '{json.dumps(module)}'"
             ),
         },

@@ -13,14 +13,14 @@ import functools
 import os
 import sys
 
+from lmcache_plugin_adapter.hosts import AfterImport
+
 from . import LOGGER, lmcache_chooses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from importlib.machinery import ModuleSpec
+    from collections.abc import Callable
     from types import ModuleType
-    from typing import Any
 
     from .connector_takeover import Takeover
 
@@ -123,7 +123,7 @@ def _expect_factory() -> None:
         _say_off(LookupError(f"this vLLM has no module {FACTORY_MODULE}"))
 
 
-class _FactoryFinder:
+class _FactoryFinder(AfterImport):
     """Hooks the factory as soon as vLLM has imported it, so that we need not.
 
     Importing it from an entry point costs a second in processes that make no
@@ -132,37 +132,8 @@ class _FactoryFinder:
     """
 
     def __init__(self) -> None:
-        self._then = {FACTORY_MODULE: register, **dict.fromkeys(LAUNCHER_MODULES, _expect_factory)}
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Find the module as everyone else would, and have it hooked once it is loaded."""
-        then = self._then.get(name)
-        if then is None:
-            return None
-        for finder in sys.meta_path:
-            if finder is self or not hasattr(finder, "find_spec"):
-                continue
-            spec = finder.find_spec(name, path, target)
-            if spec is not None:
-                try:
-                    self._after_loading(spec, then)
-                except Exception as error:  # noqa: BLE001 - the import must go on
-                    _say_off(error)
-                return spec
-        return None
-
-    def _after_loading(self, spec: ModuleSpec, then: Callable[[], None]) -> None:
-        loader: Any = spec.loader
-        load = loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            del loader.exec_module
-            load(module)
-            then()
-
-        loader.exec_module = exec_module  # on the instance: one loader a module
+        actions = {FACTORY_MODULE: register, **dict.fromkeys(LAUNCHER_MODULES, _expect_factory)}
+        super().__init__(actions, _say_off)
 
 
 def _say_off(error: Exception) -> None:
