@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lmcache_plugin_adapter.contract.engine_settings import (
@@ -24,8 +25,6 @@ from .supervisor_keeper import SupervisorKeeper, report_exit, stop_all
 from .supervisor_start import LaunchError, SupervisorStart, supervisor_python
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .host_configuration import HostConfiguration
 
 __all__ = ["LaunchError", "RuntimePluginLauncher"]

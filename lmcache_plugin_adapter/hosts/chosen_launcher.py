@@ -10,6 +10,7 @@ import importlib
 import logging
 from typing import Any
 
+from lmcache_plugin_adapter.contract.engine_settings import settings_section
 from lmcache_plugin_adapter.engine.launcher import LaunchError, RuntimePluginLauncher
 
 STOP_SECONDS = 2.0
@@ -29,9 +30,7 @@ def create_launcher(
         worker_count: The number of workers, as LMCache counts them.
         worker_id: The id of this worker.
     """
-    from lmcache_plugin_adapter.configuration.settings import read_settings
-
-    if not read_settings(getattr(config, "extra_config", None))[0].enabled:
+    if settings_section(getattr(config, "extra_config", None)).get("enabled") is False:
         return None
     return ChosenLauncher(config, role, worker_count, worker_id)
 

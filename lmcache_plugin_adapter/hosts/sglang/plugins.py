@@ -6,7 +6,10 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from lmcache_plugin_adapter.configuration.settings import read_settings
+from lmcache_plugin_adapter.contract.engine_settings import (
+    settings_section,
+    why_engine_runs_nothing,
+)
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.engine.launcher import LaunchError, RuntimePluginLauncher
 
@@ -32,13 +35,12 @@ def start_plugins(cache: object, args: tuple[Any, ...], kwargs: Mapping[str, Any
         Exception: SGLang or LMCache are not as known.
     """
     config = _read_config(kwargs.get("lmcache_config_file"))
-    settings, _ = read_settings(getattr(config, "extra_config", None))  # the supervisor reports
-    locations = getattr(config, "runtime_plugin_locations", None)
-    if not settings.enabled or not (locations or settings.locations):
+    extra_config = getattr(config, "extra_config", None)
+    if why_engine_runs_nothing(extra_config, getattr(config, "runtime_plugin_locations", None)):
         return
     identities = read_identities(args[0] if args else kwargs["params"], kwargs, _parallel())
     replica = identities[0].dp_rank
-    if settings.data_parallel != "all" and replica != 0:
+    if replica != 0 and settings_section(extra_config).get("data_parallel") != "all":
         log.info(
             "Runtime plugins run in replica 0, not in replica %d "
             "(extra_config.runtime_plugins.data_parallel: all runs them in each)",
