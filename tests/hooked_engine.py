@@ -1,14 +1,13 @@
-"""An engine in the test's own process: the hook is in place, the launcher starts nothing."""
+"""An engine in the test's own process, with the hook in place and trees that a test changes."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import sys
-import types
 from typing import TYPE_CHECKING, Any
 
-from engine_shapes import Engine, StandInLauncher, lmcache_settings, write_lmcache, write_vllm
+from engine_shapes import Engine, lmcache_settings, write_lmcache, write_vllm
 
 from lmcache_plugin_adapter.hosts.vllm import hook
 
@@ -40,11 +39,6 @@ def hooked_engine(
     hook runs. ``others`` are packages of the test beside them.
     """
     finders = list(sys.meta_path)
-    monkeypatch.setattr(StandInLauncher, "made", [], raising=False)
-    monkeypatch.setattr(StandInLauncher, "fails", None, raising=False)
-    module = types.ModuleType("lmcache_plugin_adapter.engine.launcher")
-    module.RuntimePluginLauncher = StandInLauncher  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setenv("FAKE_LMCACHE_CONFIG", lmcache_settings(["/plugins"]))
     monkeypatch.syspath_prepend(str(tmp_path))
 

@@ -123,7 +123,12 @@ def run(patched: Path, tmp_path: Path, program: str, settings: dict[str, Any]) -
     for name in ("plugins", "out"):
         (tmp_path / name).mkdir()
     (tmp_path / "plugins" / "all_note.sh").write_text(PLUGIN)
-    path = [str(patched), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = [
+        str(patched),
+        str(ROOT),
+        str(ROOT / "tests"),
+        *filter(None, [os.environ.get("PYTHONPATH")]),
+    ]
     environ = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path),

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from engine_shapes import Engine, StandInLauncher
+from engine_shapes import Engine
 from hooked_engine import hooked_engine
+from mocked_launcher import MockedLaunchers
 
 from lmcache_plugin_adapter.engine.launcher import LaunchError, RuntimePluginLauncher
 from lmcache_plugin_adapter.hosts.chosen_launcher import ChosenLauncher, create_launcher
@@ -24,21 +25,25 @@ EXPLICIT = {
 
 
 @pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
+def engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launchers: MockedLaunchers
+) -> Iterator[Callable[..., Engine]]:
     """Return a function that starts an engine beside such an LMCache."""
     with hooked_engine(tmp_path, monkeypatch) as start:
         yield lambda: start(change=(tmp_path / "lmcache/v1/plugin/launcher_factory.py").touch)
 
 
 @pytest.mark.parametrize("transfer", [{}, EXPLICIT], ids=["entry point", "explicit class"])
-def test_nothing_is_patched(engine: Callable[..., Engine], transfer: dict[str, Any]) -> None:
+def test_nothing_is_patched(
+    launchers: MockedLaunchers, engine: Callable[..., Engine], transfer: dict[str, Any]
+) -> None:
     """Neither vLLM's factory nor LMCache's launcher."""
     one = engine()
     create = one.factory.create_connector.__func__
     connector = one.create(**transfer)
     assert not hasattr(create, "__wrapped__")
     assert "shutdown" not in vars(connector)
-    assert StandInLauncher.made == []
+    assert launchers.made == []
     (launcher,) = one.started_by_lmcache  # which would be ours
     assert type(launcher).launch_plugins.__module__ == type(launcher).__module__
 

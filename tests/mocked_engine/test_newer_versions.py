@@ -11,11 +11,11 @@ import pytest
 from engine_shapes import (
     Engine,
     KVConnectorRole,
-    StandInLauncher,
     TransferConfig,
     parallel_config,
 )
 from hooked_engine import hooked_engine
+from mocked_launcher import MockedLaunchers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,9 @@ CHILDREN = {"connectors": [{"kv_connector": "LMCacheConnectorV1"}]}
 
 
 @pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
+def engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launchers: MockedLaunchers
+) -> Iterator[Callable[..., Engine]]:
     """Return a function that starts an engine of the newest shapes."""
     with hooked_engine(tmp_path, monkeypatch) as start:
         yield start
@@ -58,6 +60,7 @@ def renamed(tmp_path: Path, file: str, name: str, other: str) -> Callable[[], No
     ],
 )
 def test_without_it_lmcaches_launcher_starts_the_plugins(
+    launchers: MockedLaunchers,
     engine: Callable[..., Engine],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -79,7 +82,7 @@ def test_without_it_lmcaches_launcher_starts_the_plugins(
             module_path = tmp_path / "lmcache/v1/plugin/runtime_plugin_launcher.py"
             module_path.write_text(module_path.read_text().replace(name, other))
         one.create()
-    assert StandInLauncher.made == []
+    assert launchers.made == []
     assert len(one.started_by_lmcache) == 1
     (line,) = caplog.messages
     assert named in line
@@ -108,18 +111,19 @@ def test_another_factory_module_is_reported_when_lmcache_is_loaded(
 
 
 def test_another_launcher_of_lmcache_is_named(
-    engine: Callable[..., Engine], caplog: pytest.LogCaptureFixture
+    launchers: MockedLaunchers, engine: Callable[..., Engine], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Ours would start each plugin a second time."""
     one = engine(launcher="none")
     one.create()
-    assert StandInLauncher.made == []
+    assert launchers.made == []
     (line,) = caplog.messages
     assert "RuntimePluginLauncher.launch_plugins" in line
 
 
 @pytest.mark.parametrize("multi", [False, True])
 def test_without_the_names_of_the_engine_it_works_while_lmcache_does(
+    launchers: MockedLaunchers,
     engine: Callable[..., Engine],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -135,7 +139,7 @@ def test_without_the_names_of_the_engine_it_works_while_lmcache_does(
     )
     one = engine(change=renamed(tmp_path, f"{KV}/v1/{file}", f"self.{name}", "self._other"))
     one.create(**transfer)
-    assert [started.launched for started in StandInLauncher.made] == [1]
+    assert [one.launch_or_raise.call_count for one in launchers.made] == [1]
     assert caplog.messages == []
     monkeypatch.setenv("FAKE_LMCACHE_FAILS", "1")
     one.create(**transfer)
@@ -144,12 +148,15 @@ def test_without_the_names_of_the_engine_it_works_while_lmcache_does(
 
 
 def test_without_a_shutdown_plugins_end_with_the_process(
-    engine: Callable[..., Engine], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    launchers: MockedLaunchers,
+    engine: Callable[..., Engine],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """And start all the same."""
     one = engine(change=renamed(tmp_path, f"{KV}/base.py", "def shutdown", "def close"))
     one.create()
-    assert [started.launched for started in StandInLauncher.made] == [1]
+    assert [one.launch_or_raise.call_count for one in launchers.made] == [1]
     (line,) = caplog.messages
     assert "'shutdown'" in line
 
@@ -162,6 +169,7 @@ def test_without_a_shutdown_plugins_end_with_the_process(
     ],
 )
 def test_without_a_replicas_number_plugins_start(
+    launchers: MockedLaunchers,
     engine: Callable[..., Engine],
     caplog: pytest.LogCaptureFixture,
     gone: tuple[str, ...],
@@ -173,12 +181,13 @@ def test_without_a_replicas_number_plugins_start(
     for field in gone:
         delattr(one.parallel, field)
     one.create()
-    assert [started.launched for started in StandInLauncher.made] == [1]
+    assert [one.launch_or_raise.call_count for one in launchers.made] == [1]
     (line,) = caplog.messages
     assert named in line
 
 
 def test_without_extra_config_settings_have_their_defaults(
+    launchers: MockedLaunchers,
     engine: Callable[..., Engine],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -189,6 +198,6 @@ def test_without_extra_config_settings_have_their_defaults(
     file = "lmcache/integration/vllm/utils.py"
     one = engine(change=renamed(tmp_path, file, "self.extra_config", "self.more_config"))
     one.create()
-    assert [started.launched for started in StandInLauncher.made] == [1]
+    assert [one.launch_or_raise.call_count for one in launchers.made] == [1]
     (line,) = caplog.messages
     assert "'extra_config'" in line

@@ -9,7 +9,8 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from vllm_server import WITNESS, Seen, Server, Site, free_port, serving, wait_for
+from site_under_test import WITNESS, Seen, Site, free_port, wait_for
+from vllm_server import Server, serving
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,8 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from vllm_server import Site, serving, wait_for
+from site_under_test import Site, wait_for
+from vllm_server import serving
 
 from lmcache_plugin_adapter.hosts.upstream_names import installed_version
 
