@@ -22,6 +22,7 @@ from lmcache_plugin_adapter.planner.discovery import scan
 
 from .console import ExitStatus
 from .lmcache_yaml import load_lmcache_yaml
+from .stale_distribution import find_stale_distribution
 from .transfer_config import (
     MULTIPROCESS,
     TransferConfigError,
@@ -164,6 +165,9 @@ def _server() -> Diagnosis:
 
 def _entry_point() -> Diagnosis:
     group = upstream_names.ENTRY_POINT_GROUP
+    if stale := find_stale_distribution(group, upstream_names.ENTRY_POINT):
+        text = f"'{upstream_names.ENTRY_POINT}' of '{group}' does not load: {stale}"
+        return Diagnosis(OFF, "entry point", text)
     for point in importlib.metadata.entry_points(group=group):
         if point.name == upstream_names.ENTRY_POINT:
             return Diagnosis(OK, "entry point", f"'{point.name}' ({point.value}) in '{group}'")
