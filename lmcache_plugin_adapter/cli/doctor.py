@@ -22,6 +22,14 @@ from lmcache_plugin_adapter.planner.discovery import scan
 
 from .console import ExitStatus
 from .lmcache_yaml import load_lmcache_yaml
+from .stale_distribution import find_stale_distribution
+from .transfer_config import (
+    MULTIPROCESS,
+    TransferConfigError,
+    examine_connector,
+    lmcache_connectors,
+    read_transfer_config,
+)
 from .yaml_reader import ConfigError
 
 if TYPE_CHECKING:
@@ -51,17 +59,25 @@ class Diagnosis:
     text: str
 
 
-def doctor(as_json: bool = False, server: bool = False) -> int:
+def doctor(
+    as_json: bool = False, server: bool = False, kv_transfer_config: str | None = None
+) -> int:
     """Print whether the adapter would be active in this environment, and why not.
 
     Args:
         as_json: Print one JSON document instead of lines.
         server: Inspect LMCache's multiprocess server, not vLLM.
+        kv_transfer_config: The value of vLLM's ``--kv-transfer-config``: it decides which of
+            the two is inspected.
 
     Returns:
         The exit status: 0 if the adapter would be active, else 1.
     """
-    findings = list((examine_server if server else examine)(os.environ))
+    transfer: list[Diagnosis] = []
+    if kv_transfer_config is not None:
+        modes, transfer = _transfer(kv_transfer_config)
+        server = server or modes == {MULTIPROCESS}
+    findings = [*transfer, *(examine_server if server else examine)(os.environ)]
     active = all(finding.level != OFF for finding in findings)
     if as_json:
         print(json.dumps({"active": active, "findings": [asdict(one) for one in findings]}))
@@ -106,6 +122,22 @@ def examine_server(environ: Mapping[str, str]) -> Iterator[Diagnosis]:
     yield from _surroundings(environ)
 
 
+def _transfer(text: str) -> tuple[set[str], list[Diagnosis]]:
+    """Return the modes that LMCache runs in by ``--kv-transfer-config``, and what it means."""
+    subject = "connector"
+    try:
+        found = list(lmcache_connectors(read_transfer_config(text)))
+    except TransferConfigError as error:
+        return set(), [Diagnosis(OFF, subject, str(error))]
+    findings = []
+    for mode, config in found:
+        level, words = examine_connector(mode, config)
+        findings.append(Diagnosis(level, subject, words))
+    if not found:
+        findings.append(Diagnosis(OFF, subject, "no connector of LMCache's is named"))
+    return {mode for mode, _ in found}, findings
+
+
 def _surroundings(environ: Mapping[str, str]) -> Iterator[Diagnosis]:
     yield _system()
     yield _pid_1("/proc")
@@ -133,6 +165,9 @@ def _server() -> Diagnosis:
 
 def _entry_point() -> Diagnosis:
     group = upstream_names.ENTRY_POINT_GROUP
+    if stale := find_stale_distribution(group, upstream_names.ENTRY_POINT):
+        text = f"'{upstream_names.ENTRY_POINT}' of '{group}' does not load: {stale}"
+        return Diagnosis(OFF, "entry point", text)
     for point in importlib.metadata.entry_points(group=group):
         if point.name == upstream_names.ENTRY_POINT:
             return Diagnosis(OK, "entry point", f"'{point.name}' ({point.value}) in '{group}'")

@@ -152,6 +152,14 @@ def doctor(
     server: Annotated[
         bool, typer.Option("--server", help="Inspect LMCache's multiprocess server, not vLLM.")
     ] = False,
+    kv_transfer_config: Annotated[
+        str | None,
+        typer.Option(
+            "--kv-transfer-config",
+            metavar="JSON",
+            help="The value of vLLM's option, which names the connector.",
+        ),
+    ] = None,
 ) -> None:
     """Report whether vLLM in this environment would run plugins with this package, and why not.
 
@@ -160,7 +168,7 @@ def doctor(
     """
     from .doctor import doctor
 
-    sys.exit(doctor(as_json, server))
+    sys.exit(doctor(as_json, server, kv_transfer_config))
 
 
 @app.command()

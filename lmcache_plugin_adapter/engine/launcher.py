@@ -8,9 +8,11 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lmcache_plugin_adapter.contract.engine_settings import (
+    SETTINGS_KEY,
     settings_section,
     why_engine_runs_nothing,
 )
@@ -23,8 +25,6 @@ from .supervisor_keeper import SupervisorKeeper, report_exit, stop_all
 from .supervisor_start import LaunchError, SupervisorStart, supervisor_python
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .host_configuration import HostConfiguration
 
 __all__ = ["LaunchError", "RuntimePluginLauncher"]
@@ -115,7 +115,8 @@ class RuntimePluginLauncher:
 
         The method returns before the supervisor has searched the locations. It starts
         nothing if no location is configured, if ``extra_config.runtime_plugins.enabled``
-        is false, or if this process already runs the plugins of this identity.
+        is false. If this process already runs the plugins of this identity for another
+        engine, they serve both, and stop with the last launcher.
 
         Returns:
             False if no supervisor could be started; an error record gives the reason.
@@ -139,8 +140,10 @@ class RuntimePluginLauncher:
             if why_engine_runs_nothing(extra_config, locations):
                 return
             keeper = self._new_keeper(locations, settings_section(extra_config))
-            if not keeper.begin():
-                logger.debug("Runtime plugins of %s run already", self.identity.label)
+            serving = keeper.begin(self)
+            if serving is not keeper:
+                self._report_joined(serving, keeper)
+                self._keeper = serving
                 return
         except LaunchError:
             raise
@@ -156,13 +159,16 @@ class RuntimePluginLauncher:
     def stop_plugins(self, wait: bool = True, timeout: float | None = None) -> None:
         """Stop the plugins: SIGTERM, grace period, SIGKILL. Never raises; idempotent.
 
+        If other launchers of this process use the plugins, they run on and stop with
+        the last one.
+
         Args:
             wait: Return when no plugin is left, or after the longest grace period;
                 otherwise return at once, and the supervisor finishes the stop.
             timeout: Wait at most so many seconds, whatever the grace period.
         """
         if self._keeper is not None:
-            self._keeper.stop(wait, None if timeout is None else _seconds(timeout))
+            self._keeper.leave(self, wait, None if timeout is None else _seconds(timeout))
 
     def status(self, timeout: float = _STATUS_SECONDS) -> dict[str, Any] | None:
         """Return the supervisor's report on its plugins; None if no supervisor answers.
@@ -177,6 +183,21 @@ class RuntimePluginLauncher:
         return self._keeper.ask({"op": "status"}, _seconds(timeout))
 
     # --- inside -----------------------------------------------------------
+
+    def _report_joined(self, serving: SupervisorKeeper, own: SupervisorKeeper) -> None:
+        """Log that another engine's plugins serve this one; warn if they differ from its own."""
+        label = self.identity.label
+        keys = sorted({*serving.choices, *own.choices})
+        differing = [key for key in keys if serving.choices.get(key) != own.choices.get(key)]
+        if serving is self._keeper or not differing:
+            logger.debug("Runtime plugins of %s run already", label)
+            return
+        logger.warning(
+            "Runtime plugins of %s already run for another engine of this process and serve "
+            "both; what differs in this one has no effect: %s",
+            label,
+            ", ".join(differing),
+        )
 
     def _new_keeper(self, locations: object, section: Mapping[str, Any]) -> SupervisorKeeper:
         python = supervisor_python()
@@ -201,7 +222,12 @@ class RuntimePluginLauncher:
             import_path=tuple(entry for entry in sys.path if isinstance(entry, str)),
         )
         start = SupervisorStart(spec.to_bytes(), run_id, identity.label, python)
-        return SupervisorKeeper(start)
+        choices = {
+            f"extra_config.{key}": value for key, value in _extra_config(self.config).items()
+        }
+        choices.pop(f"extra_config.{SETTINGS_KEY}", None)
+        choices |= {f"extra_config.{SETTINGS_KEY}.{key}": value for key, value in section.items()}
+        return SupervisorKeeper(start, {**choices, "runtime_plugin_locations": locations})
 
 
 def _report_exit_at_exit() -> None:
@@ -222,6 +248,11 @@ def _seconds(timeout: float) -> float:
         return min(timeout, _MOST_SECONDS) if timeout > 0 else 0.0
     except TypeError:
         return 0.0
+
+
+def _extra_config(config: object) -> Mapping[str, Any]:
+    extra = getattr(config, "extra_config", None)
+    return extra if isinstance(extra, Mapping) else {}
 
 
 def _metrics_module() -> str:

@@ -53,15 +53,26 @@ _active: dict[tuple[int, str], SupervisorKeeper] = {}
 _stopped: set[tuple[int, str]] = set()
 """Identities that were stopped: the next supervisor waits until the previous has exited."""
 
+_locks: dict[int, threading.RLock] = {}
+"""By process: a fork inherits a lock that another thread may hold. Re-entrant for signal
+handlers, which may stop a launcher."""
+
 
 class SupervisorKeeper:
-    """Keeps a supervisor running from :meth:`begin` to :meth:`stop`.
+    """Keeps a supervisor running from :meth:`begin` until its last user leaves.
+
+    The users are the launchers of one identity in this process: with several engines in
+    one process, each engine has its own launcher.
 
     Args:
         start: What supervisors are started with.
+        choices: What decides what the plugins do, for a comparison with other launchers:
+            values by their keys in the configuration.
     """
 
-    def __init__(self, start: SupervisorStart) -> None:
+    def __init__(self, start: SupervisorStart, choices: Mapping[str, object]) -> None:
+        self.choices = choices
+        self._users: set[object] = set()
         self._start_command = start
         self._label = start.label
         self._owner = os.getpid()
@@ -74,18 +85,24 @@ class SupervisorKeeper:
         self._starting = threading.Lock()
         self._exiting = False
 
-    def begin(self) -> bool:
-        """Start the supervisor; return False if this identity already has one.
+    def begin(self, user: object) -> SupervisorKeeper:
+        """Start the supervisor for ``user``, or join the keeper that this identity already has.
+
+        Returns:
+            The keeper that ``user`` leaves later: this one, or the one it has joined.
 
         Raises:
             LaunchError: No supervisor could be started.
         """
         key = (self._owner, self._label)
-        other = _active.get(key)
-        if other is not None:
-            other._drop_if_stopped()
-        if _active.setdefault(key, self) is not self:
-            return False
+        with _lock():
+            other = _active.get(key)
+            if other is not None:
+                other._drop_if_stopped()
+            serving = _active.setdefault(key, self)
+            serving._users.add(user)
+        if serving is not self:
+            return serving
         self._watching = True
         try:
             self._connection = self._start()
@@ -98,7 +115,7 @@ class SupervisorKeeper:
                 self._connection = None
             _active.pop(key, None)
             raise
-        return True
+        return self
 
     def _start_watching(self) -> None:
         try:
@@ -119,8 +136,22 @@ class SupervisorKeeper:
         """The connection to the supervisor; None after its exit, and in a fork of the engine."""
         return self._connection if self._owner == os.getpid() else None
 
+    def leave(self, user: object, wait: bool, timeout: float | None) -> None:
+        """Stop the plugins for ``user``, as :meth:`.RuntimePluginLauncher.stop_plugins` describes.
+
+        They run on while another user is left.
+        """
+        if self._owner != os.getpid():
+            return
+        with _lock():
+            self._users.discard(user)
+            if self._users:
+                return
+            self._forget()  # who launches from here on gets another keeper
+        self.stop(wait, timeout)
+
     def stop(self, wait: bool, timeout: float | None) -> None:
-        """Stop the plugins as :meth:`.RuntimePluginLauncher.stop_plugins` describes."""
+        """Stop the plugins, whoever uses them."""
         connection = self.connection
         if connection is None:
             return
@@ -329,6 +360,10 @@ class SupervisorKeeper:
         if _active.get(key) is self:
             _stopped.add(key)
             _active.pop(key, None)
+
+
+def _lock() -> threading.RLock:
+    return _locks.setdefault(os.getpid(), threading.RLock())
 
 
 def stop_all() -> None:

@@ -20,7 +20,7 @@ ENTRY_POINT_GROUP = "vllm.general_plugins"
 ENTRY_POINT = "lmcache_plugin_adapter"  # its name in the group, as pyproject.toml declares it
 
 # The first and the last version that the adapter supports.
-SUPPORTED = {"vllm": ("0.10.2", "0.32.0"), "lmcache": ("0.3.7", "0.5.6")}
+SUPPORTED = {"vllm": ("0.10.2", "0.33.0"), "lmcache": ("0.3.7", "0.5.6")}
 
 _KV = "distributed/kv_transfer/kv_connector/"
 
@@ -79,8 +79,11 @@ def _parallel(
 
 SERVER_MODULE = Upstream(
     "lmcache",
-    ("v1/multiprocess/ext_server_module.py:ExtServerModuleBuildContext.config",),
-    "0.5.6",
+    (
+        "v1/multiprocess/ext_server_module.py:ExtServerModuleBuildContext.config",
+        "v1/multiprocess/server_module.py:ServerModuleBuildContext.config",
+    ),
+    "0.5.6 (ServerModuleBuildContext is proposed)",
     "the multiprocess server takes no --server-module",
     "none",
 )
@@ -103,7 +106,7 @@ UPSTREAM = (
     Upstream(
         "vllm",
         ('plugins/__init__.py:"vllm.general_plugins"',),
-        "0.9.2-0.32.0",
+        "0.9.2-0.33.0",
         f"the adapter is off and {_LEFT}; the explicit connector class works",
         "all",
     ),
@@ -113,43 +116,43 @@ UPSTREAM = (
             _KV + "factory.py:KVConnectorFactory.create_connector",
             _KV + "factory.py:KVConnectorFactory.create_connector_v1",
         ),
-        "0.10.2-0.32.0 (0.9.2: create_connector_v1)",
+        "0.10.2-0.33.0 (0.9.2: create_connector_v1)",
         f"a warning, and {_LEFT}; the explicit connector class works",
         "all",
     ),
     Upstream(
         "vllm",
         (_KV + "v1/base.py:KVConnectorBase_V1.shutdown",),
-        "0.10.2-0.32.0",
+        "0.10.2-0.33.0",
         "plugins stop with their process instead of with the connector",
         "part",
     ),
     Upstream(
         "vllm",
         (_KV + "v1/multi_connector.py:MultiConnector._connectors",),
-        "0.9.2-0.32.0",
+        "0.9.2-0.33.0",
         "inside a MultiConnector, plugins of a process whose LMCache failed do not start",
         "part",
     ),
     Upstream(
         "vllm",
         (_KV + "v1/lmcache_connector.py:LMCacheConnectorV1._lmcache_engine",),
-        "0.9.2-0.32.0",
+        "0.9.2-0.33.0",
         "plugins of a process whose LMCache failed do not start",
         "part",
     ),
-    _parallel("rank", "0.9.2-0.32.0", f"an error line, and {_LEFT}", "all"),
-    _parallel("tensor_parallel_size", "0.9.2-0.32.0", f"an error line, and {_LEFT}", "all"),
-    _parallel("pipeline_parallel_size", "0.9.2-0.32.0", f"an error line, and {_LEFT}", "all"),
-    _parallel("data_parallel_rank", "0.9.2-0.32.0", "replicas all count as 0", "part"),
+    _parallel("rank", "0.9.2-0.33.0", f"an error line, and {_LEFT}", "all"),
+    _parallel("tensor_parallel_size", "0.9.2-0.33.0", f"an error line, and {_LEFT}", "all"),
+    _parallel("pipeline_parallel_size", "0.9.2-0.33.0", f"an error line, and {_LEFT}", "all"),
+    _parallel("data_parallel_rank", "0.9.2-0.33.0", "replicas all count as 0", "part"),
     _parallel(
-        "data_parallel_rank_local", "0.9.2-0.32.0", "replicas count by data_parallel_rank", "part"
+        "data_parallel_rank_local", "0.9.2-0.33.0", "replicas count by data_parallel_rank", "part"
     ),
-    _parallel("data_parallel_index", "0.14.1-0.32.0", "data_parallel_rank is used", "none"),
-    _parallel("prefill_context_parallel_size", "0.12.0-0.32.0", "it counts as 1", "none"),
+    _parallel("data_parallel_index", "0.14.1-0.33.0", "data_parallel_rank is used", "none"),
+    _parallel("prefill_context_parallel_size", "0.12.0-0.33.0", "it counts as 1", "none"),
     _parallel(
         "elastic_ep_max_dp_size",
-        "0.32.0",
+        "0.33.0",
         "a dense model's replicas do not know their number",
         "none",
     ),

@@ -16,6 +16,7 @@ from lmcache_plugin_adapter.cli.lmcache_yaml import load_lmcache_yaml
 from lmcache_plugin_adapter.configuration.settings import read_settings
 from lmcache_plugin_adapter.hosts import upstream_names
 from lmcache_plugin_adapter.hosts.vllm import connector_takeover, hook
+from lmcache_plugin_adapter.hosts.vllm.connector_class import creates_lmcache
 from lmcache_plugin_adapter.planner.file_names import PluginName, parse_name
 
 PACKAGE = Path(hook.__file__).parents[2]
@@ -56,7 +57,7 @@ def _server_arguments() -> dict[str, str]:
 def test_transfer_configs_name_a_connector_that_is_hooked(text: str) -> None:
     """The hook acts on each of them, and a class of this package exists."""
     config = json.loads(text)
-    assert hook.names_lmcache(config)
+    assert creates_lmcache(None, config)
     if (module := config.get("kv_connector_module_path")) is not None:
         path = PACKAGE / (module.removeprefix("lmcache_plugin_adapter.") + ".py")
         assert f"import {config['kv_connector']}\n" in path.read_text()

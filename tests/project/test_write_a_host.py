@@ -54,6 +54,52 @@ def test_the_example_is_short() -> None:
     assert len([line for line in example().splitlines() if line.strip()]) <= 20
 
 
+def test_the_module_for_tensorrt_llm_launches_a_rank(tmp_path: Path) -> None:
+    """With stand-ins for TensorRT-LLM and LMCache: the scheduler's and the rank's plugins run."""
+    found = re.search(r"<!-- test: tensorrt -->\n\n```python\n(.*?)```", PAGE, re.DOTALL)
+    assert found is not None
+    stand_ins = """
+import json, sys, types
+def module(name, **values):
+    sys.modules[name] = types.ModuleType(name)
+    vars(sys.modules[name]).update(values)
+for name in ("lmcache", "lmcache.integration", "lmcache.integration.tensorrt_llm", "lmcache.v1"):
+    module(name)
+base = type("Base", (), {"__init__": lambda self, llm_args: None})
+module("lmcache.integration.tensorrt_llm.tensorrt_adapter",
+       LMCacheKvConnectorScheduler=base, LMCacheKvConnectorWorker=base)
+config = types.SimpleNamespace(runtime_plugin_locations=["plugins"], to_json=lambda: "{}")
+module("lmcache.v1.config", load_engine_config_with_overrides=lambda: config)
+module("tensorrt_llm", mpi_rank=lambda: 1, mpi_world_size=lambda: 2)
+"""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "all_hello.sh").write_text(
+        "echo hello from $LMCACHE_RUNTIME_PLUGIN_ROLE $LMCACHE_RUNTIME_PLUGIN_WORKER_ID\n"
+    )
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        host = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                f"{stand_ins}\n{found[1]}\nparts = Scheduler(None), Worker(None)\nsys.stdin.read()",
+            ],
+            stdin=subprocess.PIPE,
+            stderr=stderr,
+            cwd=tmp_path,
+            env={
+                "PYTHONPATH": str(ROOT),
+                "LMCACHE_PLUGINS_RUNTIME_DIR": str(tmp_path / "run"),
+                MARK: str(tmp_path),
+            },
+        )
+    for who in ("SCHEDULER -1", "WORKER 1"):
+        wait_until(lambda who=who: f"hello from {who}" in log.read_text(), 30, what=who)
+    host.communicate(timeout=20)
+    assert host.returncode == 0
+    wait_until(lambda: not marked(str(tmp_path)), 30, what="no process left")
+
+
 def test_every_public_name_is_there() -> None:
     """``__all__`` is sorted, complete and loadable; other names are not."""
     names = lmcache_plugin_adapter.__all__

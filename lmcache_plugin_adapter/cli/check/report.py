@@ -21,6 +21,8 @@ from lmcache_plugin_adapter.planner.installed_packages import Packages
 from lmcache_plugin_adapter.planner.plugin_environment import plugin_path
 from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
 
+from .differences import BYPASS_NOTE, bypasses_lookup, with_differences
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -133,6 +135,10 @@ def make_report(engine: EngineSize, config: StandInConfig | ServerConfig) -> Rep
         Problem("warning", f"Location {quoted(location)} does not answer: it was not searched")
         for location in hung
     ]
+    if not engine.server and settings.filter_by_role:
+        bypasses = bypasses_lookup(config.to_json())
+        problems += [Problem("note", BYPASS_NOTE)] if bypasses else []
+        files = with_differences(files, processes, has_engine=bypasses)
     return Report(
         config.source,
         sys.executable,

@@ -43,15 +43,17 @@ _KEYS = {
 }
 
 
-def build_server_modules(build_context: Any) -> PluginModule:
+def build_server_modules(build_context: Any) -> Any:
     """Start the plugins that ``build_context.config`` names; never raises.
 
     Args:
-        build_context: LMCache's ``ExtServerModuleBuildContext``.
+        build_context: LMCache's ``ExtServerModuleBuildContext``, or the
+            ``ServerModuleBuildContext`` that LMCache proposes in its place.
 
     Returns:
-        The module that stops them and knows their state; one that does
-        nothing where there is nothing to run or something is wrong.
+        A :class:`PluginModule`, which stops the plugins and reports their state. It does
+        nothing if there is nothing to run or something is wrong. The proposed interface
+        gets it inside its ``ServerModuleComponents``.
     """
     module = PluginModule(getattr(build_context, "server_context", None))
     try:
@@ -60,7 +62,9 @@ def build_server_modules(build_context: Any) -> PluginModule:
     except Exception as error:  # noqa: BLE001 - the server serves on
         module.turn_off(" ".join(str(error).split()) or repr(error))
         _log.error("Runtime plugins do not run: %s; the server serves on", module.reason)
-    return module
+    home = sys.modules.get(type(build_context).__module__)
+    components = getattr(home, "ServerModuleComponents", None)
+    return module if components is None else components(modules=(module,))
 
 
 class PluginModule:
@@ -89,7 +93,7 @@ class PluginModule:
             LaunchError: No supervisor could be started.
             Exception: LMCache is not as known.
         """
-        if any(isinstance(other, PluginModule) for other in build_context.modules):
+        if any(isinstance(other, PluginModule) for other in getattr(build_context, "modules", ())):
             self._speaks = False
             _log.warning("Second --server-module of runtime plugins has no effect: name one")
             return

@@ -4,5 +4,24 @@ Runs in every process of vLLM.
 Imports the engine's side; vLLM and LMCache only once an LMCache connector is created.
 """
 
+from __future__ import annotations
+
+import os
+
 LOGGER = "vllm.lmcache_plugin_adapter"
 """Below vLLM's logger, so that vLLM's handlers print the records."""
+
+CHOOSING_FILE = os.path.join("v1", "plugin", "launcher_factory.py")
+"""The file, below LMCache's directory, that lets an installed package provide the launcher.
+
+No LMCache release has it yet: docs/upstream has the patch. With it, nothing is patched here.
+"""
+
+
+def lmcache_chooses() -> bool:
+    """Tell whether the installed LMCache creates an installed launcher; imports nothing of it."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("lmcache")
+    places = spec.submodule_search_locations if spec is not None else None
+    return any(os.path.isfile(os.path.join(place, CHOOSING_FILE)) for place in places or ())

@@ -17,7 +17,8 @@ from lmcache_plugin_adapter.contract.engine_settings import (
     why_engine_runs_nothing,
 )
 
-from . import LOGGER, lmcache_launcher
+from . import LOGGER, lmcache_chooses, lmcache_launcher
+from .connector_class import is_lmcache_class
 from .identity import local_replica_index, read_identity
 
 if TYPE_CHECKING:
@@ -100,17 +101,24 @@ class Takeover:
     def _launch(self, connector: Any) -> RuntimePluginLauncher | None:
         parts = list(_lmcache_parts(connector))
         if not self._held and not parts:
+            if missing := _why_no_parts(connector):
+                log.warning("Runtime plugins are left to LMCache: %s", missing)
             return None  # its name mentions LMCache, but there is none in this process
         config = self._config(parts)
-        if _why_nothing(config):
+        nothing = _why_nothing(config)
+        if nothing == "no-location" and not any(hasattr(config, name) for name in _LOCATIONS):
+            raise LookupError(f"LMCache's configuration has no {_LOCATIONS[0]!r}")
+        if nothing:
             return None
         if not self._builtin_known:
             log.warning(
-                "Runtime plugins are left to LMCache: this version has no launcher that the "
-                "adapter knows how to hold, and two would start every plugin twice"
+                "Runtime plugins are left to LMCache: this version has no %s.%s.launch_plugins, "
+                "which the adapter would hold, and two launchers would start every plugin twice",
+                *lmcache_launcher.LAUNCHERS[0],
             )
             return None
         parallel_config = self._vllm_config.parallel_config  # type: ignore[attr-defined]
+        _report_missing(config, parallel_config)
         identity = read_identity(parallel_config, self._role)
         local_replica = local_replica_index(parallel_config)
         every_replica = settings_section(_extra_config(config)).get("data_parallel") == "all"
@@ -159,8 +167,11 @@ class Takeover:
 
 
 def begin_takeover(vllm_config: object, role: object) -> Takeover:
-    """Return the context for a connector's creation; inside another one, it does nothing."""
-    return Takeover(vllm_config, role, nested=_current() is not None)
+    """Return the context for a connector's creation.
+
+    It does nothing inside another one, or if LMCache creates our launcher itself.
+    """
+    return Takeover(vllm_config, role, nested=lmcache_chooses() or _current() is not None)
 
 
 def _current() -> Takeover | None:
@@ -185,10 +196,28 @@ def _extra_config(config: Any) -> object:
     return getattr(config, "extra_config", None)
 
 
+_LOCATIONS = ("runtime_plugin_locations", "plugin_locations")  # the second until 0.3.10
+
+
 def _locations(config: Any) -> object:
-    return getattr(config, "runtime_plugin_locations", None) or getattr(
-        config, "plugin_locations", None
-    )
+    return next((found for name in _LOCATIONS if (found := getattr(config, name, None))), None)
+
+
+def _report_missing(config: object, parallel_config: object) -> None:
+    """Log what a newer version lacks, if the plugins start all the same."""
+    lacks = {
+        "LMCache's configuration has no 'extra_config': all settings have their defaults": not (
+            hasattr(config, "extra_config")
+        ),
+        "vLLM's parallel_config has no 'data_parallel_rank': every replica counts as 0": not any(
+            hasattr(parallel_config, name) for name in ("data_parallel_rank", "data_parallel_index")
+        ),
+        "vLLM's parallel_config has no 'data_parallel_rank_local': replicas count by their rank in "
+        "the job": not hasattr(parallel_config, "data_parallel_rank_local"),
+    }
+    for text, lacking in lacks.items():
+        if lacking:
+            log.warning("This version is newer than the adapter: %s", text)
 
 
 class _RenamedConfig:
@@ -216,6 +245,17 @@ def _lmcache_parts(connector: Any) -> Iterator[Any]:
         yield from _lmcache_parts(child)
 
 
+def _why_no_parts(connector: object) -> str:
+    """Return what a newer vLLM lacks, if that is why no LMCache was found in a connector."""
+    kind = type(connector)
+    if any(base.__name__ == "MultiConnector" for base in kind.__mro__):
+        known = any(hasattr(connector, name) for name in ("sub_connectors", "_connectors"))
+        return "" if known else f"this vLLM's {kind.__name__} has no 'sub_connectors'"
+    if is_lmcache_class(kind):
+        return f"this vLLM's {kind.__name__} has no '_lmcache_engine'"
+    return ""
+
+
 def _stop_on_shutdown(connector: Any, launcher: RuntimePluginLauncher) -> None:
     """Have the connector's ``shutdown`` stop the plugins first, without waiting for them.
 
@@ -224,8 +264,12 @@ def _stop_on_shutdown(connector: Any, launcher: RuntimePluginLauncher) -> None:
     LMCache's own teardown or nothing, stays as it is. It can go when vLLM or
     LMCache tell others about a connector's end.
     """
-    original = getattr(connector, "shutdown", None)  # vLLM 0.9 has none
-    if original is None:
+    original = getattr(connector, "shutdown", None)
+    if original is None:  # vLLM 0.9
+        log.warning(
+            "Runtime plugins end with this process: this vLLM's %s has no 'shutdown'",
+            type(connector).__name__,
+        )
         return
 
     def shutdown(*args: object, **kwargs: object) -> object:

@@ -13,20 +13,24 @@ import functools
 import os
 import sys
 
-from . import LOGGER
+from lmcache_plugin_adapter.hosts import AfterImport
+
+from . import LOGGER, lmcache_chooses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from importlib.machinery import ModuleSpec
+    from collections.abc import Callable
     from types import ModuleType
-    from typing import Any
 
     from .connector_takeover import Takeover
 
 FACTORY_MODULE = "vllm.distributed.kv_transfer.kv_connector.factory"
 FACTORY_CLASS = "KVConnectorFactory"
 CREATE_METHODS = ("create_connector", "create_connector_v1")  # the second until 0.9
+LAUNCHER_MODULES = (
+    "lmcache.v1.plugin.runtime_plugin_launcher",
+    "lmcache.v1.plugin.plugin_launcher",
+)
 _MARK = "_lmcache_plugin_adapter"
 
 
@@ -41,6 +45,8 @@ def register() -> None:
             from lmcache_plugin_adapter.engine.exit_of_pid1 import wait_at_exit
 
             wait_at_exit()
+        if lmcache_chooses():
+            return  # it creates our launcher itself
         factory = sys.modules.get(FACTORY_MODULE)
         if factory is not None:
             hook_factory(factory)
@@ -73,31 +79,12 @@ def hook_factory(module: ModuleType) -> None:
     raise LookupError(f"{FACTORY_MODULE} has no class method {FACTORY_CLASS}.{CREATE_METHODS[0]}")
 
 
-def names_lmcache(kv_transfer_config: object) -> bool:
-    """Tell whether a connector, or a child of it, is LMCache's in-process one.
-
-    Decided by name, before anything is imported. The multiprocess connector
-    is left out: its LMCache lives in a server of its own.
-    """
-
-    def of(source: object, key: str) -> object:
-        return source.get(key) if isinstance(source, dict) else getattr(source, key, None)
-
-    words = f"{of(kv_transfer_config, 'kv_connector')} "
-    words += f"{of(kv_transfer_config, 'kv_connector_module_path')}"
-    words = words.lower().replace("_", "")
-    if "lmcache" in words:
-        return "lmcachemp" not in words
-    children = of(of(kv_transfer_config, "kv_connector_extra_config"), "connectors")
-    return isinstance(children, (list, tuple)) and any(names_lmcache(child) for child in children)
-
-
 def _wrap_create(create: Callable[..., object]) -> Callable[..., object]:
     """Return ``create`` with our start of plugins behind it, for LMCache's connectors."""
 
     @functools.wraps(create)
     def create_connector(cls: type, *args: object, **kwargs: object) -> object:
-        takeover = _begin(args, kwargs)
+        takeover = _begin(cls, args, kwargs)
         if takeover is None:
             return create(cls, *args, **kwargs)
         with takeover:
@@ -108,11 +95,13 @@ def _wrap_create(create: Callable[..., object]) -> Callable[..., object]:
     return create_connector
 
 
-def _begin(args: tuple[object, ...], kwargs: dict[str, object]) -> Takeover | None:
+def _begin(factory: type, args: tuple[object, ...], kwargs: dict[str, object]) -> Takeover | None:
     """Return what accompanies the creation of an LMCache connector, or None for any other."""
     try:
         config = kwargs["config"] if "config" in kwargs else args[0]
-        if not names_lmcache(getattr(config, "kv_transfer_config", None)):
+        from .connector_class import creates_lmcache
+
+        if not creates_lmcache(factory, getattr(config, "kv_transfer_config", None)):
             return None
         role = kwargs["role"] if "role" in kwargs else args[1]
         from .connector_takeover import begin_takeover
@@ -123,7 +112,18 @@ def _begin(args: tuple[object, ...], kwargs: dict[str, object]) -> Takeover | No
         return None
 
 
-class _FactoryFinder:
+def _expect_factory() -> None:
+    """Report a vLLM that has created a connector without the factory that we know.
+
+    LMCache's launcher has just been imported. The connector class of this package needs no
+    factory.
+    """
+    explicit = f"{__package__}.connector_takeover"
+    if FACTORY_MODULE not in sys.modules and explicit not in sys.modules:
+        _say_off(LookupError(f"this vLLM has no module {FACTORY_MODULE}"))
+
+
+class _FactoryFinder(AfterImport):
     """Hooks the factory as soon as vLLM has imported it, so that we need not.
 
     Importing it from an entry point costs a second in processes that make no
@@ -131,34 +131,9 @@ class _FactoryFinder:
     order of vLLM's own imports.
     """
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Find the factory as everyone else would, and have it hooked once it is loaded."""
-        if name != FACTORY_MODULE:
-            return None
-        for finder in sys.meta_path:
-            if finder is self or not hasattr(finder, "find_spec"):
-                continue
-            spec = finder.find_spec(name, path, target)
-            if spec is not None:
-                try:
-                    self._hook_after_loading(spec)
-                except Exception as error:  # noqa: BLE001 - the import must go on
-                    _say_off(error)
-                return spec
-        return None
-
-    def _hook_after_loading(self, spec: ModuleSpec) -> None:
-        loader: Any = spec.loader
-        load = loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            del loader.exec_module
-            load(module)
-            register()
-
-        loader.exec_module = exec_module  # on the instance: one loader a module
+    def __init__(self) -> None:
+        actions = {FACTORY_MODULE: register, **dict.fromkeys(LAUNCHER_MODULES, _expect_factory)}
+        super().__init__(actions, _say_off)
 
 
 def _say_off(error: Exception) -> None:

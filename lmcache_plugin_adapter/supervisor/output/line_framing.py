@@ -31,6 +31,9 @@ _CLEAN = bytes([9, 10, *range(32, 127), *range(128, 256)])
 # C1 controls, line separators and bidirectional overrides begin with these.
 _SUSPECT = (b"\xc2", b"\xe2\x80", b"\xe2\x81")
 
+_SEQUENCE = b"\x1b["
+_NUMBERS = b"0123456789;:"
+
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), 127)}
 _ESCAPES.update(
     {
@@ -56,6 +59,18 @@ def sanitize(raw: bytes) -> bytes:
     controls, line separators and bidirectional overrides become ``\uNNNN``.
     """
     return raw.decode("utf-8", "backslashreplace").translate(_ESCAPES).encode()
+
+
+def without_colours(raw: bytes) -> bytes:
+    r"""Return ``raw`` without colour sequences (SGR: ``ESC [``, numbers, ``m``).
+
+    Other escape sequences stay, to be escaped: they move the cursor or clear the screen.
+    """
+    parts = raw.split(_SEQUENCE)
+    for place, part in enumerate(parts[1:], 1):
+        rest = part.lstrip(_NUMBERS)
+        parts[place] = rest[1:] if rest[:1] == b"m" else _SEQUENCE + part
+    return b"".join(parts)
 
 
 def _is_clean(block: bytes) -> bool:
@@ -164,6 +179,8 @@ class LineFramer:
         # The last byte of a line that was cut while it was read is unknown.
         if not cut and raw[-1:] == b"\r" and len(raw) <= self._limit + _AHEAD:
             raw = raw[:-1]
+        if _SEQUENCE in raw:
+            raw = without_colours(raw)
         if raw[:1] == b"<" and raw[2:3] == b">" and raw[1:2] in b"01234567":
             level = raw[1] - 48
             raw = raw[3:]

@@ -43,7 +43,16 @@ def lines(*chunks: bytes, limit: int = 80) -> list[tuple[int, bytes]]:
         (b"tab\tstays\n", [(6, b"tab\tstays")]),
         (b"<3>bad\n<7>detail\nplain\n", [(3, b"bad"), (7, b"detail"), (6, b"plain")]),
         (b"<8>no level\n<33>nor this\n", [(6, b"<8>no level"), (6, b"<33>nor this")]),
-        (b"\x1b[31mred\x07\n", [(6, b"\\x1b[31mred\\x07")]),
+        (b"\x1b[31mred\x07\n", [(6, b"red\\x07")]),
+        (b"\x1b[32;20m[date]\x1b[0m a\x1b[m b\x1b[38:2::1:2:3mc\n", [(6, b"[date] a bc")]),
+        (b"\x1b[1m<3>\x1b[0mbad\n", [(3, b"bad")]),
+        (
+            b"\x1b[2Jclear \x1b[31 m \x1b[?25l \x1b[31\n",
+            [
+                (6, b"\\x1b[2Jclear \\x1b[31 m \\x1b[?25l \\x1b[31"),
+            ],
+        ),
+        (b"\x1b\x1b[0m[0m\n", [(6, b"\\x1b[0m")]),
         (b"nul\0\n", [(6, b"nul\\x00")]),
         (b"half \xc3\n", [(6, b"half \\xc3")]),
         (b"\xff\xfe\n", [(6, b"\\xff\\xfe")]),

@@ -1,0 +1,90 @@
+"""LMCache's own frontend, the package lmcache-frontend from PyPI, runs unchanged."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import Engine, marked, wait_until
+
+from lmcache_plugin_adapter.hosts import upstream_names
+
+HOME = Path(os.environ.get("RING_HOME", "/nowhere"))
+PACKAGE = next(HOME.glob("lmcache-frontend-*"), Path("/nowhere"))
+PLUGIN = "scheduler_lmc_frontend_plugin.py"
+
+pytestmark = [
+    pytest.mark.skipif(not PACKAGE.is_dir(), reason="lmcache-frontend is not unpacked"),
+    pytest.mark.skipif(
+        upstream_names.installed_version("lmcache") != "0.5.6", reason="tried with LMCache 0.5.6"
+    ),
+    pytest.mark.timeout(300),
+]
+CONFIGURE = """
+from lmcache.v1.config import LMCacheEngineConfig
+config = LMCacheEngineConfig.from_dict({{
+    "runtime_plugin_locations": [{location!r}],
+    "extra_config": {{"plugin.frontend.port": {port}, "plugin.frontend.host": "127.0.0.1"}},
+}})
+"""
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def frontend(tmp_path: Path) -> Iterator[tuple[Engine, int]]:
+    """An engine whose scheduler runs the package's plugin, to the letter, and its port."""
+    (tmp_path / "plugins").mkdir()
+    source = PACKAGE / "lmcache_frontend" / "lmcache_plugin" / PLUGIN
+    shutil.copy(source, tmp_path / "plugins" / PLUGIN)
+    (tmp_path / "plugins" / PLUGIN).chmod(0o644)
+    port = free_port()
+    path = os.pathsep.join([str(PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    engine = Engine(
+        tmp_path,
+        {},
+        role="scheduler",
+        prelude=CONFIGURE.format(location=str(tmp_path / "plugins"), port=port),
+        env={"PYTHONPATH": path},
+    )
+    yield engine, port
+    if engine.process.poll() is None:
+        engine.kill()
+    wait_until(lambda: not marked(str(tmp_path)), 60, "no process left")
+
+
+def page(port: int) -> str:
+    """Return the frontend's page, or nothing as long as it does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as reply:
+            return str(reply.read().decode())
+    except OSError:
+        return ""
+
+
+def test_it_serves_and_ends_with_the_engine(frontend: tuple[Engine, int], tmp_path: Path) -> None:
+    """Its page answers; its output is in the log without colours; it stops in order."""
+    engine, port = frontend
+    text = engine.wait_for(lambda: page(port), 120, "the frontend's page")
+    assert "<html" in text.lower()
+    assert engine.status("scheduler_lmc_frontend_plugin")["restarts"] == 0
+    engine.wait_log(r"\] Python plugin running with role: SCHEDULER ", 30)
+    engine.close()
+    wait_until(lambda: not marked(str(tmp_path)), 60, "no process left")
+    engine.wait_log(r"\[scheduler_lmc_frontend_plugin\] Stopped: exited with code 0 ", 30)
+    assert "Traceback" not in engine.log()
+    lines = [
+        line for line in engine.log().splitlines() if "[scheduler_lmc_frontend_plugin]" in line
+    ]
+    assert not [line for line in lines if "\x1b" in line or r"\x1b" in line]
+    assert "torch_dev=" in "".join(lines), "LMCache no longer logs in colour there"
