@@ -48,6 +48,10 @@ class EtcdError(RefusedError):
         self.code = code
 
 
+class _UnavailableError(EtcdError):
+    """No member served the request: a proxy answered in its place."""
+
+
 class EtcdTarget:
     """The entry of one engine.
 
@@ -181,7 +185,11 @@ class EtcdTarget:
     def _ask(
         self, doing: str, path: str, request: dict[str, Any], timeout: float | None = None
     ) -> dict[str, Any]:
-        """Send a request, logged in if a user name is set; log in again if the token is refused."""
+        """Send a request, logged in if a user name is set; log in again if the token is stale.
+
+        Some gateways close the connection on a stale token, and proxies turn that into HTTP 502.
+        So a request without an answer drops the token, too.
+        """
         if self._username is None or self._auth_is_off:
             return self._send(doing, path, request, timeout)
         if self._token is not None:
@@ -189,9 +197,14 @@ class EtcdTarget:
                 return self._send(doing, path, request, timeout)
             except EtcdError as error:
                 stale = any(mark in error.text for mark in STALE)
-                if not stale and error.code != UNAUTHENTICATED:
+                gone = isinstance(error, _UnavailableError)
+                if not stale and not gone and error.code != UNAUTHENTICATED:
                     raise
                 self._token = None
+            except httpx.HTTPError as error:
+                self._token = None
+                if isinstance(error, (httpx.ConnectError, httpx.TimeoutException)):
+                    raise  # a login now would fail or wait as long; the next attempt starts with it
         self._log_in(timeout)
         return self._send(doing, path, request, timeout)
 
@@ -235,7 +248,7 @@ class EtcdTarget:
             else:
                 if answer.status not in UNAVAILABLE:
                     return _read(doing, answer.status, answer.body, str(answer))
-                last = EtcdError(doing, str(answer), 0)
+                last = _UnavailableError(doing, str(answer), 0)
             self._members.append(self._members.pop(0))
         raise last
 
