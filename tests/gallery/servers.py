@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # as a program; pytest has it t
 
 from harness import gone, wait_until
 
-NEEDS = {"rsyslog": ("libestr0", "libfastjson4"), "rsyslog-gnutls": ()}
+NEEDS = {"logrotate": ("libpopt0",), "rsyslog": ("libestr0", "libfastjson4"), "rsyslog-gnutls": ()}
 """Libraries of a package that few machines have."""
 
 PACKAGES = (

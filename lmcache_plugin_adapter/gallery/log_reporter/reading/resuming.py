@@ -7,7 +7,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from .tailed_file import Position, TailedFile, digest_of, open_log
+from .tailed_file import Position, TailedFile, open_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,9 +44,10 @@ class Sibling:
         fd: The descriptor.
         number: The number that rotation appended to its name: a higher one is older; 0: none.
         rotated: Whether its name is that of a rotated file.
+        named: Whether its name is the path's own.
     """
 
-    def __init__(self, fd: int, number: int, *, rotated: bool) -> None:
+    def __init__(self, fd: int, number: int, *, rotated: bool, named: bool) -> None:
         found = os.fstat(fd)
         self.fd = fd
         self.key = (found.st_dev, found.st_ino)
@@ -54,6 +55,8 @@ class Sibling:
         self.age = (-found.st_mtime_ns, number)
         self.size = found.st_size
         self.rotated = rotated
+        self.related = rotated or named
+        """Whether its name says that it belongs to the path; others are files of their own."""
 
 
 def resume(
@@ -118,17 +121,21 @@ def between(path: str, known: list[TailedFile], max_line_bytes: int) -> list[Tai
 def copy_of(tailed: TailedFile, path: str) -> int | None:
     """Return a descriptor of the copy of a file that was then truncated, or None."""
     with siblings(path) as files:
-        for file in reversed(files):
-            if file.key != tailed.key and tailed.matches(file.fd):
-                return os.dup(file.fd)
-    return None
+        found = [
+            file
+            for file in reversed(files)
+            if file.rotated and file.key != tailed.key and tailed.matches(file.fd)
+        ]
+        if not found or (tailed.is_unread and len(found) > 1):
+            return None  # several files with the same beginning decide nothing
+        return os.dup(found[0].fd)
 
 
 def again(tailed: TailedFile, path: str) -> int | None:
     """Return a new descriptor of a file that cannot be read through the old one, or None."""
     with siblings(path) as files:
         for file in files:
-            if file.key == tailed.key or tailed.matches(file.fd):
+            if file.key == tailed.key or (file.related and tailed.matches(file.fd)):
                 return os.dup(file.fd)
     return None
 
@@ -154,7 +161,7 @@ def siblings(path: str) -> Iterator[list[Sibling]]:
                     suffix = name.rpartition(".")[2]
                     number = int(suffix) if _NUMBER.fullmatch(suffix) else 0
                     rotated = _is_rotated(name, base, stem, extension)
-                    files.append(Sibling(fd, number, rotated=rotated))
+                    files.append(Sibling(fd, number, rotated=rotated, named=name == base))
         yield sorted(files, key=lambda file: file.age, reverse=True)
     finally:
         for file in files:
@@ -170,19 +177,18 @@ def _is_rotated(name: str, base: str, stem: str, extension: str) -> bool:
 
 def _find(position: Position, files: list[Sibling], taken: set[int]) -> int | None:
     """Return the index of the file with a stored position."""
-    same = None
+    same, matches = None, 0
     for number, file in enumerate(files):
         if number in taken or file.size < position.offset:
             continue
-        if position.length:
-            head = os.pread(file.fd, position.length, position.base)
-            if len(head) < position.length or digest_of(head) != position.digest:
-                continue
+        if not position.is_in(file.fd):
+            continue
         if file.key == (position.device, position.inode):
             return number
-        if position.length:
+        if position.length and file.related:
             same = number  # a copy, or a file system with new inode numbers
-    return same
+            matches += 1
+    return same if position.tail or matches == 1 else None
 
 
 def _gone(path: str, offset: int, lost: int) -> str:
