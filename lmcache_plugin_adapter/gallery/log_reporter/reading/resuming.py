@@ -20,11 +20,10 @@ _CANDIDATES = 200
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip")
 """Suffixes of rotated files that cannot be followed."""
 
-_DATE = r"[.-]\d{4}-?\d{2}-?\d{2}[\dT:_-]*"
+_DATE = r"[._-]\d{4}-?\d{2}-?\d{2}(?:[\dT:_+-]*(?:[.,]\d{1,9})?(?:Z|[+-]\d{2}:?\d{2})?)"
 _SUFFIX = re.compile(rf"(?:\.\d{{1,4}}|{_DATE})$")
 _NUMBER = re.compile(r"[0-9]{1,4}")
-_DATED = re.compile(_DATE)
-_DATE_INSIDE = re.compile(rf"{_DATE}(?=\.[^./]*$)")
+_INSIDE = re.compile(rf"(?:\.\d{{1,4}}|{_DATE})(?=\.[^./]*$)")
 
 
 def looks_rotated(path: str) -> bool:
@@ -33,8 +32,8 @@ def looks_rotated(path: str) -> bool:
 
 
 def without_date(path: str) -> str:
-    """Return ``vllm.log`` for ``vllm-20261122.log``; return other names unchanged."""
-    return _DATE_INSIDE.sub("", path)
+    """Return ``vllm.log`` for ``vllm-20261122.log`` or ``vllm.1.log``; return others unchanged."""
+    return _INSIDE.sub("", path)
 
 
 class Sibling:
@@ -158,7 +157,7 @@ def siblings(path: str) -> Iterator[list[Sibling]]:
             with contextlib.suppress(OSError):
                 fd = open_log(os.path.join(directory, name))
                 if fd is not None:
-                    suffix = name.rpartition(".")[2]
+                    suffix = name.removesuffix(extension).rpartition(".")[2]
                     number = int(suffix) if _NUMBER.fullmatch(suffix) else 0
                     rotated = _is_rotated(name, base, stem, extension)
                     files.append(Sibling(fd, number, rotated=rotated, named=name == base))
@@ -172,7 +171,7 @@ def _is_rotated(name: str, base: str, stem: str, extension: str) -> bool:
     if name.startswith(base):
         return _SUFFIX.fullmatch(name, len(base)) is not None
     middle = name[len(stem) :].removesuffix(extension)
-    return _DATED.fullmatch(middle) is not None
+    return _SUFFIX.fullmatch(middle) is not None
 
 
 def _find(position: Position, files: list[Sibling], taken: set[int]) -> int | None:
