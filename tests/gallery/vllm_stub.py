@@ -30,11 +30,18 @@ vllm:generation_tokens_total{{engine="0",model_name="m"}} {generation}
 """
 
 
+OTHERS = b"# TYPE python_gc_objects_collected counter\npython_gc_objects_collected 5.0\n"
+
+
 class VllmStub:
     """vLLM's ``/health`` and ``/metrics`` in a thread of the test, to be set as a test likes."""
 
     def __init__(self) -> None:
         self.status = 200
+        self.metrics_status: int | None = None
+        """Status of ``/metrics``; None: as that of the other paths."""
+        self.statistics = True
+        """Whether there are metrics of vLLM: not with ``--disable-log-stats``."""
         self.silent = threading.Event()
         self.values = {"running": 0.0, "waiting": 0.0, "usage": 0.0, "prompt": 0.0}
         self.values["generation"] = 0.0
@@ -49,10 +56,11 @@ class VllmStub:
                 if stub.silent.is_set():
                     stub.ending.wait(60)
                     return
-                body = b""
+                body, status = b"", stub.status
                 if self.path == "/metrics":
-                    body = METRICS.format(**stub.values).encode()
-                self.send_response(stub.status)
+                    status = stub.metrics_status or status
+                    body = METRICS.format(**stub.values).encode() if stub.statistics else OTHERS
+                self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

@@ -27,6 +27,17 @@ LabelName = Annotated[
 
 Labels = dict[LabelName, str]
 
+AnnotationName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$",
+        extra={"accepted": "letters, digits and '_', not beginning with a digit"},
+    ),
+]
+"""An annotation name that Alertmanager accepts: it refuses a whole request for another one."""
+
+Annotations = dict[AnnotationName, str]
+
 if TYPE_CHECKING:
     MeasureName = str
 else:
@@ -59,7 +70,7 @@ class Rule(msgspec.Struct, kw_only=True, frozen=True):
     """Label `severity`."""
     labels: Labels = {}
     """More labels of the alert."""
-    annotations: dict[str, str] = {}
+    annotations: Annotations = {}
     """Texts of the alert, such as `runbook_url`. They may contain `{value}`, `{limit}`,
     `{measure}`, `{role}` (such as `worker 1`), `{engine}` (its process and role) and `{host}`.
     `summary` and `description` have defaults."""

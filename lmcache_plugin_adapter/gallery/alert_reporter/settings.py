@@ -17,7 +17,7 @@ from lmcache_plugin_adapter.gallery.http_client.address import Filled
 from lmcache_plugin_adapter.gallery.state_file import default_directory
 
 from .alerts import identity, labels_of
-from .rules import BUILT_IN, Labels, Rule, Seconds, Word
+from .rules import BUILT_IN, Annotations, Labels, Rule, Seconds, Word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +52,7 @@ class AlertSettings(msgspec.Struct, kw_only=True):
     """Name of the engine: label `engine`. Default: LMCache's `lmcache_instance_id`, if set."""
     labels: Labels = {}
     """More labels of every alert, such as `cluster`. The labels of a rule win."""
-    annotations: dict[str, str] = {}
+    annotations: Annotations = {}
     """More annotations of every alert; see `rules`."""
     engine_died: bool = True
     """Whether `EngineDied` fires when the engine dies."""

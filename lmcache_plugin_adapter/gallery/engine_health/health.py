@@ -11,6 +11,9 @@ answers, as a process under SIGSTOP does. The faults::
     starting      no fault so far, but something has not answered for the first time; once the
                   engine process is old, this is unresponsive instead
 
+vLLM's metrics add verdicts on progress. Their absence (``--disable-log-stats``, HTTP 500) is no
+verdict, and is logged once, because stalls then show in trial requests only.
+
 vLLM updates its metrics in the engine's steps. An engine that hangs in the step of its very first
 request has not reported any request: only a trial request reveals that.
 """
@@ -32,7 +35,7 @@ from .trial import Trials
 from .verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from lmcache_plugin_adapter.kit import Context
 
@@ -80,13 +83,19 @@ class EngineHealth:
                 trust_env=False,  # no proxies: the engine is local
             )
 
-        for address, judge in (
-            (settings.health_url, accept_ok),
-            (settings.metrics_url, self._take_metrics),
-        ):
-            if address is not None:
-                name = f"GET {shown_url(address)}"
-                self._probes.append(Probe(name, address, open_client, judge))
+        def probe(address: str, judge: Callable[[int, bytes], str], required: bool) -> Probe:
+            return Probe(f"GET {shown_url(address)}", address, open_client, judge, required)
+
+        if settings.health_url is not None:
+            self._probes.append(probe(settings.health_url, accept_ok, True))
+        self._metrics: Probe | None = None
+        self._no_metrics = ""
+        """What is wrong with the metrics, as far as they were answered."""
+        self._no_metrics_logged = False
+        if settings.metrics_url is not None:
+            required = settings.health_url is None  # else /health shows whether vLLM answers
+            self._metrics = probe(settings.metrics_url, self._take_metrics, required)
+            self._probes.append(self._metrics)
 
     def check(self) -> Verdict:
         """Check the engine, in about ``timeout`` seconds at most."""
@@ -131,7 +140,7 @@ class EngineHealth:
             probe.start(self._settings.timeout)
         for probe in probes:
             probe.finish(deadline, self._settings.timeout)
-        if self._trials is not None and all(probe.answered for probe in probes):
+        if self._trials is not None and all(p.answered for p in probes if p.required):
             self._trials.look(self._progress.moved_at)
 
     def _judge_answers(self, probes: list[Probe], verdict: Verdict) -> Verdict:
@@ -140,11 +149,13 @@ class EngineHealth:
         is_old = self._process is not None and self._process.age > self._settings.starting_for
         for probe in probes:
             if probe.failed and (probe.answered or is_old):
-                if probe.failed >= limit:
+                if probe.required and probe.failed >= limit:
                     text = f"{probe.problem} ({probe.failed} in a row)"
                     return Verdict(False, text, "unresponsive")
                 odd.append(f"{probe.problem} ({probe.failed} of {limit})")
-        for engine, seconds, requests in self._progress.standing(self._clock()):
+        if self._no_metrics:
+            odd.append(self._no_metrics)
+        for engine, seconds, requests in self._standing():
             which = f" of engine {engine}" if engine else ""
             number = f"{requests:.0f} request{'s' if requests > 1 else ''}"
             text = f"no progress{which} for {seconds:.0f} s with {number}"
@@ -157,13 +168,26 @@ class EngineHealth:
         if self._trials is not None and self._trials.odd:
             odd.append(self._trials.odd)
         for probe in probes:
-            if not probe.answered:
+            if probe.required and not probe.answered:
                 text = f"has not answered yet: {probe.problem}"
                 return Verdict(False, text, "starting")
         return Verdict(True, "; ".join(odd), "ok")
 
+    def _standing(self) -> Iterable[tuple[str, float, float]]:
+        """Return the engines without progress; none while there are no metrics to tell."""
+        if self._metrics is None or self._metrics.failed or self._no_metrics:
+            return ()
+        return self._progress.standing(self._clock())
+
     def _take_metrics(self, status: int, body: bytes) -> str:
+        """Take the metrics; any answer shows that vLLM's server answers."""
         problem = accept_ok(status, body)
-        if problem:
-            return problem
-        return self._progress.take(body.decode(errors="replace"), self._clock())
+        if not problem:
+            problem = self._progress.take(body.decode(errors="replace"), self._clock())
+        if problem and self._metrics is not None:
+            problem = f"{self._metrics.name}: {problem}"
+            if not self._no_metrics_logged:
+                self._no_metrics_logged = True
+                kit.warning(f"Stalls are not visible in vLLM's metrics: {problem}")
+        self._no_metrics = problem
+        return ""

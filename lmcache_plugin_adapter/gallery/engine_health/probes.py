@@ -39,6 +39,8 @@ class Probe:
     """Opens the client, once, in the thread."""
     judge: Callable[[int, bytes], str]
     """Returns what is wrong with status and body, or an empty text."""
+    required: bool = True
+    """Whether its silence is a fault."""
     answered: bool = False
     """Whether the address has answered before."""
     failed: int = 0

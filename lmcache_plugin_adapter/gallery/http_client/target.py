@@ -24,6 +24,7 @@ from .address import Filled, Url, check_url, shown_url
 from .answer import Answer, TargetError, read_retry_after
 from .certificates import CertificateError, client_context
 from .deadline import Deadline
+from .proxies import EnvironmentProxies
 from .secrets import is_header_text, read_secret
 
 if TYPE_CHECKING:
@@ -131,9 +132,11 @@ class HttpTarget(msgspec.Struct, kw_only=True):
         return httpx.Client(
             headers={"User-Agent": "lmcache-plugin-adapter", **self.headers},
             auth=self._authorize,
-            verify=self.certificates(),
             timeout=self.timeout if timeout is None else timeout,
-            limits=httpx.Limits(max_connections=4, max_keepalive_connections=1),
+            transport=EnvironmentProxies(
+                verify=self.certificates(),
+                limits=httpx.Limits(max_connections=4, max_keepalive_connections=1),
+            ),
         )
 
     def ask(

@@ -100,6 +100,16 @@ def test_the_engine_is_called_as_lmcache_calls_its_instance() -> None:
     assert named.labels["engine"] == "red"
 
 
+def test_an_annotation_name_that_alertmanager_refuses_is_not_used(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Alertmanager would refuse every alert for it."""
+    annotations = {"runbook-url": "x", "dashboard": "y"}
+    found = plan({"alertmanagers": [TARGET], "annotations": annotations})
+    assert found.settings.annotations == {"dashboard": "y"}
+    assert f"{KEY}.annotations.runbook-url" in capsys.readouterr().out
+
+
 GOOD = {"name": "Good", "measure": "threads", "above": 5}
 BAD_RULES: list[tuple[object, str, str]] = [
     ("text", "", "accepted is a mapping"),
@@ -121,6 +131,7 @@ BAD_PARTS: list[tuple[dict[str, object], str, str]] = [
     ({"labels": {"team name": "x"}}, ".labels.team name", "letters, digits and '_'"),
     ({"labels": {"alertname": "x"}}, ".labels.alertname", "neither 'alertname' nor"),
     ({"labels": {"shard": 5}}, ".labels.shard", "put it in quotes"),
+    ({"annotations": {"runbook-url": "x"}}, ".annotations.runbook-url", "letters, digits and '_'"),
     ({"clearafter": 5}, ".clearafter", "did you mean 'clear_after'?"),
 ]
 

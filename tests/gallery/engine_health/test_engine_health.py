@@ -251,13 +251,51 @@ def test_a_trial_that_is_refused_is_odd_and_no_stall(vllm: VllmStub) -> None:
     assert health.check().healthy
 
 
-def test_metrics_that_are_not_vllms_are_said(engine: EngineStub) -> None:
-    """Else a wrong address would mean that stalls are never seen."""
+def test_metrics_that_are_not_vllms_are_said(
+    engine: EngineStub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else a wrong address would mean that stalls are never seen; it is no fault of the engine."""
     url = f"http://127.0.0.1:{engine.port}/version"
     health = EngineHealth(of(engine.pid), HealthSettings(metrics_url=url, **FAST))
     verdict = health.check()
-    assert verdict.state == "starting"
+    assert verdict.state == "ok"
     assert f"no {RUNNING} (not vLLM's metrics" in verdict.reason
+    health.check()
+    printed = capsys.readouterr().out
+    assert printed.count("Stalls are not visible in vLLM's metrics") == 1
+
+
+@pytest.mark.parametrize("with_health", [True, False])
+def test_missing_statistics_are_no_verdict(vllm: VllmStub, with_health: bool) -> None:
+    """``--disable-log-stats`` from the start, then HTTP 500, also in the midst of requests."""
+    health_url = vllm.url + "/health" if with_health else None
+    settings = HealthSettings(health_url=health_url, metrics_url=vllm.url + "/metrics", **FAST)
+    health = EngineHealth(of(os.getpid()), settings)
+    vllm.statistics = False
+    for _ in range(4):
+        assert health.check().state == "ok"
+    vllm.statistics = True
+    vllm.values["running"] = 1.0
+    assert health.check().state == "ok"
+    vllm.metrics_status = 500
+    end = time.monotonic() + 1.5  # three times what would be a stall
+    while time.monotonic() < end:
+        verdict = health.check()
+        assert verdict.state == "ok"
+        assert "/metrics: HTTP 500" in verdict.reason
+    vllm.metrics_status = None
+    reach(health, "stalled")
+
+
+def test_metrics_without_an_answer_are_no_verdict_beside_health(vllm: VllmStub) -> None:
+    """``/health`` shows whether vLLM answers; alone, the metrics must answer."""
+    nobody = f"http://127.0.0.1:{free_port()}/metrics"
+    settings = HealthSettings(health_url=vllm.url + "/health", metrics_url=nobody, **FAST)
+    health = EngineHealth(of(os.getpid()), settings)
+    for _ in range(4):
+        assert health.check().state == "ok"
+    alone = EngineHealth(of(os.getpid()), HealthSettings(metrics_url=nobody, **FAST))
+    assert alone.check().state == "starting"
 
 
 def test_a_hang_in_the_kernel_shows_and_is_stalled_at_last(

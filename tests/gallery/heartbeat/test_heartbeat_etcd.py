@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.server
 import json
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import httpx
 import pytest
 from harness import wait_until
 from heartbeats import SECTION, kill_everything, settings_for, texts
+from http_stub import HttpStub
 from plugins import HEARTBEAT
 from servers import Server, debian_binary, free_port
 from vllm_stub import VllmStub
@@ -483,6 +486,81 @@ def test_bad_credentials_are_said_without_them_and_may_be_mended(
     assert "wrong and secret" not in plugin.log
     assert "engine's own" not in plugin.log
     assert "engine's next" not in plugin.log
+
+
+class TokenGateway(HttpStub):
+    """A gateway to an etcd that never passes on the refusal of a token.
+
+    Args:
+        etcd: The member behind it.
+        status: What it answers instead; None: it closes the connection.
+    """
+
+    def __init__(self, etcd: Etcd, status: int | None) -> None:
+        super().__init__()
+        self.etcd = etcd
+        self.status = status
+        self.refusals = 0
+
+    def handler(self) -> type[http.server.BaseHTTPRequestHandler]:
+        """Return the class that passes requests on."""
+        gateway = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                token = self.headers.get("Authorization")
+                headers = {"Authorization": token} if token else {}
+                try:
+                    answer = httpx.post(
+                        gateway.etcd.url + self.path, content=body, headers=headers, timeout=20
+                    )
+                    status, body = answer.status_code, answer.content
+                except httpx.HTTPError:
+                    status, body = 503, b""
+                if token and b"invalid auth token" in body:
+                    gateway.refusals += 1
+                    if gateway.status is None:
+                        self.connection.shutdown(socket.SHUT_RDWR)
+                        return
+                    status, body = gateway.status, b""
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Print nothing."""
+
+        return Handler
+
+
+@pytest.mark.parametrize("status", [None, 502])
+def test_a_token_whose_refusal_does_not_arrive_is_dropped(
+    start: RunPlugin, etcd: Etcd, status: int | None
+) -> None:
+    """A restarted etcd knows no earlier token; the gateway before it gives no 401."""
+    etcd.up().enable_auth()
+    gateway = TokenGateway(etcd, status)
+    gateway.start()
+    try:
+        plugin = start(url=gateway.url, username="engine", password="engine's own")
+        first = entered(etcd)
+        etcd.stop()
+        plugin.wait_for("Cannot keep the entry in etcd: ", 20)
+        etcd.up().log_in()
+        etcd.ask("/v3/kv/deleterange", key=encode(KEY))
+        wait_until(lambda: another(etcd, first), 30, "an entry after the outage")
+        # Now without an outage: the token alone becomes invalid.
+        second = entered(etcd)
+        etcd.ask("/v3/auth/user/changepw", name="engine", password="engine's own")
+        etcd.ask("/v3/kv/deleterange", key=encode(KEY))
+        wait_until(lambda: another(etcd, second), 30, "an entry after the token's end")
+        assert gateway.refusals
+        assert plugin.stop() == 0
+        assert etcd.entry() is None
+    finally:
+        gateway.stop()
 
 
 def test_missing_rights_are_said(start: RunPlugin, etcd: Etcd) -> None:

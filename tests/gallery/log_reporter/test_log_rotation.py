@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,28 @@ def run(tmp_path: Path, run_plugin: Callable[..., Any]) -> Any:
     made.loki.stop()
 
 
+@pytest.fixture
+def loki() -> Iterator[Loki]:
+    """A receiver."""
+    made = Loki()
+    made.start()
+    yield made
+    made.stop()
+
+
+def rotate(program: Path, directory: Path, configuration: Path) -> None:
+    """Run logrotate."""
+    done = subprocess.run(
+        [program, "-f", "-s", directory / "rotated", configuration],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=debian_environment("logrotate"),
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_logrotate(run: Run, tmp_path: Path, mode: str) -> None:
     """Under way, while the target is away, while nobody follows: every line once, in order."""
@@ -89,43 +111,97 @@ def test_logrotate(run: Run, tmp_path: Path, mode: str) -> None:
     configuration.write_text(f"{run.log} {{\nrotate 9\nsize 1\nmissingok\n{MODES[mode]}\n}}\n")
     configuration.chmod(0o644)
 
-    def rotate() -> None:
-        done = subprocess.run(
-            [program, "-f", "-s", tmp_path / "rotated", configuration],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=debian_environment("logrotate"),
-        )
-        assert done.returncode == 0, done.stderr
-
     plugin = run.start()
     for _ in range(2):  # under way
         run.write(50)
         run.wait_all()
         run.write(5)
         look(plugin)
-        rotate()
+        rotate(program, tmp_path, configuration)
         run.write(50)
     run.wait_all()
     run.loki.stop()  # while the target is away
     run.write(20)
     look(plugin)
-    rotate()
+    rotate(program, tmp_path, configuration)
     run.write(20)
     look(plugin)
     run.loki.start()
     run.wait_all()
     assert plugin.stop() == 0
     run.write(20)  # while nobody follows
-    rotate()
+    rotate(program, tmp_path, configuration)
     run.write(20)
     plugin = run.start()
     run.wait_all()
     assert plugin.stop() == 0
     assert run.got() == run.expected()
     assert not [line for line in plugin.lines if line.level == "warning"]
+
+
+def test_logs_with_the_same_beginning(
+    tmp_path: Path, run_plugin: Callable[..., Any], loki: Loki
+) -> None:
+    """Two logs in a directory begin with the same banner: each record has the name of its file."""
+    program = debian_binary("logrotate")
+    logs = [tmp_path / "logs" / name for name in ("vllm.log", "vllm-worker.log")]
+    logs[0].parent.mkdir(mode=0o755)
+    configuration = tmp_path / "logrotate.conf"
+    configuration.write_text(f"{logs[0]} {{\nrotate 9\nsize 1\nmissingok\ncopytruncate\n}}\n")
+    configuration.chmod(0o644)
+    written: dict[str, list[str]] = {str(log): [] for log in logs}
+
+    def write(log: Path, count: int) -> None:
+        for _ in range(count):
+            text = f"{log.name} {len(written[str(log)])}"
+            written[str(log)].append(text)
+            with log.open("a") as file:
+                file.write(f"[2026-11-22 07:06:56,699] LMCache INFO: {text} (p.py:1:a.b)\n")
+
+    def begin(log: Path) -> None:
+        with log.open("a") as file:
+            file.write("INFO 11-22 07:06:55 [banner.py:1] " + "#" * 300 + "\n")
+
+    def got() -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {str(log): [] for log in logs}
+        for one in loki.records():
+            if not one.text.startswith("#"):
+                found[one.fields["filename"]].append(one.text)
+        return found
+
+    def complete() -> bool:
+        return all(len(got()[path]) >= len(texts) for path, texts in written.items())
+
+    for log in logs:
+        begin(log)
+    write(logs[1], 150)
+    settings = {
+        "poll": 0.05,
+        "batch_age": 0.1,
+        "record_wait": 0.1,
+        "files": [str(log) for log in logs],
+        "state_directory": str(tmp_path / "state"),
+        "loki": {"url": loki.url},
+    }
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
+    for _ in range(3):
+        write(logs[0], 10)
+        wait_until(complete, 20)
+        write(logs[0], 10)
+        look(plugin)
+        rotate(program, tmp_path, configuration)
+        begin(logs[0])
+        write(logs[0], 10)
+        wait_until(complete, 20)
+    assert plugin.stop() == 0
+    write(logs[0], 10)  # while nobody follows; what follows is longer than what was read
+    rotate(program, tmp_path, configuration)
+    begin(logs[0])
+    write(logs[0], 60)
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
+    wait_until(complete, 20)
+    assert plugin.stop() == 0
+    assert got() == written
 
 
 def test_the_adapter_s_own_files(run: Run) -> None:

@@ -217,6 +217,40 @@ def test_a_rotated_file_that_matches_the_pattern(tmp_path: Path, *, copy: bool) 
     assert [text[:4] for text in got] == [f"{day} {x}" for day in range(10, 24) for x in "ab"]
 
 
+ROTATED = [
+    "vllm-2026-11-{}T07-06-56.123.log",
+    "vllm.2026-11-{}_07-06-56_123456.log",
+    "vllm_202611{}-070656.log",
+    "vllm-2026-11-{}T07:06:56.123456789Z.log",
+    "vllm-2026-11-{}T07:06:56,123+01:00.log",
+    "vllm.{}.log",
+    "vllm.log.2026-11-{}T07:06:56.123",
+    "vllm.log.2026-11-{}_07-06-56_123456",
+]
+
+
+@pytest.mark.parametrize("name", ROTATED)
+@pytest.mark.parametrize("copy", [False, True])
+def test_rotated_names_with_a_time_and_a_fraction(tmp_path: Path, name: str, *, copy: bool) -> None:
+    """As loggers and logrotate write them: no line comes twice, also after a restart."""
+    log = tmp_path / "vllm.log"
+    follower = Follower(tmp_path / "*.log*")
+    got: list[str] = []
+    for day in range(10, 24):
+        append(log, f"{day} a {'x' * 300}", f"{day} b")
+        got += follower.texts()
+        to = tmp_path / name.format(day)
+        if copy:
+            to.write_bytes(log.read_bytes())
+            os.truncate(log, 0)
+        else:
+            log.rename(to)
+        got += follower.texts()
+        if day % 5 == 0:
+            follower.restart()
+    assert [text[:4] for text in got] == [f"{day} {x}" for day in range(10, 24) for x in "ab"]
+
+
 def test_dated_files_without_an_original(tmp_path: Path) -> None:
     """A program may name its logs so: they are followed."""
     append(tmp_path / "vllm-2026-11-22.log", "one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 import httpx
@@ -168,13 +169,20 @@ class Delivery:
         if not due.alerts:
             return False
         by_id = {alert.id: alert for alert in due.alerts}
-        for request in self.target.requests(due.alerts, time.time(), due.again):
+        requests = deque(self.target.requests(due.alerts, time.time(), due.again))
+        while requests:
+            request = requests.popleft()
             refused = None
             try:
                 self._send(client, request)
             except _RefusedError as refusal:
                 if not refusal.final:
                     raise
+                if len(request.ids) > 1:  # one bad alert must not cost the others
+                    for key in reversed(request.ids):
+                        one = self.target.requests([by_id[key]], time.time(), due.again)
+                        requests.extendleft(one)
+                    continue
                 refused = refusal
             with self._changed:
                 if self._replaced:
@@ -183,8 +191,8 @@ class Delivery:
             if refused is None:
                 self._log_recovery()
             else:
-                names = ", ".join(sorted({by_id[key].name for key in request.ids}))
-                kit.error(f"Alerts refused by '{self.target.shown}' ({names}): {refused}")
+                name = by_id[request.ids[0]].name
+                kit.error(f"Alerts refused by '{self.target.shown}' ({name}): {refused}")
         return True
 
     def _send(self, client: httpx.Client, request: Request) -> None:

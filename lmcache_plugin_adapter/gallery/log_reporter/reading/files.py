@@ -175,7 +175,7 @@ class LogFiles:
                 self._paths[path] = followed
                 known |= keys
         for path, followed in list(self._paths.items()):
-            if path not in paths and not followed.positions():
+            if path not in paths and followed.is_empty:
                 del self._paths[path]
 
     def _matches(self) -> list[str]:

@@ -75,9 +75,15 @@ class FollowedPath:
         """Return the positions to store, oldest first."""
         return self._positions or [tailed.position() for tailed in self.tailed_files]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no file has had the path."""
+        return not self._positions and not self.tailed_files
+
     def identities(self) -> set[tuple[int, int]]:
         """Return device and inode of all files, including the one at the path now."""
-        keys = {(position.device, position.inode) for position in self.positions()}
+        keys = {(position.device, position.inode) for position in self._positions}
+        keys |= {tailed.key for tailed in self.tailed_files}
         with contextlib.suppress(OSError):
             found = os.stat(self.path)
             keys.add((found.st_dev, found.st_ino))

@@ -99,9 +99,9 @@ class Positions:
         if saved.version != _VERSION:
             raise StateError(f"{self.path!r} is of another version: {saved.version}")
         for one in (one for positions in saved.files.values() for one in positions):
-            if min(one.offset, one.size, one.base, one.length) < 0:
+            if min(one.offset, one.size, one.base, one.length, one.tail) < 0:
                 raise StateError(f"{self.path!r} is damaged: a position is below 0")
-            if one.length > one.size or one.length > _LIMIT:
+            if max(one.length, one.tail) > min(one.size, _LIMIT) or one.tail > one.offset:
                 raise StateError(f"{self.path!r} is damaged: a fingerprint is too long")
         return {_path(key): positions for key, positions in saved.files.items()}
 

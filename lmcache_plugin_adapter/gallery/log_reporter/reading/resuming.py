@@ -7,7 +7,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from .tailed_file import Position, TailedFile, digest_of, open_log
+from .tailed_file import Position, TailedFile, open_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,11 +20,10 @@ _CANDIDATES = 200
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip")
 """Suffixes of rotated files that cannot be followed."""
 
-_DATE = r"[.-]\d{4}-?\d{2}-?\d{2}[\dT:_-]*"
+_DATE = r"[._-]\d{4}-?\d{2}-?\d{2}(?:[\dT:_+-]*(?:[.,]\d{1,9})?(?:Z|[+-]\d{2}:?\d{2})?)"
 _SUFFIX = re.compile(rf"(?:\.\d{{1,4}}|{_DATE})$")
 _NUMBER = re.compile(r"[0-9]{1,4}")
-_DATED = re.compile(_DATE)
-_DATE_INSIDE = re.compile(rf"{_DATE}(?=\.[^./]*$)")
+_INSIDE = re.compile(rf"(?:\.\d{{1,4}}|{_DATE})(?=\.[^./]*$)")
 
 
 def looks_rotated(path: str) -> bool:
@@ -33,8 +32,8 @@ def looks_rotated(path: str) -> bool:
 
 
 def without_date(path: str) -> str:
-    """Return ``vllm.log`` for ``vllm-20261122.log``; return other names unchanged."""
-    return _DATE_INSIDE.sub("", path)
+    """Return ``vllm.log`` for ``vllm-20261122.log`` or ``vllm.1.log``; return others unchanged."""
+    return _INSIDE.sub("", path)
 
 
 class Sibling:
@@ -44,9 +43,10 @@ class Sibling:
         fd: The descriptor.
         number: The number that rotation appended to its name: a higher one is older; 0: none.
         rotated: Whether its name is that of a rotated file.
+        named: Whether its name is the path's own.
     """
 
-    def __init__(self, fd: int, number: int, *, rotated: bool) -> None:
+    def __init__(self, fd: int, number: int, *, rotated: bool, named: bool) -> None:
         found = os.fstat(fd)
         self.fd = fd
         self.key = (found.st_dev, found.st_ino)
@@ -54,6 +54,8 @@ class Sibling:
         self.age = (-found.st_mtime_ns, number)
         self.size = found.st_size
         self.rotated = rotated
+        self.related = rotated or named
+        """Whether its name says that it belongs to the path; others are files of their own."""
 
 
 def resume(
@@ -118,17 +120,21 @@ def between(path: str, known: list[TailedFile], max_line_bytes: int) -> list[Tai
 def copy_of(tailed: TailedFile, path: str) -> int | None:
     """Return a descriptor of the copy of a file that was then truncated, or None."""
     with siblings(path) as files:
-        for file in reversed(files):
-            if file.key != tailed.key and tailed.matches(file.fd):
-                return os.dup(file.fd)
-    return None
+        found = [
+            file
+            for file in reversed(files)
+            if file.rotated and file.key != tailed.key and tailed.matches(file.fd)
+        ]
+        if not found or (tailed.is_unread and len(found) > 1):
+            return None  # several files with the same beginning decide nothing
+        return os.dup(found[0].fd)
 
 
 def again(tailed: TailedFile, path: str) -> int | None:
     """Return a new descriptor of a file that cannot be read through the old one, or None."""
     with siblings(path) as files:
         for file in files:
-            if file.key == tailed.key or tailed.matches(file.fd):
+            if file.key == tailed.key or (file.related and tailed.matches(file.fd)):
                 return os.dup(file.fd)
     return None
 
@@ -151,10 +157,10 @@ def siblings(path: str) -> Iterator[list[Sibling]]:
             with contextlib.suppress(OSError):
                 fd = open_log(os.path.join(directory, name))
                 if fd is not None:
-                    suffix = name.rpartition(".")[2]
+                    suffix = name.removesuffix(extension).rpartition(".")[2]
                     number = int(suffix) if _NUMBER.fullmatch(suffix) else 0
                     rotated = _is_rotated(name, base, stem, extension)
-                    files.append(Sibling(fd, number, rotated=rotated))
+                    files.append(Sibling(fd, number, rotated=rotated, named=name == base))
         yield sorted(files, key=lambda file: file.age, reverse=True)
     finally:
         for file in files:
@@ -165,24 +171,23 @@ def _is_rotated(name: str, base: str, stem: str, extension: str) -> bool:
     if name.startswith(base):
         return _SUFFIX.fullmatch(name, len(base)) is not None
     middle = name[len(stem) :].removesuffix(extension)
-    return _DATED.fullmatch(middle) is not None
+    return _SUFFIX.fullmatch(middle) is not None
 
 
 def _find(position: Position, files: list[Sibling], taken: set[int]) -> int | None:
     """Return the index of the file with a stored position."""
-    same = None
+    same, matches = None, 0
     for number, file in enumerate(files):
         if number in taken or file.size < position.offset:
             continue
-        if position.length:
-            head = os.pread(file.fd, position.length, position.base)
-            if len(head) < position.length or digest_of(head) != position.digest:
-                continue
+        if not position.is_in(file.fd):
+            continue
         if file.key == (position.device, position.inode):
             return number
-        if position.length:
+        if position.length and file.related:
             same = number  # a copy, or a file system with new inode numbers
-    return same
+            matches += 1
+    return same if position.tail or matches == 1 else None
 
 
 def _gone(path: str, offset: int, lost: int) -> str:

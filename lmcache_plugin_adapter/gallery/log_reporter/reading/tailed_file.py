@@ -17,7 +17,8 @@ CHUNK = 65536
 """Bytes per read."""
 
 FINGERPRINT_BYTES = 256
-"""How much of a file's beginning distinguishes it from another file with its name."""
+"""How much of a file's beginning, and of what was read last, distinguishes it from others. The
+beginning alone does not: many logs begin with the same banner."""
 
 
 class Line(NamedTuple):
@@ -43,6 +44,20 @@ class Position(msgspec.Struct):
     """The position of the fingerprint's first byte."""
     length: int = 0
     digest: str = ""
+    tail: int = 0
+    """The number of bytes before ``offset`` in ``tail_digest``; 0: unknown."""
+    tail_digest: str = ""
+
+    def is_in(self, fd: int) -> bool:
+        """Tell whether a file holds the bytes that were read: its first ones, and the last."""
+        return all(
+            digest_of(os.pread(fd, length, start)) == digest
+            for length, start, digest in (
+                (self.length, self.base, self.digest),
+                (self.tail, self.offset - self.tail, self.tail_digest),
+            )
+            if length
+        )
 
 
 class Truncated(Exception):  # noqa: N818 - an event, not an error
@@ -107,6 +122,10 @@ class TailedFile:
         self._head = b""
         if position is not None and position.length:
             self._head = os.pread(fd, position.length, position.base)
+        self._last = os.pread(fd, min(self.offset, FINGERPRINT_BYTES), self._last_start())
+        """The bytes before ``offset``."""
+        self._tail_of = (-1, 0, "")
+        """A position, and length and digest of the bytes before it."""
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -116,6 +135,8 @@ class TailedFile:
 
     def position(self) -> Position:
         """Return the position to store."""
+        if self._tail_of[0] != self.acked:
+            self._tail_of = (self.acked, *self._tail_before(self.acked))
         return Position(
             device=self.key[0],
             inode=self.key[1],
@@ -124,11 +145,25 @@ class TailedFile:
             base=self._base,
             length=len(self._head),
             digest=digest_of(self._head) if self._head else "",
+            tail=self._tail_of[1],
+            tail_digest=self._tail_of[2],
         )
+
+    def _tail_before(self, end: int) -> tuple[int, str]:
+        """Return length and digest of the bytes before ``end``; 0 if they cannot be read."""
+        with contextlib.suppress(OSError):
+            data = os.pread(self.fd, min(end, FINGERPRINT_BYTES), max(end - FINGERPRINT_BYTES, 0))
+            if data and not self.frozen and self._is_same():
+                return len(data), digest_of(data)
+        return 0, ""
+
+    def _last_start(self) -> int:
+        return max(self.offset - FINGERPRINT_BYTES, 0)
 
     def skip_to_end(self) -> None:
         """Skip the current content."""
         self.offset = self.acked = self._scan = self.size
+        self._last = b""
 
     @property
     def unread(self) -> int:
@@ -222,17 +257,25 @@ class TailedFile:
         self._scan, self._long, self._tail = self.offset, b"", 0
 
     def matches(self, fd: int) -> bool:
-        """Tell whether another file has the same beginning, and is long enough."""
+        """Tell whether another file holds what was read of this one, as far as known."""
         with contextlib.suppress(OSError):
-            return (
-                bool(self._head)
-                and os.fstat(fd).st_size >= self.offset
-                and os.pread(fd, len(self._head), self._base) == self._head
-            )
+            return bool(self._head) and os.fstat(fd).st_size >= self.offset and self._holds_read(fd)
         return False
 
+    @property
+    def is_unread(self) -> bool:
+        """Whether only the file's beginning is known, which other files may share."""
+        return not self._last
+
     def _is_same(self) -> bool:
-        return not self._head or os.pread(self.fd, len(self._head), self._base) == self._head
+        return self._holds_read(self.fd)
+
+    def _holds_read(self, fd: int) -> bool:
+        """Tell whether a file has the same beginning, and the same bytes before ``offset``."""
+        head, last = self._head, self._last
+        if head and os.pread(fd, len(head), self._base) != head:
+            return False
+        return not last or os.pread(fd, len(last), self.offset - len(last)) == last
 
     def _skip_hole(self, data: bytes) -> None:
         """Skip zero bytes: a writer without O_APPEND leaves a hole after a truncation."""
@@ -246,7 +289,7 @@ class TailedFile:
         if self._base == self.offset:
             self._base, self._head = position, b""
         self.offset = self._scan = position
-        self._tail = 0
+        self._tail, self._last = 0, b""
         self.size = max(self.size, position)
         self._changed = (-1, -1)  # so that the next check takes the fingerprint
 
@@ -255,6 +298,7 @@ class TailedFile:
         if last < 0:
             total = self._scan - self.offset + len(data)
             if final and len(data) < CHUNK:
+                self._note_last(data)
                 return [self._line(data, self._scan + len(data))]
             if total > self._max_line:
                 self._long = self._long or data[: self._max_line]
@@ -263,6 +307,7 @@ class TailedFile:
             else:
                 self._tail = len(data)
             return []
+        self._note_last(data[: last + 1])
         begun = self._scan
         lines = []
         start = 0
@@ -282,6 +327,11 @@ class TailedFile:
         cut = length - len(raw)
         self.offset = self._scan = end
         return Line(raw, end, cut)
+
+    def _note_last(self, data: bytes) -> None:
+        """Keep the last of the bytes that ``offset`` is about to pass."""
+        before = self._last if self._scan == self.offset else b""
+        self._last = (before + data[-FINGERPRINT_BYTES:])[-FINGERPRINT_BYTES:]
 
     def _note_head(self, size: int) -> None:
         """Take the fingerprint, or compare the file with the one taken before."""

@@ -1,0 +1,115 @@
+"""Send each request through the proxy that the environment sets for its address, or directly.
+
+Reads ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` as curl and Go do; httpx
+ignores networks in ``NO_PROXY`` and fails on IPv6 there. Loopback never needs a proxy.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.request import getproxies_environment
+
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_PORT = re.compile(r"(\[[^\]]*\]|[^:]*):([0-9]+)")
+
+
+class EnvironmentProxies(httpx.BaseTransport):
+    """A transport that picks the proxy for each request.
+
+    Args:
+        options: Of each ``httpx.HTTPTransport``.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+        self._transports: dict[str | None, httpx.HTTPTransport] = {}
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request.
+
+        Raises:
+            httpx.ProxyError: The environment's proxy cannot be used; the text has no credentials.
+        """
+        proxy = proxy_for(request.url, getproxies_environment())
+        if proxy not in self._transports:
+            self._transports[proxy] = self._open(proxy)
+        return self._transports[proxy].handle_request(request)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for transport in self._transports.values():
+            transport.close()
+
+    def _open(self, proxy: str | None) -> httpx.HTTPTransport:
+        try:
+            return httpx.HTTPTransport(proxy=proxy, **self._options)
+        except ImportError:
+            text = "the environment sets a SOCKS proxy, which needs the package 'httpx[socks]'"
+            raise httpx.ProxyError(text) from None
+        except (ValueError, httpx.InvalidURL):
+            if proxy is None:
+                raise
+            raise httpx.ProxyError("the environment sets a proxy with an invalid URL") from None
+
+
+def proxy_for(url: httpx.URL, proxies: Mapping[str, str]) -> str | None:
+    """Return the URL of the proxy for an address; None: connect directly.
+
+    Args:
+        url: The address.
+        proxies: As from ``getproxies_environment``: by scheme, ``all`` and ``no``.
+    """
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or is_exempt(url, proxies.get("no", "")):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def is_exempt(url: httpx.URL, no_proxy: str) -> bool:
+    """Tell whether ``NO_PROXY``, or loopback, exempts an address from proxies."""
+    host = url.host.lower().rstrip(".")
+    address = _address(host)
+    if address is None:
+        if host == "localhost" or host.endswith(".localhost"):
+            return True
+    elif address.is_loopback or address.is_unspecified:
+        return True
+    port = str(url.port or (443 if url.scheme == "https" else 80))
+    entries = re.split(r"[,\s]+", no_proxy.lower())
+    return any(_matches(entry, host, address, port) for entry in entries if entry)
+
+
+def _matches(
+    entry: str, host: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None, port: str
+) -> bool:
+    if entry == "*":
+        return True
+    with_port = _PORT.fullmatch(entry)
+    if with_port is not None:
+        entry, wanted = with_port.groups()
+        if wanted != port:
+            return False
+    entry = entry.strip("[]")
+    if address is not None:
+        try:
+            network = ipaddress.ip_network(entry, strict=False)
+        except ValueError:
+            return False
+        return address in network
+    domain = entry.lstrip("*").strip(".")
+    return bool(domain) and (host == domain or host.endswith(f".{domain}"))
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
