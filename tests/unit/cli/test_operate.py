@@ -60,6 +60,20 @@ def run(tmp_path, monkeypatch, capsys) -> Callable[..., Done]:
     return do
 
 
+@pytest.mark.parametrize("name", ["", "status", "stop", "run", "check"])
+def test_help_shows_what_to_type(run, monkeypatch, name) -> None:
+    """Flags take no value, and a list of names has brackets once."""
+    monkeypatch.setenv("TERMINAL_WIDTH", "100")
+    done = run(*filter(None, [name]), "--help")
+    assert done.status == 0
+    assert "<bool>" not in done.out
+    assert "[[" not in done.out
+    assert "]...]" not in done.out
+    if name in ("status", "stop"):
+        usage = next(line for line in done.out.splitlines() if "Usage:" in line)
+        assert usage.split()[-1].lower() == "[names]..."
+
+
 @pytest.fixture
 def workers(plugin, engine) -> list[Engine]:
     """Two workers with a plugin each that runs everywhere, and one on the first only."""
