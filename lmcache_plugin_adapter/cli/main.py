@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from lmcache_plugin_adapter.contract.identity import Role
 from lmcache_plugin_adapter.contract.version import __version__
@@ -32,8 +33,30 @@ from .options import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
+class _FlagsWithoutType:
+    """Hide the type of flags in the help: newer versions of typer show ``<bool>``."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters of the command, ``--help`` included."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return params
+
+
+class _Command(_FlagsWithoutType, TyperCommand):
+    """A command."""
+
+
+class _Group(_FlagsWithoutType, TyperGroup):
+    """The command that holds the others."""
+
+
 app = typer.Typer(
     name="lmcache-plugins",
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -58,7 +81,7 @@ def _options(
     """Run LMCache runtime plugins: programs that live and die with a vLLM engine."""
 
 
-@app.command()
+@app.command(cls=_Command)
 def run(
     config: Config = None,
     tp: TensorParallel = 1,
@@ -92,7 +115,7 @@ def run(
     sys.exit(command.run(config, stand_ins, seconds))
 
 
-@app.command()
+@app.command(cls=_Command)
 def check(
     config: Config = None,
     tp: TensorParallel = 1,
@@ -116,7 +139,7 @@ def check(
     sys.exit(command.check(config, engine, strict=strict, as_json=as_json))
 
 
-@app.command()
+@app.command(cls=_Command)
 def new(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="The plugin's task, such as queue_watch.")
@@ -146,7 +169,7 @@ def new(
     sys.exit(command.new(command.NewPlugin(name, role, language, directory, worker_id)))
 
 
-@app.command()
+@app.command(cls=_Command)
 def doctor(
     as_json: AsJson = False,
     server: Annotated[
@@ -171,7 +194,7 @@ def doctor(
     sys.exit(doctor(as_json, server, kv_transfer_config))
 
 
-@app.command()
+@app.command(cls=_Command)
 def status(
     names: Names = None,
     watch: Annotated[
@@ -203,7 +226,7 @@ def status(
     sys.exit(command.status(*selection, watch=watch, as_json=as_json))
 
 
-@app.command()
+@app.command(cls=_Command)
 def logs(
     names: Names = None,
     follow: Annotated[
@@ -267,10 +290,10 @@ for _operation, _help in {
     """,
     "restart": "Stop plugins, then start them again.",
 }.items():
-    app.command(_operation, help=_help)(_manager(_operation))
+    app.command(_operation, cls=_Command, help=_help)(_manager(_operation))
 
 
-@app.command()
+@app.command(cls=_Command)
 def reload(
     engine: Engine = None,
     role: EngineRole = None,

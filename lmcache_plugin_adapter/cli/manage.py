@@ -12,10 +12,11 @@ from .supervisors.client import ANSWER_SECONDS, request_all, request_each
 from .supervisors.survey import survey
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from typing import Any
 
     from .supervisors.client import Reply
+    from .supervisors.search import Address
     from .supervisors.status_answer import SupervisorStatus
     from .supervisors.survey import Selector, Survey
 
@@ -75,8 +76,10 @@ def manage(
     )
     if wait and operation != "stop":
         _update_states(replies)
-    goal = GOALS[operation] if wait else None
     failed = False
+    if timeout is not None and wait:
+        failed = _finish_late(operation, targets, replies, timeout)
+    goal = GOALS[operation] if wait else None
     for (supervisor, _), reply in zip(targets, replies, strict=True):
         if reply.answer is None and reply.problem is None:
             print_line(f"{supervisor.label}: has exited, and its plugins with it")
@@ -100,7 +103,13 @@ def reload(selector: Selector, all_users: bool = False) -> int:
     addresses = [supervisor.address for supervisor in found.supervisors]
     replies = request_all(addresses, {"op": "reload"}, RELOAD_SECONDS)
     failed = False
+    searching = _statuses([reply.address for reply in replies if reply.timed_out])
     for supervisor, reply in zip(found.supervisors, replies, strict=True):
+        if supervisor.address.path in searching:
+            reply.problem = (
+                f"still searching the locations after {RELOAD_SECONDS:g} s; the supervisor "
+                "applies what it finds later"
+            )
         if reply.answer is not None:
             print_line(f"{supervisor.label}: {_changes(reply.answer)}")
         else:
@@ -150,12 +159,56 @@ def _print_states(supervisor: SupervisorStatus, reply: Reply, goal: frozenset[st
 def _update_states(replies: list[Reply]) -> None:
     """Replace the states by those after a moment: a plugin may fail right after its start."""
     time.sleep(SETTLE_SECONDS)
-    later_replies = request_all([reply.address for reply in replies], {"op": "status"})
-    for reply, later in zip(replies, later_replies, strict=True):
-        if reply.answer is not None and later.answer is not None:
-            names = {plugin["name"] for plugin in reply.answer["plugins"]}
-            plugins = [one for one in later.answer["plugins"] if one["name"] in names]
-            reply.answer["plugins"] = plugins
+    answered = [reply for reply in replies if reply.answer is not None]
+    later = _statuses([reply.address for reply in answered])
+    for reply in answered:
+        if reply.address.path in later:
+            names = {plugin["name"] for plugin in (reply.answer or {})["plugins"]}
+            reply.answer = _only(names, later[reply.address.path])
+
+
+def _finish_late(
+    operation: str,
+    targets: list[tuple[SupervisorStatus, list[str]]],
+    replies: list[Reply],
+    timeout: float,
+) -> bool:
+    """Replace missing answers by the present states; report the plugins that need more time.
+
+    A supervisor that answers this second request is healthy: only its plugins are slow.
+
+    Returns:
+        Whether a plugin needs more time.
+    """
+    present = _statuses([reply.address for reply in replies if reply.timed_out])
+    late = False
+    for (supervisor, names), reply in zip(targets, replies, strict=True):
+        if supervisor.address.path not in present:
+            continue
+        reply.problem = None
+        reply.answer = _only(names, present[supervisor.address.path])
+        for plugin in list(reply.answer["plugins"]):
+            state = str(plugin["state"])
+            if state not in GOALS[operation]:
+                late = True
+                reply.answer["plugins"].remove(plugin)
+                print_problem(
+                    "error",
+                    f"{printable(str(plugin['name']))} on {supervisor.label}: still "
+                    f"{printable(state)} after {timeout:g} s; the {operation} continues",
+                )
+    return late
+
+
+def _statuses(addresses: list[Address]) -> dict[str, dict[str, Any]]:
+    """Return the present status of the supervisors that answer, by directory."""
+    replies = request_all(addresses, {"op": "status"})
+    return {reply.address.path: reply.answer for reply in replies if reply.answer is not None}
+
+
+def _only(names: Collection[str], status: dict[str, Any]) -> dict[str, Any]:
+    """Return the plugins called ``names`` of a status, as operations answer them."""
+    return {"plugins": [plugin for plugin in status["plugins"] if plugin["name"] in names]}
 
 
 def _changes(answer: Mapping[str, Any]) -> str:

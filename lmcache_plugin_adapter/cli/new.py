@@ -11,6 +11,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lmcache_plugin_adapter.configuration.effective import read_effective
 from lmcache_plugin_adapter.planner.file_names import PluginName, parse_name
 
 from .console import ExitStatus, fail, print_line
@@ -81,7 +82,8 @@ class NewPlugin:
 def new(new_plugin: NewPlugin) -> int:
     """Write the files and print the next commands; return the exit status."""
     try:
-        written, notes = _write(new_plugin)
+        config = _config(new_plugin)
+        written = _write(new_plugin, config)
     except UsageError as error:
         return fail(error)
     except OSError as error:
@@ -90,12 +92,10 @@ def new(new_plugin: NewPlugin) -> int:
     print_line("Written:")
     for path, what in written:
         print_line(f"  {path:{width}}  {what}")
-    for note in notes:
-        print_line(note)
-    config = shlex.quote(_join(new_plugin.directory, "lmcache.yaml"))
+    config = shlex.quote(config)
     tests = shlex.quote(_join(new_plugin.directory, TESTS))
     print_line("Next:")
-    for module, install in (("msgspec", "gallery"), ("pytest", "test")):
+    for module, install in (("msgspec", "kit"), ("pytest", "test")):
         if importlib.util.find_spec(module) is None and new_plugin.language is Language.PYTHON:
             print_line(f"  pip install 'lmcache-plugin-adapter[{install}]'  # it needs {module}")
     print_line(f"  lmcache-plugins check -c {config} --strict{new_plugin.command_options}")
@@ -104,15 +104,42 @@ def new(new_plugin: NewPlugin) -> int:
     return ExitStatus.OK
 
 
-def _write(new_plugin: NewPlugin) -> tuple[list[tuple[str, str]], list[str]]:
-    """Write the missing files; return each path with its description, and notes for the user."""
+def _config(new_plugin: NewPlugin) -> str:
+    """Return the configuration to try the plugin with: one whose locations have the plugin.
+
+    An existing ``lmcache.yaml`` for other plugins stays as it is; the plugin gets its own.
+    """
+    for name in ("lmcache.yaml", f"{new_plugin.stem}.yaml"):
+        config = _join(new_plugin.directory, name)
+        if not os.path.lexists(config) or _names(config, new_plugin.directory):
+            return config
+    raise UsageError(
+        f"{config!r} is there already, without {os.path.abspath(new_plugin.directory)!r} in its "
+        "'runtime_plugin_locations': nothing was written"
+    )
+
+
+def _names(config: str, directory: str) -> bool:
+    """Return whether the locations of a configuration have the directory."""
+    from .lmcache_yaml import load_lmcache_yaml
+    from .yaml_reader import ConfigError
+
+    try:
+        found = load_lmcache_yaml(config, {})
+    except ConfigError:
+        return False
+    locations = read_effective(found.extra_config, found.runtime_plugin_locations, {}).locations
+    return os.path.abspath(directory) in map(os.path.abspath, locations)
+
+
+def _write(new_plugin: NewPlugin, config: str) -> list[tuple[str, str]]:
+    """Write the missing files; return each path with its description."""
     python = new_plugin.language is Language.PYTHON
     stem = new_plugin.stem
     file = f"{stem}.{'py' if python else 'sh'}"
     directory = new_plugin.directory
     plugin = _join(directory, file)
     test = _join(directory, TESTS, f"test_{stem}.py")
-    config = _join(directory, "lmcache.yaml")
     for path in (plugin, test):
         if os.path.lexists(path):
             raise UsageError(f"{path!r} is there already: nothing was written")
@@ -128,15 +155,9 @@ def _write(new_plugin: NewPlugin) -> tuple[list[tuple[str, str]], list[str]]:
     }
     written = [(plugin, "the plugin"), (test, "its test")]
     texts = {plugin: PYTHON if python else BASH, test: PYTHON_TEST if python else BASH_TEST}
-    notes = []
     if not os.path.lexists(config):
         texts[config] = CONFIG
         written.append((config, "a configuration to try it with"))
-    elif os.path.abspath(directory) not in _read(config):
-        notes.append(
-            f"'{config}' is left as it is: make sure that its 'runtime_plugin_locations' has "
-            f"'{os.path.abspath(directory)}'"
-        )
     with _all_or_nothing() as done:
         for path, template in texts.items():
             text = re.sub(r"@[A-Z]+@", lambda found: values[found[0]], template)
@@ -145,7 +166,7 @@ def _write(new_plugin: NewPlugin) -> tuple[list[tuple[str, str]], list[str]]:
                 done.append(path)
                 os.fchmod(out.fileno(), 0o755 if path == plugin else 0o644)
                 out.write(text)
-    return written, notes
+    return written
 
 
 def _where(new_plugin: NewPlugin) -> str:
@@ -170,11 +191,6 @@ def _place(new_plugin: NewPlugin) -> str:
 
 def _join(directory: str, *names: str) -> str:
     return os.path.join("" if directory == "." else directory, *names)
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read()
 
 
 @contextlib.contextmanager

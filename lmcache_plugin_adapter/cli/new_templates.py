@@ -35,8 +35,12 @@ import os
 import sys
 from typing import Annotated
 
-import msgspec
 from lmcache_plugin_adapter import kit
+
+try:
+    import msgspec
+except ModuleNotFoundError as missing:
+    kit.exit_without(missing)
 
 
 class Settings(msgspec.Struct):

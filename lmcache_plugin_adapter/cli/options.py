@@ -43,7 +43,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 Names = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[NAME]...",
         help="Plugins, as status shows them; also a file name or path.",
         autocompletion=_complete_plugin,
         show_default=False,

@@ -11,7 +11,7 @@ from .context import Context, context
 from .errors import ContextError, SettingsError
 from .periodic import Tick, every
 from .printing import debug, error, info, warning
-from .running import run
+from .running import exit_without, run
 from .stopping import Stop, Stopped
 
 TYPE_CHECKING = False
@@ -35,6 +35,7 @@ __all__ = [
     "debug",
     "error",
     "every",
+    "exit_without",
     "info",
     "logging_handler",
     "run",

@@ -51,6 +51,8 @@ def advice(module: str, missing: str) -> str:
         text = f"its module '{missing}' is not there: install its package again"
     elif module.startswith(_GALLERY):
         text = f"it needs '{missing}': pip install 'lmcache-plugin-adapter[gallery]'"
+    elif missing == "msgspec":
+        text = f"it needs '{missing}': pip install 'lmcache-plugin-adapter[kit]'"
     else:
         text = f"it needs '{missing}': install that, or the extra of its package that brings it,"
     return f"<3>Cannot import the plugin: {text} with {sys.executable}"

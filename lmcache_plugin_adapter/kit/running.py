@@ -14,6 +14,7 @@ from .stopping import Stop, Stopped
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
     from .context import Context
 
@@ -42,10 +43,7 @@ def run(main: Callable[[Context, Stop], int | None]) -> int:
         error(f"{str(wrong)[:1].upper()}{str(wrong)[1:]}")
         return NO_RESTART_CODE
     except ModuleNotFoundError as missing:
-        from .run_entry_point import advice
-
-        module = getattr(main, "__module__", None) or "__main__"
-        error(advice(module, missing.name or str(missing)).removeprefix("<3>"))
+        _report_missing(missing, getattr(main, "__module__", None) or "__main__")
         return NO_RESTART_CODE
     except Exception as failure:  # noqa: BLE001 - the last chance to log it
         import traceback
@@ -55,3 +53,26 @@ def run(main: Callable[[Context, Stop], int | None]) -> int:
         error(f"Failed: {type(failure).__name__}: {text} ({where.name}, line {where.lineno})")
         debug(traceback.format_exc())
         return 1
+
+
+def exit_without(missing: ModuleNotFoundError) -> NoReturn:
+    """Log which module is not installed and what to install; exit with 125.
+
+    For imports at the top of a plugin, which Python executes before :func:`run`::
+
+        try:
+            import msgspec
+        except ModuleNotFoundError as missing:
+            kit.exit_without(missing)
+
+    Args:
+        missing: The exception of the import.
+    """
+    _report_missing(missing, "__main__")
+    sys.exit(NO_RESTART_CODE)
+
+
+def _report_missing(missing: ModuleNotFoundError, module: str) -> None:
+    from .run_entry_point import advice
+
+    error(advice(module, missing.name or str(missing)).removeprefix("<3>"))

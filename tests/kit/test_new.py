@@ -112,7 +112,7 @@ def test_what_is_written_is_clean(tmp_path: Path) -> None:
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    """Neither plugin nor test; a configuration is left alone, and said where it lacks something."""
+    """Neither plugin nor test; a configuration with the directory is used as it is."""
     words = ("x", "--role", "worker")
     new(tmp_path, *words)
     plugin, test = tmp_path / "worker_x.py", tmp_path / "_tests" / "test_worker_x.py"
@@ -124,11 +124,51 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert plugin.read_text() == "mine"
     assert not test.exists()
 
-    assert "left as it is" not in run("new", "y", "--role", "all", cwd=tmp_path).stdout
-    (tmp_path / "lmcache.yaml").write_text("runtime_plugin_locations: []\n")
-    result = run("new", "z", "--role", "all", cwd=tmp_path)
-    assert f"make sure that its 'runtime_plugin_locations' has '{tmp_path}'" in result.stdout
-    assert (tmp_path / "lmcache.yaml").read_text() == "runtime_plugin_locations: []\n"
+    (check, started, _) = new(tmp_path, "y", "--role", "all")
+    assert "-c lmcache.yaml" in check
+    assert "-c lmcache.yaml" in started
+
+
+@pytest.mark.parametrize(
+    "existing",
+    [
+        "runtime_plugin_locations: []\n",
+        "runtime_plugin_locations: [@/worker_a.sh]\n",
+        "# not @\nruntime_plugin_locations: [@-more]\n",
+        "not: [yaml\n",
+    ],
+)
+def test_the_commands_run_the_new_plugin(existing: str, tmp_path: Path) -> None:
+    """A configuration for other plugins stays as it is; the new plugin gets its own."""
+    (tmp_path / "lmcache.yaml").write_text(existing.replace("@", str(tmp_path)))
+    (tmp_path / "worker_a.sh").write_text("echo a\n")
+    check, started, _ = new(tmp_path, "z", "--role", "all")
+    assert "-c all_z.yaml" in started
+    assert (tmp_path / "lmcache.yaml").read_text() == existing.replace("@", str(tmp_path))
+    result = run(*shlex.split(check)[1:], "--json", cwd=tmp_path)
+    names = [file["name"] for file in json.loads(result.stdout)["files"] if file["command"]]
+    assert "all_z" in names
+    result = run("new", "z", "--role", "all", "--lang", "bash", cwd=tmp_path)
+    assert result.returncode == 2
+
+
+def test_without_msgspec_it_exits_with_one_line(tmp_path: Path) -> None:
+    """The line names what to install; the code says that a restart does not help."""
+    new(tmp_path, "x", "--role", "worker")
+    hide = "import runpy, sys; sys.modules['msgspec'] = None; runpy.run_path(sys.argv[1], None, "
+    result = subprocess.run(
+        [sys.executable, "-c", f"{hide}'__main__')", tmp_path / "worker_x.py"],
+        env={"LMCACHE_RUNTIME_PLUGIN_ROLE": "WORKER", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (125, "")
+    assert result.stdout == (
+        "<3>Cannot import the plugin: it needs 'msgspec': pip install "
+        f"'lmcache-plugin-adapter[kit]' with {sys.executable}\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -370,4 +370,4 @@ def test_without_msgspec_it_says_what_to_install(tmp_path: Path) -> None:
     assert result.returncode == 125
     assert result.stdout.count("\n") == 1
     assert "<3>Cannot read settings: msgspec is not installed" in result.stdout
-    assert "pip install 'lmcache-plugin-adapter[gallery]'" in result.stdout
+    assert "pip install 'lmcache-plugin-adapter[kit]'" in result.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import signal
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from lmcache_plugin_adapter.kit import testing as kit_testing
+from lmcache_plugin_adapter.kit.testing.trial import Trial
 
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.kit.testing import RunPlugin
@@ -33,6 +37,24 @@ def test_a_plugin_in_any_language(run_plugin: RunPlugin, tmp_path: Path) -> None
     assert plugin.lines == [("warning", "careful"), ("info", "plain")]
     assert plugin.returncode == plugin.stop() == 3
     assert any(report.text.startswith("Started, pid") for report in plugin.reports)
+
+
+def test_the_authors_directory_stays_as_it_is(run_plugin: RunPlugin, tmp_path: Path) -> None:
+    """The engine has a directory of its own."""
+    path = script(tmp_path, "scheduler_x.sh", SHELL + "pwd")
+    plugin = run_plugin(path)
+    assert plugin.wait_exit() == 0
+    assert Path(plugin.lines[0].text).is_dir()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_type_has_the_arguments() -> None:
+    """Those of a trial, with the same defaults, so that type checkers find mistakes."""
+    shown = inspect.signature(kit_testing.RunPlugin.__call__).parameters
+    real = inspect.signature(Trial.__init__).parameters
+    assert list(shown) == [name for name in real if name != "directory"]
+    assert all(shown[name].default == real[name].default for name in shown)
+    assert all(shown[name].annotation == real[name].annotation for name in shown)
 
 
 def test_its_process_is_known_and_gone_afterwards(run_plugin: RunPlugin, tmp_path: Path) -> None:

@@ -29,11 +29,13 @@ class Reply:
         answer: Its answer; None if there is none.
         problem: Why there is no answer, or why it is negative; None also if the
             supervisor has exited meanwhile.
+        timed_out: Whether the supervisor took the request and did not answer in time.
     """
 
     address: Address
     answer: dict[str, Any] | None = None
     problem: str | None = None
+    timed_out: bool = False
 
 
 def request_all(
@@ -62,8 +64,7 @@ def request_each(
     for (address, request), reply in zip(requests, replies, strict=True):
         with _recorded(reply):
             # A queue of connections that stays full belongs to a supervisor that is suspended.
-            until = min(deadline or time.monotonic() + ANSWER_SECONDS, time.monotonic() + 1)
-            connection = Connection(address, request, until)
+            connection = Connection(address, request, time.monotonic() + 1)
             waiting[connection.fileno()] = connection, reply
             poll.register(connection.fileno(), select.POLLIN)
     while waiting:
@@ -84,6 +85,7 @@ def request_each(
             del waiting[fd]
     for connection, reply in waiting.values():
         reply.problem = f"{reply.address} does not answer within {seconds:g} s (is it suspended?)"
+        reply.timed_out = True
         connection.close()
     return replies
 

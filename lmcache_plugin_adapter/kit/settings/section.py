@@ -67,7 +67,7 @@ def read_settings(key: str, section: object, kind: type[S]) -> S:
             raise
         raise SettingsError(
             "cannot read settings: msgspec is not installed where the plugin runs; "
-            "pip install 'lmcache-plugin-adapter[gallery]'"
+            "pip install 'lmcache-plugin-adapter[kit]'"
         ) from None
     reader = Reader()
     settings: S | None = reader.section(key, mapping, kind)  # type: ignore[type-var]

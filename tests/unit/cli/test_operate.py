@@ -20,10 +20,12 @@ import pytest
 from cli_under_test import COMMAND, command, environment
 from harness import STAYS, Engine, alive, all_places, gone, wait_until
 
+from lmcache_plugin_adapter.cli import manage
 from lmcache_plugin_adapter.cli.main import app
 from lmcache_plugin_adapter.cli.status.report import make_report
 from lmcache_plugin_adapter.cli.status.table import duration, size
 from lmcache_plugin_adapter.cli.supervisors import search
+from lmcache_plugin_adapter.cli.supervisors.client import request_all
 from lmcache_plugin_adapter.cli.supervisors.resource_usage import UsageTable, command_line
 from lmcache_plugin_adapter.cli.supervisors.survey import Selector
 from lmcache_plugin_adapter.linux.procfs import ProcessTable
@@ -57,6 +59,20 @@ def run(tmp_path, monkeypatch, capsys) -> Callable[..., Done]:
         return Done(int(ended.value.code or 0), out, err)
 
     return do
+
+
+@pytest.mark.parametrize("name", ["", "status", "stop", "run", "check"])
+def test_help_shows_what_to_type(run, monkeypatch, name) -> None:
+    """Flags take no value, and a list of names has brackets once."""
+    monkeypatch.setenv("TERMINAL_WIDTH", "100")
+    done = run(*filter(None, [name]), "--help")
+    assert done.status == 0
+    assert "<bool>" not in done.out
+    assert "[[" not in done.out
+    assert "]...]" not in done.out
+    if name in ("status", "stop"):
+        usage = next(line for line in done.out.splitlines() if "Usage:" in line)
+        assert usage.split()[-1].lower() == "[names]..."
 
 
 @pytest.fixture
@@ -239,14 +255,51 @@ def test_start_that_fails_is_an_error(run, plugin, engine) -> None:
     assert run("start", "all_x").status == 0
 
 
-def test_wait_has_a_limit(run, plugin, engine) -> None:
-    """A stop that takes longer is said, and goes on."""
+@pytest.mark.parametrize(("operation", "limit"), [("stop", 0.2), ("restart", 0)])
+def test_wait_has_a_limit(run, plugin, engine, operation, limit) -> None:
+    """The plugin needs longer: the command says so, does not blame the supervisor; it goes on."""
     plugin("all_x.sh", "trap '' TERM; echo up; while :; do sleep 0.1; done")
     one = engine({"stop_grace": 2})
     one.wait_log(r"\] up ")
-    done = run("stop", "all_x", "--wait", "--timeout", 0.2)
-    assert done.status == 1
-    assert "does not answer within 0.2 s" in done.err
+    done = run(operation, "all_x", "--wait", "--timeout", limit)
+    label = f"worker 0 of engine {one.pid}"
+    assert done == (
+        1,
+        "",
+        f"error: all_x on {label}: still stopping after {limit:g} s; the {operation} continues\n",
+    )
+    goal = "stopped" if operation == "stop" else "running"
+    one.wait_for(lambda: one.status("all_x")["state"] == goal)
+
+
+def test_a_supervisor_that_is_suspended_is_blamed(run, plugin, engine) -> None:
+    """It answered the first question, and does not answer the request any more."""
+    plugin("all_x.sh", UP)
+    one = engine()
+    one.wait_log(r"\] up ")
+    found = make_report().survey
+    os.kill(found.supervisors[0].supervisor_pid, signal.SIGSTOP)
+    try:
+        replies = request_all([found.supervisors[0].address], {"op": "status"}, 0.2)
+    finally:
+        os.kill(found.supervisors[0].supervisor_pid, signal.SIGCONT)
+    assert replies[0].timed_out
+    assert replies[0].problem is not None
+    assert replies[0].problem.endswith("does not answer within 0.2 s (is it suspended?)")
+
+
+def test_reload_that_takes_long(run, plugin, engine, monkeypatch) -> None:
+    """A slow search is not a supervisor that does not answer."""
+    plugin("all_x.sh", UP)
+    one = engine()
+    one.wait_log(r"\] up ")
+    monkeypatch.setattr(manage, "RELOAD_SECONDS", 0)
+    done = run("reload")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == (
+        f"error: worker 0 of engine {one.pid}: still searching the locations after 0 s; "
+        "the supervisor applies what it finds later\n"
+    )
 
 
 def test_engine_that_ends_during_a_stop(run, plugin, engine) -> None:
