@@ -44,6 +44,15 @@ def connect(directory: str, timeout: float) -> socket.socket:
     return connection
 
 
+def supervisor_pid(directory: str, timeout: float) -> int:
+    """Return the pid of the supervisor that listens in ``directory``; 0 if none does."""
+    try:
+        with connect(directory, timeout) as connection:
+            return peer_of(connection)[0]
+    except OSError:
+        return 0
+
+
 def ask(
     connection: SupervisorConnection,
     directory: str | None,
@@ -61,9 +70,7 @@ def ask(
     deadline = time.monotonic() + timeout
     try:
         if connection.intact:
-            channel, theirs = socket.socketpair()
-            with theirs:
-                send_descriptor(connection.socket, CLIENT, theirs.fileno())
+            channel = _handed_over(connection)
         elif directory is not None:
             channel = connect(directory, timeout)
         else:
@@ -82,3 +89,19 @@ def ask(
     except (OSError, ValueError):
         return None
     return answer
+
+
+def _handed_over(connection: SupervisorConnection) -> socket.socket:
+    """Return a socket whose other end the supervisor serves as a client's.
+
+    Raises:
+        OSError: The supervisor has exited, or does not read.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            send_descriptor(connection.socket, CLIENT, theirs.fileno())
+        except OSError:
+            ours.close()
+            raise
+    return ours

@@ -99,6 +99,8 @@ class _Reader(threading.Thread):
                 break  # of a record cut short, the supervisor writes the whole
             *lines, rest = (rest + part).split(b"\n")
             for line in lines:
+                if time.monotonic() >= _end:
+                    break
                 try:
                     _log(logger, line)
                 except Exception:  # noqa: BLE001, S110 - a plugin's output must not disturb the engine

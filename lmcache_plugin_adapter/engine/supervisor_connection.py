@@ -51,6 +51,7 @@ class SupervisorConnection:
         self.pid = 0
         """The supervisor's pid, once it has sent it."""
         self.pidfd = -1
+        self._pidfd_identity: tuple[int, int] | None = None
         self._started = 0
         self.grace = 0.0
         """The longest grace period of its plugins in seconds, once it has sent it."""
@@ -67,7 +68,7 @@ class SupervisorConnection:
 
     def close(self) -> None:
         """Close the descriptors that are still this connection's; leave others alone."""
-        if self.pidfd >= 0 and is_pidfd_of(self.pidfd, self.pid):
+        if self.pidfd >= 0 and self._pidfd_intact:
             os.close(self.pidfd)
         self.pidfd = -1
         if identity_of(self.socket.fileno()) == self._identity:
@@ -80,7 +81,11 @@ class SupervisorConnection:
         """Whether the descriptors are those that this object opened: only then are they used."""
         if identity_of(self.socket.fileno()) != self._identity:
             return False
-        return self.pidfd < 0 or is_pidfd_of(self.pidfd, self.pid)
+        return self.pidfd < 0 or self._pidfd_intact
+
+    @property
+    def _pidfd_intact(self) -> bool:
+        return is_pidfd_of(self.pidfd, self.pid, self._pidfd_identity)
 
     def reap_detaching_process(self) -> int:
         """Wait for the short-lived process that moved the supervisor out of the engine's tree.
@@ -116,11 +121,6 @@ class SupervisorConnection:
             return False
         self._take(data)
         return True
-
-    def receive_rest(self) -> bool:
-        """Read the last messages of a supervisor that has exited; return if it had finished."""
-        self.poll_messages()
-        return self.finished or self.stopped_by_signal
 
     def poll_messages(self) -> None:
         """Read the supervisor's messages and reap the helper, if no thread does so."""
@@ -158,6 +158,7 @@ class SupervisorConnection:
                 self.know_process(int(value))
                 try:
                     self.pidfd = pidfd_open(self.pid)
+                    self._pidfd_identity = identity_of(self.pidfd)
                 except OSError:
                     pass  # the end of the connection alone marks its exit
             elif message == wire.GRACE:
@@ -223,6 +224,7 @@ def _wait_for_process(pid: int, started: int, seconds: float) -> bool:
         fd = pidfd_open(pid) if pid else -1
     except OSError:
         fd = -1
+    identity = identity_of(fd)
     process = read_process(pid) if pid else None
     exited = process is None or process.start != started
     if fd < 0:
@@ -234,7 +236,7 @@ def _wait_for_process(pid: int, started: int, seconds: float) -> bool:
         poll.register(fd, select.POLLIN)
         return exited or bool(poll.poll(seconds * 1000))
     finally:
-        if is_pidfd_of(fd, pid):
+        if is_pidfd_of(fd, pid, identity):
             os.close(fd)
 
 

@@ -15,12 +15,11 @@ import time
 import weakref
 from _thread import start_new_thread
 
-from lmcache_plugin_adapter.contract.backoff import backoff_delay
 from lmcache_plugin_adapter.contract.runtime_dir import remove_instance
 from lmcache_plugin_adapter.contract.version import VERSION_DIFFERS_CODE
-from lmcache_plugin_adapter.linux.peer import peer_of
 
-from .control_client import ask, connect
+from .control_client import ask, supervisor_pid
+from .respawn import MAX_SECONDS, Respawn
 from .supervisor_connection import DescriptorsLostError, SupervisorConnection
 
 TYPE_CHECKING = False
@@ -38,12 +37,8 @@ SLACK_SECONDS = 2.0
 _REQUEST_SECONDS = 1.0
 """How long the control socket may take to accept a stop."""
 
-_RESPAWN_INITIAL = 0.1
-_RESPAWN_MAX = 30.0
-_RESPAWN_RESET_AFTER = 30.0
-
-_MOST_UNREADY = 5
-"""After so many supervisors in a row that exit before they are ready, no other is started."""
+_LAST_MESSAGE_SECONDS = 0.05
+"""How long an exit waits for the last message of a supervisor to be read."""
 
 _keepers: weakref.WeakSet[SupervisorKeeper] = weakref.WeakSet()
 
@@ -177,21 +172,39 @@ class SupervisorKeeper:
         A supervisor that was killed just now has a successor only after a pause, and this
         process may exit before.
         """
-        connection = self.connection
-        if connection is None or self._exiting:
+        if self._exiting or self.connection is None:
             return
-        # The watching thread starts nothing from here on.
-        self._starting.acquire(timeout=1.0)
-        self._exiting = True
-        if connection.finished or connection.stopped_by_signal or not connection.wait_for_exit(0):
-            connection.report_exit()
-        elif not connection.intact or connection.receive_rest():
-            return  # it has stopped in order
-        else:
-            try:
-                self._start(connection.pid or 1).request_stop()
-            except Exception as error:  # noqa: BLE001 - an exit must go on
-                logger.warning("Cannot stop what a killed supervisor left: %s", error)
+        if not self._starting.acquire(timeout=1.0):
+            return  # the supervisor that is being started sees the end of this process
+        try:
+            self._exiting = True  # the watching thread starts nothing from here on
+            connection = self.connection
+            if connection is None or self._has_finished(connection):
+                return
+            if connection.wait_for_exit(0):
+                self._connection = self._start(connection.pid or 1)
+                self._connection.request_stop()
+            else:
+                connection.report_exit()
+        except Exception as error:  # noqa: BLE001 - an exit must go on
+            logger.warning("Cannot stop what a killed supervisor left: %s", error)
+        finally:
+            self._starting.release()
+
+    def _has_finished(self, connection: SupervisorConnection) -> bool:
+        """Return whether a supervisor that has exited has stopped in order."""
+        if not connection.wait_for_exit(0):
+            return False
+        if not connection.intact:
+            return self._start_command.instance_directory() is None
+        if not self._watching:
+            connection.poll_messages()
+        deadline = time.monotonic() + _LAST_MESSAGE_SECONDS
+        while not (connection.finished or connection.stopped_by_signal):
+            if time.monotonic() > deadline or not self._watching:
+                return False
+            time.sleep(0.005)  # the watching thread may be about to read the last message
+        return True
 
     # --- inside -----------------------------------------------------------
 
@@ -202,12 +215,15 @@ class SupervisorKeeper:
         return self._start_command.start(previous, again)
 
     def _request_stop(self, connection: SupervisorConnection) -> None:
-        if not connection.request_stop():
-            ask(
-                connection,
-                self._start_command.instance_directory(),
-                {"op": "shutdown"},
-                _REQUEST_SECONDS,
+        if connection.request_stop():
+            return
+        directory = self._start_command.instance_directory()
+        answer = ask(connection, directory, {"op": "shutdown"}, _REQUEST_SECONDS)
+        if answer is None or answer.get("ok") is False:
+            logger.warning(
+                "Cannot reach the supervisor of runtime plugins of %s: its plugins stop with the "
+                "engine",
+                self._label,
             )
 
     def _drop_if_stopped(self) -> None:
@@ -251,24 +267,21 @@ class SupervisorKeeper:
             # The engine's own threads handle its signals. Where gevent has replaced threads,
             # this is the main thread.
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        attempt = unready = previous = 0
+        previous, respawn = 0, Respawn()
         while True:
-            started = time.monotonic()
+            respawn.started()
             code = connection.reap_detaching_process()
             if self._wait_until_gone(connection):
                 return
             # It was killed. The next one kills the orphaned processes and starts the plugins.
-            if time.monotonic() - started > _RESPAWN_RESET_AFTER:
-                attempt = 0
+            respawn.exited(ready=connection.pid > 0)
             previous = connection.pid or previous
-            unready = 0 if connection.pid else unready + 1
             problem = None if connection.pid else self._why_unready(code)
-            if unready and self._gives_up(code, unready, problem):
+            if problem is not None and self._gives_up(code, respawn, problem):
                 return
             next_connection = None
             while next_connection is None:
-                attempt += 1
-                delay = backoff_delay(attempt, _RESPAWN_INITIAL, _RESPAWN_MAX)
+                delay = respawn.next_delay()
                 if problem is not None:
                     if self._stopping:
                         return  # it has started nothing
@@ -285,9 +298,10 @@ class SupervisorKeeper:
                         return
                     try:
                         next_connection = self._start(previous or 1)
+                        self._connection = next_connection
                     except Exception as error:  # noqa: BLE001 - also a lack of memory may pass
                         problem = str(error) or repr(error)
-            self._connection = connection = next_connection
+            connection = next_connection
             if self._stopping:
                 self._request_stop(connection)
 
@@ -313,14 +327,10 @@ class SupervisorKeeper:
             )
         directory = self._start_command.instance_directory()
         if not connection.pid and directory is not None:
-            try:
-                with connect(directory, _REQUEST_SECONDS) as channel:
-                    connection.know_process(peer_of(channel)[0])
-            except OSError:
-                pass  # it has exited
+            connection.know_process(supervisor_pid(directory, _REQUEST_SECONDS))
         if not connection.pid:
             return True  # there is nothing to watch it by
-        while not connection.wait_for_exit(_RESPAWN_MAX):
+        while not connection.wait_for_exit(MAX_SECONDS):
             pass
         # A supervisor removes its directory, save where it is killed.
         return directory is None or not os.path.isdir(directory)
@@ -330,18 +340,18 @@ class SupervisorKeeper:
             f"it ended before it was ready ('{self._start_command.python}' exited with code {code})"
         )
 
-    def _gives_up(self, code: int, unready: int, problem: str | None) -> bool:
+    def _gives_up(self, code: int, respawn: Respawn, problem: str) -> bool:
         """Return True, and log why, if another supervisor could not start either."""
         if code == VERSION_DIFFERS_CODE:
             self._give_up()  # the supervisor has logged both versions
             return True
-        if unready < _MOST_UNREADY:
+        if not respawn.hopeless:
             return False
         logger.error(
             "Supervisor of runtime plugins of %s failed %d times: %s; no plugins run in this "
             "process until the engine is restarted",
             self._label,
-            unready,
+            respawn.unready,
             problem,
         )
         self._give_up()

@@ -33,8 +33,8 @@ class LaunchError(Exception):
 class SupervisorStart:
     """All that a supervisor of this process is started with, as it is at the launch.
 
-    A supervisor that replaces another one starts in the same working directory and
-    with the same environment, whatever the engine has changed since.
+    The first supervisor inherits working directory and environment. One that replaces
+    another gets the same, whatever the engine has changed since.
 
     Args:
         spec: A launch spec, from :meth:`.contract.launch_spec.LaunchSpec.to_bytes`.
@@ -113,8 +113,8 @@ class SupervisorStart:
                 stdout=subprocess.DEVNULL,
                 pass_fds=[fd for fd in passed if fd >= 0],
                 start_new_session=True,
-                env=self._environment,
-                cwd=self._existing_directory(),
+                env=self._environment if previous else None,
+                cwd=self._existing_directory() if previous else None,
             )
             return SupervisorConnection(connection, detaching_process)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -135,7 +135,7 @@ class SupervisorStart:
 
     def _existing_directory(self) -> str | None:
         known = self._directory
-        return known if known is not None and os.path.isdir(known) else None
+        return known if known is not None and os.access(known, os.X_OK) else None
 
 
 def supervisor_python() -> str:

@@ -17,14 +17,17 @@ def identity_of(fd: int) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def is_pidfd_of(fd: int, pid: int) -> bool:
-    """Return whether ``fd`` is a pidfd of process ``pid``, or of one that was reaped.
+def is_pidfd_of(fd: int, pid: int, identity: tuple[int, int] | None) -> bool:
+    """Return whether ``fd`` is still the pidfd of process ``pid`` that had this identity.
 
-    Before Linux 6.9 all pidfds share one inode, so the check reads fdinfo.
+    Before Linux 6.9 all pidfds share one inode, so the check also reads fdinfo, where the
+    kernel has it: -1 stands for a process that was reaped.
     """
+    if identity is None or identity_of(fd) != identity:
+        return False
     try:
         with open(f"/proc/self/fdinfo/{fd}", "rb", buffering=0) as file:
             fields = file.read(1024).split()
     except OSError:
-        return identity_of(fd) is not None  # without /proc, all that is known is that it is open
-    return b"Pid:" in fields and int(fields[fields.index(b"Pid:") + 1]) in (pid, -1)
+        return True
+    return b"Pid:" not in fields or int(fields[fields.index(b"Pid:") + 1]) in (pid, -1)

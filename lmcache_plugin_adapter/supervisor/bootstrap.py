@@ -2,7 +2,7 @@
 
 The engine runs this file by path with ``python -I -S``, so that nothing of its
 site-packages or environment is loaded. The arguments come from
-:mod:`.engine.supervisor_connection`.
+:mod:`.engine.supervisor_start`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import resource
 import sys
 
 
-def check_version(engine_version: str) -> None:
+def check_version(engine_version: str, run_id: str) -> None:
     """Exit if the engine runs another version of this package than the one installed now.
 
-    The package was replaced while the engine ran, so that the handover may differ.
+    The package was replaced while the engine ran, so that the handover may differ. What a
+    killed supervisor left is still killed: no other supervisor comes.
     """
     from lmcache_plugin_adapter.contract.version import (
         VERSION_DIFFERS_CODE,
@@ -27,6 +28,12 @@ def check_version(engine_version: str) -> None:
     why = why_versions_differ(engine_version, __version__)
     if why is not None:
         os.write(2, f"Cannot start a supervisor of runtime plugins: {why}\n".encode())
+        try:
+            from lmcache_plugin_adapter.supervisor.processes.orphans import kill_marked
+
+            kill_marked(run_id)
+        except Exception:  # noqa: BLE001, S110 - best effort
+            pass
         sys.exit(VERSION_DIFFERS_CODE)
 
 
@@ -60,10 +67,10 @@ def settle(descriptors: list[int]) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Run a supervisor; ``argv`` comes from :func:`.start_supervisor`."""
+    """Run a supervisor; ``argv`` comes from :meth:`.SupervisorStart.start`."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     sys.path.append(os.path.dirname(package))
-    check_version(argv[1])
+    check_version(argv[1], argv[-2])
     leave_engine_tree()
     connection, pidfd, spec, engine, start, previous, again = map(int, argv[2:9])
     image, run_id, label = argv[9:12]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.contract.plugin_status import PluginStatus
+from lmcache_plugin_adapter.messages.wording import decodable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ def plugin_status(plugin: Plugin, now: float) -> PluginStatus:
     backing_off = plugin.state is State.BACKING_OFF
     return PluginStatus(
         name=plugin.name,
-        path=_printable(plugin.planned.path),
+        path=decodable(plugin.planned.path),
         package=plugin.planned.package,
         command=_printable(plugin.command),
         state=plugin.state,

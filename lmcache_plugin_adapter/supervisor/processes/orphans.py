@@ -37,7 +37,7 @@ _PAUSE = 0.005
 def previous_supervisor(run_id: str, label: str) -> int:
     """Return a supervisor of a previous launch by the engine that made ``run_id``, or 0.
 
-    Its command line ends in its run token and its label (:func:`.start_supervisor`).
+    Its command line ends in its run token and its label (:meth:`.SupervisorStart.start`).
     """
     mine = [run_id.encode(), label.encode()]
     engine = mine[0].rpartition(b".")[0]
