@@ -2,5 +2,5 @@
 
 Runs in a process of its own, started by an operator or a plugin author.
 Imports every room below it but the supervisor, which it asks through its socket;
-of the engine's side only the stand-in and the table of upstream names.
+of the hosts only the stand-in, the table of upstream names and the server's configuration.
 """

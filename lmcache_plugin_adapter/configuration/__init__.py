@@ -1,5 +1,5 @@
 """The settings: their table, their validation, their reference page; the locations.
 
-Runs in a short-lived child of the supervisor and in the command line.
-Imports `messages`, `contract` and `linux`; the standard library only.
+Runs in the supervisor's planning child, the command line, LMCache's server and plugins.
+Imports `messages` and `contract`; the standard library only.
 """

@@ -173,7 +173,8 @@ class RuntimePluginLauncher:
     def status(self, timeout: float = _STATUS_SECONDS) -> dict[str, Any] | None:
         """Return the supervisor's report on its plugins; None if no supervisor answers.
 
-        The shape is that of ``lmcache-plugins status --json`` for one supervisor.
+        The report is the control socket's answer to ``status``: the supervisor, its engine
+        process, and its plugins with the fields of :class:`.PluginStatus`.
 
         Args:
             timeout: Seconds to wait for the whole answer.

@@ -1,5 +1,5 @@
 """The gallery: ready plugins for heartbeats, logs, metrics and alerts.
 
-Runs in a process of its own for each plugin, started by the supervisor. Imports the kit, the
-contract and the libraries of the extra ``gallery``; no other room imports the gallery.
+Runs in a process of its own for each plugin, started by the supervisor. Imports the kit, the rooms
+below it and the libraries of the extra ``gallery``; no other room imports the gallery.
 """
