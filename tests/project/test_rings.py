@@ -112,5 +112,4 @@ def test_no_shared_module_is_missing() -> None:
     """The page names each module that lies beside the rings."""
     beside = {name for name in os.listdir(TESTS) if name.endswith(".py")}
     named = set(re.findall(r"`(\w+\.py)`", section("Shared set-up")))
-    # The program that harness.Engine runs has no user of its own.
-    assert beside - named == {"engine_program.py"}
+    assert beside == named
