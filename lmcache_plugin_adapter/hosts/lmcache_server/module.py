@@ -14,9 +14,11 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from lmcache_plugin_adapter.engine.launcher import RuntimePluginLauncher
 
     from .config import ServerConfig
