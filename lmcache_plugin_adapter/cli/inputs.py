@@ -10,7 +10,7 @@ from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.messages.problem import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import TypeVar
 
     from lmcache_plugin_adapter.hosts.lmcache_server.config import ServerConfig
@@ -46,11 +46,16 @@ def read_config(path: str | None) -> StandInConfig:
     return _read(path, lambda path: load_lmcache_yaml(path, os.environ))
 
 
-def read_server(path: str | None) -> ServerConfig:
+def read_server(path: str | None, lmcache_locations: Sequence[str] = ()) -> ServerConfig:
     """Return the configuration of a multiprocess server's plugins.
 
     The file holds the value of ``--server-module``, or only its ``config``, as
-    JSON or YAML; an ``lmcache.yaml`` is accepted, too.
+    JSON or YAML; an ``lmcache.yaml`` is accepted, too. No file is needed beside locations
+    that are given to LMCache.
+
+    Args:
+        path: The file.
+        lmcache_locations: ``--runtime-plugin-locations`` of LMCache's server.
 
     Raises:
         UsageError: As for :func:`read_config`.
@@ -60,13 +65,18 @@ def read_server(path: str | None) -> ServerConfig:
     from .yaml_reader import read_yaml
 
     given: object
-    given, problems = _read(path, read_yaml)
+    given, problems = ({}, []) if lmcache_locations and not path else _read(path, read_yaml)
     if "module_path" in given:
         if given["module_path"] != SERVER_MODULE:
             text = f"{path}: 'module_path' is not ours: it is {SERVER_MODULE!r}"
             problems.append(Problem("warning", text))
         given = given.get("config")
-    config = read_server_config(given, STAND_IN_SERVER, source=str(path))
+    config = read_server_config(
+        given,
+        STAND_IN_SERVER,
+        source=str(path or "--runtime-plugin-locations"),
+        lmcache_locations=lmcache_locations,
+    )
     return replace(config, problems=(*problems, *config.problems))
 
 

@@ -126,6 +126,14 @@ def check(
     ] = False,
     as_json: AsJson = False,
     server: Server = False,
+    lmcache_locations: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--runtime-plugin-locations",
+            metavar="PATH",
+            help="With --server: a location that LMCache's server is given; repeat the option.",
+        ),
+    ] = None,
 ) -> None:
     """Show which plugins would run, where and with which command, and why others would not.
 
@@ -136,7 +144,8 @@ def check(
     from .check.report import EngineSize
 
     engine = EngineSize(tp * pp, dp, server)
-    sys.exit(command.check(config, engine, strict=strict, as_json=as_json))
+    given = lmcache_locations or ()
+    sys.exit(command.check(config, engine, given, strict=strict, as_json=as_json))
 
 
 @app.command(cls=_Command)

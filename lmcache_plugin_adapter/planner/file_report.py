@@ -8,6 +8,7 @@ from lmcache_plugin_adapter.contract.frozen import frozen
 from lmcache_plugin_adapter.messages.problem import Problem, quoted
 
 from .file_names import PluginName, name_advice, name_warning, runs_on
+from .lmcache_rule import why_left_out
 from .selection import is_wanted
 
 TYPE_CHECKING = False
@@ -139,6 +140,8 @@ def _why_not(
             return "elsewhere", "warning", warning
         text = f"it runs on {name.describe()}, which is not among these processes"
         return "elsewhere", "note", text
+    if not files.filters_by_role and (left_out := why_left_out(entry)) is not None:
+        return "ignored", "warning", left_out
     level: Level = "warning" if name.kind == "near-miss" or entry.is_location else "note"
     status: FileStatus = "no-role" if name.kind in ("near-miss", "no-role") else "ignored"
     return status, level, name_advice(name, installed=entry.installed is not None)

@@ -11,6 +11,7 @@ from lmcache_plugin_adapter.messages.problem import Problem, quoted
 from lmcache_plugin_adapter.messages.wording import capitalized
 
 from .file_names import PluginName, name_advice, name_warning, runs_on
+from .lmcache_rule import why_left_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,12 +113,15 @@ def _broken_entries(identity: ProcessIdentity, files: PluginFiles) -> list[Probl
 
 def _name_warnings(identity: ProcessIdentity, files: PluginFiles) -> list[Problem]:
     """Warn about files that were probably meant to run; the first ones one by one."""
-    if files.filtered(identity).role is None:
+    unfiltered = files.filtered(identity).role is None
+    if unfiltered and files.filters_by_role:
         return []
     plugins: set[object] = {entry.key for entry in files.entries if entry.is_plugin}
     texts = []
     for entry in files.entries:
-        text = _name_warning(entry) if entry.kind == "file" else None
+        text = None
+        if entry.kind == "file":
+            text = why_left_out(entry) if unfiltered else _name_warning(entry)
         if text is not None and (entry.is_plugin or entry.key not in plugins):
             texts.append(f"{quoted(entry.path)} does not run: {text}")
     left = len(texts) - _MAX_NAME_WARNINGS

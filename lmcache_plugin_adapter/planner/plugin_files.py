@@ -78,6 +78,11 @@ class PluginFiles:
         self._candidates = [entry for entry in self.entries if could_run(entry)]
         self.names = unique_names(self._candidates)
 
+    @property
+    def filters_by_role(self) -> bool:
+        """Whether file names decide where plugins run, by the setting ``filter_by_role``."""
+        return self._settings.filter_by_role
+
     def filtered(self, identity: ProcessIdentity) -> ProcessIdentity:
         """Return the identity that file names are compared with, as ``filter_by_role`` says."""
         return identity if self._settings.filter_by_role else without_filter(identity)

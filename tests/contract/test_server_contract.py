@@ -168,8 +168,9 @@ def test_role_id_and_count(
     module: list[Any],
 ) -> None:
     """Plugins get the server's, after the filter by role; LMCache's launcher has nothing to run."""
-    configs = parse("--runtime-plugin-locations", str(tmp_path / "plugins"))
-    module.append(build_server_modules(context(configs, {}, monkeypatch)))
+    configs = parse()
+    given = {"runtime_plugin_locations": [str(tmp_path / "plugins")]}
+    module.append(build_server_modules(context(configs, given, monkeypatch)))
     told = dumped(2)
     assert set(told) == {"server_x.py", "all_x.py"}
     for variables in told.values():
@@ -185,7 +186,9 @@ def test_role_id_and_count(
     assert goodbyes(tmp_path, 2) == {"server_x.py", "all_x.py"}
 
 
-def test_without_the_filter_it_is_lmcaches_behaviour(
+@pytest.mark.parametrize("settings", [{}, {"runtime_plugins": {"filter_by_role": False}}])
+def test_locations_of_lmcache_keep_its_rule(
+    settings: dict[str, Any],
     dumped: Callable[[int], dict[str, Any]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -208,8 +211,8 @@ def test_without_the_filter_it_is_lmcaches_behaviour(
     goodbyes(tmp_path, len(NAMES))
     for path in (tmp_path / "out").iterdir():
         path.unlink()
-    settings = {"runtime_plugins": {"filter_by_role": False}}
     module.append(build_server_modules(context(configs, settings, monkeypatch)))
+    assert configs["mp"].runtime_plugin_config.locations == []  # LMCache's starts none
     assert told() == theirs
     assert set(theirs) == set(NAMES)
     assert {tuple(values) for values in theirs.values()} == {("", "0", "1")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def rank(
     """Return a function that starts a rank's process; its cache is ``cache`` there."""
     write_sglang(tmp_path / "tree")
     plugin("all_x.sh", SHOW)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "tree"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "tree"), prepend=os.pathsep)
 
     def start(
         values: dict[str, Any] | None = None,

@@ -282,11 +282,14 @@ def test_nothing_to_run(site: Site, given: object, said: str) -> None:
 
 @takes_modules
 def test_locations_of_the_server_are_taken_over(site: Site) -> None:
-    """One option beside those that were there: each plugin runs once."""
+    """One option beside those that were there: every file runs, as in LMCache, and once."""
+    site.add("mp_heartbeat.sh", "echo heartbeat; exec sleep 86400\n")  # as LMCache's example
     arguments = ("--runtime-plugin-locations", str(site.plugins))
     with lmcache_server(site, *arguments, *module(site, {})) as server:
-        assert set(told(site, 2)) == {"all_witness", "server_witness"}
-        assert len(site.seen()) == 2
+        told_to = told(site, 4)
+        wait_for(lambda: "[mp_heartbeat] heartbeat" in server.log, 30, lambda: server.log[-900:])
+        assert len(told_to) == len(site.seen()) == 4
+        assert {one["LMCACHE_RUNTIME_PLUGIN_ROLE"] for one in told_to.values()} == {""}
         assert "Launched runtime plugin" not in server.log  # LMCache's launcher
         first = server.plugins["supervisor_pid"]
         os.kill(first, signal.SIGKILL)

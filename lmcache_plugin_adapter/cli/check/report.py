@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter.cli.console import ExitStatus
@@ -24,7 +24,7 @@ from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
 from .differences import BYPASS_NOTE, bypasses_lookup, with_differences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from lmcache_plugin_adapter.cli.lmcache_yaml import StandInConfig
     from lmcache_plugin_adapter.configuration.settings import Settings
@@ -98,6 +98,16 @@ class Report:
         """Return the exit status; ``strict``: warnings count as errors."""
         failed = self.count("error") or (strict and self.count("warning"))
         return ExitStatus.FAILED if failed else ExitStatus.OK
+
+
+def merged(reports: Sequence[Report]) -> Report:
+    """Return one report of the same processes with all locations."""
+    return replace(
+        reports[0],
+        locations=tuple(one for report in reports for one in report.locations),
+        files=tuple(one for report in reports for one in report.files),
+        problems=tuple(dict.fromkeys(one for report in reports for one in report.problems)),
+    )
 
 
 def make_report(engine: EngineSize, config: StandInConfig | ServerConfig) -> Report:

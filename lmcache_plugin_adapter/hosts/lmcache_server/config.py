@@ -8,8 +8,9 @@ launcher hands these objects to plugins as JSON, one key each; so do we.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lmcache_plugin_adapter.configuration.locations import KEY as LOCATIONS
@@ -44,6 +45,8 @@ class ServerConfig:
         host: LMCache's configuration objects, by the keys that plugins know.
         problems: What is probably not meant as it is taken.
         source: What it was read from, for messages.
+        lmcache_locations: Those of the locations that were given to LMCache.
+        own_locations: Those that were given to this package.
     """
 
     runtime_plugin_locations: object
@@ -51,6 +54,32 @@ class ServerConfig:
     host: Mapping[str, Any]
     problems: tuple[Problem, ...] = ()
     source: str = ""
+    lmcache_locations: tuple[object, ...] = ()
+    own_locations: object = None
+
+    def by_rule(self) -> tuple[ServerConfig, ...]:
+        """Return a configuration for each rule of file names that applies, of one or two.
+
+        Locations that were given to LMCache's server keep LMCache's rule: every ``.py`` and
+        ``.sh`` runs, and no file has a role. Locations that were given to this package keep
+        the roles. The setting ``filter_by_role`` decides for all, if it is set.
+        """
+        settings = dict(settings_section(self.extra_config))
+        if not self.lmcache_locations or "filter_by_role" in settings or self.why_nothing:
+            return (self,)
+        own = _as_list(self.own_locations) + _as_list(settings.pop("locations", None))
+        theirs = [os.path.abspath(os.path.expanduser(str(one))) for one in self.lmcache_locations]
+        own = [one for one in own if not _is_below(one, theirs)]
+        unfiltered = {**settings, "filter_by_role": False}
+        first = replace(
+            self,
+            runtime_plugin_locations=list(self.lmcache_locations),
+            extra_config={**self.extra_config, SETTINGS_KEY: unfiltered},
+        )
+        if not own:
+            return (first,)
+        filtered = {**self.extra_config, SETTINGS_KEY: settings}
+        return first, replace(self, runtime_plugin_locations=own, extra_config=filtered)
 
     @property
     def identity(self) -> ProcessIdentity:
@@ -117,12 +146,24 @@ def read_server_config(
     problems: list[Problem] = []
     below = _flat(lmcache_parameters, "--runtime-plugin-config", problems)
     values = {**below, **_flat(given, source, problems)}
-    locations = values.pop(LOCATIONS, None)
+    locations = own_locations = values.pop(LOCATIONS, None)
     first = list(lmcache_locations)
     if first:
         more = locations if isinstance(locations, (list, tuple)) else [locations]
         locations = first if locations is None else [*first, *more]
-    return ServerConfig(locations, values, dict(host), tuple(problems), source)
+    return ServerConfig(
+        locations, values, dict(host), tuple(problems), source, tuple(first), own_locations
+    )
+
+
+def _as_list(value: object) -> list[object]:
+    return list(value) if isinstance(value, (list, tuple)) else [value] if value else []
+
+
+def _is_below(location: object, others: list[str]) -> bool:
+    """Tell whether a location is one of the others, or lies in one; links are not followed."""
+    path = os.path.abspath(os.path.expanduser(str(location)))
+    return any(path == one or path.startswith(one.rstrip("/") + "/") for one in others)
 
 
 def plain(value: Any) -> Any:

@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Any
+import time
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from lmcache_plugin_adapter.engine.launcher import RuntimePluginLauncher
 
     from .config import ServerConfig
@@ -76,7 +79,7 @@ class PluginModule:
 
     def __init__(self, context: Any) -> None:
         self._context = context
-        self._launcher: RuntimePluginLauncher | None = None
+        self._launchers: list[RuntimePluginLauncher] = []
         self._speaks = True
         self.reason = "not started"
         """Why no plugins run, where none do."""
@@ -107,21 +110,27 @@ class PluginModule:
         # Imported late: an import that fails must not be the server's end.
         from lmcache_plugin_adapter.engine.launcher import RuntimePluginLauncher
 
-        launcher = RuntimePluginLauncher.for_identity(config, config.identity)
+        launchers = [
+            RuntimePluginLauncher.for_identity(part, part.identity) for part in config.by_rule()
+        ]
         given: Any = getattr(build_context.mp_config, "runtime_plugin_config", None)
         taken_over = list(getattr(given, "locations", None) or ())
         if taken_over:
             given.locations = []  # else LMCache's launcher would start each a second time
         try:
-            launcher.launch_or_raise()
+            for launcher in launchers:
+                launcher.launch_or_raise()
         except BaseException:
+            for launcher in launchers:
+                launcher.stop_plugins(wait=False)
             if taken_over:
                 given.locations = taken_over
                 _log.warning("LMCache's own launcher starts --runtime-plugin-locations")
             raise
-        self._launcher = launcher
+        self._launchers = launchers
         if taken_over:
-            which = "all files" if config.identity.role is None else "files named server_* or all_*"
+            unfiltered = launchers[0].identity.role is None
+            which = "all files" if unfiltered else "files named server_* or all_*"
             _log.info("Taken over from LMCache's launcher: --runtime-plugin-locations (%s)", which)
 
     def turn_off(self, reason: str) -> None:
@@ -142,26 +151,33 @@ class PluginModule:
         They are no children of the server: one that needs more of its grace
         period has it after the server's end, unless its container ends too.
         """
-        launcher, self._launcher = self._launcher, None
-        if launcher is None:
+        launchers, self._launchers = self._launchers, []
+        if not launchers:
             return
         self.turn_off("stopped with the server")
+        until = time.monotonic() + CLOSE_SECONDS
         try:
-            launcher.stop_plugins(timeout=CLOSE_SECONDS)
+            for launcher in launchers[1:]:
+                launcher.stop_plugins(wait=False)
+            for launcher in launchers:
+                launcher.stop_plugins(timeout=max(until - time.monotonic(), 0.0))
         except Exception as error:  # noqa: BLE001 - the rest of the server closes after us
             _log.warning("Cannot stop runtime plugins: %r; they end with the server", error)
 
     def _status(self) -> dict[str, Any]:
-        launcher = self._launcher
-        if launcher is None:
+        launchers = self._launchers
+        if not launchers:
             return {"state": "off", "reason": self.reason, "plugins": []}
-        answer = launcher.status(STATUS_SECONDS)
-        if answer is None:
+        answers = [launcher.status(STATUS_SECONDS / len(launchers)) for launcher in launchers]
+        known = [answer for answer in answers if answer is not None]
+        if len(known) < len(answers):
             reason = "the supervisor does not answer: it starts, ended or is stopped"
             return {"state": "unknown", "reason": reason, "plugins": []}
-        state = "stopping" if answer.get("stopping") else "running"
-        kept = ("version", "supervisor_pid", "identity", "uptime", "plugins")
-        return {"state": state, "reason": None, **{key: answer.get(key) for key in kept}}
+        state = "stopping" if any(answer.get("stopping") for answer in known) else "running"
+        kept = ("version", "supervisor_pid", "identity", "uptime")
+        status = {key: known[0].get(key) for key in kept}
+        plugins = [plugin for answer in known for plugin in answer.get("plugins") or ()]
+        return {"state": state, "reason": None, **status, "plugins": plugins}
 
 
 def _read(build_context: Any) -> ServerConfig:
