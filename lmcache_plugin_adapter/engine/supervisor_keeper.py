@@ -270,8 +270,9 @@ class SupervisorKeeper:
                 attempt += 1
                 delay = backoff_delay(attempt, _RESPAWN_INITIAL, _RESPAWN_MAX)
                 if problem is not None:
-                    if self._stopping:
-                        return  # it has started nothing
+                    if self._stopping:  # it has started nothing
+                        self._remove_directory()
+                        return
                     logger.warning(
                         "Supervisor of runtime plugins of %s failed: %s; trying again in %.1f s",
                         self._label,
@@ -348,8 +349,11 @@ class SupervisorKeeper:
         return True
 
     def _give_up(self) -> None:
-        """Remove what a killed supervisor left in the runtime directory: no other will."""
         self._forget()
+        self._remove_directory()
+
+    def _remove_directory(self) -> None:
+        """Remove what a killed supervisor left in the runtime directory: no other will."""
         directory = self._start_command.instance_directory()
         if directory is not None:
             remove_instance(directory)
