@@ -306,6 +306,14 @@ def ask(path: str, request: bytes) -> dict[str, Any]:
         return answer
 
 
+def dead_run_id() -> str:
+    """Return the run token of an engine that has ended."""
+    from lmcache_plugin_adapter.contract.run_token import new_run_id
+
+    namespace, pid, _, chance = new_run_id().split(".")
+    return f"{namespace}.{pid}.1.{chance}"  # it started at another time than this process
+
+
 STAYS = "trap '' TERM; echo up; while [ ! -e {} ]; do sleep 0.1; done"
 """A plugin that stops only when a file appears."""
 

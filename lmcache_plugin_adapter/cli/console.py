@@ -111,6 +111,15 @@ def print_line(text: str) -> None:
         discard_stdout()
 
 
+def print_progress(text: str) -> None:
+    """Print to stdout; a command that must go on reports an error of stdout and does."""
+    try:
+        print_line(text)
+    except StdoutError as error:
+        print_problem("error", str(error))
+        discard_stdout()
+
+
 def discard_stdout() -> None:
     """Point stdout to ``/dev/null`` after an error: Python flushes once more at exit."""
     null = os.open(os.devnull, os.O_WRONLY)

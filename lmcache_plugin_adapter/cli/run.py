@@ -20,7 +20,7 @@ from lmcache_plugin_adapter.linux.event_loop import Loop
 from lmcache_plugin_adapter.linux.syscalls import become_subreaper
 from lmcache_plugin_adapter.messages.wording import exit_text
 
-from .console import ExitStatus, fail, listed, print_line, print_problem
+from .console import ExitStatus, fail, listed, print_line, print_problem, print_progress
 from .inputs import UsageError, engine_processes, read_config, read_server, require_work
 
 if TYPE_CHECKING:
@@ -186,12 +186,12 @@ class Engines:
             names = listed([_describe(pid) for pid in sorted(left)])
             print_problem("error", f"cannot kill {names}: 'ps' shows what they wait for")
         else:
-            print_line(f"Stopped after {time.monotonic() - began:.1f} s; no process is left.")
+            print_progress(f"Stopped after {time.monotonic() - began:.1f} s; no process is left.")
         return ExitStatus.FAILED if left or self._failed else ExitStatus.OK
 
     def _on_stop_signal(self) -> None:
         if not self._stopping:
-            print_line("Stopping; a second Ctrl-C skips the grace period.")
+            print_progress("Stopping; a second Ctrl-C skips the grace period.")
             self._stop()
         elif not self._forced:
             self._forced = True

@@ -283,8 +283,9 @@ class SupervisorKeeper:
             while next_connection is None:
                 delay = respawn.next_delay()
                 if problem is not None:
-                    if self._stopping:
-                        return  # it has started nothing
+                    if self._stopping:  # it has started nothing
+                        self._remove_directory()
+                        return
                     logger.warning(
                         "Supervisor of runtime plugins of %s failed: %s; trying again in %.1f s",
                         self._label,
@@ -358,8 +359,11 @@ class SupervisorKeeper:
         return True
 
     def _give_up(self) -> None:
-        """Remove what a killed supervisor left in the runtime directory: no other will."""
         self._forget()
+        self._remove_directory()
+
+    def _remove_directory(self) -> None:
+        """Remove what a killed supervisor left in the runtime directory: no other will."""
         directory = self._start_command.instance_directory()
         if directory is not None:
             remove_instance(directory)

@@ -106,7 +106,7 @@ class RuntimeFiles:
                 size = os.fstat(self._config).st_size
                 write_whole(instance.file(CONFIG_FILE), os.pread(self._config, size, 0))
         except OSError as error:
-            if instance is not None and self.instance is None:
+            if instance is not None:
                 instance.remove()
             return f"'{root}': {error.strerror}"
         if self.instance is not None:

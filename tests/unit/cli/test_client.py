@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import connect
+from harness import connect, dead_run_id
 
 from lmcache_plugin_adapter.cli.status.json_document import to_json
 from lmcache_plugin_adapter.cli.status.report import make_report
@@ -47,7 +47,7 @@ def place(root: Path) -> Callable[[], Path]:
     """Make the directory of a supervisor that does not exist."""
 
     def make() -> Path:
-        path = root / f"{new_run_id()}.worker-0"
+        path = root / f"{dead_run_id()}.worker-0"
         path.mkdir(mode=0o700)
         return path
 
@@ -111,6 +111,16 @@ def test_dead_socket_is_cleared_away(root, place) -> None:
     assert (found.supervisors, found.failures) == ([], [])
     assert not path.exists()
     assert not empty.exists()
+
+
+def test_place_of_an_engine_that_lives_is_not_cleared_away(root) -> None:
+    """Its next supervisor takes over what is in it: until then, nobody says that nothing runs."""
+    left = root / f"{new_run_id()}.worker-0"
+    left.mkdir(mode=0o700)
+    (left / "stopped").touch()
+    (failure,) = survey(Selector()).failures
+    assert failure == f"the supervisor at '{left}' was killed, and another is about to start"
+    assert (left / "stopped").exists()
 
 
 def test_place_that_is_held_is_not_cleared_away(root) -> None:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import STAYS, all_places, ask, connect, wait_until
+from harness import STAYS, all_places, ask, connect, dead_run_id, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -260,14 +260,17 @@ def test_unusable_choice_falls_through(tmp_path) -> None:
 def test_only_what_nobody_holds_is_removed(tmp_path) -> None:
     """Directories that a supervisor holds stay, and so do names that are not ours."""
     held = InstanceDir(str(tmp_path), new_run_id(), "worker-0")
-    left = tmp_path / f"{new_run_id()}.worker-0"
+    awaited = InstanceDir(str(tmp_path), new_run_id(), "worker-1")
+    awaited.release()  # its supervisor was killed; the engine, this process, lives
+    left = tmp_path / f"{dead_run_id()}.worker-0"
     left.mkdir()
     (left / "config.json").touch()
     (tmp_path / "something").mkdir()
     assert remove_stale(str(tmp_path)) == 1
-    assert sorted(os.listdir(tmp_path)) == sorted([os.path.basename(held.path), "something"])
+    kept = [os.path.basename(one.path) for one in (held, awaited)]
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "something"])
     held.remove()
-    assert os.listdir(tmp_path) == ["something"]
+    assert sorted(os.listdir(tmp_path)) == sorted([kept[1], "something"])
 
 
 def test_run_ids() -> None:
