@@ -215,6 +215,23 @@ def test_unknown_names_are_suggested(run, workers) -> None:
     assert all(alive(one.plugin_pid("all_x")) for one in workers)
 
 
+def test_a_path_names_a_plugin(run, workers, monkeypatch, tmp_path) -> None:
+    """Relative to the working directory, through a link too, as shells complete it."""
+    path = Path(workers[0].status("worker_0_y")["path"])
+    monkeypatch.chdir(path.parent.parent)
+    folder = path.parent.name
+    assert run("status", "--check", f"{folder}/{path.name}").status == 0
+    assert run("logs", f"./{folder}/{path.name}").out.endswith("] up\n")
+    done = run("restart", f"./{folder}/../{folder}/{path.name}", "--wait")
+    assert (done.status, done.out.count(": running")) == (0, 1)
+    (tmp_path / "link").symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    assert run("stop", "./link", "--wait").out.endswith(": stopped\n")
+    done = run("stop", f"{folder}/all_x.sh")
+    assert "runs 2 times" in done.err
+    assert run("stop", "./nosuch.sh").status == 2
+
+
 def test_more_than_one_needs_to_be_meant(run, workers) -> None:
     """A name on several engines, or no name at all, needs --all or a selector."""
     done = run("stop", "all_x")
