@@ -85,6 +85,11 @@ class Survey:
     replaced: list[str] = field(default_factory=list)
 
     @property
+    def none_selected(self) -> bool:
+        """Whether supervisors run, and the options select none of them."""
+        return bool(self.others and not self.supervisors)
+
+    @property
     def why_empty(self) -> str:
         """Why there is no supervisor to talk to."""
         if self.others:

@@ -160,6 +160,17 @@ def test_status_says_how_it_ended(run, plugin, engine) -> None:
     assert by_name["all_signal"]["last_exit_code"] is None
 
 
+def test_a_selector_that_matches_nothing(run, workers) -> None:
+    """All but a stop, which has nothing to do then, report it in the same way."""
+    for words in (("status",), ("logs",), ("restart",), ("reload",)):
+        done = run(*words, "--rank", 9)
+        text = "error: the options select none of 2 supervisors\n"
+        assert done == (1, "", text), words
+    document = json.loads(run("status", "--rank", 9, "--json").out)
+    assert document["problems"] == ["the options select none of 2 supervisors"]
+    assert run("status", "nosuch").out == ""
+
+
 def test_nothing_runs(run) -> None:
     """No supervisor: status says so, a stop of all is done, the others are errors."""
     assert run("status").out.startswith("No supervisor runs (searched ")
