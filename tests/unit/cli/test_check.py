@@ -151,6 +151,21 @@ def test_a_log_directory_of_somebody_else(engine: Path) -> None:
     assert "is not writable for user" in check(engine, "--strict", status=1)
 
 
+def test_advice_for_a_server(engine: Path) -> None:
+    """It names no role that the server does not have."""
+    for name in ("scheduler_0_x.sh", "worker_9_x.sh", "server_2_x.sh"):
+        plugin(engine, name)
+    problems = {
+        os.path.basename(file["path"]): file["problems"][0]
+        for file in report(engine, "--server")["files"]
+    }
+    assert problems["server_2_x.sh"]["level"] == "warning"
+    assert "name it 'server_x.sh'" in problems["server_2_x.sh"]["text"]
+    for name in ("scheduler_0_x.sh", "worker_9_x.sh"):
+        assert problems[name]["level"] == "note"
+        assert "is not among these processes" in problems[name]["text"]
+
+
 @pytest.mark.parametrize("key", ["runtime_plugin", "runtime-plugins", "Runtime_Plugins"])
 def test_a_section_with_a_typing_error(engine: Path, key: str) -> None:
     """Its settings have no effect, which is easily overlooked."""
