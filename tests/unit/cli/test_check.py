@@ -147,7 +147,7 @@ def test_log_directories_that_cannot_be_written(engine: Path) -> None:
 def test_a_log_directory_of_somebody_else(engine: Path) -> None:
     """Permissions count, too."""
     (engine / "closed").mkdir(mode=0o500)
-    configure(engine, log={"directory": "closed"})
+    configure(engine, log={"directory": str(engine / "closed")})
     assert "is not writable for user" in check(engine, "--strict", status=1)
 
 
