@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 from lmcache_plugin_adapter.configuration.effective import read_effective
 from lmcache_plugin_adapter.configuration.locations import is_installed
 from lmcache_plugin_adapter.contract.runtime_dir import DIRECTORY_VARIABLE, candidates, why_unusable
+from lmcache_plugin_adapter.contract.version import __version__
 from lmcache_plugin_adapter.hosts import upstream_names
 from lmcache_plugin_adapter.linux.pid1 import INITS, name_of_pid1
 from lmcache_plugin_adapter.planner.discovery import scan
 
-from .console import ExitStatus
+from .console import ExitStatus, listed
 from .lmcache_yaml import load_lmcache_yaml
 from .stale_distribution import find_stale_distribution
 from .transfer_config import (
@@ -33,7 +34,10 @@ from .transfer_config import (
 from .yaml_reader import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+VERSION = 1
+"""Of the JSON document: increased when a key is removed or changes its meaning."""
 
 OFF = "off"  # the adapter is not active for this reason
 WARNING = "warning"  # the adapter is active, with limits
@@ -80,21 +84,38 @@ def doctor(
     findings = [*transfer, *(examine_server if server else examine)(os.environ)]
     active = all(finding.level != OFF for finding in findings)
     if as_json:
-        print(json.dumps({"active": active, "findings": [asdict(one) for one in findings]}))
+        document = {
+            "version": VERSION,
+            "package_version": __version__,
+            "active": active,
+            "findings": [asdict(one) for one in findings],
+        }
+        print(json.dumps(document))
     else:
+        print(f"lmcache-plugins {__version__}")
         width = max(len(finding.subject) for finding in findings)
         for finding in findings:
             print(f"{finding.level:<8} {finding.subject:<{width}}  {finding.text}")
-        print(f"\n{_summary(active, server)}")
+        print(f"\n{_summary(findings, active, server)}")
     return ExitStatus.OK if active else ExitStatus.FAILED
 
 
-def _summary(active: bool, server: bool) -> str:
+def _summary(findings: Sequence[Diagnosis], active: bool, server: bool) -> str:
     if server:
         words = "can run" if active else "cannot run"
         return f"The adapter {words} plugins beside 'lmcache server' of this environment."
     if active:
         return "The adapter is active in vLLM processes of this environment."
+    missing = [
+        one.subject
+        for one in findings
+        if one.subject in upstream_names.SUPPORTED and one.level == OFF
+    ]
+    if missing:
+        return (
+            f"The adapter is not active in this environment. Without {listed(missing)}, nothing "
+            "runs plugins here."
+        )
     return (
         "The adapter is not active in this environment. LMCache's built-in launcher will run the "
         "plugins instead."

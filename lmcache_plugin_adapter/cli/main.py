@@ -222,7 +222,8 @@ def status(
     """Show the plugins of all engines of this host, or the named plugins only.
 
     Shows engines of this user; for root, of all users. Exit status: 0 all
-    supervisors answered, 1 a supervisor did not answer, 2 an unknown plugin.
+    supervisors answered, 1 a supervisor did not answer or the options select
+    none, 2 an unknown plugin.
     With --check: 0 every named plugin (without names, every plugin) runs or
     has exited with code 0, 1 otherwise.
     """

@@ -131,7 +131,7 @@ def _no_supervisor(found: Survey, *, success: bool) -> int:
 def _is_ambiguous(operation: str, names: tuple[str, ...], found: Survey) -> bool:
     """Return whether a name matches plugins of several engine processes, and report it."""
     for name in names:
-        labels = [one.label for one, plugin in found.plugins(names) if name in plugin.names]
+        labels = [one.label for one, plugin in found.plugins(names) if plugin.is_called(name)]
         if len(labels) > 1:
             where = ", ".join(labels[:4]) + (", …" if len(labels) > 4 else "")
             print_problem(

@@ -118,7 +118,8 @@ def run(path: str | None, stand_ins: StandIns, seconds: float | None) -> int:
     except UsageError as error:
         return fail(error)
     print_line(f"lmcache-plugins {__version__}: stand-in engines for '{config.source}'")
-    print_line(f"Running {listed([who.label for who in identities])}; Ctrl-C stops them.")
+    them = "it" if len(identities) == 1 else "them"
+    print_line(f"Running {listed([who.label for who in identities])}; Ctrl-C stops {them}.")
     for problem in config.problems:
         print_problem(problem.level, problem.text)
     engines = Engines({**os.environ, "LMCACHE_CONFIG_FILE": os.path.abspath(config.source)})

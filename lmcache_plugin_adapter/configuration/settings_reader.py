@@ -67,6 +67,11 @@ class SettingsReader:
     def _section(self, extra_config: object) -> _Found:
         """Return the section of the settings, possibly empty."""
         if isinstance(extra_config, Mapping):
+            for key in extra_config:
+                if key != SETTINGS_KEY and did_you_mean(key, [SETTINGS_KEY]):
+                    hint = did_you_mean(key, [SETTINGS_KEY])
+                    where = f"extra_config.{_key_text(key)}"
+                    self._report("warning", f"Unknown setting '{where}' has no effect: {hint}")
             return self._mapping(extra_config.get(SETTINGS_KEY), PREFIX)
         if extra_config is not None:
             what = f"'extra_config' is {describe_type(extra_config)}, not a mapping"

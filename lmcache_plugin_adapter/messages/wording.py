@@ -5,6 +5,16 @@ from __future__ import annotations
 import signal
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words: ``1 record``, ``1,234 records``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def lost(count: int, noun: str) -> str:
+    """Return a loss in words: ``1 byte is lost``, ``20 bytes are lost``."""
+    return f"{counted(count, noun)} {'is' if count == 1 else 'are'} lost"
+
+
 def count_processes(count: int) -> str:
     """Return a number of processes in words."""
     return "1 process" if count == 1 else f"{count} processes"
@@ -12,7 +22,7 @@ def count_processes(count: int) -> str:
 
 def count_lines(count: int) -> str:
     """Return a number of lines in words."""
-    return "1 line" if count == 1 else f"{count:,} lines"
+    return counted(count, "line")
 
 
 def span(seconds: float) -> str:

@@ -16,7 +16,7 @@ from lmcache_plugin_adapter.messages.problem import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from typing import Literal
 
     from lmcache_plugin_adapter.contract.identity import ProcessIdentity
@@ -157,7 +157,7 @@ def runs_on(name: PluginName, identity: ProcessIdentity) -> bool:
     return name.worker_id == identity.worker_id
 
 
-def name_warning(name: PluginName, identities: Iterable[ProcessIdentity]) -> str | None:
+def name_warning(name: PluginName, identities: Sequence[ProcessIdentity]) -> str | None:
     """Return why a plugin's name keeps it from running in any process.
 
     Args:
@@ -170,6 +170,9 @@ def name_warning(name: PluginName, identities: Iterable[ProcessIdentity]) -> str
     """
     if name.worker_id is None:
         return None
+    roles = {one.role for one in identities}
+    if roles == {Role.SERVER} and name.role != Role.SERVER.value:
+        return None  # another name with this role does not run there either
     if name.never_runs:
         right = "_".join(filter(None, (name.role, name.description))) + name.extension
         why = (

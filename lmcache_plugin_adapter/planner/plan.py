@@ -126,8 +126,12 @@ def _name_warnings(identity: ProcessIdentity, files: PluginFiles) -> list[Proble
             texts.append(f"{quoted(entry.path)} does not run: {text}")
     left = len(texts) - _MAX_NAME_WARNINGS
     if left > 0:
-        more = f"{left:,} more files do not run because of their names"
-        texts[_MAX_NAME_WARNINGS:] = [f"{more}: 'lmcache-plugins check' lists them"]
+        more = (
+            "1 more file does not run because of its name"
+            if left == 1
+            else f"{left:,} more files do not run because of their names"
+        )
+        texts[_MAX_NAME_WARNINGS:] = [f"{more}: 'lmcache-plugins check' lists all"]
     return [Problem("warning", text) for text in texts]
 
 

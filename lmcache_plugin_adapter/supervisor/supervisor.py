@@ -22,7 +22,7 @@ from lmcache_plugin_adapter.contract.log_records import (
 )
 from lmcache_plugin_adapter.linux.event_loop import Loop
 from lmcache_plugin_adapter.linux.syscalls import become_subreaper, pidfd_open
-from lmcache_plugin_adapter.messages.wording import count_processes, raised_at
+from lmcache_plugin_adapter.messages.wording import count_processes, counted, raised_at
 from lmcache_plugin_adapter.supervisor.control.operations import Operations
 from lmcache_plugin_adapter.supervisor.control.server import ControlServer
 from lmcache_plugin_adapter.supervisor.control.status import plugin_status
@@ -181,8 +181,7 @@ class Supervisor:
         running = [plugin for plugin in self._plugins if not plugin.state.settled]
         self._shutdown.begin(self._plugins.longest_grace)  # first, as what follows may fail
         if running:
-            count = "1 plugin" if len(running) == 1 else f"{len(running)} plugins"
-            self._events.log(INFO, f"Stopping {count}: {reason}")
+            self._events.log(INFO, f"Stopping {counted(len(running), 'plugin')}: {reason}")
         for end in (self._loader.cancel, *(plugin.stop for plugin in running)):
             self._loop.attempt(end)
 

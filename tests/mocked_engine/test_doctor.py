@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import lmcache_plugin_adapter
 from lmcache_plugin_adapter.cli.doctor import (
     LEVELS,
     OFF,
@@ -91,11 +92,26 @@ def test_active(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{OFF} " not in out
 
 
+@pytest.mark.parametrize("project", ["vllm", "lmcache"])
+def test_without_a_host_nothing_runs_plugins(
+    site: Path, capsys: pytest.CaptureFixture[str], project: str
+) -> None:
+    """LMCache's launcher does not either."""
+    (site / project).rename(site / "gone")
+    assert doctor() == 1
+    out = capsys.readouterr().out
+    assert out.startswith(f"lmcache-plugins {lmcache_plugin_adapter.__version__}\n")
+    assert "built-in launcher will run" not in out
+    assert f"Without {project}, nothing runs plugins here." in out
+
+
 def test_json(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same for machines."""
     assert doctor(as_json=True) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["active"] is True
+    assert report["version"] == 1
+    assert report["package_version"] == lmcache_plugin_adapter.__version__
     assert {one["level"] for one in report["findings"]} <= set(LEVELS)
 
 

@@ -125,6 +125,7 @@ def make_report(engine: EngineSize, config: StandInConfig | ServerConfig) -> Rep
     if not locations:
         problems.append(Problem("note", "no location is configured: there are no plugins"))
     processes = engine.processes(settings)
+    problems += _log_directories(settings)
 
     def search(
         progress: Callable[[str], None], skip: frozenset[str]
@@ -158,6 +159,22 @@ def make_report(engine: EngineSize, config: StandInConfig | ServerConfig) -> Rep
         files,
         tuple(dict.fromkeys([*problems, *found])),
     )
+
+
+def _log_directories(settings: Settings) -> Iterator[Problem]:
+    """Warn about directories for log files that this user cannot write to."""
+    everything = (settings.defaults, *settings.plugins.values())
+    for directory in dict.fromkeys(one.log.directory for one in everything if one.log):
+        path = os.path.abspath(directory)
+        while not os.path.lexists(path):
+            path = os.path.dirname(path)  # the supervisor creates the missing ones
+        if not os.path.isdir(path):
+            reason = f"{quoted(path)} is no directory"
+        elif not os.access(path, os.W_OK | os.X_OK):
+            reason = f"{quoted(path)} is not writable for user {os.geteuid()}"
+        else:
+            continue
+        yield Problem("warning", f"Cannot write log files to {quoted(directory)}: {reason}")
 
 
 def _unused_plugins(locations: Iterable[str], progress: Callable[[str], None]) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from lmcache_plugin_adapter.cli.console import captured, printable
 from lmcache_plugin_adapter.contract.frozen import replaced
 from lmcache_plugin_adapter.contract.identity import Role
 from lmcache_plugin_adapter.messages.problem import quoted
+from lmcache_plugin_adapter.messages.wording import counted
 
 from .report import LEVELS
 
@@ -78,7 +79,7 @@ def _heading(report: Report) -> str:
             f"{quoted(report.config)}: LMCache's multiprocess server\n"
             f"with {quoted(report.python)} as the server's Python"
         )
-    workers = "1 worker" if report.engine.world_size == 1 else f"{report.engine.world_size} workers"
+    workers = counted(report.engine.world_size, "worker")
     text = f"{quoted(report.config)}: scheduler and {workers}"
     if report.engine.dp_size > 1:
         running = len({identity.dp_rank for identity in report.processes})
@@ -97,22 +98,18 @@ def _problems(report: Report) -> list[tuple[str, str]]:
             texts[problem.level].append(f"{quoted(_relative(file.path))}: {problem.text}")
     notes = texts["note"]
     if len(notes) > MAX_NOTES:
-        left = f"and {len(notes) - MAX_NOTES:,} more notes: --json lists them all"
+        left = f"and {counted(len(notes) - MAX_NOTES, 'more note')}: --json lists them all"
         texts["note"] = [*notes[:MAX_NOTES], left]
     return [(level, text) for level, found in texts.items() for text in found]
 
 
 def _summary(report: Report) -> Text:
-    text = Text(_counted(len(report.running), "plugin"))
+    text = Text(counted(len(report.running), "plugin"))
     for level in LEVELS:
         count = report.count(level)
         text.append(", ")
-        text.append(_counted(count, level), STYLES[level] if count else "")
+        text.append(counted(count, level), STYLES[level] if count else "")
     return text
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _relative(path: str) -> str:

@@ -6,7 +6,12 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from lmcache_plugin_adapter.cli.console import ExitStatus, discard_stdout, print_line
+from lmcache_plugin_adapter.cli.console import (
+    ExitStatus,
+    discard_stdout,
+    print_line,
+    print_problem,
+)
 from lmcache_plugin_adapter.cli.supervisors.survey import survey
 
 from .report import make_report
@@ -42,8 +47,14 @@ def status(names: tuple[str, ...], selector: Selector, *, watch: bool, as_json: 
     if watch:
         return _watch(lambda: make_report(names, selector), show, on_screen=not as_json)
     report = make_report(names, selector)
-    print_line(show(report, None))
-    return report.survey.print_problems(report.survey.unknown(names))
+    text = show(report, None)
+    if text:
+        print_line(text)
+    found = report.survey
+    if found.none_selected:
+        print_problem("error", found.why_empty)
+        return max(found.print_problems(), ExitStatus.FAILED)
+    return found.print_problems(found.unknown(names))
 
 
 def probe(names: tuple[str, ...], selector: Selector) -> int:

@@ -24,7 +24,11 @@ def to_json(report: Report, before: Report | None, indent: int | None) -> str:
     document = {
         "version": VERSION,
         "supervisors": [_supervisor(one, report, before) for one in survey.supervisors],
-        "problems": [*survey.problems, *survey.failures, *survey.unknown(report.names)],
+        "problems": [
+            *survey.problems,
+            *survey.failures,
+            *([survey.why_empty] if survey.none_selected else survey.unknown(report.names)),
+        ],
     }
     return json.dumps(document, indent=indent)
 

@@ -134,7 +134,7 @@ def _render(report: Report, before: Report | None) -> Group:
             for plugin in (report.plugins[i][1] for i in mine)
             if plugin.reason
         ]
-    if not report.survey.supervisors:
+    if not report.survey.supervisors and not report.survey.none_selected:
         reason = report.survey.why_empty
         parts.append(Text(reason[:1].upper() + reason[1:]))
     return Group(*parts)

@@ -31,6 +31,12 @@ class PluginStatus(plugin_status.PluginStatus):
         """All names that a command accepts for the plugin."""
         return self.name, os.path.basename(self.path), self.path
 
+    def is_called(self, name: str) -> bool:
+        """Return whether a name of the command line, such as a relative path, is the plugin's."""
+        if name in self.names:
+            return True
+        return "/" in name and os.path.realpath(name) == os.path.realpath(self.path)
+
     @property
     def healthy(self) -> bool:
         """Whether the plugin runs, or has exited with code 0."""

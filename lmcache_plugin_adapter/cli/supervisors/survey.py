@@ -11,6 +11,7 @@ from lmcache_plugin_adapter.cli.console import ExitStatus, print_problem, printa
 from lmcache_plugin_adapter.contract.version import __version__
 from lmcache_plugin_adapter.messages.near_miss import did_you_mean
 from lmcache_plugin_adapter.messages.problem import quoted
+from lmcache_plugin_adapter.messages.wording import counted
 
 from .client import request_all
 from .connection import awaits_supervisor
@@ -84,10 +85,15 @@ class Survey:
     replaced: list[str] = field(default_factory=list)
 
     @property
+    def none_selected(self) -> bool:
+        """Whether supervisors run, and the options select none of them."""
+        return bool(self.others and not self.supervisors)
+
+    @property
     def why_empty(self) -> str:
         """Why there is no supervisor to talk to."""
         if self.others:
-            return f"the options select none of {self.others} supervisors"
+            return f"the options select none of {counted(self.others, 'supervisor')}"
         if self.failures:
             return "no supervisor could be reached"
         return f"no supervisor runs (searched {', '.join(self.searched)})"
@@ -110,8 +116,13 @@ class Survey:
 
     def unknown(self, names: Sequence[str]) -> list[str]:
         """Return a message for each name that no plugin has."""
-        known = {name for _, plugin in self.plugins() for name in plugin.names}
-        return [_unknown(name, sorted(known)) for name in names if name not in known]
+        plugins = [plugin for _, plugin in self.plugins()]
+        known = sorted({name for plugin in plugins for name in plugin.names})
+        return [
+            _unknown(name, known)
+            for name in names
+            if not any(plugin.is_called(name) for plugin in plugins)
+        ]
 
     def print_problems(self, unknown: Sequence[str] = ()) -> int:
         """Print problems, failures and messages of :meth:`unknown`; return the exit status."""
@@ -201,7 +212,7 @@ def _matches(name: str, plugin: PluginStatus, supervisor: SupervisorStatus) -> b
     """As the supervisor decides: a plugin's own name goes before another plugin's file name."""
     if any(name == other.name for other in supervisor.plugins):
         return name == plugin.name
-    return name in plugin.names
+    return plugin.is_called(name)
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from lmcache_plugin_adapter.gallery.log_reporter.targets.target import (
     RefusedError,
     UnavailableError,
 )
+from lmcache_plugin_adapter.messages.wording import counted
 
 from .in_flight import InFlight
 from .problem_log import ProblemLog
@@ -138,12 +139,12 @@ class Delivery:
                     break
         self._save()
         left = len(self._queue)
-        text = f"Delivered {self.delivered:,} records to {self._target.name}"
+        text = f"Delivered {counted(self.delivered, 'record')} to {self._target.name}"
         if self.refused:
             text += f"; it refused {self.refused:,}"
         if left or self._files.unread:
-            text += f"; {left:,} records and {self._files.unread:,} bytes that were not read"
-            text += " wait for the next start"
+            text += f"; {counted(left, 'record')} and {counted(self._files.unread, 'byte')}"
+            text += " that were not read wait for the next start"
         kit.info(text)
         self._target.close()
         self._files.close()
@@ -208,7 +209,10 @@ class Delivery:
             self.refused += refused
             self.delivered += len(wanted) - refused
             self._problems.report(
-                "refused", f"refused {refused:,} records, which are lost: {error}", refused
+                "refused",
+                f"refused {counted(refused, 'record')}, which {'is' if refused == 1 else 'are'} "
+                f"lost: {error}",
+                refused,
             )
         else:
             self.delivered += len(wanted)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.metric_reporter.targets.buffer import Buffer
 from lmcache_plugin_adapter.gallery.metric_reporter.targets.sender import Sender
+from lmcache_plugin_adapter.messages.wording import counted
 
 from . import exposition, source
 from .labelling import Labeller, own_labels
@@ -137,7 +138,7 @@ class Reporter:
             requests, samples = sender.unsent()
             if requests:
                 kit.warning(
-                    f"Ends with {samples} samples (requests: {requests}) not sent to "
+                    f"Ends with {counted(samples, 'sample')} (requests: {requests}) not sent to "
                     f"{sender.kind.shown}"
                 )
 

@@ -66,7 +66,7 @@ class PluginOutput:
         self.followers: list[Callable[[float, Block], None]] = []
         """Called with each block of lines and its time."""
         self.lines = 0
-        self.dropped = 0
+        self._dropped = 0
         self.bytes = 0
         self._format = self._make_format(0)
         self.max_line_bytes = plugin.max_line_bytes
@@ -111,7 +111,7 @@ class PluginOutput:
             else:
                 taken = self.route.writer.put(self.route.target, record, admitted.lines)
             if not taken:
-                self.dropped += admitted.lines
+                self._dropped += admitted.lines
 
     def _admit(self, block: Block, now: float) -> Block | None:
         """Return the part of ``block`` that the rate limit admits."""
@@ -125,6 +125,11 @@ class PluginOutput:
             return None
         text = b"\n".join(block.text.split(b"\n", passed)[:passed])
         return block._replace(text=text, lines=passed)
+
+    @property
+    def dropped(self) -> int:
+        """The number of lines that did not reach the log, those not reported yet included."""
+        return self._dropped + (0 if self._limiter is None else self._limiter.suppressed)
 
     @property
     def writer(self) -> Writer:
@@ -150,7 +155,7 @@ class PluginOutput:
             self._file.retire()
 
     def _report_lost(self, path: str, lines: int, reason: str) -> None:
-        self.dropped += lines
+        self._dropped += lines
         self._events.log(
             WARNING,
             f"{count_lines(lines)} lost: cannot write '{path}': {reason}; each new line is another "
@@ -189,7 +194,7 @@ class PluginOutput:
         suppressed = self._limiter.collect()
         if not suppressed:
             return
-        self.dropped += suppressed
+        self._dropped += suppressed
         seconds = max(time.monotonic() - self._report_since, 0.1)
-        text = f"{suppressed:,} lines held back in {seconds:.1f} s (rate_limit)"
+        text = f"{count_lines(suppressed)} held back in {seconds:.1f} s (rate_limit)"
         self._events.log(WARNING, text, self.name)

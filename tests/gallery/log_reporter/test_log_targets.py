@@ -229,7 +229,7 @@ def test_what_a_server_refuses_is_counted(
     wait_texts(loki, 1)
     assert texts(loki) == ["Number 20"]
     assert plugin.stop() == 0
-    plugin.wait_for("Delivered 1 records to Loki at .*; it refused 20".replace(".*", loki.url))
+    plugin.wait_for("Delivered 1 record to Loki at .*; it refused 20".replace(".*", loki.url))
 
 
 def test_records_that_otlp_rejects_are_counted(

@@ -127,6 +127,54 @@ def test_strict_takes_warnings_for_errors(engine: Path) -> None:
     check(engine, "--strict", status=1)
 
 
+def test_log_directories_that_cannot_be_written(engine: Path) -> None:
+    """The general one and those of single plugins; what the supervisor creates is no mistake."""
+    (engine / "file").write_text("")
+    plugin(engine, "all_x.sh")
+    good = {"directory": str(engine / "logs" / "new")}
+    bad = {"directory": str(engine / "file" / "logs")}
+    configure(engine, log=good)
+    assert "0 warnings" in check(engine, "--strict")
+    text = f"Cannot write log files to '{engine}/file/logs': '{engine}/file' is no directory"
+    configure(engine, log=bad)
+    assert text in check(engine, "--strict", status=1)
+    configure(engine, log=good, plugins={"all_x": {"log": bad}})
+    assert text in check(engine, "--strict", status=1)
+    assert not (engine / "logs").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_log_directory_of_somebody_else(engine: Path) -> None:
+    """Permissions count, too."""
+    (engine / "closed").mkdir(mode=0o500)
+    configure(engine, log={"directory": str(engine / "closed")})
+    assert "is not writable for user" in check(engine, "--strict", status=1)
+
+
+def test_advice_for_a_server(engine: Path) -> None:
+    """It names no role that the server does not have."""
+    for name in ("scheduler_0_x.sh", "worker_9_x.sh", "server_2_x.sh"):
+        plugin(engine, name)
+    problems = {
+        os.path.basename(file["path"]): file["problems"][0]
+        for file in report(engine, "--server")["files"]
+    }
+    assert problems["server_2_x.sh"]["level"] == "warning"
+    assert "name it 'server_x.sh'" in problems["server_2_x.sh"]["text"]
+    for name in ("scheduler_0_x.sh", "worker_9_x.sh"):
+        assert problems[name]["level"] == "note"
+        assert "is not among these processes" in problems[name]["text"]
+
+
+@pytest.mark.parametrize("key", ["runtime_plugin", "runtime-plugins", "Runtime_Plugins"])
+def test_a_section_with_a_typing_error(engine: Path, key: str) -> None:
+    """Its settings have no effect, which is easily overlooked."""
+    content = {"runtime_plugin_locations": ["plugins"], "extra_config": {key: {"enabled": False}}}
+    (engine / "lmcache.yaml").write_text(json.dumps(content))
+    text = f"Unknown setting 'extra_config.{key}' has no effect: did you mean 'runtime_plugins'?"
+    assert text in check(engine, "--strict", status=1)
+
+
 def test_a_directory_of_every_mistake(engine: Path) -> None:
     """All at once: one line each, and the good plugin runs."""
     for name, text, mode, *_ in MISTAKES:

@@ -160,6 +160,17 @@ def test_status_says_how_it_ended(run, plugin, engine) -> None:
     assert by_name["all_signal"]["last_exit_code"] is None
 
 
+def test_a_selector_that_matches_nothing(run, workers) -> None:
+    """All but a stop, which has nothing to do then, report it in the same way."""
+    for words in (("status",), ("logs",), ("restart",), ("reload",)):
+        done = run(*words, "--rank", 9)
+        text = "error: the options select none of 2 supervisors\n"
+        assert done == (1, "", text), words
+    document = json.loads(run("status", "--rank", 9, "--json").out)
+    assert document["problems"] == ["the options select none of 2 supervisors"]
+    assert run("status", "nosuch").out == ""
+
+
 def test_nothing_runs(run) -> None:
     """No supervisor: status says so, a stop of all is done, the others are errors."""
     assert run("status").out.startswith("No supervisor runs (searched ")
@@ -213,6 +224,23 @@ def test_unknown_names_are_suggested(run, workers) -> None:
         assert done.status == 2
         assert done.err == "error: unknown plugin 'all_xx'; did you mean 'all_x'?\n"
     assert all(alive(one.plugin_pid("all_x")) for one in workers)
+
+
+def test_a_path_names_a_plugin(run, workers, monkeypatch, tmp_path) -> None:
+    """Relative to the working directory, through a link too, as shells complete it."""
+    path = Path(workers[0].status("worker_0_y")["path"])
+    monkeypatch.chdir(path.parent.parent)
+    folder = path.parent.name
+    assert run("status", "--check", f"{folder}/{path.name}").status == 0
+    assert run("logs", f"./{folder}/{path.name}").out.endswith("] up\n")
+    done = run("restart", f"./{folder}/../{folder}/{path.name}", "--wait")
+    assert (done.status, done.out.count(": running")) == (0, 1)
+    (tmp_path / "link").symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    assert run("stop", "./link", "--wait").out.endswith(": stopped\n")
+    done = run("stop", f"{folder}/all_x.sh")
+    assert "runs 2 times" in done.err
+    assert run("stop", "./nosuch.sh").status == 2
 
 
 def test_more_than_one_needs_to_be_meant(run, workers) -> None:

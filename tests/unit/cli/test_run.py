@@ -124,6 +124,7 @@ def test_run_ends_when_every_stand_in_has_failed(tmp_path: Path) -> None:
     """With no engine there is nothing to wait for."""
     with Running(tmp_path, "-c", configuration(tmp_path, TELLS), "--role", "scheduler") as running:
         running.until_logged("I am")
+        assert "Running scheduler; Ctrl-C stops it.\n" in running.stdout
         victim = stand_in(running, "scheduler")
         os.kill(victim, signal.SIGKILL)
         assert running.wait() == 1

@@ -167,9 +167,27 @@ def test_expansion(text: str, expanded: str) -> None:
 
 def test_home_comes_from_the_user_database_where_the_variable_is_missing() -> None:
     """As a shell does it for ``~USER``."""
-    me = pwd.getpwuid(os.getuid())
-    assert expand("~/x", {}) == f"{me.pw_dir.rstrip('/')}/x"
-    assert expand(f"~{me.pw_name}", {}) == me.pw_dir.rstrip("/")
+    someone = pwd.getpwall()[0]
+    assert expand(f"~{someone.pw_name}", {}) == someone.pw_dir.rstrip("/")
+    try:
+        me = pwd.getpwuid(os.getuid())
+    except KeyError:  # as in OpenShift, which assigns a user id without an entry
+        with pytest.raises(LocationError, match="HOME"):
+            expand("~/x", {})
+    else:
+        assert expand("~/x", {}) == f"{me.pw_dir.rstrip('/')}/x"
+
+
+def test_a_user_without_an_entry(monkeypatch) -> None:
+    """OpenShift assigns such user ids; without HOME, ``~`` cannot be expanded."""
+
+    def no_entry(_uid: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", no_entry)
+    assert expand("~/x", {"HOME": "/home/me"}) == "/home/me/x"
+    with pytest.raises(LocationError, match="HOME is not set"):
+        expand("~/x", {})
 
 
 def test_an_unset_variable_is_not_expanded_to_nothing() -> None:

@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lmcache_plugin_adapter.messages.wording import lost
+
 from .resuming import again, between, copy_of, resume
 from .tailed_file import Line, Position, TailedFile, Truncated, open_log
 
@@ -201,13 +203,13 @@ class FollowedPath:
             tailed.rebind(fd)
             tailed.is_copy = True
         else:
-            lost = tailed.unread
+            unread = tailed.unread
             tailed.freeze()
-            if lost:
+            if unread:
                 self._report(
                     f"{self.path!r} was truncated before all of it was delivered: "
-                    f"at least {lost:,} bytes are lost",
-                    lost,
+                    f"at least {lost(unread, 'byte')}",
+                    unread,
                 )
         new = [fresh]
         if fd is not None:
@@ -224,8 +226,10 @@ class FollowedPath:
         elif failing.missed is None or now - failing.missed < _LOST:
             failing.next = now + min(now - failing.since, _RETRY)
         else:
-            lost = tailed.unread
-            self._report(f"{self.path!r} cannot be read and is gone: {lost:,} bytes are lost", lost)
+            unread = tailed.unread
+            self._report(
+                f"{self.path!r} cannot be read and is gone: {lost(unread, 'byte')}", unread
+            )
             tailed.freeze()
             del self._failing[tailed]
 
@@ -265,12 +269,12 @@ class FollowedPath:
             self._drop(last)
 
     def _drop(self, tailed: TailedFile) -> None:
-        lost = tailed.unread
-        if lost:
+        unread = tailed.unread
+        if unread:
             self._report(
                 f"{self.path!r} was rotated {HELD} times before its oldest part was "
-                f"delivered: {lost:,} bytes are lost",
-                lost,
+                f"delivered: {lost(unread, 'byte')}",
+                unread,
             )
         tailed.freeze()
         tailed.close()

@@ -7,6 +7,8 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from lmcache_plugin_adapter.messages.wording import counted
+
 from .tailed_file import Position, TailedFile, open_log
 
 if TYPE_CHECKING:
@@ -190,10 +192,11 @@ def _find(position: Position, files: list[Sibling], taken: set[int]) -> int | No
     return same if position.tail or matches == 1 else None
 
 
-def _gone(path: str, offset: int, lost: int) -> str:
+def _gone(path: str, offset: int, unread: int) -> str:
     what = f"{path!r} is not the file that was delivered up to byte {offset:,}"
-    if lost:
-        return f"{what}: at least {lost:,} bytes of that are lost"
+    if unread:
+        are = "is" if unread == 1 else "are"
+        return f"{what}: at least {counted(unread, 'byte')} of that {are} lost"
     return f"{what}: read from the beginning; if more was added to that, it is lost"
 
 

@@ -10,6 +10,7 @@ from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.http_client.answer import failure
 from lmcache_plugin_adapter.gallery.http_client.deadline import Deadline
 from lmcache_plugin_adapter.gallery.metric_reporter.problem import Problem, times
+from lmcache_plugin_adapter.messages.wording import counted, lost
 
 if TYPE_CHECKING:
     import httpx
@@ -133,7 +134,7 @@ class Sender(threading.Thread):
             self.lost += batch.samples
             self._refusing.happened(
                 lambda n: (
-                    f"Target {self.kind.shown} refuses the samples: {answer}; {n} samples are lost"
+                    f"Target {self.kind.shown} refuses the samples: {answer}; {lost(n, 'sample')}"
                 ),
                 batch.samples,
             )
@@ -161,7 +162,8 @@ class Sender(threading.Thread):
         _, waiting = self.unsent()
         self._away.happened(
             lambda n: (
-                f"Cannot send to {self.kind.shown}: {reason}; {waiting} samples wait, "
+                f"Cannot send to {self.kind.shown}: {reason}; {counted(waiting, 'sample')} "
+                f"{'waits' if waiting == 1 else 'wait'}, "
                 f"retrying{times(n)}"
             )
         )
