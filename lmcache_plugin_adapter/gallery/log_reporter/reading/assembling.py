@@ -11,6 +11,8 @@ from .line_text import clean, split_process, split_tail
 from .records import Level, Record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .parsing import Head, Parser
     from .tailed_file import Line, TailedFile
 
@@ -68,6 +70,29 @@ class Assembler:
         self._bounds = bounds
         self._pending: _Pending | None = None
         self._last_ns = 0
+
+    def expect(self, lines: Sequence[Line], now_ns: int) -> None:
+        """Look ahead for a time, so that first lines without one are not dated as new.
+
+        A backlog may begin with them, and a target may refuse older records after new ones.
+
+        Args:
+            lines: The lines to be fed.
+            now_ns: Nanoseconds since 1970.
+        """
+        if self._last_ns:
+            return
+        # Whole milliseconds: targets add a record's position to them, which makes times unique.
+        self._last_ns = min(self._tailed.modified_ns, now_ns) // 1_000_000 * 1_000_000
+        for line in lines:
+            framed = unframe(line.raw)
+            if framed is not None:
+                self._last_ns = framed.time_ns // 1_000_000 * 1_000_000
+                return
+            head = self._parser.parse(clean(line.raw), now_ns / 1e9)
+            if head is not None and head.time_ns:
+                self._last_ns = head.time_ns
+                return
 
     def feed(self, line: Line, now: float, now_ns: int) -> Record | None:
         """Take a line; return the previous record if the line begins a new one.
