@@ -219,6 +219,21 @@ def test_a_progress_bar_is_what_a_terminal_shows_of_it() -> None:
     assert clean(b"a\rb") == "a\\x0db"
 
 
+@pytest.mark.parametrize("again", ["", "(EngineCore_DP0 pid=272) "])
+def test_a_progress_bar_behind_the_prefix_of_its_process(again: str) -> None:
+    """vLLM puts the prefix at the beginning of the line, before all states, or before each."""
+    states = [
+        f"Capturing CUDA graphs: {n:3d}%|#####     | {n}/67 [00:0{n % 10}<?, ?it/s]"
+        for n in range(68)
+    ]
+    line = "(EngineCore_DP0 pid=272) " + "".join(f"\r{again}{state}" for state in states)
+    record = one(line)
+    assert record.text == states[-1]
+    assert (record.process, record.pid) == ("EngineCore_DP0", 272)
+    record = one(f"(EngineCore_DP0 pid=272) Loading\r{states[0]}\r{states[5]}")
+    assert record.text == f"Loading\\x0d{states[5]}"
+
+
 def test_bytes_that_are_no_text() -> None:
     """They are escaped; TAB stays."""
     assert clean(b"a\xff\x00\t\xc3\xa4\x1b[1mz\x7f\xc2\x85") == "a\\xff\\x00\täz\\x7f\\u0085"
