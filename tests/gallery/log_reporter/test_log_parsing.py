@@ -221,7 +221,7 @@ def test_a_progress_bar_is_what_a_terminal_shows_of_it() -> None:
 
 @pytest.mark.parametrize("again", ["", "(EngineCore_DP0 pid=272) "])
 def test_a_progress_bar_behind_the_prefix_of_its_process(again: str) -> None:
-    """vLLM puts the prefix at the beginning of the line, before all states, or before each."""
+    """The prefix is at the beginning of the line, before all states, or before each."""
     states = [
         f"Capturing CUDA graphs: {n:3d}%|#####     | {n}/67 [00:0{n % 10}<?, ?it/s]"
         for n in range(68)
