@@ -254,8 +254,19 @@ class TestRegistration:
 
     @pytest.mark.parametrize(
         "local",
-        "0.0.0.0 :: [::] 127.0.0.1 127.1.2.3 ::1 ::ffff:127.0.0.1 localhost LocalHost. "
-        "localhost.localdomain vllm.localhost".split(" "),
+        [
+            "0.0.0.0",
+            "::",
+            "[::]",
+            "127.0.0.1",
+            "127.1.2.3",
+            "::1",
+            "::ffff:127.0.0.1",
+            "localhost",
+            "LocalHost.",
+            "localhost.localdomain",
+            "vllm.localhost",
+        ],
     )
     def test_an_address_that_leads_others_to_themselves_is_replaced(
         self, local: str, capsys: pytest.CaptureFixture[str]
