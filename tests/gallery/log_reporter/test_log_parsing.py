@@ -212,6 +212,71 @@ def test_tracebacks_of_two_processes_are_two_records() -> None:
     assert second.text.endswith("ValueError: y")
 
 
+TRACEBACK = 'Traceback (most recent call last):\n  File "a.py", line 1\nRuntimeError: boom'
+HEAD = "INFO 11-22 07:06:56 [core.py:1] Starting"
+
+
+def of_each_line(prefix: str, text: str) -> str:
+    """Return a text with a prefix before each line."""
+    return "\n".join(prefix + line for line in text.split("\n"))
+
+
+@pytest.mark.parametrize("prefix", ["", "(EngineCore_DP0 pid=272) "])
+@pytest.mark.parametrize(
+    "text",
+    [
+        TRACEBACK,
+        of_each_line("[rank0]: ", TRACEBACK),
+        f"Process EngineCore_DP0:\n{TRACEBACK}",
+        f"Exception in thread Thread-1 (run):\n{TRACEBACK}",
+        "Fatal Python error: Aborted\n\nCurrent thread 0x00 (most recent call first):\n  File a",
+        "terminate called after throwing an instance of 'c10::Error'\n  what():  CUDA error: x",
+        "[rank3]: terminate called without an active exception",
+        "CUDA error: an illegal memory access was encountered",
+        "torch.AcceleratorError: CUDA error: device-side assert triggered",
+        "RuntimeError: NCCL error: unhandled system error",
+    ],
+)
+def test_what_explains_a_crash_is_an_error(prefix: str, text: str) -> None:
+    """Also after an INFO record of the same process; ``level: warning`` delivers it whole."""
+    data = of_each_line(prefix, f"{HEAD}\n{text}").encode()
+    found = [one for one in records(data, BOUNDS._replace(level=Level.WARNING)) if one.wanted]
+    assert [one.level for one in found] == [Level.ERROR]
+    for line in text.split("\n"):
+        assert line in found[0].text.split("\n")
+    alone = [one for one in records(of_each_line(prefix, text).encode()) if one.wanted]
+    assert [(one.level, one.text) for one in alone] == [(Level.ERROR, text)]
+
+
+def test_a_traceback_of_another_process_is_a_record_of_its_own() -> None:
+    """It does not belong to the record before it."""
+    data = f"(EngineCore_DP0 pid=272) {HEAD}\n{TRACEBACK}".encode()
+    first, second = records(data)
+    assert (first.level, first.text) == (Level.INFO, "Starting")
+    assert (second.level, second.text) == (Level.ERROR, TRACEBACK)
+
+
+def test_interleaved_tracebacks_are_errors_in_every_part() -> None:
+    """Lines of two workers alternate: no part is dropped as INFO."""
+    lines = [
+        f"({process}) {line}"
+        for line in TRACEBACK.split("\n")
+        for process in ("Worker_TP0 pid=1", "Worker_TP1 pid=2")
+    ]
+    found = records("\n".join([*lines, f"(Worker_TP0 pid=1) {HEAD}"]).encode())
+    assert [one.level for one in found] == [Level.ERROR] * len(lines) + [Level.INFO]
+    for process in ("Worker_TP0", "Worker_TP1"):
+        mine = [one.text for one in found if one.process == process and one.level is Level.ERROR]
+        assert "\n".join(mine) == TRACEBACK
+
+
+def test_a_traceback_that_was_logged_as_a_warning_stays_one() -> None:
+    """Its level was chosen, and is not dropped."""
+    data = f"{HEAD.replace('INFO', 'WARNING')}\n{TRACEBACK}".encode()
+    (record,) = records(data)
+    assert record.level is Level.WARNING
+
+
 def test_a_progress_bar_is_what_a_terminal_shows_of_it() -> None:
     """Not each of its states."""
     bar = b"Loading:   0%|   | 0/2\rLoading:  50%|#  | 1/2\rLoading: 100%|###| 2/2"
