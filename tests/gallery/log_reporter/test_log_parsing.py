@@ -91,6 +91,44 @@ def test_prefix_and_colours() -> None:
     assert (record.level, record.text, record.source) == (Level.ERROR, "Text", "gen.py:11")
 
 
+def test_a_line_of_vllm_without_the_bracket() -> None:
+    """As its logging page shows."""
+    record = one("ERROR 11-27 07:06:56 core.py:123] EngineCore failed")
+    assert (record.level, record.text) == (Level.ERROR, "EngineCore failed")
+    assert (record.file, record.line, record.format) == ("core.py", 123, "vllm")
+    assert record.time_ns % 10**9 == 0
+    bracketed = one("ERROR 11-27 07:06:56 [core.py:123] EngineCore failed")
+    assert record.time_ns == bracketed.time_ns
+
+
+@pytest.mark.parametrize(
+    ("line", "level", "text", "time_ns"),
+    [
+        ('{"message": "Ready"}', Level.INFO, "Ready", None),
+        ('{"message": "x", "exc_info": "Traceback"}', Level.ERROR, "x\nTraceback", None),
+        (
+            '{"message": "x", "level": "warning", "timestamp": "2026-11-22T07:06:56.123Z"}',
+            Level.WARNING,
+            "x",
+            1795331216123000000,
+        ),
+        (
+            '{"timestamp": "2026-11-22T07:06:56+00:00", "severity": "CRITICAL", "message": "x"}',
+            Level.CRITICAL,
+            "x",
+            1795331216000000000,
+        ),
+    ],
+)
+def test_lines_of_python_json_logger(
+    line: str, level: Level, text: str, time_ns: int | None
+) -> None:
+    """Its default fields: a level only where it is configured."""
+    record = one(line)
+    assert (record.level, record.text, record.format) == (level, text, "json")
+    assert time_ns is None or record.time_ns == time_ns
+
+
 def test_several_lines_of_vllm_are_one_record() -> None:
     """VLLM says the head again on each line of a record, and ends the others with CR LF."""
     head = "(EngineCore_DP0 pid=1) ERROR 11-22 07:06:56 [core.py:11] "
