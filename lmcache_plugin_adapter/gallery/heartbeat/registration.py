@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import socket
@@ -10,6 +9,9 @@ import time
 from typing import TYPE_CHECKING
 
 import msgspec
+
+from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.gallery.http_client.address import is_this_host_only
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +73,7 @@ def register(ctx: Context, settings: Heartbeat) -> Registration:
     return Registration(
         service=settings.service,
         instance=settings.instance or default_instance(ctx, settings.port),
-        address=settings.address or advertised_address(os.environ, ctx.host),
+        address=advertised_address(os.environ, ctx.host, settings.address or ""),
         port=settings.port,
         tags=settings.tags,
         metadata=settings.metadata,
@@ -97,12 +99,38 @@ def default_instance(ctx: Context, port: int) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", "-".join(words))
 
 
-def advertised_address(environ: Mapping[str, str], host: str) -> str:
-    """Return this host's address: from a variable, else the default route's, else its name."""
-    for name in ADDRESS_VARIABLES:
-        value = environ.get(name, "").strip()
+def advertised_address(environ: Mapping[str, str], host: str, configured: str = "") -> str:
+    """Return this host's address for others: the configured one, else that of the system.
+
+    The system's address is in a variable, or the default route's, or the host's name. An address
+    that leads other hosts to themselves, such as ``0.0.0.0``, is replaced, with a warning.
+
+    Args:
+        environ: The environment.
+        host: The host's name.
+        configured: The setting ``address``; empty: none.
+    """
+    given = {"address": configured}
+    given.update((name, environ.get(name, "").strip()) for name in ADDRESS_VARIABLES)
+    unusable = []
+    found = ""
+    for name, value in given.items():
+        if value and not is_this_host_only(value):
+            found = value
+            break
         if value:
-            return value
+            unusable.append(f"{name} {value!r}")
+    found = found or _address_of_route() or host
+    if unusable:
+        kit.warning(
+            f"Cannot register {', '.join(unusable)}: other hosts do not reach this host there; "
+            f"registering {found!r} instead"
+        )
+    return found
+
+
+def _address_of_route() -> str:
+    """Return the address of the interface with the default route; empty: there is none."""
     for somewhere, family in _SOMEWHERE:
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -110,6 +138,6 @@ def advertised_address(environ: Mapping[str, str], host: str) -> str:
                 address = str(probe.getsockname()[0])
         except OSError:
             continue
-        if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+        if not is_this_host_only(address):
             return address
-    return host
+    return ""

@@ -106,7 +106,8 @@ class Heartbeat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Unique name of this engine within the service. Default: host, port, data-parallel rank and
     role, such as `node7-8000-dp0-scheduler`."""
     address: Filled | None = None
-    """Address at which clients reach the engine. Default: `VLLM_HOST_IP` or `POD_IP` of the
+    """Address at which clients on other hosts reach the engine; a loopback or unspecified one is
+    replaced. Default: `VLLM_HOST_IP` or `POD_IP` of the
     environment, else the address of the interface with the default route."""
     port: Annotated[int, Meta(ge=1, le=65535)] = 8000
     """Port of vLLM's HTTP server."""

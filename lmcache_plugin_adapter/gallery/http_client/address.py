@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated
 
 import httpx
@@ -50,3 +51,23 @@ def check_urls(settings: msgspec.Struct, *keys: str) -> None:
 def shown_url(url: str) -> str:
     """Return an address for messages: without user name, password and query."""
     return str(httpx.URL(url).copy_with(userinfo=b"", query=None, fragment=None))
+
+
+def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return a host as an address (IPv4 in IPv6 as IPv4); None: it is a name."""
+    try:
+        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def is_this_host_only(host: str) -> bool:
+    """Tell whether a host is ``localhost``, a loopback address, or an unspecified one."""
+    address = ip_address(host)
+    if address is not None:
+        return address.is_loopback or address.is_unspecified
+    name = host.lower().rstrip(".")
+    names = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
+    return name in names or name.endswith(".localhost")

@@ -53,7 +53,14 @@ class Answer(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         """Return one line for a message: ``HTTP 400 Bad Request: out of order sample``."""
-        line = self.quote(self.body)
+        return self._with_status(self.quote(self.body))
+
+    def ending(self) -> str:
+        """Return the same line with the end of the body, where some servers put the reason."""
+        line = self._one_line(self.body)
+        return self._with_status(line if len(line) <= SHOWN_CHARACTERS else _end_of(line))
+
+    def _with_status(self, line: str) -> str:
         head = f"HTTP {self.status} {self.reason}".rstrip()
         return f"{head}: {line}" if line else head
 
@@ -62,9 +69,16 @@ class Answer(msgspec.Struct, frozen=True):
 
         The result is one line, cut, without control characters and the target's own credentials.
         """
-        line = " ".join(self.hide(text).split())
-        line = "".join(c if c.isprintable() else "?" for c in line)
+        line = self._one_line(text)
         return line if len(line) <= SHOWN_CHARACTERS else line[:SHOWN_CHARACTERS] + "…"
+
+    def _one_line(self, text: str) -> str:
+        line = " ".join(self.hide(text).split())
+        return "".join(c if c.isprintable() else "?" for c in line)
+
+
+def _end_of(line: str) -> str:
+    return "…" + line[-SHOWN_CHARACTERS:]
 
 
 def failure(error: Exception) -> str:

@@ -13,6 +13,8 @@ from urllib.request import getproxies_environment
 
 import httpx
 
+from .address import ip_address, is_this_host_only
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -74,12 +76,9 @@ def proxy_for(url: httpx.URL, proxies: Mapping[str, str]) -> str | None:
 def is_exempt(url: httpx.URL, no_proxy: str) -> bool:
     """Tell whether ``NO_PROXY``, or loopback, exempts an address from proxies."""
     host = url.host.lower().rstrip(".")
-    address = _address(host)
-    if address is None:
-        if host == "localhost" or host.endswith(".localhost"):
-            return True
-    elif address.is_loopback or address.is_unspecified:
+    if is_this_host_only(host):
         return True
+    address = ip_address(host)
     port = str(url.port or (443 if url.scheme == "https" else 80))
     entries = re.split(r"[,\s]+", no_proxy.lower())
     return any(_matches(entry, host, address, port) for entry in entries if entry)
@@ -104,12 +103,3 @@ def _matches(
         return address in network
     domain = entry.lstrip("*").strip(".")
     return bool(domain) and (host == domain or host.endswith(f".{domain}"))
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address

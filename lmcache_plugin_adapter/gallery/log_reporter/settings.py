@@ -21,6 +21,12 @@ else:
 _Name = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
+_LOKI_LABELS = frozenset(
+    {"job", "host", "role", "dp_rank", "worker_id", "filename", "level", "process"}
+)
+"""The labels that a stream has on its own."""
+
+
 class SyslogTarget(msgspec.Struct, kw_only=True):
     """A syslog server: RFC 5424 over TCP or TLS."""
 
@@ -84,11 +90,24 @@ class LokiTarget(HttpTarget, kw_only=True):
     """Tenant, sent as `X-Scope-OrgID`."""
     labels: dict[_Name, str] = msgspec.field(default_factory=dict)
     """Labels of all streams, in addition to those of the records, such as `job`."""
+    max_labels: Annotated[int, Meta(ge=8, le=1000)] = 15
+    """The most labels of a stream that Loki accepts (`max_label_names_per_series`). Loki refuses
+    every record with more, so more are an error at the start."""
     structured_metadata: bool = True
     """Whether to send logger, source, process id and file as structured metadata (Loki 3). Set
     `false` for Loki 2.9 and for a schema before v13."""
     gzip: bool = True
     """Whether to compress requests."""
+
+    def __post_init__(self) -> None:
+        """Refuse labels that would lose every record."""
+        super().__post_init__()
+        number = len(_LOKI_LABELS.union(self.labels))
+        if number > self.max_labels:
+            raise ValueError(
+                f"a stream would have {number} labels ({', '.join(sorted(_LOKI_LABELS))} and those "
+                f"in labels); Loki accepts {self.max_labels} (max_labels)"
+            )
 
 
 class OtlpTarget(HttpTarget, kw_only=True):

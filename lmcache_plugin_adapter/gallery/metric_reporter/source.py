@@ -9,7 +9,11 @@ import httpx
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.configuration.settings import read_settings
-from lmcache_plugin_adapter.gallery.http_client.address import check_url, shown_url
+from lmcache_plugin_adapter.gallery.http_client.address import (
+    check_url,
+    is_this_host_only,
+    shown_url,
+)
 from lmcache_plugin_adapter.gallery.http_client.answer import failure
 from lmcache_plugin_adapter.gallery.http_client.deadline import Deadline
 from lmcache_plugin_adapter.kit.engine_api.address import internal_api
@@ -22,7 +26,6 @@ if TYPE_CHECKING:
 
 # A new connection for each reading: a kept one would stay with a process that has lost the port.
 _HEADERS = {"Accept": "text/plain;version=0.0.4", "Connection": "close"}
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class SourceError(Exception):
@@ -104,7 +107,7 @@ def choose(ctx: kit.Context, settings: MetricReporter) -> Source | None:
             key = f"{ctx.settings_key}.vllm_metrics_url"
             raise kit.SettingsError(f"cannot use setting '{key}': {wrong}") from None
         port = url.port or (443 if url.scheme == "https" else 80)
-        host = ctx.host if url.host in _LOOPBACK else url.host
+        host = ctx.host if is_this_host_only(url.host) else url.host
         return Source(
             "vLLM's metrics",
             shown_url(settings.vllm_metrics_url),

@@ -252,6 +252,37 @@ class TestRegistration:
         assert found.named == "'me' ([::7]:8000)"
         assert len(found.to_metadata()) <= 16
 
+    @pytest.mark.parametrize(
+        "local",
+        [
+            "0.0.0.0",
+            "::",
+            "[::]",
+            "127.0.0.1",
+            "127.1.2.3",
+            "::1",
+            "::ffff:127.0.0.1",
+            "localhost",
+            "LocalHost.",
+            "localhost.localdomain",
+            "vllm.localhost",
+        ],
+    )
+    def test_an_address_that_leads_others_to_themselves_is_replaced(
+        self, local: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Each is named in a warning, with what is registered instead."""
+        environ = {"VLLM_HOST_IP": local, "POD_IP": "5.6.7.8"}
+        assert advertised_address(environ, "h") == "5.6.7.8"
+        printed = capsys.readouterr().out
+        assert f"Cannot register VLLM_HOST_IP '{local}'" in printed
+        assert "registering '5.6.7.8' instead" in printed
+        assert advertised_address({"POD_IP": "5.6.7.8"}, "h", local) == "5.6.7.8"
+        assert f"Cannot register address '{local}'" in capsys.readouterr().out
+        found = advertised_address({"VLLM_HOST_IP": local, "POD_IP": local}, "h", local)
+        assert not found.startswith(("127.", "0.", "::", "local"))
+        assert advertised_address(environ, "h", "10.1.2.3") == "10.1.2.3"
+
     def test_the_address_is_vllms_own_or_the_pods_or_that_of_the_route(self) -> None:
         """In this order."""
         assert (

@@ -91,6 +91,44 @@ def test_prefix_and_colours() -> None:
     assert (record.level, record.text, record.source) == (Level.ERROR, "Text", "gen.py:11")
 
 
+def test_a_line_of_vllm_without_the_bracket() -> None:
+    """As its logging page shows."""
+    record = one("ERROR 11-27 07:06:56 core.py:123] EngineCore failed")
+    assert (record.level, record.text) == (Level.ERROR, "EngineCore failed")
+    assert (record.file, record.line, record.format) == ("core.py", 123, "vllm")
+    assert record.time_ns % 10**9 == 0
+    bracketed = one("ERROR 11-27 07:06:56 [core.py:123] EngineCore failed")
+    assert record.time_ns == bracketed.time_ns
+
+
+@pytest.mark.parametrize(
+    ("line", "level", "text", "time_ns"),
+    [
+        ('{"message": "Ready"}', Level.INFO, "Ready", None),
+        ('{"message": "x", "exc_info": "Traceback"}', Level.ERROR, "x\nTraceback", None),
+        (
+            '{"message": "x", "level": "warning", "timestamp": "2026-11-22T07:06:56.123Z"}',
+            Level.WARNING,
+            "x",
+            1795331216123000000,
+        ),
+        (
+            '{"timestamp": "2026-11-22T07:06:56+00:00", "severity": "CRITICAL", "message": "x"}',
+            Level.CRITICAL,
+            "x",
+            1795331216000000000,
+        ),
+    ],
+)
+def test_lines_of_python_json_logger(
+    line: str, level: Level, text: str, time_ns: int | None
+) -> None:
+    """Its default fields: a level only where it is configured."""
+    record = one(line)
+    assert (record.level, record.text, record.format) == (level, text, "json")
+    assert time_ns is None or record.time_ns == time_ns
+
+
 def test_several_lines_of_vllm_are_one_record() -> None:
     """VLLM says the head again on each line of a record, and ends the others with CR LF."""
     head = "(EngineCore_DP0 pid=1) ERROR 11-22 07:06:56 [core.py:11] "
@@ -212,11 +250,91 @@ def test_tracebacks_of_two_processes_are_two_records() -> None:
     assert second.text.endswith("ValueError: y")
 
 
+TRACEBACK = 'Traceback (most recent call last):\n  File "a.py", line 1\nRuntimeError: boom'
+HEAD = "INFO 11-22 07:06:56 [core.py:1] Starting"
+
+
+def of_each_line(prefix: str, text: str) -> str:
+    """Return a text with a prefix before each line."""
+    return "\n".join(prefix + line for line in text.split("\n"))
+
+
+@pytest.mark.parametrize("prefix", ["", "(EngineCore_DP0 pid=272) "])
+@pytest.mark.parametrize(
+    "text",
+    [
+        TRACEBACK,
+        of_each_line("[rank0]: ", TRACEBACK),
+        f"Process EngineCore_DP0:\n{TRACEBACK}",
+        f"Exception in thread Thread-1 (run):\n{TRACEBACK}",
+        "Fatal Python error: Aborted\n\nCurrent thread 0x00 (most recent call first):\n  File a",
+        "terminate called after throwing an instance of 'c10::Error'\n  what():  CUDA error: x",
+        "[rank3]: terminate called without an active exception",
+        "CUDA error: an illegal memory access was encountered",
+        "torch.AcceleratorError: CUDA error: device-side assert triggered",
+        "RuntimeError: NCCL error: unhandled system error",
+    ],
+)
+def test_what_explains_a_crash_is_an_error(prefix: str, text: str) -> None:
+    """Also after an INFO record of the same process; ``level: warning`` delivers it whole."""
+    data = of_each_line(prefix, f"{HEAD}\n{text}").encode()
+    found = [one for one in records(data, BOUNDS._replace(level=Level.WARNING)) if one.wanted]
+    assert [one.level for one in found] == [Level.ERROR]
+    for line in text.split("\n"):
+        assert line in found[0].text.split("\n")
+    alone = [one for one in records(of_each_line(prefix, text).encode()) if one.wanted]
+    assert [(one.level, one.text) for one in alone] == [(Level.ERROR, text)]
+
+
+def test_a_traceback_of_another_process_is_a_record_of_its_own() -> None:
+    """It does not belong to the record before it."""
+    data = f"(EngineCore_DP0 pid=272) {HEAD}\n{TRACEBACK}".encode()
+    first, second = records(data)
+    assert (first.level, first.text) == (Level.INFO, "Starting")
+    assert (second.level, second.text) == (Level.ERROR, TRACEBACK)
+
+
+def test_interleaved_tracebacks_are_errors_in_every_part() -> None:
+    """Lines of two workers alternate: no part is dropped as INFO."""
+    lines = [
+        f"({process}) {line}"
+        for line in TRACEBACK.split("\n")
+        for process in ("Worker_TP0 pid=1", "Worker_TP1 pid=2")
+    ]
+    found = records("\n".join([*lines, f"(Worker_TP0 pid=1) {HEAD}"]).encode())
+    assert [one.level for one in found] == [Level.ERROR] * len(lines) + [Level.INFO]
+    for process in ("Worker_TP0", "Worker_TP1"):
+        mine = [one.text for one in found if one.process == process and one.level is Level.ERROR]
+        assert "\n".join(mine) == TRACEBACK
+
+
+def test_a_traceback_that_was_logged_as_a_warning_stays_one() -> None:
+    """Its level was chosen, and is not dropped."""
+    data = f"{HEAD.replace('INFO', 'WARNING')}\n{TRACEBACK}".encode()
+    (record,) = records(data)
+    assert record.level is Level.WARNING
+
+
 def test_a_progress_bar_is_what_a_terminal_shows_of_it() -> None:
     """Not each of its states."""
     bar = b"Loading:   0%|   | 0/2\rLoading:  50%|#  | 1/2\rLoading: 100%|###| 2/2"
     assert clean(bar) == "Loading: 100%|###| 2/2"
     assert clean(b"a\rb") == "a\\x0db"
+
+
+@pytest.mark.parametrize("again", ["", "(EngineCore_DP0 pid=272) "])
+def test_a_progress_bar_behind_the_prefix_of_its_process(again: str) -> None:
+    """The prefix is at the beginning of the line, before all states, or before each."""
+    states = [
+        f"Capturing CUDA graphs: {n:3d}%|#####     | {n}/67 [00:0{n % 10}<?, ?it/s]"
+        for n in range(68)
+    ]
+    line = "(EngineCore_DP0 pid=272) " + "".join(f"\r{again}{state}" for state in states)
+    record = one(line)
+    assert record.text == states[-1]
+    assert (record.process, record.pid) == ("EngineCore_DP0", 272)
+    record = one(f"(EngineCore_DP0 pid=272) Loading\r{states[0]}\r{states[5]}")
+    assert record.text == f"Loading\\x0d{states[5]}"
 
 
 def test_bytes_that_are_no_text() -> None:

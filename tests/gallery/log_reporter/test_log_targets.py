@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,7 @@ def test_loki_with_everything_set(
         "role": "worker",
         "worker_id": "1",
         "dp_rank": "0",
+        "filename": settings["files"],
         "level": "info",
     }
     assert loki.records()[0].fields == dict(stream)
@@ -230,6 +232,70 @@ def test_what_a_server_refuses_is_counted(
     assert texts(loki) == ["Number 20"]
     assert plugin.stop() == 0
     plugin.wait_for("Delivered 1 record to Loki at .*; it refused 20".replace(".*", loki.url))
+
+
+LONG_REFUSAL = (
+    "entry for stream {{{labels}}} has timestamp too old, oldest acceptable timestamp is: x\n"
+    "user 'fake', total ignored: 7 out of 20 for stream: {{job=\"vllm\"}}"
+).format(labels=", ".join(f'label{n}="value{n}"' for n in range(40)))
+
+
+def test_a_push_that_loki_refuses_in_part_counts_what_loki_says(
+    loki: Loki, settings: dict[str, Any], run_plugin: Callable[..., Any]
+) -> None:
+    """Loki puts the reason and the number at the end of its answer."""
+    loki.say = (400, LONG_REFUSAL.encode(), {})
+    settings["loki"] = {"url": loki.url}
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
+    line = plugin.wait_for("refused 7 records, which are lost: HTTP 400 Bad Request: …")
+    assert "total ignored: 7 out of 20" in line.text
+    assert "timestamp too old" in line.text
+    assert plugin.stop() == 0
+    plugin.wait_for(f"Delivered 13 records to Loki at {loki.url}; it refused 7")
+
+
+def test_more_labels_than_loki_accepts_are_an_error_at_the_start(
+    loki: Loki, settings: dict[str, Any], run_plugin: Callable[..., Any]
+) -> None:
+    """One label too many would lose every record."""
+    labels = {f"own{number}": "x" for number in range(8)}
+    settings["loki"] = {"url": loki.url, "labels": labels}
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
+    line = plugin.wait_for("a stream would have 16 labels")
+    assert line.level == "error"
+    assert "Loki accepts 15 (max_labels)" in line.text
+    assert plugin.wait_exit() == 125
+    del labels["own0"]
+    settings["loki"] = {"url": loki.url, "labels": {**labels, "job": "mine"}}
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
+    wait_texts(loki, 20)
+    assert plugin.stop() == 0
+
+
+def test_a_backlog_is_in_order_in_each_stream(
+    loki: Loki, settings: dict[str, Any], tmp_path: Path, run_plugin: Callable[..., Any]
+) -> None:
+    """Loki refuses what is an hour older than the newest record of its stream."""
+    logs = [tmp_path / "first.log", tmp_path / "second.log"]
+    count = 3000
+    for log in logs:
+        begun = int(time.time()) - 36000
+        with log.open("w") as file:
+            file.write("A banner without a time\n")
+            for number in range(count):
+                at = time.localtime(begun + number * 11)
+                stamp = time.strftime("%Y-%m-%d %H:%M:%S", at)
+                file.write(f"[{stamp},000] LMCache INFO: {number} {'x' * 60} (p.py:1:a.b)\n")
+    settings |= {"files": [str(log) for log in logs], "loki": {"url": loki.url}}
+    plugin = run_plugin(LOG_REPORTER, settings=settings)
+    wait_texts(loki, 2 * (count + 1))
+    assert plugin.stop() == 0
+    newest: dict[tuple[str, ...], int] = {}
+    for one in loki.records():
+        labels = {name for stream in loki.streams for name, _ in stream}
+        stream = tuple(one.fields.get(name, "") for name in sorted(labels))
+        assert one.time_ns >= newest.get(stream, 0) - 3600 * 10**9, one
+        newest[stream] = max(newest.get(stream, 0), one.time_ns)
 
 
 def test_records_that_otlp_rejects_are_counted(

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import msgspec
 import pytest
+from harness import wait_until
+from metric_stubs import Gate
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.metric_reporter.problem import Problem
-from lmcache_plugin_adapter.gallery.metric_reporter.settings import MetricReporter
+from lmcache_plugin_adapter.gallery.metric_reporter.settings import MetricReporter, Pushgateway
 from lmcache_plugin_adapter.gallery.metric_reporter.source import choose
 from lmcache_plugin_adapter.gallery.metric_reporter.targets.buffer import Batch, Buffer
+from lmcache_plugin_adapter.gallery.metric_reporter.targets.pushgateway import PushgatewayKind
+from lmcache_plugin_adapter.gallery.metric_reporter.targets.sender import Sender
 
 
 class Clock:
@@ -110,3 +117,33 @@ def test_what_only_looks_like_an_address_ends_it_for_good(url: str) -> None:
     assert "s3cret" not in str(error.value)
     worker = kit.Context(role="WORKER", worker_id=0, worker_count=2, name="x", config={})
     assert choose(worker, settings) is None
+
+
+@pytest.mark.parametrize("local", ["0.0.0.0", "[::]", "127.0.0.1", "127.1.1.1", "LocalHost"])
+def test_an_address_of_this_host_only_is_no_instance(local: str) -> None:
+    """It would be the same on every host."""
+    settings = MetricReporter(vllm_metrics_url=f"http://{local}:8000/metrics")
+    scheduler = kit.Context(role="SCHEDULER", worker_id=-1, worker_count=1, name="x", host="node7")
+    where = choose(scheduler, settings)
+    assert where is not None
+    assert where.instance == "node7:8000"
+
+
+def test_all_that_a_target_refuses_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also what was refused after the first line, when the target accepts samples again."""
+    with Gate() as gate:
+        gate.status = 401
+        kind = PushgatewayKind(Pushgateway(url=gate.url), {"job": "j"})
+        buffer = Buffer(samples=10_000, seconds=float("inf"))
+        sender = Sender(kind, buffer, 3600)
+        sender.start()
+        for _ in range(8):
+            buffer.put(Batch(b"x 1\n", 27, time.monotonic(), "PUT"))
+        wait_until(lambda: sender.lost == 8 * 27, 20)
+        gate.status = None
+        buffer.put(Batch(b"x 1\n", 27, time.monotonic(), "PUT"))
+        wait_until(lambda: gate.accepted, 20)
+        sender.finish(time.monotonic() + 20)
+        sender.join(20)
+    printed = capsys.readouterr().out
+    assert sum(int(n) for n in re.findall(r"(\d+) samples are lost", printed)) == 8 * 27

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from harness import wait_until
 from metric_servers import LOOKS, get, pushgateway
 from metric_stubs import EngineMetrics, Gate
 from servers import Server, serving
+
+from lmcache_plugin_adapter.gallery.metric_reporter.targets.pushgateway import group_path
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -48,6 +51,7 @@ def test_the_group_has_the_last_reading_and_goes_with_the_engine(
         key = {
             "job": "lmcache",
             "instance": f"{os.uname().nodename}:{engine.port}",
+            "host": os.uname().nodename,
             "role": "worker",
             "rank": "0",
             "dp_rank": "0",
@@ -57,7 +61,6 @@ def test_the_group_has_the_last_reading_and_goes_with_the_engine(
         assert group[LOOKS]["type"] == "COUNTER"
         assert group[LOOKS]["metrics"][0]["labels"] == {
             **key,
-            "host": os.uname().nodename,
             "model_name": "m",
             "worker_id": "0",
             "exported_role": "scheduler",
@@ -155,3 +158,13 @@ def test_a_target_that_never_answers_does_not_hold_the_exit(run: Any) -> None:
         plugin = run(gate.url, grace=4)
         wait_until(lambda: gate.requests, 20, "a push")
         assert plugin.stop() == 0
+
+
+def test_hosts_that_share_an_instance_have_groups_of_their_own(tmp_path: Path) -> None:
+    """One must not overwrite the other."""
+    with pushgateway(tmp_path / "server") as server:
+        for host in ("a", "b"):
+            own = {"job": "lmcache", "instance": "vllm:8000", "host": host, "role": "scheduler"}
+            answer = httpx.put(server.url + group_path(own), content=b"x 1\n", timeout=30)
+            assert answer.status_code == 200
+        assert sorted(group["labels"]["host"] for group in groups(server)) == ["a", "b"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,12 +12,32 @@ from .line_text import clean, split_process, split_tail
 from .records import Level, Record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .parsing import Head, Parser
     from .tailed_file import Line, TailedFile
 
 _TRACEBACK = "Traceback (most recent call last)"
 _LIVE_NS = 3_000_000_000
 """A line without a time that is read this soon after the last read was written just now."""
+
+_RANK = re.compile(r"\[rank\d{1,6}\]: ?")
+"""PyTorch's prefix of each line of a crash."""
+
+_FATAL = re.compile(
+    r"Traceback \(most recent call last\)|Process [\w.:-]{1,200}:$|Exception in thread |"
+    r"Exception ignored in|Fatal Python error|terminate called|Segmentation fault|"
+    r"\*\*\* (?:SIG|Aborted)|!+ Segfault|free\(\): |malloc\(\): |double free|"
+    r"(?:[A-Za-z_][\w.]*(?:Error|Exception)?: )?(?:CUDA|NCCL|HIP|cuBLAS|cuDNN) [Ee]rror|"
+    r"CUDA out of memory"
+)
+"""The beginning of a line without a level that explains a crash."""
+
+_MOST_BROKEN = 256
+"""The most processes whose interrupted tracebacks are known."""
+
+_THREADS = ("Thread 0x", "Current thread 0x", "Extension modules:")
+"""Lines of a record that begins with ``Fatal Python error``."""
 
 _BETWEEN = ("During handling of the above exception", "The above exception was the direct cause")
 
@@ -47,7 +68,9 @@ class _Pending:
         """The stream that continues the last line, if a container runtime has split that."""
         self.wrapped = False
         """Whether vLLM repeats the record's head before the next line."""
-        self.traceback = record.text.startswith(_TRACEBACK)
+        bare = _without_rank(record.text)
+        self.traceback = bare.startswith(_TRACEBACK)
+        self.fatal = head is None and _FATAL.match(bare) is not None
         self.since = 0.0
 
 
@@ -68,6 +91,31 @@ class Assembler:
         self._bounds = bounds
         self._pending: _Pending | None = None
         self._last_ns = 0
+        self._broken: dict[str, Level] = {}
+        """The levels of tracebacks that other processes' lines have interrupted, by prefix."""
+
+    def expect(self, lines: Sequence[Line], now_ns: int) -> None:
+        """Look ahead for a time, so that first lines without one are not dated as new.
+
+        A backlog may begin with them, and a target may refuse older records after new ones.
+
+        Args:
+            lines: The lines to be fed.
+            now_ns: Nanoseconds since 1970.
+        """
+        if self._last_ns:
+            return
+        # Whole milliseconds: targets add a record's position to them, which makes times unique.
+        self._last_ns = min(self._tailed.modified_ns, now_ns) // 1_000_000 * 1_000_000
+        for line in lines:
+            framed = unframe(line.raw)
+            if framed is not None:
+                self._last_ns = framed.time_ns // 1_000_000 * 1_000_000
+                return
+            head = self._parser.parse(clean(line.raw), now_ns / 1e9)
+            if head is not None and head.time_ns:
+                self._last_ns = head.time_ns
+                return
 
     def feed(self, line: Line, now: float, now_ns: int) -> Record | None:
         """Take a line; return the previous record if the line begins a new one.
@@ -122,7 +170,10 @@ class Assembler:
         pending, self._pending = self._pending, None
         if pending is None:
             return None
+        if pending.traceback and pending.prefix and len(self._broken) < _MOST_BROKEN:
+            self._broken[pending.prefix] = pending.record.level
         pending.record.text = "\n".join(pending.parts)
+        pending.record.wanted = pending.record.level <= self._bounds.level
         return pending.record
 
     def _continuation(self, pending: _Pending, head: Head | None, text: str) -> str | None:
@@ -136,9 +187,14 @@ class Assembler:
         if prefix and prefix != pending.prefix:
             return None  # another process
         text = text[len(prefix) :]
-        if pending.open or pending.traceback or not text or text[0] in " \t":
+        bare = _without_rank(text)
+        if pending.open or pending.traceback or not bare or bare[0] in " \t":
             return text
-        return text if text.startswith((_TRACEBACK, *_BETWEEN)) else None
+        if bare.startswith(_THREADS):
+            return text if pending.fatal else None
+        if bare.startswith(_TRACEBACK):
+            return text if prefix == pending.prefix else None
+        return text if bare.startswith(_BETWEEN) else None
 
     def _append(self, pending: _Pending, text: str) -> None:
         if pending.open:
@@ -148,9 +204,12 @@ class Assembler:
                 pending.record.file, pending.record.line = tail.file, tail.line
                 pending.record.logger = tail.logger
                 pending.open = False
-        if text.startswith(_TRACEBACK):
+        bare = _without_rank(text)
+        if bare.startswith(_TRACEBACK):
             pending.traceback = True
-        elif text and text[0] not in " \t":
+            if pending.record.level > Level.WARNING:
+                pending.record.level = Level.ERROR  # it explains a crash
+        elif bare and bare[0] not in " \t":
             pending.traceback = False  # the line with the exception ends the traceback
         pending.parts.append(text)
         pending.size += len(text) + 1
@@ -160,8 +219,11 @@ class Assembler:
         if head is None:
             prefix, record.process, record.pid = split_process(text)
             record.text = text[len(prefix) :]
-            if record.text.startswith(_TRACEBACK):
+            if _FATAL.match(_without_rank(record.text)):
                 record.level = Level.ERROR
+            goes_on = self._broken.pop(prefix, None)
+            if goes_on is not None:
+                record.level = goes_on
         else:
             prefix, _, _ = split_process(head.prefix)
             record.text = head.text
@@ -171,9 +233,13 @@ class Assembler:
             record.format = head.format
             record.logger, record.file, record.line = head.logger, head.file, head.line
             record.process, record.pid = head.process, head.pid
+            self._broken.pop(prefix, None)
+            goes_on = None
         record.time_ns = record.time_ns or self._guess(now_ns)
-        record.wanted = record.level <= self._bounds.level
         self._pending = _Pending(record, head, prefix)
+        bare = _without_rank(record.text)
+        if goes_on is not None and bare[:1] in ("", " ", "\t"):
+            self._pending.traceback = True  # its last line is still to come
         return self._pending
 
     def _guess(self, now_ns: int) -> int:
@@ -194,3 +260,8 @@ class Assembler:
         self._pending.open = before.open
         self._pending.traceback = before.traceback
         return self._pending
+
+
+def _without_rank(text: str) -> str:
+    found = _RANK.match(text)
+    return text if found is None else text[found.end() :]

@@ -137,6 +137,7 @@ class LogFiles:
             self._assemblers[tailed] = assembler
         self.lines += len(lines)
         now_ns = time.time_ns() - lines[0].end
+        assembler.expect(lines, now_ns)
         for line in lines:  # each gets a unique time
             done = assembler.feed(line, now, now_ns + line.end)
             if done is not None:

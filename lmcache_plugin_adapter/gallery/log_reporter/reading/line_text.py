@@ -28,14 +28,22 @@ class Tail(NamedTuple):
 def clean(raw: bytes) -> str:
     r"""Return a line as text without colours and control characters; invalid bytes as ``\xNN``.
 
-    TABs stay. Of a progress bar, only the last state stays, as on a terminal.
+    TABs stay. Of a progress bar, only the last state stays, as on a terminal; the prefix of the
+    process stays before it.
     """
     text = _ANSI.sub("", raw.decode("utf-8", "backslashreplace"))
     if "\r" in text:
-        *earlier, last = [part for part in text.split("\r") if part] or [""]
-        if all(any(mark in part for mark in _PROGRESS) for part in earlier):
-            text = last
+        text = _last_state(text)
     return text if text.isprintable() else text.translate(_ESCAPES)
+
+
+def _last_state(text: str) -> str:
+    """Return a line with carriage returns without the earlier states of its progress bars."""
+    prefix, *_ = split_process(text)
+    states = [part[len(split_process(part)[0]) :] for part in text.split("\r")]
+    *earlier, last = [state for state in states if state.strip()] or [""]
+    kept = [state for state in earlier if not any(mark in state for mark in _PROGRESS)]
+    return prefix + "\r".join([*kept, last])
 
 
 def split_process(text: str) -> tuple[str, str, int | None]:

@@ -1,9 +1,10 @@
 r"""Parse lines of vLLM, LMCache, uvicorn, PyTorch and Python's warnings; never raise.
 
 - vLLM: ``(EngineCore_DP0 pid=123) INFO 11-22 07:06:56 [core.py:123] text``; until 0.31 without
-  the part in parentheses in the main process. Local time, no year.
+  the part in parentheses in the main process. Local time, no year. Earlier versions have no
+  ``[`` before the file.
 - LMCache, and plugins' lines: ``[2026-11-22 07:06:56,699] LMCache INFO: text (file.py:12:logger)``.
-- vLLM's JSON formatter: one object per line.
+- vLLM's JSON formatter, and python-json-logger's: one object per line.
 - uvicorn: ``INFO:     127.0.0.1:5000 - "GET /health HTTP/1.1" 200 OK``.
 - PyTorch, Gloo and others in glog's format: ``[W1122 07:06:56.123456789 file.cpp:12] text``.
 - Python's warnings: ``/path/file.py:12: UserWarning: text``.
@@ -12,6 +13,7 @@ r"""Parse lines of vLLM, LMCache, uvicorn, PyTorch and Python's warnings; never 
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -38,7 +40,8 @@ _GLOG_LEVELS = dict(zip("VIWEF", reversed(Level), strict=True))
 _NAMES = "|".join(LEVELS)
 _VLLM = re.compile(
     rf"(?P<level>{_NAMES}) (?P<day>\d\d-\d\d) (?P<clock>\d\d:\d\d:\d\d) "
-    r"\[(?P<file>[^\[\]]*?):(?P<line>\d{1,9})\](?: |$)"
+    r"(?:\[(?P<file>[^\[\]]*?):(?P<line>\d{1,9})\]|"
+    r"(?P<bare_file>[^\[\]\s:]+):(?P<bare_line>\d{1,9})\])(?: |$)"
 )
 _LMCACHE = re.compile(
     r"\[(?P<day>\d{4}-\d\d-\d\d) (?P<clock>\d\d:\d\d:\d\d),(?P<ms>\d{3})\] "
@@ -76,11 +79,14 @@ class Head(NamedTuple):
 
 
 class _Json(msgspec.Struct):
-    """The relevant fields of vLLM's JSON formatter."""
+    """The relevant fields of vLLM's JSON formatter, and of python-json-logger's defaults."""
 
     message: str
-    levelname: str
+    levelname: str = ""
+    level: str = ""
+    severity: str = ""
     asctime: str = ""
+    timestamp: str = ""
     name: str = ""
     processName: str = ""  # noqa: N815 (as the formatter names it)
     vllm_process_name: str = ""
@@ -141,7 +147,7 @@ def _head(
 ) -> Head:
     """Return the head of the line that begins with ``found``, whose groups name file and line."""
     groups = found.groupdict()
-    if "file" in groups:
+    if "file" in groups and "file" not in fields:
         fields = {"file": groups["file"], "line": int(groups["line"]), **fields}
     text = found.string[found.end() :]
     return Head(level, time_ns, log_format, text, prefix=found[0], **fields)
@@ -152,7 +158,9 @@ def _vllm(rest: str, now: float) -> Head | None:
     if found is None:
         return None
     at = local_ns_without_year(found["day"], found["clock"], int(now // 3600))
-    return _head(found, LEVELS[found["level"]], at, "vllm")
+    file = found["file"] or found["bare_file"]
+    line = int(found["line"] or found["bare_line"])
+    return _head(found, LEVELS[found["level"]], at, "vllm", file=file or "", line=line)
 
 
 def _lmcache(rest: str) -> Head | None:
@@ -204,16 +212,12 @@ def _object(rest: str) -> Head | None:
         entry = _json.decode(rest)
     except (msgspec.MsgspecError, UnicodeError, ValueError, RecursionError):
         return None
-    level = LEVELS.get(entry.levelname.upper())
+    word = entry.levelname or entry.level or entry.severity
+    # python-json-logger writes no level unless it is configured.
+    level = LEVELS.get(word.upper()) if word else Level.ERROR if entry.exc_info else Level.INFO
     if level is None:
         return None
-    at = None
-    day, _, clock = entry.asctime.partition(" ")
-    second, _, fraction = clock.partition(",")
-    if second:
-        at = local_ns(day, second)
-        if at is not None and fraction.isascii() and fraction.isdigit():
-            at += int(fraction[:3].ljust(3, "0")) * 1_000_000
+    at = _time_of(entry.asctime or entry.timestamp)
     text = entry.message if not entry.exc_info else f"{entry.message}\n{entry.exc_info}"
     values: dict[str, Any] = {"logger": _one_line(entry.name)}
     process = entry.vllm_process_name or entry.processName
@@ -222,6 +226,22 @@ def _object(rest: str) -> Head | None:
     if entry.process is not None and 0 <= entry.process < 2**31:
         values["pid"] = entry.process
     return Head(level, at, "json", _many_lines(text), prefix="", **values)
+
+
+def _time_of(text: str) -> int | None:
+    """Return the time of ``2026-11-22 07:06:56,123`` (local) or ISO 8601, as far as known."""
+    day, _, clock = text.partition(" ")
+    second, _, fraction = clock.partition(",")
+    at = local_ns(day, second) if second else None
+    if at is not None:
+        if fraction.isascii() and fraction.isdigit():
+            at += int(fraction[:3].ljust(3, "0")) * 1_000_000
+        return at
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        return round(moment.timestamp() * 1000) * 1_000_000
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _one_line(text: str) -> str:

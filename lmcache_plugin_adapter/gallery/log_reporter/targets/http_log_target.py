@@ -74,8 +74,12 @@ class HttpLogTarget(LogTarget):
         if answer.accepted:
             return answer
         if answer.status == _TOO_LARGE or answer.status in _NEVER:
-            raise RefusedError(str(answer), too_large=answer.status == _TOO_LARGE)
+            raise self.refusal(answer, too_large=answer.status == _TOO_LARGE)
         raise UnavailableError(str(answer), answer.retry_after)
+
+    def refusal(self, answer: Answer, *, too_large: bool) -> RefusedError:
+        """Return the error for an answer that refuses records for good."""
+        return RefusedError(str(answer), too_large=too_large)
 
     def close(self) -> None:
         """Close the connection; the next batch opens a new one."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from .http_log_target import HttpLogTarget
+from .target import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from lmcache_plugin_adapter.gallery.http_client.answer import Answer
     from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Record
     from lmcache_plugin_adapter.gallery.log_reporter.settings import LokiTarget
 
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 
 PUSH = "/loki/api/v1/push"
 """The path of batches, if the URL has none."""
+
+_IGNORED = re.compile(r"total ignored: (\d+) out of \d+")
+"""In the answer to a push of which Loki took a part."""
 
 
 class Loki(HttpLogTarget):
@@ -41,6 +47,13 @@ class Loki(HttpLogTarget):
         """Deliver the records; see :meth:`.target.LogTarget.send`."""
         self.post(encode(records, self._labels, metadata=self._metadata), timeout)
 
+    def refusal(self, answer: Answer, *, too_large: bool) -> RefusedError:
+        """Return what the answer says: how many records it ignored, and why, at its end."""
+        ignored = _IGNORED.search(answer.body)
+        return RefusedError(
+            answer.ending(), None if ignored is None else int(ignored[1]), too_large=too_large
+        )
+
     def _labels(self, process: str) -> dict[str, str]:
         origin = self._origin
         return {"job": "vllm", "host": origin.host, **origin.labels(process), **self._own}
@@ -51,22 +64,25 @@ def encode(
 ) -> bytes:
     """Return the body of a push: the records in streams, in their order.
 
+    Each file has its own streams. Loki refuses records that are an hour older than the newest one
+    of their stream, and one file may lag behind another.
+
     Args:
         records: The records.
-        labels: Returns the labels of a process's streams; level and process are added.
+        labels: Returns the labels of a process's streams; level, file and process are added.
         metadata: Whether to add the other fields as structured metadata.
     """
-    streams: dict[tuple[str, str], list[list[object]]] = {}
+    streams: dict[tuple[str, str, str], list[list[object]]] = {}
     for record in records:
         entry: list[object] = [str(time_of(record)), record.text]
         if metadata:
             entry.append(_metadata(record))
-        streams.setdefault((record.level.word, record.process), []).append(entry)
+        streams.setdefault((record.path, record.level.word, record.process), []).append(entry)
     return msgspec.json.encode(
         {
             "streams": [
-                {"stream": _stream(labels(process), level, process), "values": values}
-                for (level, process), values in streams.items()
+                {"stream": _stream(labels(process), path, level, process), "values": values}
+                for (path, level, process), values in streams.items()
             ]
         }
     )
@@ -84,16 +100,13 @@ def time_of(record: Record) -> int:
     return record.time_ns
 
 
-def _stream(labels: Mapping[str, str], level: str, process: str) -> dict[str, str]:
-    stream = {**labels, "level": level}
-    if process:
-        stream["process"] = process
-    return stream
+def _stream(labels: Mapping[str, str], path: str, level: str, process: str) -> dict[str, str]:
+    stream = {**labels, "filename": path, "level": level, "process": process}
+    return {name: value for name, value in stream.items() if value}
 
 
 def _metadata(record: Record) -> dict[str, str]:
     values = {
-        "filename": record.path,
         "logger": record.logger,
         "source": record.source,
         "pid": "" if record.pid is None else str(record.pid),

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.gallery.metric_reporter.report import Report
     from lmcache_plugin_adapter.gallery.metric_reporter.settings import Pushgateway
 
-GROUPING = ("instance", "role", "rank", "dp_rank")
-"""The labels that, after ``job``, distinguish one reporter's group from all others."""
+GROUPING = ("instance", "host", "role", "rank", "dp_rank")
+"""The labels that, after ``job``, distinguish one reporter's group from all others. Hosts may
+share an ``instance``, such as the name of a service."""
 
 
 class PushgatewayKind(Kind):

@@ -149,8 +149,10 @@ class Sender(threading.Thread):
                 ),
                 refused,
             )
-        elif self._refusing.over() is not None:
-            kit.info(f"Target {self.kind.shown} accepts samples again")
+        else:
+            self._refusing.flush()  # what was lost since the last line is counted, too
+            if self._refusing.over() is not None:
+                kit.info(f"Target {self.kind.shown} accepts samples again")
         return True
 
     def _failed(self, reason: str, retry_after: float | None) -> None:
