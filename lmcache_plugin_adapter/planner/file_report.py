@@ -8,8 +8,7 @@ from lmcache_plugin_adapter.contract.frozen import frozen
 from lmcache_plugin_adapter.messages.problem import Problem, quoted
 
 from .file_names import PluginName, name_advice, name_warning, runs_on
-from .lmcache_rule import why_left_out
-from .selection import is_wanted
+from .selection import is_wanted, why_left_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from lmcache_plugin_adapter.messages.problem import Problem, quoted
 from lmcache_plugin_adapter.messages.wording import capitalized
 
 from .file_names import PluginName, name_advice, name_warning, runs_on
-from .lmcache_rule import why_left_out
+from .selection import why_left_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

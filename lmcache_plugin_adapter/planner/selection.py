@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from lmcache_plugin_adapter.contract.frozen import replaced
+from lmcache_plugin_adapter.messages.problem import quoted
 
 from .entry import path_order
 from .file_names import LMCACHE_EXTENSIONS, PluginName, runs_on
@@ -43,6 +44,22 @@ def could_run(entry: Entry) -> bool:
     if entry.installed is not None:
         return True
     return entry.executable or entry.file_name.endswith(LMCACHE_EXTENSIONS)
+
+
+def why_left_out(entry: Entry) -> str | None:
+    """Return why a file does not run that LMCache's launcher runs where no file has a role.
+
+    Returns:
+        The reason and the name to give it, for a line that starts with the file; None for
+        every other file.
+    """
+    name = entry.name
+    if isinstance(name, PluginName) or name.kind in ("no-role", "near-miss"):
+        return None
+    if entry.kind != "file" or not entry.file_name.endswith(LMCACHE_EXTENSIONS):
+        return None
+    right = quoted(entry.file_name.lstrip("._"))
+    return f"{name.reason}; if it is a plugin name it {right} (LMCache's own launcher would run it)"
 
 
 def select(entries: Iterable[Entry], identity: ProcessIdentity) -> tuple[Entry, ...]:

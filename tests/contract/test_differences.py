@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from lmcache_plugin_adapter.cli.check.lmcache_rule import lmcache_runs
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.hosts.vllm import lmcache_launcher
-from lmcache_plugin_adapter.planner.lmcache_rule import lmcache_runs
 
 NAMES = [
     f"{stem}{extension}"

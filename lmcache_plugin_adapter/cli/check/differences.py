@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from lmcache_plugin_adapter.contract.frozen import replaced
 from lmcache_plugin_adapter.contract.identity import ROLE_WORDS, Role
 from lmcache_plugin_adapter.messages.problem import Problem
-from lmcache_plugin_adapter.planner.lmcache_rule import lmcache_runs
+
+from .lmcache_rule import lmcache_runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

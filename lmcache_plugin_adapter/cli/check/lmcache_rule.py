@@ -9,15 +9,11 @@ from __future__ import annotations
 import os.path
 
 from lmcache_plugin_adapter.contract.identity import ALL_ROLES, Role
-from lmcache_plugin_adapter.messages.problem import quoted
-
-from .file_names import LMCACHE_EXTENSIONS, PluginName
+from lmcache_plugin_adapter.planner.file_names import LMCACHE_EXTENSIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.contract.identity import ProcessIdentity
-
-    from .entry import Entry
 
 
 def lmcache_runs(file_name: str, identity: ProcessIdentity, *, has_engine: bool = False) -> bool:
@@ -40,19 +36,3 @@ def lmcache_runs(file_name: str, identity: ProcessIdentity, *, has_engine: bool 
         return True
     own = 0 if identity.role is Role.SCHEDULER and has_engine else identity.worker_id
     return int(rest[0]) == own
-
-
-def why_left_out(entry: Entry) -> str | None:
-    """Return why a file does not run that LMCache's launcher runs where no file has a role.
-
-    Returns:
-        The reason and the name to give it, for a line that starts with the file; None for
-        every other file.
-    """
-    name = entry.name
-    if isinstance(name, PluginName) or name.kind in ("no-role", "near-miss"):
-        return None
-    if entry.kind != "file" or not entry.file_name.endswith(LMCACHE_EXTENSIONS):
-        return None
-    right = quoted(entry.file_name.lstrip("._"))
-    return f"{name.reason}; if it is a plugin name it {right} (LMCache's own launcher would run it)"

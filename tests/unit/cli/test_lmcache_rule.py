@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from lmcache_plugin_adapter.cli.check.lmcache_rule import lmcache_runs
 from lmcache_plugin_adapter.cli.main import app
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
-from lmcache_plugin_adapter.planner.lmcache_rule import lmcache_runs
 
 SCHEDULER = ProcessIdentity(Role.SCHEDULER, -1, 2)
 WORKERS = [ProcessIdentity(Role.WORKER, rank, 2) for rank in (0, 1)]
