@@ -38,7 +38,7 @@ def engine_is_gone(run_id: str) -> bool:
     if len(parts) != 4 or parts[0] != _pid_namespace() or not parts[1].isdigit():
         return False
     engine = read_process(int(parts[1]))
-    return engine is None or engine.state in "ZX" or str(engine.start) != parts[2]
+    return engine is None or engine.has_exited or str(engine.start) != parts[2]
 
 
 def _pid_namespace() -> str:

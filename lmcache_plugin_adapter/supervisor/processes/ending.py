@@ -6,7 +6,7 @@ import signal
 import time
 
 from lmcache_plugin_adapter.contract.log_records import ERROR, WARNING
-from lmcache_plugin_adapter.linux.procfs import ProcessTable, signal_group
+from lmcache_plugin_adapter.linux.procfs import signal_group
 from lmcache_plugin_adapter.messages.wording import count_processes
 
 from .leftovers import carries, chase, why_left
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lmcache_plugin_adapter.linux.event_loop import Timer
+    from lmcache_plugin_adapter.linux.procfs import ProcessTable
 
     from .reaper import Reaper
 
@@ -76,6 +77,8 @@ class RunEnding:
         """Send SIGTERM to the leftovers of a run whose first process has exited."""
         self._terminate(table, leftovers)
         self._start_grace()
+        if not leftovers:
+            self._reaper.loop.call_later(_CHECK_SECONDS, self._check_now)
 
     def check(self, table: ProcessTable) -> None:
         """Finish if no process is left; else send SIGTERM or SIGKILL to those that need it."""
@@ -84,11 +87,15 @@ class RunEnding:
         leftovers = self._leftovers(table)
         if self._killing_since:
             self._kill(table, leftovers)
-        elif not leftovers:
+        elif not leftovers and table.complete:
             self.finish()
-        elif self._stopping:
-            # The group got SIGTERM when the stop began; processes that left it did not.
-            self._terminate(table, {p for p in leftovers if table.by_pid[p].group != self._pid})
+        elif not leftovers:
+            self._reaper.loop.call_later(_CHECK_SECONDS, self._check_now)
+        else:
+            if self._stopping:
+                # The group got SIGTERM when the stop began; processes that left it did not.
+                leftovers = {p for p in leftovers if table.by_pid[p].group != self._pid}
+            self._terminate(table, leftovers)
 
     def finish(self) -> None:
         """Report that no process of the run is left."""
@@ -112,7 +119,7 @@ class RunEnding:
         self._call_later(self._grace, self._grace_elapsed)
 
     def _grace_elapsed(self) -> None:
-        table = ProcessTable.recent()
+        table = self._reaper.table()
         leftovers = self._leftovers(table)
         if leftovers:  # else all have exited and only wait to be reaped
             self._log(
@@ -128,7 +135,7 @@ class RunEnding:
     def _kill(self, table: ProcessTable, leftovers: set[int]) -> None:
         """Kill all, and check again until none is left: a process may have forked meanwhile."""
         first_processes = self._reaper.first_processes
-        if not leftovers and self._pid not in first_processes:
+        if not leftovers and table.complete and self._pid not in first_processes:
             self.finish()
             return
         table.kill(leftovers)
@@ -145,7 +152,7 @@ class RunEnding:
 
     def _check_now(self) -> None:
         if self in self._reaper.endings:
-            self.check(ProcessTable.recent())
+            self.check(self._reaper.table())
 
     def _call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         self._cancel_timer()

@@ -33,6 +33,9 @@ _SECONDS = 1.0
 
 _PAUSE = 0.005
 
+_EMPTY_LOOKS = 2
+"""Looks in a row that find none: a process that forks and exits while /proc is read hides one."""
+
 
 def previous_supervisor(run_id: str, label: str) -> int:
     """Return a supervisor of a previous launch by the engine that made ``run_id``, or 0.
@@ -62,10 +65,12 @@ def kill_orphans() -> int:
 def _kill_until_none(find: Callable[[ProcessTable], set[int]]) -> int:
     deadline = time.monotonic() + _SECONDS
     killed: set[int] = set()
+    empty_looks = 0
     while True:
         table = ProcessTable()
         found = find(table)
-        if not found or time.monotonic() > deadline:
+        empty_looks = 0 if found else empty_looks + 1
+        if empty_looks == _EMPTY_LOOKS or time.monotonic() > deadline:
             return len(killed)
         killed |= found
         table.send(found, signal.SIGKILL)
