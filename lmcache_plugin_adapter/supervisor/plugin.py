@@ -80,6 +80,7 @@ class Plugin:
         self._readers = PipeReaders(services.events, self.output)
         self._new_pipe = -1
         self._lines_before = 0
+        self._is_checked = True  # the planner has just checked what it runs
 
     # --- requests ---------------------------------------------------------
 
@@ -119,6 +120,7 @@ class Plugin:
     def exec_failed(self, number: int) -> None:
         """Handle that the child could not exec; ``number`` is the error's."""
         self._announce()
+        self._readers.drain()
         self._move(Event.CANNOT_RUN)
         cause = f"Cannot run {self.command}: {exec_error_text(number)}"
         self.trouble = uncapitalized(cause)
@@ -248,8 +250,10 @@ class Plugin:
             _NAME: os.fsencode(self.name),
             **self.planned.environment,
         }
+        check = None if self._is_checked else self._why_refused
+        self._is_checked = False
         try:
-            pid, pipe = spawn(services.setup, self.planned.argv, environment)
+            pid, pipe = spawn(services.setup, self.planned.argv, environment, check)
         except OSError as error:
             self._move(Event.SPAWN_FAILED)
             cause = f"Cannot start: {uncapitalized(error.strerror or str(error))}"
@@ -268,6 +272,15 @@ class Plugin:
         self._new_pipe = pipe
         services.loop.call_soon(self._announce)
         self._move(Event.SPAWNED)
+
+    def _why_refused(self) -> str | None:
+        """Return why it must not start, in the child that is about to become the plugin."""
+        if not self.planned.checked:
+            return None
+        # Imported in the child alone, as it takes memory.
+        from lmcache_plugin_adapter.supervisor.processes.start_check import why_refused
+
+        return why_refused(self.planned.checked, self.planned.shares)
 
     def _announce(self) -> None:
         """Log the start and read the new pipe, after all plugins have been started."""

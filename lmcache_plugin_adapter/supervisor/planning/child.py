@@ -88,12 +88,15 @@ def run_planner(
 
     path = plugin_path(spec.python, os.environ.get("PATH"))
     scanned = scan(locations, progress, skip, spec.import_path)
-    plan = make_plan(spec.identity, PluginFiles(scanned, settings, spec.python, path, progress))
+    files = PluginFiles(scanned, settings, spec.python, path, progress)
+    plan = make_plan(spec.identity, files)
     report(plan.problems)
     variables = {
         os.fsencode(name): None if value is None else os.fsencode(value)
         for name, value in environment.items()
     }
+    if environment.get("PATH") == path:
+        variables[b"PATH"] = os.fsencode(files.path)
     if not settings.enabled:
         log("note", "Plugins are switched off (extra_config.runtime_plugins.enabled: false)")
     metrics = None
