@@ -289,6 +289,7 @@ class Plugin:
         self._lines_before = self.output.lines
         self.output.started(self.pid)
         self._readers.add(self._new_pipe)
+        self._services.record(self.pid)
         self._new_pipe = -1
         self._log(INFO, f"Started, pid {self.pid}: {self.command}")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-from harness import state_of
+from harness import gone, state_of
 from world import World
 
 DAEMON = r"""
@@ -150,3 +152,97 @@ def test_first_thread_has_ended(world: World) -> None:
     answer = engine.ask("stop", names=["all_x"], wait=True)
     assert answer["plugins"][0]["state"] == "stopped"
     assert not Path(f"/proc/{pid}").exists()
+
+
+WIPED = """
+def wipe():
+    fields = open('/proc/self/stat').read().rpartition(') ')[2].split()
+    start, end = int(fields[47]), int(fields[48])
+    with open('/proc/self/mem', 'r+b', buffering=0) as memory:
+        memory.seek(start)
+        memory.write(bytes(end - start))
+def stay_unmarked(word):
+    deaf(); wipe(); note(word); stay()
+"""
+
+
+@pytest.mark.fault("G2 G8", "the supervisor is killed: a process without a run token is ended, too")
+@pytest.mark.ours_only("LMCache's launcher has no supervisor")
+def test_unmarked_process_of_a_killed_supervisor(world: World) -> None:
+    """As setproctitle makes them; they are in the session of a first process on record."""
+    world.python(
+        "all_x.py",
+        f"{WIPED}\nif not os.fork(): stay_unmarked('child')\npolite(); note('up'); stay()",
+    )
+    engine, _ = world.up()
+    (child,) = world.wait_noted("child")
+    supervisor = world.supervisor_of(engine)
+    world.wait(lambda: list(world.directory.glob("run/*/processes")), "the record")
+    os.kill(supervisor, signal.SIGKILL)
+    world.wait(lambda: gone(child), "the end of the unmarked process")
+    world.wait_noted("up", 2)
+    world.wait_logged(engine, "ended 1 process it left")
+    os.kill(world.wait_noted("child", 2)[1], signal.SIGKILL)
+
+
+@pytest.mark.fault("G2 G8", "engine and supervisor are killed: the next engine ends unmarked ones")
+@pytest.mark.ours_only("LMCache's launcher has no supervisor")
+def test_unmarked_process_of_a_killed_engine(world: World) -> None:
+    """The directory of the dead supervisor tells which."""
+    world.python(
+        "all_x.py",
+        f"{WIPED}\nif not os.fork(): stay_unmarked('child')\npolite(); note('up'); stay()",
+    )
+    engine, _ = world.up()
+    (child,) = world.wait_noted("child")
+    supervisor = world.supervisor_of(engine)
+    world.wait(lambda: list(world.directory.glob("run/*/processes")), "the record")
+    for pid in (engine.pid, supervisor):
+        os.kill(pid, signal.SIGSTOP)
+    for pid in (supervisor, engine.pid):
+        os.kill(pid, signal.SIGKILL)
+    engine.process.wait(20)
+    assert not gone(child)
+    (world.plugins / "all_x.py").unlink()
+    world.engine()
+    world.wait(lambda: gone(child), "the end of the unmarked process")
+    world.wait(lambda: len(os.listdir(world.directory / "run")) == 1, "its directory is removed")
+
+
+@pytest.mark.fault("G1 G2", "an engine that executes itself anew: its plugins never run twice")
+def test_engine_executes_itself(world: World) -> None:
+    """The next supervisor waits, and logs that, until the plugins of the one before have ended."""
+    world.python(
+        "all_x.py",
+        "import fcntl\n"
+        "lock = open(os.environ['NOTES'] + '.lock', 'w')\n"
+        "try:\n    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "except OSError:\n    note('beside')\n"
+        "deaf(); note('up'); stay()\n",
+    )
+    engine, (first,) = world.up(settings={"stop_grace": 3})
+    engine.tell("import os, sys; os.execv(sys.orig_argv[0], sys.orig_argv)")
+    world.wait_noted("up", 2, 60)
+    assert gone(first)
+    assert world.noted("beside") == []
+    world.wait_logged(engine, "Waiting for supervisor")
+
+
+@pytest.mark.fault("G8", "a plugin makes directories and links beside CONFIG_FILE: all is removed")
+@pytest.mark.ours_only("LMCache's launcher has no runtime directory")
+def test_directory_beside_the_configuration(world: World) -> None:
+    """The configuration may hold secrets; what a link leads to is left alone."""
+    kept = world.directory / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    world.python(
+        "all_x.py",
+        "home = os.path.dirname(os.environ['LMCACHE_RUNTIME_PLUGIN_CONFIG_FILE'])\n"
+        "os.makedirs(f'{home}/a/b/c'); open(f'{home}/a/b/file', 'w').close()\n"
+        f"os.symlink('{kept}', f'{{home}}/link'); os.symlink('{kept}', f'{{home}}/a/link')\n"
+        "polite(); note('up'); stay()",
+    )
+    engine, _ = world.up()
+    engine.close()
+    world.wait(lambda: not os.listdir(world.directory / "run"), "an empty runtime directory")
+    assert os.listdir(kept) == ["file"]

@@ -31,7 +31,7 @@ from lmcache_plugin_adapter.planner.plugin_environment import (
 )
 from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
 from lmcache_plugin_adapter.supervisor.metrics_files import clear_dead, plan_metrics
-from lmcache_plugin_adapter.supervisor.processes.orphans import kill_orphans
+from lmcache_plugin_adapter.supervisor.processes.orphans import kill_orphans, kill_recorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def run_planner(
     if killed:
         log("note", f"Ended {count_processes(killed)} that dead engines left")
     if root is not None:
-        remove_stale(root)
+        remove_stale(root, kill_recorded)
     if metrics is not None:
         clear_dead(metrics.directory)
 
