@@ -22,6 +22,7 @@ from lmcache_plugin_adapter.contract.log_records import (
 )
 from lmcache_plugin_adapter.contract.runtime_dir import has_other_instance
 from lmcache_plugin_adapter.linux.event_loop import Loop
+from lmcache_plugin_adapter.linux.procfs import command_of
 from lmcache_plugin_adapter.linux.syscalls import become_subreaper, pidfd_open
 from lmcache_plugin_adapter.messages.wording import count_processes, counted, raised_at
 from lmcache_plugin_adapter.supervisor.control.operations import Operations
@@ -84,6 +85,7 @@ class Supervisor:
             Reaper(loop, setup.reports, handover.run_id.encode()),
             handover.label.replace(" ", "-"),
         )
+        self._services.reaper.on_unmarked = self._found_unmarked
         self._shutdown = Shutdown(self._services)
         self._engine = EngineConnection(self._events, handover, self._stop, self._serve)
         self._plugins = PluginSet(self._services, self._engine.socket)
@@ -213,6 +215,12 @@ class Supervisor:
         self._services.reaper.reap(check=not stopping)
         if stopping:
             self._loop.call_soon(self._shutdown.check)
+
+    def _found_unmarked(self, pid: int) -> None:
+        self._services.record(pid)
+        name = os.fsdecode(command_of(pid))
+        text = "carries no run token: it ends with the engine, not with its plugin"
+        self._events.log(WARNING, f"Process {pid} ({name!r}) of some plugin {text}")
 
     def _serve(self, client: socket.socket) -> None:
         self._control.adopt(client)

@@ -246,3 +246,26 @@ def test_directory_beside_the_configuration(world: World) -> None:
     engine.close()
     world.wait(lambda: not os.listdir(world.directory / "run"), "an empty runtime directory")
     assert os.listdir(kept) == ["file"]
+
+
+@pytest.mark.fault(
+    "G2 G6", "a daemon without a run token: logged, and ended with a dead supervisor's"
+)
+@pytest.mark.ours_only("LMCache's launcher has no supervisor")
+def test_unmarked_daemon_is_logged(world: World) -> None:
+    """Nobody can tell whose it is, once it has left its plugin's session."""
+    world.python(
+        "all_x.py",
+        f"{WIPED}\n"
+        "if not os.fork():\n"
+        "    os.setsid()\n"
+        "    if os.fork(): os._exit(0)\n"
+        "    stay_unmarked('daemon')\n"
+        "while not os.path.exists(os.environ['NOTES']): time.sleep(0.01)\n",
+    )
+    world.python("all_y.py")
+    engine, _ = world.up(settings={"restart": "never"})
+    (daemon,) = world.wait_noted("daemon")
+    world.wait_logged(engine, f"Process {daemon} (")
+    os.kill(world.supervisor_of(engine), signal.SIGKILL)
+    world.wait(lambda: gone(daemon), "the end of the daemon")

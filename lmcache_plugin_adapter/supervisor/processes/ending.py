@@ -53,7 +53,7 @@ class RunEnding:
     ) -> None:
         self._reaper = reaper
         self._name = name
-        self._pid = pid
+        self.pid = pid
         self._grace = grace
         self._log = log
         self._on_end = on_end
@@ -66,9 +66,9 @@ class RunEnding:
     def stop(self) -> None:
         """Send SIGTERM to the first process's group now, to all else once that has exited."""
         self._stopping = True
-        if self._pid in self._reaper.first_processes:
+        if self.pid in self._reaper.first_processes:
             # SIGCONT, so that a stopped process can act on SIGTERM.
-            signal_group(self._pid, signal.SIGTERM, signal.SIGCONT)
+            signal_group(self.pid, signal.SIGTERM, signal.SIGCONT)
         else:  # only leftovers remain, which have got SIGTERM
             self._reaper.loop.call_soon(self._check_now)
         self._start_grace()
@@ -82,7 +82,7 @@ class RunEnding:
 
     def check(self, table: ProcessTable) -> None:
         """Finish if no process is left; else send SIGTERM or SIGKILL to those that need it."""
-        if self._pid in self._reaper.first_processes and not self._killing_since:
+        if self.pid in self._reaper.first_processes and not self._killing_since:
             return
         leftovers = self._leftovers(table)
         if self._killing_since:
@@ -94,7 +94,7 @@ class RunEnding:
         else:
             if self._stopping:
                 # The group got SIGTERM when the stop began; processes that left it did not.
-                leftovers = {p for p in leftovers if table.by_pid[p].group != self._pid}
+                leftovers = {p for p in leftovers if table.by_pid[p].group != self.pid}
             self._terminate(table, leftovers)
 
     def finish(self) -> None:
@@ -105,7 +105,7 @@ class RunEnding:
             self._on_end()
 
     def _leftovers(self, table: ProcessTable) -> set[int]:
-        return self._reaper.leftovers_of(table, self._pid, self._name)
+        return self._reaper.leftovers_of(table, self.pid, self._name)
 
     def _terminate(self, table: ProcessTable, pids: set[int]) -> None:
         """Send SIGTERM to processes that have not got it yet."""
@@ -128,14 +128,14 @@ class RunEnding:
                 f"killing {count_processes(len(leftovers))}",
             )
         self._killing_since = time.monotonic()
-        if self._pid in self._reaper.first_processes:
-            signal_group(self._pid, signal.SIGKILL)
+        if self.pid in self._reaper.first_processes:
+            signal_group(self.pid, signal.SIGKILL)
         self._kill(table, leftovers)
 
     def _kill(self, table: ProcessTable, leftovers: set[int]) -> None:
         """Kill all, and check again until none is left: a process may have forked meanwhile."""
         first_processes = self._reaper.first_processes
-        if not leftovers and table.complete and self._pid not in first_processes:
+        if not leftovers and table.complete and self.pid not in first_processes:
             self.finish()
             return
         table.kill(leftovers)
@@ -145,7 +145,7 @@ class RunEnding:
             chase(lambda pid: pid not in first_processes and carries(pid, run_id, name))
         if taken > KILL_SECONDS:
             self._log(ERROR, f"Still there after SIGKILL, {why_left(leftovers)}")
-            first_processes.pop(self._pid, None)
+            first_processes.pop(self.pid, None)
             self.finish()
         else:
             self._call_later(_CHECK_SECONDS, self._check_now)

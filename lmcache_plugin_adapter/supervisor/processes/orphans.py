@@ -114,7 +114,7 @@ def _of_recorded(table: ProcessTable, recorded: Recorded) -> set[int]:
         pid
         for pid, process in table.by_pid.items()
         for id_ in (process.session, process.group)
-        if id_ in ids and process.start >= ids[id_]
+        if (id_ in ids and process.start >= ids[id_]) or ids.get(pid) == process.start
     }
     return table.with_descendants(members) - {os.getpid()}
 

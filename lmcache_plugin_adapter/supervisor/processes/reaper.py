@@ -17,7 +17,7 @@ from .spawn import EXEC_FAILED_CODE, EXEC_REPORT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Protocol
 
     from lmcache_plugin_adapter.linux.event_loop import Loop
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     class Ending(Protocol):
         """Processes that are being ended."""
+
+        pid: int
 
         def check(self, table: ProcessTable) -> None:
             """Check which of the processes are left."""
@@ -68,6 +70,9 @@ class Reaper:
         """Checked whenever a child has exited."""
         self._unmarked: set[int] = set()
         """Orphans that carry no run token however often they are looked at."""
+        self._just_exited: set[int] = set()
+        self.on_unmarked: Callable[[int], None] = lambda _pid: None
+        """Called once with an orphan that cannot be told from another plugin's."""
         loop.watch(reports, self._read_reports)
 
     def reap(self, check: bool = True) -> bool:
@@ -80,7 +85,7 @@ class Reaper:
         Returns:
             Whether no child is left, which means no descendant either.
         """
-        exited: list[tuple[Owner, int]] = []
+        exited: list[tuple[int, Owner, int]] = []
         orphan_exited = False
         childless = False
         while True:
@@ -95,18 +100,19 @@ class Reaper:
                 self._read_reports()  # written before the exit; useless after the reaping
             owner = self.first_processes.pop(pid, None)
             if owner is not None:
-                exited.append((owner, status))
+                exited.append((pid, owner, status))
             elif pid in self.searches:
                 self.searches.remove(pid)
             else:
                 orphan_exited = True
             self._unmarked.discard(pid)
+        self._just_exited = {pid for pid, _, _ in exited}
         table = None
         if check and (exited or (orphan_exited and self.endings)):
             # A supervisor without orphans spares itself the reading of all processes.
             spare = not self.endings and not self.has_orphans()
             table = ProcessTable(()) if spare else self.table(fresh=True)
-        for owner, status in exited:
+        for _, owner, status in exited:
             self.loop.attempt(partial(owner.exited, status, table))
         if table is not None:
             self.check(table)
@@ -137,7 +143,12 @@ class Reaper:
             time.sleep(_LOOK_PAUSE)
             table = ProcessTable()
         orphans = table.by_pid.keys() & set(self._orphans(own_children() or ()))
-        self._unmarked.update(pid for pid in orphans if marks_of(table, pid)[0] is None)
+        new = {pid for pid in orphans - self._unmarked if marks_of(table, pid)[0] is None}
+        self._unmarked |= new
+        known = self._just_exited.union(self.first_processes, (one.pid for one in self.endings))
+        for pid in new:
+            if not known.intersection((table.by_pid[pid].group, table.by_pid[pid].session)):
+                self.loop.attempt(partial(self.on_unmarked, pid))
         table.complete = not self._is_incomplete(table)
         return table
 
