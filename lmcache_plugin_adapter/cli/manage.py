@@ -43,6 +43,7 @@ def manage(
     wait: bool,
     timeout: float | None,
     all_users: bool = False,
+    other_containers: bool = False,
 ) -> int:
     """Start, stop or restart plugins; return the exit status.
 
@@ -54,11 +55,15 @@ def manage(
         wait: Return when the operation is complete.
         timeout: With ``wait``: time limit in seconds; None: no limit.
         all_users: Root: include the engines of other users.
+        other_containers: With ``everything``: also apply to supervisors of other
+            PID namespaces.
     """
     if not (names or everything or selector):
         print_problem("error", f"no plugin is named: name some, or {operation} all with --all")
         return ExitStatus.USAGE
     found = survey(selector, all_users=all_users)
+    if everything and selector.engine is None and not other_containers:
+        found.leave_other_containers()
     if not found.supervisors:
         return _no_supervisor(found, success=operation == "stop" and not names)
     unknown = found.unknown(names)
