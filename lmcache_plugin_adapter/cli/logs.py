@@ -21,6 +21,13 @@ from .supervisors.connection import (
 )
 from .supervisors.survey import survey
 
+_MOST_SECONDS = 32503680000
+"""Seconds since 1970 that a log line may have: until the year 3000."""
+
+_STORED_BYTES = 256 << 20
+_GATHERING_SECONDS = 60.0
+"""How many stored lines one supervisor may send, and for how long all of them may."""
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -87,6 +94,7 @@ class _Source:
 
     def __init__(self, supervisor: SupervisorStatus, request: dict[str, Any]) -> None:
         self.label = supervisor.label
+        self.stored_bytes = 0
         self.expected: int | None = None
         """Number of stored lines that are still to come; None: not known yet."""
         self._address = supervisor.address
@@ -152,12 +160,18 @@ class _Source:
                     name = f"{name} on {self.label}"
                 missed = int(message.get("skipped", 0))
                 line = float(message["time"]), name, int(message["level"]), str(message["text"])
+                valid = 0 <= line[0] < _MOST_SECONDS
             except (KeyError, TypeError, ValueError):
+                valid = False
+            if not valid:
                 text = f"{self.label}: the supervisor sent a message that is no log line"
-                raise SupervisorError(text) from None
+                raise SupervisorError(text)
             self._succeeds = False  # the next successor is another one
             self.expected = max(self.expected - 1 - missed, 0)
             lines.append((*line, missed))
+            self.stored_bytes += len(line[3])
+        if self.expected and self.stored_bytes > _STORED_BYTES:
+            raise SupervisorError(f"{self.label}: the supervisor sends stored lines without end")
         return lines
 
 
@@ -173,7 +187,8 @@ def _print_all(sources: list[_Source], follow: bool, count: int | None) -> int:
         poll.register(sys.stdout.fileno(), 0)  # an error there: the reader of the pipe is gone
     status: int = ExitStatus.OK
     gathering = True
-    deadline = time.monotonic() + ANSWER_SECONDS
+    began = time.monotonic()
+    deadline = began + ANSWER_SECONDS
     lost: list[_Source] = []
     while waiting or lost:
         left = max(deadline - time.monotonic(), 0) * 1000 if gathering else None
@@ -197,7 +212,9 @@ def _print_all(sources: list[_Source], follow: bool, count: int | None) -> int:
             for source in _follow_successors(lost):
                 waiting[source.connection.fileno()] = source
                 poll.register(source.connection.fileno(), select.POLLIN)
-        if gathering and events and not all(source.complete for source in waiting.values()):
+        in_time = time.monotonic() < began + _GATHERING_SECONDS
+        complete = all(source.complete for source in waiting.values())
+        if gathering and events and in_time and not complete:
             continue
         if gathering:
             gathering = False
@@ -210,7 +227,9 @@ def _print_all(sources: list[_Source], follow: bool, count: int | None) -> int:
                 stored = stored[-count:] if count else []
         _print(stored, color)
         stored = []
-        if not follow and not events:
+        if not follow:
+            for source in waiting.values():
+                source.connection.close()
             break
     _print(sorted(stored, key=_time), color)
     return status

@@ -21,6 +21,7 @@ from .options import (
     EngineRole,
     Everything,
     Names,
+    OtherContainers,
     PipelineParallel,
     Rank,
     Replica,
@@ -267,6 +268,7 @@ def _manager(operation: str) -> Callable[..., None]:
     def command(
         names: Names = None,
         everything: Everything = False,
+        other_containers: OtherContainers = False,
         wait: Wait = False,
         timeout: Timeout = None,
         engine: Engine = None,
@@ -283,6 +285,7 @@ def _manager(operation: str) -> Callable[..., None]:
             tuple(names or ()),
             Selector(engine, role, rank, dp),
             everything=everything,
+            other_containers=other_containers,
             wait=wait,
             timeout=timeout,
             all_users=all_users,

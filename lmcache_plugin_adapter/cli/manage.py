@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lmcache_plugin_adapter.messages.problem import quoted
 
 from .console import ExitStatus, print_line, print_problem, printable
-from .supervisors.client import ANSWER_SECONDS, request_all, request_each
+from .supervisors.client import ANSWER_SECONDS, plugins_of, request_all, request_each
 from .supervisors.survey import survey
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def manage(
     wait: bool,
     timeout: float | None,
     all_users: bool = False,
+    other_containers: bool = False,
 ) -> int:
     """Start, stop or restart plugins; return the exit status.
 
@@ -54,11 +55,15 @@ def manage(
         wait: Return when the operation is complete.
         timeout: With ``wait``: time limit in seconds; None: no limit.
         all_users: Root: include the engines of other users.
+        other_containers: With ``everything``: also apply to supervisors of other
+            PID namespaces.
     """
     if not (names or everything or selector):
         print_problem("error", f"no plugin is named: name some, or {operation} all with --all")
         return ExitStatus.USAGE
     found = survey(selector, all_users=all_users)
+    if everything and selector.engine is None and not other_containers:
+        found.leave_other_containers()
     if not found.supervisors:
         return _no_supervisor(found, success=operation == "stop" and not names)
     unknown = found.unknown(names)
@@ -149,8 +154,8 @@ def _print_states(supervisor: SupervisorStatus, reply: Reply, goal: frozenset[st
         print_problem("error", f"{supervisor.label}: {reply.problem}")
         return False
     success = True
-    for plugin in reply.answer.get("plugins", ()):
-        name, state = printable(str(plugin["name"])), printable(str(plugin["state"]))
+    for plugin in plugins_of(reply.answer):
+        name, state = printable(plugin["name"]), printable(plugin["state"])
         print_line(f"{name} on {supervisor.label}: {state}")
         success &= goal is None or state in goal
     return success
@@ -163,7 +168,7 @@ def _update_states(replies: list[Reply]) -> None:
     later = _statuses([reply.address for reply in answered])
     for reply in answered:
         if reply.address.path in later:
-            names = {plugin["name"] for plugin in (reply.answer or {})["plugins"]}
+            names = {plugin["name"] for plugin in plugins_of(reply.answer or {})}
             reply.answer = _only(names, later[reply.address.path])
 
 
@@ -208,14 +213,15 @@ def _statuses(addresses: list[Address]) -> dict[str, dict[str, Any]]:
 
 def _only(names: Collection[str], status: dict[str, Any]) -> dict[str, Any]:
     """Return the plugins called ``names`` of a status, as operations answer them."""
-    return {"plugins": [plugin for plugin in status["plugins"] if plugin["name"] in names]}
+    return {"plugins": [plugin for plugin in plugins_of(status) if plugin["name"] in names]}
 
 
 def _changes(answer: Mapping[str, Any]) -> str:
     parts = [
         f"{what} {', '.join(printable(str(name)) for name in answer[what])}"
         for what in ("started", "restarted", "stopped")
-        if answer.get(what)
+        if isinstance(answer.get(what), list) and answer[what]
     ]
-    parts.append(f"{len(answer.get('unchanged') or ())} unchanged")
+    unchanged = answer.get("unchanged")
+    parts.append(f"{len(unchanged) if isinstance(unchanged, list) else 0} unchanged")
     return "; ".join(parts)

@@ -64,6 +64,10 @@ Replica = Annotated[
 Everything = Annotated[
     bool, typer.Option("--all", help="Apply to all plugins, or to all plugins that a name matches.")
 ]
+OtherContainers = Annotated[
+    bool,
+    typer.Option("--other-containers", help="With --all: include other containers' plugins."),
+]
 AllUsers = Annotated[
     bool, typer.Option("--all-users", help="Root: include the engines of other users.")
 ]

@@ -46,6 +46,8 @@ class PlannedPlugin:
             engine's log.
         relay: Whether its output goes to Python logging in the engine.
         leftovers: Whether leftover processes are stopped or kept.
+        checked: The paths whose permissions are checked again before each start.
+        shares: The interpreter that imports from the file's directory, or None.
     """
 
     names: tuple[str, ...]
@@ -67,6 +69,8 @@ class PlannedPlugin:
     log: tuple[str, int, int] | None
     relay: bool
     leftovers: Literal["stop", "keep"]
+    checked: tuple[str, ...]
+    shares: str | None
 
     @property
     def name(self) -> str:

@@ -17,7 +17,7 @@ def new_run_id() -> str:
     """Return a token for a run: PID namespace, engine's pid and start time, and chance."""
     me = read_process(os.getpid())
     start = me.start if me is not None else 0
-    return f"{_pid_namespace()}.{os.getpid()}.{start}.{os.urandom(8).hex()}"
+    return f"{pid_namespace()}.{os.getpid()}.{start}.{os.urandom(8).hex()}"
 
 
 def engine_lives(name: str) -> bool:
@@ -27,7 +27,7 @@ def engine_lives(name: str) -> bool:
         name: A run token, or the name of a supervisor's directory.
     """
     parts = name.split(".")
-    if len(parts) < 4 or parts[0] != _pid_namespace():
+    if len(parts) < 4 or parts[0] != pid_namespace():
         return False
     return not engine_is_gone(".".join(parts[:4]))
 
@@ -35,13 +35,14 @@ def engine_lives(name: str) -> bool:
 def engine_is_gone(run_id: str) -> bool:
     """Tell whether the engine that made ``run_id`` has ended, as far as can be known from here."""
     parts = run_id.split(".")
-    if len(parts) != 4 or parts[0] != _pid_namespace() or not parts[1].isdigit():
+    if len(parts) != 4 or parts[0] != pid_namespace() or not parts[1].isdigit():
         return False
     engine = read_process(int(parts[1]))
-    return engine is None or engine.state in "ZX" or str(engine.start) != parts[2]
+    return engine is None or engine.has_exited or str(engine.start) != parts[2]
 
 
-def _pid_namespace() -> str:
+def pid_namespace() -> str:
+    """Return the number of this process's PID namespace, with which its run tokens begin."""
     try:
         return os.readlink("/proc/self/ns/pid").strip("pid:[]")
     except OSError:

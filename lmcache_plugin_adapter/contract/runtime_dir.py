@@ -9,12 +9,15 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 
-from .run_token import engine_lives
+from lmcache_plugin_adapter.linux.procfs import read_process
+
+from .run_token import engine_is_gone, engine_lives
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Container, Mapping
 
 DIRECTORY_VARIABLE = "LMCACHE_PLUGINS_RUNTIME_DIR"
 
@@ -22,8 +25,21 @@ CONTROL_SOCKET = "control.sock"
 CONFIG_FILE = "config.json"
 ENDING_FILE = "ending"
 STOPPED_FILE = "stopped"
+PROCESSES_FILE = "processes"
+"""Pid and start time of each first process, one a line: the next supervisor ends what they left."""
+
+_PROCESSES_BYTES = 1 << 18
+"""The size at which processes that have exited are dropped from the file."""
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOCK_SECONDS = 1.0
+"""How long a supervisor waits for the lock on its directory, which is held for moments only."""
+
+_LOCK_PAUSE = 0.01
+
+_DEPTH = 32
+"""How deep directories in the directory of a supervisor are removed."""
+
 _DOTS = 4
 """Dots in the name of an instance: three in the run token, one before the role."""
 
@@ -32,7 +48,7 @@ def candidates(environ: Mapping[str, str]) -> list[str]:
     """Return the possible runtime directories, in order of preference."""
     chosen = environ.get(DIRECTORY_VARIABLE)
     name = f"lmcache-plugins-{os.getuid()}"
-    return ([chosen] if chosen else []) + [
+    return ([os.path.abspath(chosen)] if chosen else []) + [
         f"/run/{name}",
         f"/dev/shm/{name}",  # noqa: S108 - owner and mode are checked
         f"/tmp/{name}",  # noqa: S108 - likewise
@@ -56,10 +72,19 @@ def why_unusable(path: str) -> str | None:
     return None
 
 
-def open_root(environ: Mapping[str, str]) -> tuple[str | None, list[str]]:
-    """Return the first usable runtime directory, created if missing, and why others are not."""
+def open_root(
+    environ: Mapping[str, str], skip: Container[str] = ()
+) -> tuple[str | None, list[str]]:
+    """Return the first usable runtime directory, created if missing, and why others are not.
+
+    Args:
+        environ: The environment, which may name one.
+        skip: Directories that have turned out to be unusable.
+    """
     reasons = []
     for path in candidates(environ):
+        if path in skip:
+            continue
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
@@ -72,6 +97,21 @@ def open_root(environ: Mapping[str, str]) -> tuple[str | None, list[str]]:
             return path, reasons
         reasons.append(f"'{path}': {reason}")
     return None, reasons
+
+
+def has_other_instance(environ: Mapping[str, str], run_id: str, role: str) -> bool:
+    """Return whether another launch of the engine that made ``run_id`` has a directory."""
+    engine = run_id.rpartition(".")[0] + "."
+    for root in candidates(environ):
+        try:
+            names = os.listdir(root) if why_unusable(root) is None else []
+        except OSError:
+            continue  # removed meanwhile
+        for name in names:
+            token, _, its_role = name.rpartition(".")
+            if token.startswith(engine) and token != run_id and its_role == role:
+                return True
+    return False
 
 
 class InstanceDir:
@@ -93,6 +133,31 @@ class InstanceDir:
     def file(self, name: str) -> str:
         """Return the path of a file in the directory."""
         return f"{self.path}/{name}"
+
+    def recorded(self) -> list[tuple[int, int]]:
+        """Return pid and start time of the first processes that were recorded here."""
+        return _recorded_in(self.fd)
+
+    def record(self, pid: int) -> None:
+        """Record a first process, so that the next supervisor can end what it leaves."""
+        process = read_process(pid)
+        if process is None:
+            return
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(PROCESSES_FILE, flags, 0o600, dir_fd=self.fd)
+        except OSError:
+            return  # a full disk, or a directory that is gone: the run token is left
+        try:
+            if os.fstat(fd).st_size > _PROCESSES_BYTES:
+                kept = [pair for pair in self.recorded() if _has_group(pair[0])]
+                os.ftruncate(fd, 0)
+                os.write(fd, b"".join(b"%d %d\n" % pair for pair in kept))
+            os.write(fd, b"%d %d\n" % (pid, process.start))
+        except OSError:
+            pass  # as above
+        finally:
+            os.close(fd)
 
     def say_ending(self, why: str) -> None:
         """Write the reason for a SIGTERM, for plugins that read it (see the plugin contract)."""
@@ -140,8 +205,15 @@ def write_whole(path: str, data: bytes) -> None:
         raise
 
 
-def remove_stale(root: str) -> int:
-    """Remove directories of supervisors that were killed together with their engines."""
+def remove_stale(
+    root: str, end: Callable[[list[tuple[int, int]]], object] = lambda _recorded: None
+) -> int:
+    """Remove directories of supervisors that were killed together with their engines.
+
+    Args:
+        root: The runtime directory.
+        end: Called with the recorded first processes of an engine of this PID namespace.
+    """
     removed = 0
     for name in os.listdir(root):
         if name.count(".") != _DOTS or engine_lives(name):
@@ -153,6 +225,8 @@ def remove_stale(root: str) -> int:
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if engine_is_gone(name.rpartition(".")[0]):
+                end(_recorded_in(fd))
             remove_instance(path)
             removed += 1
         except OSError:
@@ -164,6 +238,7 @@ def remove_stale(root: str) -> int:
 
 def _lock(path: str) -> int:
     """Create and lock ``path``; another process may remove it in between as stale."""
+    deadline = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
             os.mkdir(path, 0o700)
@@ -173,17 +248,78 @@ def _lock(path: str) -> int:
             fd = os.open(path, _OPEN)
         except FileNotFoundError:
             continue
-        fcntl.flock(fd, fcntl.LOCK_SH)
-        if os.fstat(fd).st_nlink:
-            return fd
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if os.fstat(fd).st_nlink:
+                return fd
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                os.close(fd)
+                raise OSError(error.errno, "another process holds its lock") from error
+            time.sleep(_LOCK_PAUSE)
         os.close(fd)
 
 
 def remove_instance(path: str) -> None:
-    """Remove the directory of a supervisor and its content."""
+    """Remove the directory of a supervisor and all in it, as far as possible; follow no link."""
     try:
-        for name in os.listdir(path):
-            os.unlink(f"{path}/{name}")
+        fd = os.open(path, _OPEN)
+    except OSError:
+        return  # removed meanwhile
+    try:
+        _clear(fd, _DEPTH)
         os.rmdir(path)
     except OSError:
-        pass  # removed meanwhile, or read-only
+        pass  # read-only, or a plugin has just written into it
+    finally:
+        os.close(fd)
+
+
+def _clear(directory: int, depth: int) -> None:
+    """Remove all in a directory: the files first, as they may hold secrets."""
+    subdirectories = []
+    for name in os.listdir(directory):
+        try:
+            os.unlink(name, dir_fd=directory)
+        except IsADirectoryError:
+            subdirectories.append(name)
+        except OSError:
+            continue
+    for name in subdirectories if depth else ():
+        try:
+            fd = os.open(name, _OPEN, dir_fd=directory)
+        except OSError:
+            continue
+        try:
+            _clear(fd, depth - 1)
+            os.rmdir(name, dir_fd=directory)
+        except OSError:
+            continue
+        finally:
+            os.close(fd)
+
+
+def _recorded_in(directory: int) -> list[tuple[int, int]]:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(PROCESSES_FILE, flags, dir_fd=directory)
+    except OSError:
+        return []
+    try:
+        lines = os.read(fd, 2 * _PROCESSES_BYTES).split(b"\n")
+    except OSError:
+        return []
+    finally:
+        os.close(fd)
+    pairs = (line.split() for line in lines)
+    return [(int(p[0]), int(p[1])) for p in pairs if len(p) == 2 and all(map(bytes.isdigit, p))]
+
+
+def _has_group(leader: int) -> bool:
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # of another user
+    return True

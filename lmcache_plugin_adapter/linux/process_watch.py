@@ -48,7 +48,7 @@ def watch_engine(
 
     def look() -> None:
         engine = read_process(pid)
-        if engine is None or engine.start != start or engine.state in "ZX":
+        if engine is None or engine.start != start or engine.has_exited:
             on_end()
         else:
             loop.call_later(POLL_SECONDS, look)

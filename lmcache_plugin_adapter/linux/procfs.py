@@ -13,19 +13,29 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
     from typing import NamedTuple
 
-    class Process(NamedTuple):
-        """The relevant fields of ``/proc/PID/stat``."""
-
+    class _Stat(NamedTuple):
         pid: int
         state: str
         parent: int
         group: int
         session: int
+        threads: int
         start: int
 else:
     from collections import namedtuple
 
-    Process = namedtuple("Process", "pid state parent group session start")
+    _Stat = namedtuple("_Stat", "pid state parent group session threads start")
+
+
+class Process(_Stat):
+    """The relevant fields of ``/proc/PID/stat``."""
+
+    __slots__ = ()
+
+    @property
+    def has_exited(self) -> bool:
+        """Whether no thread of it runs; its first thread may be a zombie before the others end."""
+        return self.state in "ZX" and self.threads < 2
 
 
 _RECENT = 5
@@ -38,9 +48,8 @@ def read_process(pid: int) -> Process | None:
     # The command's name is in parentheses and may contain anything, parentheses too.
     rest = line[line.rfind(b")") + 2 :].split(b" ")
     try:
-        return Process(
-            pid, rest[0].decode(), int(rest[1]), int(rest[2]), int(rest[3]), int(rest[19])
-        )
+        numbers = (int(rest[at]) for at in (1, 2, 3, 17, 19))
+        return Process(pid, rest[0].decode(), *numbers)
     except (IndexError, ValueError):
         return None
 
@@ -68,7 +77,7 @@ class ProcessTable:
         processes: The processes; None to read ``/proc``.
     """
 
-    __slots__ = ("_children", "_variables", "by_pid", "good_until")
+    __slots__ = ("_children", "_variables", "by_pid", "complete", "good_until")
 
     def __init__(self, processes: Iterable[Process] | None = None) -> None:
         self.by_pid: dict[int, Process] = {}
@@ -78,6 +87,8 @@ class ProcessTable:
         for process in _read_all() if processes is None else processes:
             self.by_pid[process.pid] = process
             self._children.setdefault(process.parent, []).append(process.pid)
+        self.complete = True
+        """Whether no process of interest is known to be missing."""
         now = time.monotonic()
         self.good_until = now + _RECENT * (now - begun)
 
@@ -130,14 +141,21 @@ class ProcessTable:
 _latest: ProcessTable | None = None
 
 
-def own_children() -> list[int]:
-    """Return the children of this process's first thread; empty if the kernel hides them."""
+def own_children() -> list[int] | None:
+    """Return the children of this process's first thread; None if the kernel hides them.
+
+    Nothing is missing in it: the kernel hands over the children of a process that exits
+    before the process becomes a zombie, and zombies stay in it until they are reaped.
+    """
     me = os.getpid()
     try:
         with open(f"/proc/{me}/task/{me}/children", "rb", buffering=0) as file:
-            return [int(pid) for pid in file.read(1 << 16).split()]
+            parts = []
+            while part := file.read(1 << 16):
+                parts.append(part)
+            return [int(pid) for pid in b"".join(parts).split()]
     except OSError:
-        return []
+        return None
 
 
 def _read_all() -> Iterator[Process]:
@@ -148,20 +166,37 @@ def _read_all() -> Iterator[Process]:
     for entry in entries:
         if entry.isdigit():
             process = read_process(int(entry))
-            if process is not None and process.state not in "ZX":
+            if process is not None and not process.has_exited:
                 yield process
 
 
 def environment_of(pid: int) -> bytes:
     """Return a process's environment at its exec, NUL-separated; empty if unreadable."""
+    return _read(pid, "environ") or _read_of_threads(pid, "environ")
+
+
+def _read(pid: int, name: str) -> bytes:
     try:
-        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+        with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
             parts = []
             while part := file.read(1 << 20):
                 parts.append(part)
             return b"".join(parts)
     except OSError:
         return b""
+
+
+def _read_of_threads(pid: int, name: str) -> bytes:
+    """Read a file that shows a process's memory, which its first thread loses when it exits."""
+    process = read_process(pid)
+    if process is None or process.state not in "ZX" or process.has_exited:
+        return b""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return b""
+    parts = (_read(pid, f"task/{thread}/{name}") for thread in threads if thread != str(pid))
+    return next(filter(None, parts), b"")
 
 
 def variable(environment: bytes, name: bytes) -> bytes | None:
@@ -190,11 +225,7 @@ def memory_image(pid: int) -> str:
 
 def has_memory(pid: int) -> bool:
     """Tell whether a process has a command line, which an exiting process has lost."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
-            return file.read(1) != b""
-    except OSError:
-        return False
+    return bool(_read(pid, "cmdline") or _read_of_threads(pid, "cmdline"))
 
 
 def arguments_of(pid: int) -> list[bytes]:

@@ -3,8 +3,8 @@
 A plugin is refused if everyone can write to its file, or to a directory on the
 way to it (as reached, and as every link resolves), on a file system that is
 mounted read-write. In a sticky directory such as /tmp, the owner of each entry
-decides. A file that a group or another owner could change is a warning; a file
-of another owner is refused if the engine runs as root.
+decides. A file or directory that a group or another owner could change is a
+warning; one of another owner is refused if the engine runs as root.
 """
 
 from __future__ import annotations
@@ -108,6 +108,50 @@ class PermissionRules:
                 worst[key] = exposure
         return tuple(worst.values())
 
+    def check_directory(self, path: str) -> tuple[Exposure, ...]:
+        """Check who could put a file into a directory, sticky or not, whatever its name.
+
+        Args:
+            path: The absolute path of a directory. Of one that does not exist yet, the
+                nearest directory above it is checked.
+
+        Returns:
+            Refusals and warnings, from the root downwards.
+        """
+        place = self._directory("/")
+        for name in path.split("/"):
+            try:
+                place = self._walk(place, name)
+            except FileNotFoundError:
+                break
+        return (*place.exposures, *self._shared(place))
+
+    def check_own_directory(self, path: str, program: str) -> tuple[Exposure, ...]:
+        """Check who could put a file beside a script whose interpreter imports from there.
+
+        Args:
+            path: The absolute path of the script.
+            program: The name of the interpreter, for the message.
+        """
+        directory = os.path.dirname(path)
+        reached = self._walk(self._directory("/"), directory)
+        end = self._walk(reached, os.path.basename(path))
+        found: list[Exposure] = []
+        for place in (reached, self._directory(os.path.dirname(end.path))):
+            for exposure in self._shared(place):
+                text = (
+                    f"{exposure.text.partition(': chmod')[0]}, and {program} imports from there: "
+                    "move the plugin into a directory of its own"
+                )
+                found.append(Exposure(exposure.refuse, exposure.path, text, ""))
+        return tuple(dict.fromkeys(found))
+
+    def _shared(self, place: _Place) -> tuple[Exposure, ...]:
+        """Check a sticky directory as if it were not sticky."""
+        if not stat.S_ISDIR(place.facts.st_mode) or not place.facts.st_mode & stat.S_ISVTX:
+            return ()
+        return self._writable(place.path, place.facts, "directory ")
+
     def _walk(self, start: _Place, path: str) -> _Place:
         """Follow a path name by name as the kernel does, and collect exposures on the way."""
         here, found = start, start.exposures
@@ -147,7 +191,7 @@ class PermissionRules:
             if not facts.st_mode & stat.S_ISVTX:
                 found += self._writable(path, facts, "directory ")
             if facts.st_uid not in self._trusted and not self._facts.is_read_only(path):
-                found += (self._foreign(path, facts, "directory ", refuse=False),)
+                found += (self._foreign(path, facts, "directory ", refuse=self._uid == 0),)
             place = self._directories[path] = _Place(path, facts, found)
         return place
 

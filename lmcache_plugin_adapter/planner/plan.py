@@ -90,9 +90,13 @@ def _planned(entry: Entry, files: PluginFiles) -> PlannedPlugin:
         max_line_bytes=settings.max_line_bytes,
         ring_bytes=settings.ring_bytes,
         rate_limit=None if rate is None else (rate.lines, rate.per, rate.burst),
-        log=None if log is None else (log.directory, log.max_bytes, log.files),
+        log=None
+        if log is None or not inspection.keeps_log
+        else (log.directory, log.max_bytes, log.files),
         relay=settings.relay,
         leftovers=settings.leftovers,
+        checked=inspection.checked,
+        shares=inspection.shares,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from lmcache_plugin_adapter.configuration.settings_table import PREFIX
 from lmcache_plugin_adapter.contract.frozen import frozen
 from lmcache_plugin_adapter.messages.near_miss import did_you_mean
@@ -10,17 +12,19 @@ from lmcache_plugin_adapter.messages.wording import error_reason
 
 from .interpreter import Interpreters
 from .permissions import PermissionRules
+from .program_lookup import imports_from_own_directory
 from .selection import could_run, names_of, select, unique_names, without_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from lmcache_plugin_adapter.configuration.settings import PluginSettings, Settings
     from lmcache_plugin_adapter.contract.identity import ProcessIdentity
 
     from .discovery import Scan
     from .entry import Entry
+    from .permissions import Exposure
 
 
 @frozen
@@ -32,6 +36,9 @@ class Inspection:
         refused: Why the file must not or cannot run and how to repair it, or None.
         exposures: Who else could change the file, where that is no reason to refuse it.
         warnings: What runs differently than the file says.
+        checked: The paths to check again before each start.
+        shares: The name of the interpreter that imports from the file's directory, or None.
+        keeps_log: Whether its output goes to the log that its settings name.
         hints: What only ``check`` shows.
     """
 
@@ -40,6 +47,9 @@ class Inspection:
     exposures: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     hints: tuple[Problem, ...] = ()
+    checked: tuple[str, ...] = ()
+    shares: str | None = None
+    keeps_log: bool = True
 
 
 class PluginFiles:
@@ -56,6 +66,7 @@ class PluginFiles:
         entries: All entries, ordered by path.
         problems: Locations and directories that could not be searched.
         names: The unique name of each path that could be a plugin.
+        path: PATH without the directories that others can write to.
     """
 
     def __init__(
@@ -67,13 +78,15 @@ class PluginFiles:
         progress: Callable[[str], None] | None = None,
     ) -> None:
         self._settings = settings
-        self._interpreters = Interpreters(python, path)
+        self._python = os.fsencode(python)
         self._rules = PermissionRules()
+        self.path, path_problems = self._trusted(path, os.path.dirname(python))
+        self._interpreters = Interpreters(python, self.path)
         self._progress = progress
         self._touched: str | None = None
         self._inspected: dict[str, Inspection] = {}
         self.entries = scanned.entries
-        self.problems = scanned.problems
+        self.problems = (*scanned.problems, *path_problems)
         self._complete = scanned.complete
         self._candidates = [entry for entry in self.entries if could_run(entry)]
         self.names = unique_names(self._candidates)
@@ -132,21 +145,83 @@ class PluginFiles:
         installed = entry.installed
         if installed is not None and installed.trouble:
             return Inspection(refused=installed.trouble)
-        paths = (entry.path,) if installed is None else installed.files
+        paths = [entry.path] if installed is None else [*installed.files]
+        settings = self.settings_of(entry)
+        shares = None
         try:
             exposures = dict.fromkeys(each for path in paths for each in self._rules.check(path))
+            if self._refuses(exposures):
+                return _refused(exposures)
+            if installed is None:
+                command = self._interpreters.command(entry.path, settings.args)
+                shares = imports_from_own_directory(command.argv, os.fsencode(entry.path))
+                program = command.argv[0] if command.argv else self._python
+                if program not in (self._python, os.fsencode(entry.path)):
+                    paths.append(os.fsdecode(program))
+                    found = self._rules.check(paths[-1])
+                    exposures.update(dict.fromkeys(each for each in found if each.refuse))
+            else:
+                command = self._interpreters.entry_point(installed, settings.args)
+            if shares is not None:
+                found = self._rules.check_own_directory(entry.path, shares)
+                exposures.update(dict.fromkeys(found))
         except OSError as error:
             return Inspection(refused=f"it cannot be inspected: {error_reason(error)}")
-        refusals = [exposure.text for exposure in exposures if exposure.refuse]
-        if refusals and not self._settings.allow_insecure_permissions:
-            text = "; ".join(refusals)
-            return Inspection(
-                refused=f"{text} ('{PREFIX}.allow_insecure_permissions: true' allows it)"
-            )
-        arguments = self.settings_of(entry).args
-        if installed is None:
-            command = self._interpreters.command(entry.path, arguments)
-        else:
-            command = self._interpreters.entry_point(installed, arguments)
+        if self._refuses(exposures):
+            return _refused(exposures)
         texts = tuple(exposure.text for exposure in exposures)
-        return Inspection(command.argv, command.error, texts, command.warnings, command.hints)
+        insecure = self._settings.allow_insecure_permissions
+        log = self._log_problem(settings)
+        return Inspection(
+            argv=command.argv,
+            refused=command.error,
+            exposures=texts,
+            warnings=(*command.warnings, *filter(None, [log])),
+            hints=command.hints,
+            checked=() if insecure else tuple(paths),
+            shares=None if insecure else shares,
+            keeps_log=log is None,
+        )
+
+    def _refuses(self, exposures: Iterable[Exposure]) -> bool:
+        return not self._settings.allow_insecure_permissions and any(
+            exposure.refuse for exposure in exposures
+        )
+
+    def _log_problem(self, settings: PluginSettings) -> str | None:
+        """Return why a plugin's log directory is not used, or None."""
+        if settings.log is None or self._settings.allow_insecure_permissions:
+            return None
+        try:
+            exposures = self._rules.check_directory(os.path.abspath(settings.log.directory))
+        except OSError as error:
+            return f"its log directory cannot be inspected: {error_reason(error)}"
+        texts = [exposure.text for exposure in exposures if exposure.refuse]
+        if not texts:
+            return None
+        return f"its output goes to the engine's log, as its log {'; '.join(texts)}"
+
+    def _trusted(self, path: str, own: str) -> tuple[str, list[Problem]]:
+        """Return PATH without the directories in which others could put a program."""
+        if self._settings.allow_insecure_permissions:
+            return path, []
+        kept, problems = [], []
+        for directory in path.split(":"):
+            texts: list[str] = []
+            if directory != own:
+                try:
+                    found = self._rules.check_directory(os.path.abspath(directory))
+                    texts = [exposure.text for exposure in found if exposure.refuse]
+                except OSError:
+                    pass  # it cannot be entered: no program is found in it
+            if texts:
+                text = f"Plugins do not get {quoted(directory)} in PATH: {'; '.join(texts)}"
+                problems.append(Problem("warning", text))
+            else:
+                kept.append(directory)
+        return ":".join(kept) or os.defpath, problems
+
+
+def _refused(exposures: Iterable[Exposure]) -> Inspection:
+    text = "; ".join(exposure.text for exposure in exposures if exposure.refuse)
+    return Inspection(refused=f"{text} ('{PREFIX}.allow_insecure_permissions: true' allows it)")

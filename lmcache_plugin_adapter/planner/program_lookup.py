@@ -9,7 +9,16 @@ import stat
 from lmcache_plugin_adapter.messages.problem import quoted
 from lmcache_plugin_adapter.messages.wording import error_reason
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _PYTHON = re.compile(rb"python(\d+(\.\d+)?)?")
+
+_IMPORTERS = re.compile(rb"(python|pypy|node|nodejs|php|uv|pipx)[\d.]*t?")
+"""Programs that import what stands beside the script that they run."""
+
+_ISOLATED = re.compile(rb"-[a-zA-Z]*[IP]")
 
 
 def find_program(name: bytes, path: bytes) -> bytes | None:
@@ -51,6 +60,24 @@ def why_missing(name: bytes) -> str:
     if stat.S_ISDIR(mode):
         return f"its interpreter {shown} is a directory"
     return f"its interpreter {shown} may not be executed"
+
+
+def imports_from_own_directory(argv: Sequence[bytes], script: bytes) -> str | None:
+    """Return the name of the program that imports from the script's directory, or None.
+
+    Args:
+        argv: The command.
+        script: The path of the script, one of its words.
+    """
+    options = argv[: argv.index(script)] if script in argv else argv
+    for word in options:
+        name = os.path.basename(word)
+        if _IMPORTERS.fullmatch(name):
+            isolated = name.startswith((b"python", b"pypy")) and any(
+                _ISOLATED.fullmatch(option) for option in options
+            )
+            return None if isolated else os.fsdecode(name)
+    return "Python" if options and script.endswith(b".py") else None
 
 
 def is_other_python(program: bytes, python: bytes) -> bool:

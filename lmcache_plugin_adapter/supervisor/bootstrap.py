@@ -29,9 +29,9 @@ def check_version(engine_version: str, run_id: str) -> None:
     if why is not None:
         os.write(2, f"Cannot start a supervisor of runtime plugins: {why}\n".encode())
         try:
-            from lmcache_plugin_adapter.supervisor.processes.orphans import kill_marked
+            from lmcache_plugin_adapter.supervisor.processes.orphans import kill_left
 
-            kill_marked(run_id)
+            kill_left(run_id, ())
         except Exception:  # noqa: BLE001, S110 - best effort
             pass
         sys.exit(VERSION_DIFFERS_CODE)

@@ -21,6 +21,7 @@ class Event(str, enum.Enum):
     CANNOT_RUN = "cannot run"
     EXITED = "first process exited"
     CLEARED = "no process left"
+    LEFTOVERS = "leftover processes found"
     RESTART_DUE = "policy: restart"
     DONE = "policy: no restart"
     GIVE_UP = "exit code 125"
@@ -47,6 +48,10 @@ _MOVES: dict[tuple[State, Event], State] = {
     (_S.CLEARING, _E.DONE): _S.EXITED,
     (_S.CLEARING, _E.GIVE_UP): _S.FAILED,
     (_S.CLEARING, _E.STOP): _S.STOPPING,
+    (_S.BACKING_OFF, _E.LEFTOVERS): _S.CLEARING,
+    (_S.EXITED, _E.LEFTOVERS): _S.CLEARING,
+    (_S.FAILED, _E.LEFTOVERS): _S.CLEARING,
+    (_S.STOPPED, _E.LEFTOVERS): _S.CLEARING,
     (_S.BACKING_OFF, _E.BACKOFF_ELAPSED): _S.STARTING,
     (_S.BACKING_OFF, _E.START): _S.STARTING,
     (_S.BACKING_OFF, _E.STOP): _S.STOPPED,

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 
 _NAME = NAME.encode()
 
+_LATE_LOOK_SECONDS = 0.1
+"""Seconds after an exit without a restart until a last look for leftover processes."""
+
+_LEFTOVERS_HINT = "(use 'exec' or 'wait' instead of a background process, or leftovers: keep)"
+
 
 class Plugin:
     """A plugin from its plan to its end, over all its runs.
@@ -75,6 +80,7 @@ class Plugin:
         self._readers = PipeReaders(services.events, self.output)
         self._new_pipe = -1
         self._lines_before = 0
+        self._is_checked = True  # the planner has just checked what it runs
 
     # --- requests ---------------------------------------------------------
 
@@ -86,6 +92,9 @@ class Plugin:
         if self._services.stopping or self.replaced:
             return
         if self.state in (State.STOPPING, State.CLEARING):
+            self.starts_again = True
+            return
+        if self.state is not State.RUNNING and self._finds_leftovers():
             self.starts_again = True
             return
         was = self.state
@@ -111,6 +120,7 @@ class Plugin:
     def exec_failed(self, number: int) -> None:
         """Handle that the child could not exec; ``number`` is the error's."""
         self._announce()
+        self._readers.drain()
         self._move(Event.CANNOT_RUN)
         cause = f"Cannot run {self.command}: {exec_error_text(number)}"
         self.trouble = uncapitalized(cause)
@@ -142,14 +152,16 @@ class Plugin:
     def _exited_on_its_own(self, code: int, uptime: float, table: ProcessTable | None) -> None:
         self._after = after_exit(code, self.planned.restart)
         leftovers: set[int] = set()
-        if table is not None and self.planned.leftovers != "keep":
+        if self.planned.leftovers == "keep":
+            table = None
+        if table is not None:
             leftovers = self._services.reaper.leftovers_of(table, self.pid, self.name)
         failed = after_exit(code, "on-failure") is not Event.DONE
         text = self._exit_message(code, uptime, len(leftovers))
         if failed:
             text += self.output.last_lines(self._lines_before)
         self._log(WARNING if failed else INFO, text)
-        if table is not None and leftovers:
+        if table is not None and (leftovers or not table.complete):
             self._begin_ending().clear(table, leftovers)
         else:
             self._cleared()
@@ -158,8 +170,7 @@ class Plugin:
         text = f"{exit_text(code)} after {span(uptime)}"
         if leftovers:
             text += (
-                f"; it left {count_processes(leftovers)} behind, which end now "
-                "(use 'exec' or 'wait' instead of a background process, or leftovers: keep)"
+                f"; it left {count_processes(leftovers)} behind, which end now {_LEFTOVERS_HINT}"
             )
         if self._after is Event.GIVE_UP:
             return f"{text}; not restarted: it asked for that by its exit code"
@@ -178,6 +189,36 @@ class Plugin:
             self.start()
         elif self.state is State.BACKING_OFF:
             self._wait_to_start()
+        elif self.state in (State.EXITED, State.FAILED):
+            self._cancel_timer()
+            self._timer = self._services.loop.call_later(_LATE_LOOK_SECONDS, self._late_look)
+
+    def _late_look(self) -> None:
+        if not self._services.stopping and self.state in (State.EXITED, State.FAILED):
+            self._finds_leftovers()
+
+    def _finds_leftovers(self) -> bool:
+        """Look once more for leftover processes; end those that the look at the exit missed."""
+        reaper = self._services.reaper
+        if (
+            self.planned.leftovers == "keep"
+            or not self.pid
+            or self.running  # its pid, at least, is in use again
+            or not reaper.has_orphans()
+        ):
+            return False
+        table = reaper.table()
+        leftovers = reaper.leftovers_of(table, self.pid, self.name)
+        if not leftovers:
+            return False
+        count = count_processes(len(leftovers))
+        self._log(WARNING, f"It left {count} behind, which end now {_LEFTOVERS_HINT}")
+        if self.state is State.STOPPED:
+            self._after = Event.DONE
+        self._cancel_timer()
+        self._move(Event.LEFTOVERS)
+        self._begin_ending().clear(table, leftovers)
+        return True
 
     def flush(self) -> None:
         """Log the rest of its output and the number of suppressed lines, for good."""
@@ -209,8 +250,10 @@ class Plugin:
             _NAME: os.fsencode(self.name),
             **self.planned.environment,
         }
+        check = None if self._is_checked else self._why_refused
+        self._is_checked = False
         try:
-            pid, pipe = spawn(services.setup, self.planned.argv, environment)
+            pid, pipe = spawn(services.setup, self.planned.argv, environment, check)
         except OSError as error:
             self._move(Event.SPAWN_FAILED)
             cause = f"Cannot start: {uncapitalized(error.strerror or str(error))}"
@@ -230,6 +273,15 @@ class Plugin:
         services.loop.call_soon(self._announce)
         self._move(Event.SPAWNED)
 
+    def _why_refused(self) -> str | None:
+        """Return why it must not start, in the child that is about to become the plugin."""
+        if not self.planned.checked:
+            return None
+        # Imported in the child alone, as it takes memory.
+        from lmcache_plugin_adapter.supervisor.processes.start_check import why_refused
+
+        return why_refused(self.planned.checked, self.planned.shares)
+
     def _announce(self) -> None:
         """Log the start and read the new pipe, after all plugins have been started."""
         if self._new_pipe < 0:
@@ -237,6 +289,7 @@ class Plugin:
         self._lines_before = self.output.lines
         self.output.started(self.pid)
         self._readers.add(self._new_pipe)
+        self._services.record(self.pid)
         self._new_pipe = -1
         self._log(INFO, f"Started, pid {self.pid}: {self.command}")
 
@@ -246,6 +299,8 @@ class Plugin:
         self._timer = self._services.loop.call_later(delay, self._backoff_elapsed)
 
     def _backoff_elapsed(self) -> None:
+        if self.state is State.BACKING_OFF and self._finds_leftovers():
+            return
         self._move(Event.BACKOFF_ELAPSED)
         if self.state is State.STARTING:
             self.restarts.count += 1

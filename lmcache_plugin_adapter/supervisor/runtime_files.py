@@ -95,23 +95,30 @@ class RuntimeFiles:
 
     def _create(self) -> str | None:
         """Create the directory and what is in it; return why that is not possible."""
-        root, reasons = open_root(os.environ)
-        if root is None:
-            return "; ".join(reasons)
-        instance = None
-        try:
-            instance = InstanceDir(root, self._run_id, self._services.label)
-            self._control.listen(instance.path, CONTROL_SOCKET)
-            if self._config >= 0:
-                size = os.fstat(self._config).st_size
-                write_whole(instance.file(CONFIG_FILE), os.pread(self._config, size, 0))
-        except OSError as error:
-            if instance is not None:
-                instance.remove()
-            return f"'{root}': {error.strerror}"
+        problems: dict[str, str] = {}
+        while True:
+            root, reasons = open_root(os.environ, problems)
+            if root is None:
+                return "; ".join((*problems.values(), *reasons))
+            instance = None
+            try:
+                instance = InstanceDir(root, self._run_id, self._services.label)
+                self._control.listen(instance.path, CONTROL_SOCKET)
+                if self._config >= 0:
+                    size = os.fstat(self._config).st_size
+                    write_whole(instance.file(CONFIG_FILE), os.pread(self._config, size, 0))
+            except OSError as error:  # no space or no inodes, for example: the next one may do
+                if instance is not None:
+                    instance.remove()
+                problems[root] = f"'{root}': {error.strerror}"
+            else:
+                break
         if self.instance is not None:
             self.instance.release()
         self.instance = instance
+        self._services.record = instance.record
+        for pid in self._services.reaper.first_processes:
+            instance.record(pid)
         self._stops.keep_in(instance)
         self.keep_config()
         self._watch(instance)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lmcache_plugin_adapter.linux.event_loop import Loop
     from lmcache_plugin_adapter.supervisor.output.event_log import EventLog
     from lmcache_plugin_adapter.supervisor.processes.reaper import Reaper
@@ -38,5 +40,7 @@ class Services:
         """The environment of all plugins, without the variables of a single one."""
         self.plugin_count = 0
         """How many plugins there are."""
+        self.record: Callable[[int], None] = lambda _pid: None
+        """Records a first process for the next supervisor."""
         self.stopping = False
         """Whether the supervisor stops: it then starts nothing."""

@@ -86,7 +86,7 @@ class Shutdown:
         table.kill(orphans)
         if not chase(lambda _pid: True, self._reap) and now - self._killing_since > KILL_SECONDS:
             # /proc may hide processes from the table, such as those of another user.
-            text = f"Left behind, {why_left(orphans.union(own_children()))}"
+            text = f"Left behind, {why_left(orphans.union(own_children() or ()))}"
             self._services.events.log(ERROR, text)
             self._loop.stop()
 

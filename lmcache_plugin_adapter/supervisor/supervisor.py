@@ -20,7 +20,9 @@ from lmcache_plugin_adapter.contract.log_records import (
     threshold_from,
     wants_color,
 )
+from lmcache_plugin_adapter.contract.runtime_dir import has_other_instance
 from lmcache_plugin_adapter.linux.event_loop import Loop
+from lmcache_plugin_adapter.linux.procfs import command_of
 from lmcache_plugin_adapter.linux.syscalls import become_subreaper, pidfd_open
 from lmcache_plugin_adapter.messages.wording import count_processes, counted, raised_at
 from lmcache_plugin_adapter.supervisor.control.operations import Operations
@@ -83,6 +85,7 @@ class Supervisor:
             Reaper(loop, setup.reports, handover.run_id.encode()),
             handover.label.replace(" ", "-"),
         )
+        self._services.reaper.on_unmarked = self._found_unmarked
         self._shutdown = Shutdown(self._services)
         self._engine = EngineConnection(self._events, handover, self._stop, self._serve)
         self._plugins = PluginSet(self._services, self._engine.socket)
@@ -105,7 +108,13 @@ class Supervisor:
         if not become_subreaper():
             text = "Cannot become a subreaper: daemons of plugins may be left behind"
             self._events.log(WARNING, text)
-        if self._handover.again:
+        # A supervisor that takes another one's place finishes its work, and waits for none.
+        handover = self._handover
+        again = handover.again or (
+            not handover.previous
+            and has_other_instance(os.environ, handover.run_id, self._services.label)
+        )
+        if again:
             self._wait_for_previous()
         else:
             self._begin()
@@ -139,8 +148,11 @@ class Supervisor:
         if fd < 0:
             self._begin()
             return
+        text = f"Waiting for supervisor {pid} of an earlier launch, which still stops its plugins"
+        notice = self._loop.call_later(1.0, lambda: self._events.log(INFO, text))
 
         def gone() -> None:
+            notice.cancel()
             self._loop.unwatch(fd)
             os.close(fd)
             self._wait_for_previous()
@@ -150,16 +162,18 @@ class Supervisor:
     def _begin(self) -> None:
         if self._services.stopping:
             return
+        self._files.open()
         if self._handover.previous:
             self._replace_previous()
-        self._files.open()
         self._loader.begin()
 
     def _replace_previous(self) -> None:
-        from lmcache_plugin_adapter.supervisor.processes.orphans import kill_marked
+        from lmcache_plugin_adapter.supervisor.processes.orphans import kill_left
 
         handover = self._handover
-        killed = kill_marked(handover.run_id)
+        instance = self._files.instance
+        recorded = instance.recorded() if instance is not None else []
+        killed = kill_left(handover.run_id, recorded)
         left = f"; ended {count_processes(killed)} it left" if killed else ""
         name = f"Supervisor {handover.previous}" if handover.previous > 1 else "The supervisor"
         text = f"{name} of {handover.label} was killed{left}; this one takes its place"
@@ -201,6 +215,12 @@ class Supervisor:
         self._services.reaper.reap(check=not stopping)
         if stopping:
             self._loop.call_soon(self._shutdown.check)
+
+    def _found_unmarked(self, pid: int) -> None:
+        self._services.record(pid)
+        name = os.fsdecode(command_of(pid))
+        text = "carries no run token: it ends with the engine, not with its plugin"
+        self._events.log(WARNING, f"Process {pid} ({name!r}) of some plugin {text}")
 
     def _serve(self, client: socket.socket) -> None:
         self._control.adopt(client)

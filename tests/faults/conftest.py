@@ -19,6 +19,8 @@ GROUPS = {
     "test_fault_supervisor": "The supervisor ends",
     "test_fault_operator": "An operator asks for something",
     "test_fault_plugin": "A plugin misbehaves",
+    "test_fault_daemons": "Daemons and unmarked processes",
+    "test_fault_adversary": "The engine is hostile",
     "test_fault_output": "Output is hostile",
     "test_fault_package": "The package is replaced",
     "test_fault_system": "The system",

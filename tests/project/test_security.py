@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import socket
@@ -24,6 +25,7 @@ from lmcache_plugin_adapter.contract.runtime_dir import (
 from lmcache_plugin_adapter.linux.event_loop import Loop
 from lmcache_plugin_adapter.planner.plugin_environment import write_config_file
 from lmcache_plugin_adapter.supervisor.control.server import ControlServer
+from lmcache_plugin_adapter.supervisor.processes.orphans import previous_supervisor
 
 PACKAGE = Path(__file__).parents[2] / "lmcache_plugin_adapter"
 STRANGER = 12345
@@ -219,3 +221,43 @@ def test_shell_characters_are_only_characters(plugin, engine, tmp_path) -> None:
     assert f"got: {bait} {bait}" in one.log()
     names = {path.name for path in tmp_path.iterdir()}
     assert not names & {"b", "c", "d", f"{tmp_path.name}-a"}
+
+
+def test_lock_that_somebody_holds_does_not_hang(tmp_path) -> None:
+    """The directory is given up after a moment; plugins run without it."""
+    run_id = new_run_id()
+    path = tmp_path / f"{run_id}.worker-0"
+    path.mkdir()
+    holder = os.open(path, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    with pytest.raises(OSError, match="another process holds its lock"):
+        InstanceDir(str(tmp_path), run_id, "worker-0")
+    os.close(holder)
+    InstanceDir(str(tmp_path), run_id, "worker-0").remove()
+    assert os.listdir(tmp_path) == []
+
+
+FAKE_SUPERVISOR = """
+import ctypes, time
+ctypes.CDLL(None).prctl(15, b"lmcache-plugins", 0, 0, 0)
+print(flush=True)
+time.sleep(60)
+"""
+
+
+@needs_root
+@pytest.mark.parametrize("user", [0, STRANGER])
+def test_only_own_supervisors_are_waited_for(user) -> None:
+    """A stranger cannot hold up a launch with a process that looks like a supervisor."""
+    first, second = new_run_id(), new_run_id()
+    command = ["/usr/bin/env", "python3", "-c", FAKE_SUPERVISOR, first, "worker 0"]
+    fake = subprocess.Popen(command, stdout=subprocess.PIPE, user=user)
+    assert fake.stdout is not None
+    fake.stdout.readline()
+    try:
+        assert previous_supervisor(second, "worker 0") == (fake.pid if user == 0 else 0)
+        assert previous_supervisor(second, "worker 1") == 0
+    finally:
+        fake.kill()
+        fake.wait()
+        fake.stdout.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import time
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .search import Address
+
+FOREIGN_SECONDS = 120.0
+"""Time limit for any answer of another user's supervisor, whose process may be anything."""
 
 ANSWER_SECONDS = 3.0
 """Time limit for an answer that does not wait for plugins."""
@@ -57,8 +61,13 @@ def request_each(
     requests: Sequence[tuple[Address, Mapping[str, Any]]], seconds: float | None = ANSWER_SECONDS
 ) -> list[Reply]:
     """Send each supervisor its own request; otherwise as :func:`request_all`."""
-    deadline = None if seconds is None else time.monotonic() + seconds
+    began = time.monotonic()
+    deadline = None if seconds is None else began + seconds
     replies = [Reply(address) for address, _ in requests]
+
+    def is_foreign(reply: Reply) -> bool:
+        return reply.address.uid != os.getuid()
+
     poll = select.poll()
     waiting: dict[int, tuple[Connection, Reply]] = {}
     for (address, request), reply in zip(requests, replies, strict=True):
@@ -68,10 +77,22 @@ def request_each(
             waiting[connection.fileno()] = connection, reply
             poll.register(connection.fileno(), select.POLLIN)
     while waiting:
-        left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+        due = deadline
+        if due is None and any(is_foreign(reply) for _, reply in waiting.values()):
+            due = began + FOREIGN_SECONDS
+        left = None if due is None else max(due - time.monotonic(), 0.0)
         ready = poll.poll(None if left is None else left * 1000)
         if not ready and not left:
-            break
+            for fd, (connection, reply) in list(waiting.items()):
+                if deadline is not None or is_foreign(reply):
+                    limit = FOREIGN_SECONDS if seconds is None else seconds
+                    why = f"does not answer within {limit:g} s (is it suspended?)"
+                    reply.problem = f"{reply.address} {why}"
+                    reply.timed_out = seconds is not None
+                    poll.unregister(fd)
+                    connection.close()
+                    del waiting[fd]
+            continue
         for fd, _ in ready:
             connection, reply = waiting[fd]
             with _recorded(reply):
@@ -83,11 +104,19 @@ def request_each(
             poll.unregister(fd)
             connection.close()
             del waiting[fd]
-    for connection, reply in waiting.values():
-        reply.problem = f"{reply.address} does not answer within {seconds:g} s (is it suspended?)"
-        reply.timed_out = True
-        connection.close()
     return replies
+
+
+def plugins_of(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the plugins that an answer names; each has a name and a state."""
+    plugins = answer.get("plugins")
+    return [
+        plugin
+        for plugin in (plugins if isinstance(plugins, list) else ())
+        if isinstance(plugin, dict)
+        and isinstance(plugin.get("name"), str)
+        and isinstance(plugin.get("state"), str)
+    ]
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import socket
 import stat
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _ANSWER_BYTES = 16 << 20
 _RETRY_SECONDS = 0.01
+_MOST_DIGITS = 19
 
 
 class SupervisorGoneError(Exception):
@@ -97,7 +99,9 @@ class Connection:
 
     def _decode(self, line: bytes) -> dict[str, Any]:
         try:
-            message = json.loads(line)
+            message = json.loads(
+                line, parse_constant=_refuse, parse_float=_finite, parse_int=_bounded
+            )
         except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):
@@ -105,6 +109,24 @@ class Connection:
                 f"the process that answers at '{self.address.path}' is no supervisor"
             )
         return message
+
+
+def _refuse(word: str) -> object:
+    """Refuse NaN and Infinity, which JSON does not have but Python reads."""
+    raise ValueError(word)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _bounded(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(text)
+    return int(text)
 
 
 def check_answer(message: dict[str, Any]) -> dict[str, Any]:

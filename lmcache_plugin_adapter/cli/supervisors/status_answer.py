@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lmcache_plugin_adapter.cli.console import printable
 from lmcache_plugin_adapter.contract import plugin_status
 from lmcache_plugin_adapter.contract.plugin_states import State
+from lmcache_plugin_adapter.contract.run_token import pid_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -81,6 +82,11 @@ class SupervisorStatus:
     def sees_same_pids(self) -> bool:
         """Whether the supervisor is in the PID namespace of this process."""
         return self.address.peer_pid == self.supervisor_pid
+
+    @property
+    def is_in_this_container(self) -> bool:
+        """Whether its run token begins with the PID namespace of this process."""
+        return os.path.basename(self.address.path).split(".")[0] == pid_namespace()
 
     @property
     def label(self) -> str:

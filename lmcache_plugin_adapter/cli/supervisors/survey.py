@@ -75,6 +75,7 @@ class Survey:
         searched: All runtime directories that were searched.
         others: Number of supervisors that answered and are not selected.
         replaced: Supervisors that were killed and have no successor yet.
+        elsewhere: Number of supervisors of other containers that are left alone.
     """
 
     supervisors: list[SupervisorStatus] = field(default_factory=list)
@@ -83,6 +84,7 @@ class Survey:
     searched: list[str] = field(default_factory=list)
     others: int = 0
     replaced: list[str] = field(default_factory=list)
+    elsewhere: int = 0
 
     @property
     def none_selected(self) -> bool:
@@ -92,6 +94,8 @@ class Survey:
     @property
     def why_empty(self) -> str:
         """Why there is no supervisor to talk to."""
+        if self.elsewhere:
+            return f"no supervisor runs in this container ({self.elsewhere} in others)"
         if self.others:
             return f"the options select none of {counted(self.others, 'supervisor')}"
         if self.failures:
@@ -106,6 +110,18 @@ class Survey:
             for plugin in supervisor.plugins
             if not names or any(_matches(name, plugin, supervisor) for name in names)
         ]
+
+    def leave_other_containers(self) -> None:
+        """Drop the supervisors of other PID namespaces that share a runtime directory."""
+        found = len(self.supervisors)
+        self.supervisors = [one for one in self.supervisors if one.is_in_this_container]
+        self.elsewhere = found - len(self.supervisors)
+        if self.elsewhere:
+            what = "supervisor" if self.elsewhere == 1 else "supervisors"
+            self.problems.append(
+                f"{self.elsewhere} {what} of other containers left alone: "
+                "--other-containers includes them"
+            )
 
     def by_supervisor(self, names: Sequence[str]) -> list[tuple[SupervisorStatus, list[str]]]:
         """Return the supervisors of the plugins called ``names``, with these plugins' own names."""

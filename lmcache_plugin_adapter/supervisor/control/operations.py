@@ -189,7 +189,7 @@ class Operations:
             return list(self._plugins)
         if not isinstance(names, list) or not names:
             raise OperationError("no plugin is named; name some, or ask for all")
-        return [self._find(name) for name in names]
+        return list(dict.fromkeys(map(self._find, dict.fromkeys(names))))
 
     def _find(self, name: object) -> Plugin:
         plugin = self._plugins.get(name) if isinstance(name, str) else None

@@ -31,7 +31,7 @@ from lmcache_plugin_adapter.planner.plugin_environment import (
 )
 from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
 from lmcache_plugin_adapter.supervisor.metrics_files import clear_dead, plan_metrics
-from lmcache_plugin_adapter.supervisor.processes.orphans import kill_orphans
+from lmcache_plugin_adapter.supervisor.processes.orphans import kill_orphans, kill_recorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,12 +88,15 @@ def run_planner(
 
     path = plugin_path(spec.python, os.environ.get("PATH"))
     scanned = scan(locations, progress, skip, spec.import_path)
-    plan = make_plan(spec.identity, PluginFiles(scanned, settings, spec.python, path, progress))
+    files = PluginFiles(scanned, settings, spec.python, path, progress)
+    plan = make_plan(spec.identity, files)
     report(plan.problems)
     variables = {
         os.fsencode(name): None if value is None else os.fsencode(value)
         for name, value in environment.items()
     }
+    if environment.get("PATH") == path:
+        variables[b"PATH"] = os.fsencode(files.path)
     if not settings.enabled:
         log("note", "Plugins are switched off (extra_config.runtime_plugins.enabled: false)")
     metrics = None
@@ -114,7 +117,7 @@ def run_planner(
     if killed:
         log("note", f"Ended {count_processes(killed)} that dead engines left")
     if root is not None:
-        remove_stale(root)
+        remove_stale(root, kill_recorded)
     if metrics is not None:
         clear_dead(metrics.directory)
 

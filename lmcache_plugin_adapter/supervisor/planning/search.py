@@ -27,6 +27,9 @@ _RETRY_MAX = 30.0
 _PATIENCE_SECONDS = 30.0
 """How long clients wait for a search that does not answer at all."""
 
+_MOST_CLOSED = 65536
+"""How many descriptors are closed where those that are open cannot be listed."""
+
 
 class Search:
     """Run the planner in children, and pass on what it finds.
@@ -115,11 +118,7 @@ class Search:
 
     def _run_child(self, fd: int, skip: frozenset[str]) -> None:
         try:
-            last = 2
-            for kept in sorted(each for each in {fd, *self._keep} if each > 2):
-                os.closerange(last + 1, kept)
-                last = kept
-            os.closerange(last + 1, self._services.setup.most_files)
+            _close_all_but({0, 1, 2, fd, *self._keep}, self._services.setup.most_files)
             self._plan(fd, skip)
         except BaseException as error:  # noqa: BLE001 - a child never returns to the loop
             write_message(fd, ("log", (ERROR, f"Cannot search for plugins: {error!r}")))
@@ -167,6 +166,20 @@ class Search:
             child.close()
             if child.pid in self._services.reaper.searches:
                 os.kill(child.pid, signal.SIGKILL)
+
+
+def _close_all_but(kept: set[int], most: int) -> None:
+    """Close what is open; without ``/proc``, what could be, which takes long under some limits."""
+    try:
+        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        numbers = list(range(min(most, _MOST_CLOSED)))
+    for number in numbers:
+        if number not in kept:
+            try:
+                os.close(number)
+            except OSError:
+                pass  # that of the listing itself
 
 
 class _Child:

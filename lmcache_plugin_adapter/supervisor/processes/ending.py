@@ -6,7 +6,7 @@ import signal
 import time
 
 from lmcache_plugin_adapter.contract.log_records import ERROR, WARNING
-from lmcache_plugin_adapter.linux.procfs import ProcessTable, signal_group
+from lmcache_plugin_adapter.linux.procfs import signal_group
 from lmcache_plugin_adapter.messages.wording import count_processes
 
 from .leftovers import carries, chase, why_left
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lmcache_plugin_adapter.linux.event_loop import Timer
+    from lmcache_plugin_adapter.linux.procfs import ProcessTable
 
     from .reaper import Reaper
 
@@ -52,7 +53,7 @@ class RunEnding:
     ) -> None:
         self._reaper = reaper
         self._name = name
-        self._pid = pid
+        self.pid = pid
         self._grace = grace
         self._log = log
         self._on_end = on_end
@@ -65,9 +66,9 @@ class RunEnding:
     def stop(self) -> None:
         """Send SIGTERM to the first process's group now, to all else once that has exited."""
         self._stopping = True
-        if self._pid in self._reaper.first_processes:
+        if self.pid in self._reaper.first_processes:
             # SIGCONT, so that a stopped process can act on SIGTERM.
-            signal_group(self._pid, signal.SIGTERM, signal.SIGCONT)
+            signal_group(self.pid, signal.SIGTERM, signal.SIGCONT)
         else:  # only leftovers remain, which have got SIGTERM
             self._reaper.loop.call_soon(self._check_now)
         self._start_grace()
@@ -76,19 +77,25 @@ class RunEnding:
         """Send SIGTERM to the leftovers of a run whose first process has exited."""
         self._terminate(table, leftovers)
         self._start_grace()
+        if not leftovers:
+            self._reaper.loop.call_later(_CHECK_SECONDS, self._check_now)
 
     def check(self, table: ProcessTable) -> None:
         """Finish if no process is left; else send SIGTERM or SIGKILL to those that need it."""
-        if self._pid in self._reaper.first_processes and not self._killing_since:
+        if self.pid in self._reaper.first_processes and not self._killing_since:
             return
         leftovers = self._leftovers(table)
         if self._killing_since:
             self._kill(table, leftovers)
-        elif not leftovers:
+        elif not leftovers and table.complete:
             self.finish()
-        elif self._stopping:
-            # The group got SIGTERM when the stop began; processes that left it did not.
-            self._terminate(table, {p for p in leftovers if table.by_pid[p].group != self._pid})
+        elif not leftovers:
+            self._reaper.loop.call_later(_CHECK_SECONDS, self._check_now)
+        else:
+            if self._stopping:
+                # The group got SIGTERM when the stop began; processes that left it did not.
+                leftovers = {p for p in leftovers if table.by_pid[p].group != self.pid}
+            self._terminate(table, leftovers)
 
     def finish(self) -> None:
         """Report that no process of the run is left."""
@@ -98,7 +105,7 @@ class RunEnding:
             self._on_end()
 
     def _leftovers(self, table: ProcessTable) -> set[int]:
-        return self._reaper.leftovers_of(table, self._pid, self._name)
+        return self._reaper.leftovers_of(table, self.pid, self._name)
 
     def _terminate(self, table: ProcessTable, pids: set[int]) -> None:
         """Send SIGTERM to processes that have not got it yet."""
@@ -112,7 +119,7 @@ class RunEnding:
         self._call_later(self._grace, self._grace_elapsed)
 
     def _grace_elapsed(self) -> None:
-        table = ProcessTable.recent()
+        table = self._reaper.table()
         leftovers = self._leftovers(table)
         if leftovers:  # else all have exited and only wait to be reaped
             self._log(
@@ -121,14 +128,14 @@ class RunEnding:
                 f"killing {count_processes(len(leftovers))}",
             )
         self._killing_since = time.monotonic()
-        if self._pid in self._reaper.first_processes:
-            signal_group(self._pid, signal.SIGKILL)
+        if self.pid in self._reaper.first_processes:
+            signal_group(self.pid, signal.SIGKILL)
         self._kill(table, leftovers)
 
     def _kill(self, table: ProcessTable, leftovers: set[int]) -> None:
         """Kill all, and check again until none is left: a process may have forked meanwhile."""
         first_processes = self._reaper.first_processes
-        if not leftovers and self._pid not in first_processes:
+        if not leftovers and table.complete and self.pid not in first_processes:
             self.finish()
             return
         table.kill(leftovers)
@@ -138,14 +145,14 @@ class RunEnding:
             chase(lambda pid: pid not in first_processes and carries(pid, run_id, name))
         if taken > KILL_SECONDS:
             self._log(ERROR, f"Still there after SIGKILL, {why_left(leftovers)}")
-            first_processes.pop(self._pid, None)
+            first_processes.pop(self.pid, None)
             self.finish()
         else:
             self._call_later(_CHECK_SECONDS, self._check_now)
 
     def _check_now(self) -> None:
         if self in self._reaper.endings:
-            self.check(ProcessTable.recent())
+            self.check(self._reaper.table())
 
     def _call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         self._cancel_timer()

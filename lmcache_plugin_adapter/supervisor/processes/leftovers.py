@@ -45,7 +45,7 @@ def leftovers_of(
         if pid == me or pid in first_processes:
             continue
         if first in (process.group, process.session) or (
-            process.parent == me and table.variables(pid, *_MARKS) == mark
+            process.parent == me and marks_of(table, pid) == mark
         ):
             roots.add(pid)
     return table.with_descendants(roots)
@@ -55,6 +55,11 @@ def carries(pid: int, run_id: bytes, name: str) -> bool:
     """Whether a process's environment carries the run token and the plugin's name."""
     environment = environment_of(pid)
     return tuple(variable(environment, each) for each in _MARKS) == (run_id, os.fsencode(name))
+
+
+def marks_of(table: ProcessTable, pid: int) -> tuple[bytes | None, ...]:
+    """Return the run token and the plugin's name that a process carries, each None if missing."""
+    return table.variables(pid, *_MARKS)
 
 
 def chase(takes: Callable[[int], bool], is_over: Callable[[], bool] = lambda: False) -> bool:
@@ -76,7 +81,7 @@ def chase(takes: Callable[[int], bool], is_over: Callable[[], bool] = lambda: Fa
     while not is_over():
         if time.monotonic() >= until:
             return False
-        for pid in own_children():
+        for pid in own_children() or ():
             if takes(pid):
                 kill_child(pid)
     return True

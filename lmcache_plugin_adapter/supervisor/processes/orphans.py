@@ -24,7 +24,9 @@ from lmcache_plugin_adapter.linux.procfs import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
+
+    Recorded = Collection[tuple[int, int]]
 
 _RUN_ID = RUN_ID.encode()
 
@@ -32,6 +34,9 @@ _SECONDS = 1.0
 """Seconds that killing orphans may take."""
 
 _PAUSE = 0.005
+
+_EMPTY_LOOKS = 2
+"""Looks in a row that find none: a process that forks and exits while /proc is read hides one."""
 
 
 def previous_supervisor(run_id: str, label: str) -> int:
@@ -42,16 +47,28 @@ def previous_supervisor(run_id: str, label: str) -> int:
     mine = [run_id.encode(), label.encode()]
     engine = mine[0].rpartition(b".")[0]
     for pid in ProcessTable().by_pid:
-        if command_of(pid) == SUPERVISOR_NAME:
+        if command_of(pid) == SUPERVISOR_NAME and _is_trusted(pid):
             theirs = arguments_of(pid)[-2:]
             if theirs != mine and theirs[1:] == mine[1:] and theirs[0].startswith(engine + b"."):
                 return pid
     return 0
 
 
-def kill_marked(run_id: str) -> int:
-    """Kill every process marked with ``run_id`` and return their number."""
-    return _kill_until_none(lambda table: _marked(table, run_id.encode()))
+def kill_left(run_id: str, recorded: Recorded) -> int:
+    """Kill what a dead supervisor left, and return the number of processes.
+
+    Args:
+        run_id: The run token that marks them.
+        recorded: Pid and start time of first processes, whose sessions and groups may
+            hold processes without a mark.
+    """
+    mark = run_id.encode()
+    return _kill_until_none(lambda table: _marked(table, mark) | _of_recorded(table, recorded))
+
+
+def kill_recorded(recorded: Recorded) -> int:
+    """Kill first processes, and all in their sessions and groups, and return their number."""
+    return _kill_until_none(lambda table: _of_recorded(table, recorded))
 
 
 def kill_orphans() -> int:
@@ -62,10 +79,12 @@ def kill_orphans() -> int:
 def _kill_until_none(find: Callable[[ProcessTable], set[int]]) -> int:
     deadline = time.monotonic() + _SECONDS
     killed: set[int] = set()
+    empty_looks = 0
     while True:
         table = ProcessTable()
         found = find(table)
-        if not found or time.monotonic() > deadline:
+        empty_looks = 0 if found else empty_looks + 1
+        if empty_looks == _EMPTY_LOOKS or time.monotonic() > deadline:
             return len(killed)
         killed |= found
         table.send(found, signal.SIGKILL)
@@ -81,6 +100,25 @@ def _marked(table: ProcessTable, run_id: bytes) -> set[int]:
     }
 
 
+def _of_recorded(table: ProcessTable, recorded: Recorded) -> set[int]:
+    """Return first processes, the members of their sessions and groups, and their descendants.
+
+    A pid is not reused while it is the number of a session or a group.
+    """
+    ids = {}
+    for pid, start in recorded:
+        leader = table.by_pid.get(pid)
+        if leader is None or leader.start == start:
+            ids[pid] = start
+    members = {
+        pid
+        for pid, process in table.by_pid.items()
+        for id_ in (process.session, process.group)
+        if (id_ in ids and process.start >= ids[id_]) or ids.get(pid) == process.start
+    }
+    return table.with_descendants(members) - {os.getpid()}
+
+
 def _orphans(table: ProcessTable) -> set[int]:
     found = set()
     gone: dict[bytes, bool] = {}
@@ -93,6 +131,14 @@ def _orphans(table: ProcessTable) -> set[int]:
         if gone[run_id] and not _is_supervised(table, pid):
             found.add(pid)
     return found
+
+
+def _is_trusted(pid: int) -> bool:
+    """Whether a process is root's or this user's: others may call theirs what they like."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid in (0, os.getuid())
+    except OSError:
+        return False
 
 
 def _is_supervised(table: ProcessTable, pid: int) -> bool:

@@ -16,7 +16,7 @@ from lmcache_plugin_adapter.linux.syscalls import set_parent_death_signal, unblo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _ALL_SIGNALS = signal.valid_signals()
 
@@ -28,6 +28,9 @@ EXEC_REPORT = struct.Struct("=ii")
 """The report of a child that cannot exec: its pid and the error number."""
 
 EXEC_FAILED_CODE = 127
+
+REFUSED = -2
+"""The error number of a child that found that others could change what it would run."""
 
 _EXEC_HINTS = {
     errno.ENOEXEC: "exec format error; add a first line such as '#!/bin/sh', "
@@ -130,7 +133,10 @@ class ChildSetup:
 
 
 def spawn(
-    setup: ChildSetup, argv: Sequence[bytes], environment: Mapping[bytes, bytes]
+    setup: ChildSetup,
+    argv: Sequence[bytes],
+    environment: Mapping[bytes, bytes],
+    check: Callable[[], str | None] | None = None,
 ) -> tuple[int, int]:
     """Start ``argv`` in a session and group of its own.
 
@@ -141,6 +147,7 @@ def spawn(
         setup: See :class:`ChildSetup`.
         argv: The program, by path, and its arguments.
         environment: The whole environment.
+        check: Called in the child; returns why the program must not run, or None.
 
     Returns:
         Its pid, and the non-blocking read end of the pipe of its stdout and
@@ -153,7 +160,7 @@ def spawn(
     try:
         pid = setup.fork()
         if pid == 0:
-            _become(setup, argv, environment, output)
+            _become(setup, argv, environment, output, check)
     except OSError:
         os.close(read_end)
         raise
@@ -164,6 +171,8 @@ def spawn(
 
 def exec_error_text(number: int) -> str:
     """Return why a child could not exec, for the error in its :data:`EXEC_REPORT`."""
+    if number == REFUSED:
+        return "others could change what it runs, as the line above says"
     if number <= 0:
         return "an error before its start"
     return _EXEC_HINTS.get(number) or os.strerror(number)
@@ -180,7 +189,11 @@ def _output_pipe(below: int) -> tuple[int, int]:
 
 
 def _become(
-    setup: ChildSetup, argv: Sequence[bytes], environment: Mapping[bytes, bytes], output: int
+    setup: ChildSetup,
+    argv: Sequence[bytes],
+    environment: Mapping[bytes, bytes],
+    output: int,
+    check: Callable[[], str | None] | None,
 ) -> None:
     """Exec the program in the child, or report why not and exit; never return."""
     error = 0
@@ -189,6 +202,11 @@ def _become(
         os.dup2(setup.null, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        refusal = None if check is None else check()
+        if refusal is not None:
+            os.write(2, f"<3>Refused: {refusal}\n".encode("utf-8", "surrogateescape"))
+            setup.report(REFUSED)
+            os._exit(EXEC_FAILED_CODE)
         setup.restore_limits()
         os.execve(argv[0], list(argv), environment)
     except OSError as problem:

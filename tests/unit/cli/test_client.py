@@ -15,13 +15,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from harness import connect, dead_run_id
 
+from lmcache_plugin_adapter.cli import logs
 from lmcache_plugin_adapter.cli.status.json_document import to_json
 from lmcache_plugin_adapter.cli.status.report import make_report
-from lmcache_plugin_adapter.cli.supervisors import connection, search
+from lmcache_plugin_adapter.cli.supervisors import client, connection, search
 from lmcache_plugin_adapter.cli.supervisors.client import request_all
 from lmcache_plugin_adapter.cli.supervisors.search import Address, find_supervisors
 from lmcache_plugin_adapter.cli.supervisors.survey import Selector, survey
@@ -332,3 +334,58 @@ def test_a_supervisor_of_another_version(answering) -> None:
     (failure,) = survey(Selector()).failures
     assert "runs lmcache-plugin-adapter 99.0, this command is " in failure
     assert "restart the engine" in failure
+
+
+@pytest.mark.parametrize(
+    "number", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 4000], ids=lambda text: text[:9]
+)
+@pytest.mark.parametrize("key", ["uptime", "engine_pid", "worker_id"])
+def test_numbers_are_finite_and_short(answering, key, number) -> None:
+    """A process that is no supervisor causes one error, not a traceback."""
+    answer = {
+        "ok": True,
+        "protocol": 1,
+        "version": "1",
+        "supervisor_pid": 1,
+        "engine_pid": 1,
+        "identity": "worker 0",
+        "role": None,
+        "worker_id": 0,
+        "worker_count": 1,
+        "dp_rank": 0,
+        "dp_size": 1,
+        "uptime": 1.0,
+        "stopping": False,
+        "plugins": [],
+    }
+    answer[key] = "HERE"
+    answering(json.dumps(answer).replace('"HERE"', number).encode() + b"\n")
+    found = survey(Selector())
+    assert found.supervisors == []
+    assert "is no supervisor" in found.failures[0]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to see other users")
+def test_other_users_supervisor_cannot_make_root_wait(place, monkeypatch) -> None:
+    """A wait without a limit has one where the supervisor is another user's."""
+    monkeypatch.setattr(client, "FOREIGN_SECONDS", 0.2)
+    path = place()
+    with socket.socket(socket.AF_UNIX) as listener:
+        bind(listener, path)
+        listener.listen()
+        monkeypatch.setattr(connection, "_check_peer", lambda *_: None)
+        for each in (path, path / "control.sock"):
+            os.chown(each, 12345, 12345)
+        (reply,) = request_all([Address(str(path), 12345)], {"op": "stop"}, None)
+    assert "does not answer within 0.2 s" in (reply.problem or "")
+
+
+def test_stored_lines_without_end_are_cut_off(answering, capsys, monkeypatch) -> None:
+    """A process that sends for ever neither fills the memory nor holds the command."""
+    monkeypatch.setattr(logs, "_STORED_BYTES", 1000)
+    line = b'{"time": 1, "name": "x", "level": 6, "text": "%s"}\n' % (b"x" * 100)
+    answering(b'{"ok": true, "protocol": 1, "lines": 999999}\n' + line * 100)
+    source = SimpleNamespace(label="worker 0", address=find_supervisors({}).addresses[0])
+    with contextlib.suppress(KeyboardInterrupt):
+        assert logs._print_all([logs._Source(source, {"op": "logs"})], False, None) == 1
+    assert "sends stored lines without end" in capsys.readouterr().err

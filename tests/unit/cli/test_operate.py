@@ -575,3 +575,25 @@ def test_selectors() -> None:
     """Nothing is no selection; replica 0 is one."""
     assert not Selector()
     assert Selector(dp=0)
+
+
+def test_other_containers_are_left_alone(run, plugin, engine) -> None:
+    """Two containers may share /dev/shm and a user."""
+    unshare = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("may not make namespaces")
+    plugin("all_x.sh", UP)
+    theirs = engine(prefix=unshare)
+    theirs.wait_log(r"\] up ", 30)
+    done = run("stop", "--all", "--wait")
+    assert done.status == 0
+    assert "no supervisor runs in this container (1 in others)" in done.out
+    assert "1 supervisor of other containers left alone: --other-containers" in done.err
+    mine = engine()
+    mine.wait_log(r"\] up ", 30)
+    done = run("stop", "--all", "--wait")
+    assert done.status == 0
+    assert done.out.count(": stopped") == 1
+    assert theirs.status()["state"] == "running"
+    assert run("stop", "--all", "--wait", "--other-containers").status == 0
+    assert theirs.status()["state"] == "stopped"

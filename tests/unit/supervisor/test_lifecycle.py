@@ -22,16 +22,16 @@ from lmcache_plugin_adapter.supervisor.lifecycle import (
 
 # One row a state, one column an event, in the order of the enums; "." stays, "!" cannot happen.
 TABLE = """
-             SPAWNED SPAWN_FAILED CANNOT_RUN EXITED   CLEARED RESTART_DUE DONE   GIVE_UP BACKOFF  STOP     START
-STARTING     RUNNING BACKING_OFF  FAILED     !        !       !           !      !       .        STOPPED  .
-RUNNING      !       !            FAILED     CLEARING !       !           !      !       .        STOPPING .
-CLEARING     !       !            !          !        !       BACKING_OFF EXITED FAILED  .        STOPPING .
-BACKING_OFF  !       !            !          !        !       !           !      !       STARTING STOPPED  STARTING
-STOPPING     !       !            .          .        STOPPED !           !      !       .        .        .
-STOPPED      !       !            !          !        !       !           !      !       .        .        STARTING
-EXITED       !       !            !          !        !       !           !      !       .        .        STARTING
-FAILED       !       !            !          .        !       !           !      !       .        .        STARTING
-REFUSED      !       !            !          !        !       !           !      !       .        .        .
+             SPAWNED SPAWN_FAILED CANNOT_RUN EXITED   CLEARED LEFTOVERS RESTART_DUE DONE   GIVE_UP BACKOFF  STOP     START
+STARTING     RUNNING BACKING_OFF  FAILED     !        !       !         !           !      !       .        STOPPED  .
+RUNNING      !       !            FAILED     CLEARING !       !         !           !      !       .        STOPPING .
+CLEARING     !       !            !          !        !       !         BACKING_OFF EXITED FAILED  .        STOPPING .
+BACKING_OFF  !       !            !          !        !       CLEARING  !           !      !       STARTING STOPPED  STARTING
+STOPPING     !       !            .          .        STOPPED !         !           !      !       .        .        .
+STOPPED      !       !            !          !        !       CLEARING  !           !      !       .        .        STARTING
+EXITED       !       !            !          !        !       CLEARING  !           !      !       .        .        STARTING
+FAILED       !       !            !          .        !       CLEARING  !           !      !       .        .        STARTING
+REFUSED      !       !            !          !        !       !         !           !      !       .        .        .
 """
 
 CELLS = [

@@ -187,7 +187,7 @@ def test_runtime_directory_is_private(plugin, engine, tmp_path) -> None:
     run = tmp_path / "run"
     (instance,) = run.iterdir()
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in instance.iterdir()}
-    assert modes == {"control.sock": 0o600, "config.json": 0o600}
+    assert modes == {"control.sock": 0o600, "config.json": 0o600, "processes": 0o600}
     assert stat.S_IMODE(run.stat().st_mode) == stat.S_IMODE(instance.stat().st_mode) == 0o700
 
 
