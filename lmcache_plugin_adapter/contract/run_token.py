@@ -1,6 +1,6 @@
 """The token of a run, which marks all that its plugins start, and the name of supervisors.
 
-By both, processes of ours recognise each other in ``/proc``.
+Processes of this package recognise each other in ``/proc`` by both.
 """
 
 from __future__ import annotations

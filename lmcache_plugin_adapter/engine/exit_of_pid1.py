@@ -1,4 +1,4 @@
-"""When the server is PID 1 of a container: its exit ends everything, so it waits a little.
+"""Delay the exit of an engine that is PID 1, so that plugins get their grace period.
 
 Supervisors leave the engine's process tree and so become children of PID 1.
 When that is the server itself and it exits, the kernel kills them and the

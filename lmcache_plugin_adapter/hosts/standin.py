@@ -28,7 +28,7 @@ from lmcache_plugin_adapter.linux.event_loop import Loop
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a stand-in engine stands in for.
+    """The configuration and identity of a stand-in engine.
 
     It is also the configuration that the launcher gets.
 

@@ -1,4 +1,4 @@
-"""What plugins beside LMCache's multiprocess server are run with and told.
+"""The configuration of plugins beside LMCache's multiprocess server.
 
 The server has no ``lmcache.yaml``: its configuration is a handful of objects
 made from its command line, and ours comes as one JSON object. LMCache's own
@@ -83,7 +83,7 @@ class ServerConfig:
 
     @property
     def identity(self) -> ProcessIdentity:
-        """Who the server is for its plugins: see :func:`server_identity`."""
+        """The server's identity; see :func:`server_identity`."""
         return server_identity(self.extra_config)
 
     @property
@@ -95,7 +95,7 @@ class ServerConfig:
         return "" if why is None else f"no {LOCATIONS!r} is given"
 
     def to_json(self) -> str:
-        """Return what plugins find in ``LMCACHE_RUNTIME_PLUGIN_CONFIG``.
+        """Return the value of ``LMCACHE_RUNTIME_PLUGIN_CONFIG``.
 
         LMCache's objects and ``runtime_plugin_extra_config`` as its own
         launcher gives them; beside them the two keys that plugins of the
@@ -167,7 +167,7 @@ def _is_below(location: object, others: list[str]) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON has it, in the way of LMCache's launcher.
+    """Convert a value to JSON types, as LMCache's launcher does.
 
     Dataclasses become objects, tuples lists, and what JSON does not know its
     text (LMCache's ``json_utils.py``). Unlike there, nothing is copied first,

@@ -5,8 +5,8 @@ To be named on the server's command line (LMCache 0.5.6)::
     lmcache server ... --server-module '{"module_path": "lmcache_plugin_adapter.server_module",
       "config": {"runtime_plugin_locations": ["/etc/lmcache/plugins"]}}'
 
-The server dies of an exception in a factory, so nothing here raises one:
-whatever is wrong is one line in its log, and it serves on.
+An exception in a factory kills the server, so nothing here raises one: each problem is
+one line in the server's log, and the server goes on.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class PluginModule:
         return self._context
 
     def start(self, build_context: Any) -> None:
-        """Start the plugins; returns at once, before they are even looked for.
+        """Start the plugins; return before the locations are searched.
 
         Raises:
             LaunchError: No supervisor could be started.
@@ -146,10 +146,9 @@ class PluginModule:
         return {STATUS_KEY: status} if self._speaks else {}
 
     def close(self) -> None:
-        """Stop the plugins; waits 2 s for them at most.
+        """Stop the plugins; wait at most 2 s.
 
-        They are no children of the server: one that needs more of its grace
-        period has it after the server's end, unless its container ends too.
+        Plugins with a longer grace period outlive the server, unless its container ends.
         """
         launchers, self._launchers = self._launchers, []
         if not launchers:

@@ -1,4 +1,4 @@
-"""Run runtime plugins beside a multiprocess server that knows no server modules.
+"""Run runtime plugins beside an LMCache server without server modules.
 
 LMCache's launcher starts this as its one plugin (see ``configs/server/launch.sh``)::
 
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def read_handed_over(text: str | None) -> ServerConfig:
-    """Read what LMCache's launcher hands to a plugin of the server.
+    """Read the configuration that LMCache's launcher passes to a plugin of the server.
 
     Raises:
         ValueError: It is not what a server hands over.
@@ -85,7 +85,7 @@ def read_handed_over(text: str | None) -> ServerConfig:
 
 
 def _watch(loop: Loop, server: int) -> None:
-    """Stop the loop when the server has ended: a signal tells us only if it could send one."""
+    """Stop the loop when the server exits; LMCache may be unable to send a signal."""
     began = read_process(server)
     try:
         pidfd = pidfd_open(server)

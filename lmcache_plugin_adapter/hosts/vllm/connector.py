@@ -1,4 +1,4 @@
-"""The explicit way in, without a vLLM plugin: a connector class to name in the configuration.
+"""A connector class to name in vLLM's configuration, for hosts without vLLM plugins.
 
 For places where ``VLLM_PLUGINS`` is locked down::
 
@@ -23,7 +23,7 @@ from .connector_takeover import begin_takeover
 class LMCacheAdapterConnector(LMCacheConnectorV1):  # type: ignore[misc, unused-ignore]
     """vLLM's ``LMCacheConnectorV1`` that runs LMCache's runtime plugins under supervision.
 
-    With the vLLM plugin active as well, that one does the work, once.
+    If the vLLM plugin is active too, plugins start only once.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The creation of one LMCache connector: LMCache's launcher is held, then ours starts.
+"""Hold LMCache's launcher while a connector is created, then start this package's launcher.
 
 Shared by the hook into vLLM's factory and by the explicit connector class.
 Imported only when an LMCache connector is about to be created.
@@ -33,7 +33,7 @@ _under_way: list[Takeover] = []
 
 
 class Takeover:
-    """Accompanies one connector's creation, as a context around the constructor.
+    """Context manager around the creation of one connector.
 
     Args:
         vllm_config: vLLM's configuration that the connector is created with.
@@ -67,7 +67,7 @@ class Takeover:
             _under_way.remove(self)
 
     def hold(self, launcher: Any) -> bool:
-        """Tell whether ours does the work that LMCache's ``launcher`` was told to do."""
+        """Return True if this package runs the plugins of this LMCache launcher."""
         try:
             if _why_nothing(launcher.config) != "disabled":
                 self._held.append(launcher)
@@ -136,7 +136,7 @@ class Takeover:
         return launcher
 
     def _config(self, parts: list[Any]) -> Any:
-        """Return LMCache's configuration as this connector ended up with it."""
+        """Return LMCache's configuration after the connector's creation."""
         for launcher in self._held:
             return launcher.config
         for part in parts:  # LMCache starts no launcher where its engine failed

@@ -1,10 +1,9 @@
 """The entry point that vLLM runs in each of its processes (``vllm.general_plugins``).
 
-It watches for connectors being made, and acts when one is LMCache's. vLLM
-lets an exception of an entry point kill the engine, so nothing here raises
-one; and it runs in processes that never make a connector, so nothing heavy is
-imported: vLLM's factory is hooked when vLLM itself imports it, and the rest of
-this package is imported when the first LMCache connector is created.
+The hook watches for new connectors and acts on LMCache's. An exception in an entry
+point kills the engine, so this module raises none. Many processes create no
+connector, so the hook imports nothing heavy: it patches vLLM's factory when vLLM
+imports it, and imports the rest of this package for the first LMCache connector.
 """
 
 from __future__ import annotations
@@ -37,8 +36,7 @@ _MARK = "_lmcache_plugin_adapter"
 def register() -> None:
     """Watch vLLM's connector factory; safe to call again, never raises.
 
-    Exits asked for by a signal handler (``SystemExit``, ``KeyboardInterrupt``)
-    are vLLM's own affair and pass.
+    Exceptions of signal handlers (``SystemExit``, ``KeyboardInterrupt``) pass through.
     """
     try:
         if os.getpid() == 1:  # all ends with PID 1, the plugins of its children too
@@ -53,7 +51,7 @@ def register() -> None:
         elif not any(isinstance(finder, _FactoryFinder) for finder in sys.meta_path):
             sys.meta_path.insert(0, _FactoryFinder())
     except Exception as error:  # noqa: BLE001 - vLLM would die of it
-        _say_off(error)
+        _log_inactive(error)
 
 
 def hook_factory(module: ModuleType) -> None:
@@ -80,7 +78,7 @@ def hook_factory(module: ModuleType) -> None:
 
 
 def _wrap_create(create: Callable[..., object]) -> Callable[..., object]:
-    """Return ``create`` with our start of plugins behind it, for LMCache's connectors."""
+    """Return ``create``, wrapped so that it starts plugins for LMCache's connectors."""
 
     @functools.wraps(create)
     def create_connector(cls: type, *args: object, **kwargs: object) -> object:
@@ -96,7 +94,7 @@ def _wrap_create(create: Callable[..., object]) -> Callable[..., object]:
 
 
 def _begin(factory: type, args: tuple[object, ...], kwargs: dict[str, object]) -> Takeover | None:
-    """Return what accompanies the creation of an LMCache connector, or None for any other."""
+    """Return the takeover of an LMCache connector, or None for any other connector."""
     try:
         config = kwargs["config"] if "config" in kwargs else args[0]
         from .connector_class import creates_lmcache
@@ -108,7 +106,7 @@ def _begin(factory: type, args: tuple[object, ...], kwargs: dict[str, object]) -
 
         return begin_takeover(config, role)
     except Exception as error:  # noqa: BLE001 - the engine must have its connector
-        _say_off(error)
+        _log_inactive(error)
         return None
 
 
@@ -120,11 +118,11 @@ def _expect_factory() -> None:
     """
     explicit = f"{__package__}.connector_takeover"
     if FACTORY_MODULE not in sys.modules and explicit not in sys.modules:
-        _say_off(LookupError(f"this vLLM has no module {FACTORY_MODULE}"))
+        _log_inactive(LookupError(f"this vLLM has no module {FACTORY_MODULE}"))
 
 
 class _FactoryFinder(AfterImport):
-    """Hooks the factory as soon as vLLM has imported it, so that we need not.
+    """Hooks the factory when vLLM imports it, so that this package need not import it.
 
     Importing it from an entry point costs a second in processes that make no
     connector (``vllm serve --help``, model inspection), and would change the
@@ -133,11 +131,11 @@ class _FactoryFinder(AfterImport):
 
     def __init__(self) -> None:
         actions = {FACTORY_MODULE: register, **dict.fromkeys(LAUNCHER_MODULES, _expect_factory)}
-        super().__init__(actions, _say_off)
+        super().__init__(actions, _log_inactive)
 
 
-def _say_off(error: Exception) -> None:
-    """Say in one line that this process's plugins are left to LMCache's own launcher."""
+def _log_inactive(error: Exception) -> None:
+    """Log that LMCache's own launcher runs the plugins of this process."""
     import importlib.util
     import logging
 

@@ -1,4 +1,4 @@
-"""LMCache's own launcher of runtime plugins: held still while ours does the work.
+"""Hold LMCache's own launcher, so that this package runs the plugins.
 
 Imported only when an LMCache connector is about to be created.
 """
@@ -20,7 +20,7 @@ _TAKEN = "_lmcache_plugin_adapter_taken"
 
 
 def hold_builtin(hold: Callable[[Any], bool]) -> bool:
-    """Have LMCache's launcher ask ``hold(launcher)`` before it starts anything.
+    """Make LMCache's launcher call ``hold(launcher)`` before it starts plugins.
 
     Why: LMCache starts its launcher inside the connector's constructor, with a
     configuration that is complete only there; emptying the locations before
@@ -65,10 +65,10 @@ def find_launcher() -> Any | None:
 
 
 def keep_held(launcher: object) -> None:
-    """Keep a launcher from ever starting its plugins: ours run them."""
+    """Prevent a held launcher from starting plugins."""
     setattr(launcher, _TAKEN, True)
 
 
 def start_builtin(launcher: Any) -> None:
-    """Let a held launcher do what LMCache wanted of it."""
+    """Start the plugins of a held launcher."""
     getattr(type(launcher), _ORIGINAL)(launcher)
