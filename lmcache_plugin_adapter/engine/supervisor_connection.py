@@ -16,7 +16,7 @@ import weakref
 from lmcache_plugin_adapter.contract import wire
 from lmcache_plugin_adapter.linux.descriptor_identity import identity_of, is_pidfd_of
 from lmcache_plugin_adapter.linux.descriptor_passing import receive_descriptors
-from lmcache_plugin_adapter.linux.procfs import read_process
+from lmcache_plugin_adapter.linux.procfs import is_dying, read_process
 from lmcache_plugin_adapter.linux.syscalls import pidfd_open
 
 TYPE_CHECKING = False
@@ -29,6 +29,10 @@ so that it sleeps on in a file that the host has opened under the same number.""
 
 _POLL_SECONDS = 0.1
 """How often a lost supervisor is checked where the kernel offers no pidfds."""
+
+
+_DYING_SECONDS = 1.0
+"""How long the last threads of a killed supervisor may take to exit."""
 
 
 class DescriptorsLostError(Exception):
@@ -132,6 +136,12 @@ class SupervisorConnection:
                 pass
         except DescriptorsLostError:
             pass
+
+    def exits(self) -> bool:
+        """Return whether the supervisor has exited, or is being killed at this moment."""
+        if self.wait_for_exit(0):
+            return True
+        return self.pid > 0 and is_dying(self.pid) and self.wait_for_exit(_DYING_SECONDS)
 
     def wait_for_exit(self, seconds: float) -> bool:
         """Wait until the supervisor has exited; safe in signal handlers and in several threads.

@@ -181,7 +181,7 @@ class SupervisorKeeper:
             connection = self.connection
             if connection is None or self._has_finished(connection):
                 return
-            if connection.wait_for_exit(0):
+            if connection.exits():
                 self._connection = self._start(connection.pid or 1)
                 self._connection.request_stop()
             else:
@@ -193,7 +193,7 @@ class SupervisorKeeper:
 
     def _has_finished(self, connection: SupervisorConnection) -> bool:
         """Return whether a supervisor that has exited has stopped in order."""
-        if not connection.wait_for_exit(0):
+        if not connection.exits():
             return False
         if not connection.intact:
             return self._start_command.instance_directory() is None

@@ -170,6 +170,20 @@ def _read_all() -> Iterator[Process]:
                 yield process
 
 
+def is_dying(pid: int) -> bool:
+    """Return whether a process has exited or has been sent SIGKILL, which ends it in a moment."""
+    try:
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
+            lines = file.read(8192).split(b"\n")
+    except OSError:
+        return True
+    fields = dict(line.split(b":\t", 1) for line in lines if b":\t" in line)
+    if fields.get(b"State", b"")[:1] in (b"Z", b"X"):
+        return True
+    pending = int(fields.get(b"SigPnd", b"0"), 16) | int(fields.get(b"ShdPnd", b"0"), 16)
+    return bool(pending >> (signal.SIGKILL - 1) & 1)
+
+
 def environment_of(pid: int) -> bytes:
     """Return a process's environment at its exec, NUL-separated; empty if unreadable."""
     return _read(pid, "environ") or _read_of_threads(pid, "environ")

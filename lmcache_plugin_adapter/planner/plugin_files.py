@@ -194,8 +194,8 @@ class PluginFiles:
             return None
         try:
             exposures = self._rules.check_directory(os.path.abspath(settings.log.directory))
-        except OSError as error:
-            return f"its log directory cannot be inspected: {error_reason(error)}"
+        except OSError:
+            return None  # the writer reports what it cannot write
         texts = [exposure.text for exposure in exposures if exposure.refuse]
         if not texts:
             return None

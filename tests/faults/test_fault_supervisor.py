@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness import alive, gone, state_of
-from world import ALLOWANCE, GRACE, FaultEngine, World
+from world import ALLOWANCE, GRACE, POLITE, FaultEngine, World
 
 pytestmark = pytest.mark.ours_only("LMCache's launcher has no supervisor")
 
@@ -177,6 +177,26 @@ def test_killed_while_stopping(world: World) -> None:
     world.expect_gone(pids, 1, since)
     time.sleep(0.5)
     assert not world.processes()
+
+
+@pytest.mark.fault("G2 G8", "killed, and its engine leaves in order at once ({}): nothing is left")
+@pytest.mark.parametrize("case", ["return", "KeyboardInterrupt", "stop"])
+def test_killed_as_the_engine_leaves(world: World, case: str) -> None:
+    """The exit starts a supervisor that finishes: no other one would come."""
+    world.python(
+        "all_x.py",
+        "import subprocess\nsubprocess.Popen(['sleep', '300'], start_new_session=True)\n" + POLITE,
+    )
+    engine, _ = world.up()
+    os.kill(world.supervisor_of(engine), signal.SIGKILL)
+    if case == "KeyboardInterrupt":
+        engine.process.send_signal(signal.SIGINT)
+        engine.process.wait(20)
+    else:
+        if case == "stop":
+            engine.do("launcher.stop_plugins(wait=False)")
+        engine.close()
+    world.expect_nothing(GRACE + 3)
 
 
 @pytest.mark.fault("G2", "killed just as its engine ends: nothing of the plugin is left alive")
