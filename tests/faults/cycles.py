@@ -2,10 +2,11 @@
 
 Usage: ``python tests/faults/cycles.py [--cycles 1000] [--jobs 2] [--seed N]``
 
-Each cycle starts an engine with three plugins, one of them with a daemon of
-its own, and SIGKILLs it between 0 and 300 ms after the launch. Looked for, in
-/proc and in the runtime directory: processes that run, zombies of plugins,
-and files. (A supervisor's own zombie is PID 1's to reap.)
+Each cycle starts an engine with three plugins, one of them with a daemon of its own, and
+between 0 and 300 ms after the launch SIGKILLs the engine, its supervisor and then the engine,
+or both at once. If no supervisor was left to finish, a second engine is launched and closed: its
+supervisor clears up. Then /proc and the runtime directory must hold no process, no zombie of a
+plugin and no file. (A supervisor's own zombie is PID 1's to reap.)
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-from harness import ENGINE_PROGRAM, MARK, state_of  # noqa: E402
+from harness import ENGINE_PROGRAM, MARK, marked, state_of  # noqa: E402
 from world import PRELUDE, UnderTest, World  # noqa: E402
 
 DELAY = 0.3
@@ -41,7 +42,10 @@ PLUGINS = {
 }
 
 
-def one_cycle(directory: Path, delay: float) -> tuple[float, int, list[str]]:
+VICTIMS = ("engine", "supervisor", "both")
+
+
+def one_cycle(directory: Path, delay: float, victim: str) -> tuple[float, int, list[str]]:
     """Return the seconds until all was gone, how many plugins ran, and what was wrong."""
     world = World(directory, UnderTest("ours", "lmcache_plugin_adapter", sys.executable))
     for name, text in PLUGINS.items():
@@ -66,24 +70,41 @@ def one_cycle(directory: Path, delay: float) -> tuple[float, int, list[str]]:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     log = (directory / "log").open("wb")
-    engine = subprocess.Popen(
-        [sys.executable, str(ENGINE_PROGRAM), json.dumps(spec)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        env=environment,
-    )
-    # The launch is what is timed: the engine answers when it has launched.
-    assert engine.stdin is not None
-    assert engine.stdout is not None
-    engine.stdin.write(b'"1"\n')
-    engine.stdin.flush()
-    engine.stdout.readline()
+
+    def launched() -> subprocess.Popen[bytes]:
+        engine = subprocess.Popen(
+            [sys.executable, str(ENGINE_PROGRAM), json.dumps(spec)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+        )
+        # The launch is what is timed: the engine answers when it has launched.
+        assert engine.stdin is not None
+        assert engine.stdout is not None
+        engine.stdin.write(b'"1"\n')
+        engine.stdin.flush()
+        engine.stdout.readline()
+        return engine
+
+    engine = launched()
     time.sleep(delay)
     plugins = world.processes()
+    if victim != "engine":
+        for pid in supervisors(directory):
+            os.kill(pid, signal.SIGKILL)
+        if victim == "supervisor":
+            time.sleep(delay)
     engine.kill()
     since = time.monotonic()
     engine.wait()
+    if victim != "engine":
+        second = launched()
+        while any(f".{second.pid}." not in str(path) for path in run.glob("*")):
+            if time.monotonic() - since > BOUND:
+                break
+            time.sleep(0.005)
+        second.communicate()
     problems = []
     while left := world.everything() or world.everything():  # a look misses what execs then
         if time.monotonic() - since > BOUND:
@@ -97,7 +118,7 @@ def one_cycle(directory: Path, delay: float) -> tuple[float, int, list[str]]:
         time.sleep(0.005)
     seconds = time.monotonic() - since
     zombies = [pid for pid in plugins if state_of(pid) == "Z"]
-    if zombies:
+    if zombies and victim == "engine":  # without a supervisor, they are PID 1's to reap, too
         problems.append(f"{len(zombies)} zombies")
     files = os.listdir(run) if run.exists() else []
     if files:
@@ -105,20 +126,25 @@ def one_cycle(directory: Path, delay: float) -> tuple[float, int, list[str]]:
         problems.append(f"{len(files)} files left: {found}")
     if b"Internal error" in (directory / "log").read_bytes():
         problems.append("an internal error in the log")
-    engine.stdin.close()
-    engine.stdout.close()
+    engine.communicate()
     log.close()
     return seconds, len(plugins), problems
 
 
+def supervisors(directory: Path) -> list[int]:
+    """Return the pids of the supervisors of a cycle."""
+    return [pid for pid, line in marked(str(directory)).items() if "bootstrap.py" in line]
+
+
 def work(seed: int) -> tuple[float, int, list[str]]:
     """Run one cycle in a directory of its own."""
-    delay = random.Random(seed).uniform(0, DELAY)
+    chance = random.Random(seed)
+    delay, victim = chance.uniform(0, DELAY), chance.choice(VICTIMS)
     directory = Path(tempfile.mkdtemp(prefix="cycle-"))
     directory.chmod(0o755)
-    seconds, running, problems = one_cycle(directory, delay)
+    seconds, running, problems = one_cycle(directory, delay, victim)
     if problems:
-        print(f"seed {seed}, killed after {delay * 1000:.0f} ms: {', '.join(problems)}")
+        print(f"seed {seed}, {victim} killed after {delay * 1000:.0f} ms: {', '.join(problems)}")
         print((directory / "log").read_text(errors="replace"))
     shutil.rmtree(directory, ignore_errors=True)
     return seconds, running, problems
