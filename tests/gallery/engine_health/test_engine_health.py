@@ -303,7 +303,7 @@ def test_a_hang_in_the_kernel_shows_and_is_stalled_at_last(
 ) -> None:
     """State D in one and the same wait; a process that is only often seen in D does work."""
     now, state, switches = [0.0], ["R"], [b"1"]
-    monkeypatch.setattr(process, "read_process", lambda pid: Process(pid, state[0], 0, 0, 0, 1))
+    monkeypatch.setattr(process, "read_process", lambda pid: Process(pid, state[0], 0, 0, 0, 1, 1))
     monkeypatch.setattr(process, "read_switches", lambda pid: switches[0])
     health = EngineHealth(of(1), HealthSettings(stopped_after=2, stalled_after=60), lambda: now[0])
     state[0] = "D"

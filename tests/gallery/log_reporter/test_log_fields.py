@@ -194,7 +194,7 @@ def test_what_a_collector_says(tmp_path: Path, run_plugin: Callable[..., Any]) -
     otlp.say = otlp.partly(1, "no S3CRET-TOKEN\x1b[2J\nplease " + "x" * 5000)
     append(tmp_path / "vllm.log", LINE)
     plugin = run_plugin(LOG_REPORTER, settings=settings)
-    line = plugin.wait_for(re.compile("refused 1 records")).text
+    line = plugin.wait_for(re.compile("refused 1 record")).text
     assert plugin.stop() == 0
     otlp.stop()
     assert "no ***?[2J please xxx" in line
