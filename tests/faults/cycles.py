@@ -12,6 +12,7 @@ plugin and no file. (A supervisor's own zombie is PID 1's to reap.)
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -92,7 +93,8 @@ def one_cycle(directory: Path, delay: float, victim: str) -> tuple[float, int, l
     plugins = world.processes()
     if victim != "engine":
         for pid in supervisors(directory):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # the process that detaches it exits
+                os.kill(pid, signal.SIGKILL)
         if victim == "supervisor":
             time.sleep(delay)
     engine.kill()
