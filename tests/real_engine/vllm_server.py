@@ -34,7 +34,8 @@ class Server(ServerProcess):
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
         command += ["--model", str(model), "--served-model-name", "tiny", "--port", str(self.port)]
         command += ["--host", "127.0.0.1", "--max-model-len", "512", "--enforce-eager"]
-        command += ["--dtype", "bfloat16", "--kv-transfer-config", json.dumps(transfer)]
+        # Not bfloat16: on some virtual machines its AMX kernels end in SIGILL.
+        command += ["--dtype", "float32", "--kv-transfer-config", json.dumps(transfer)]
         command += ["--max-num-seqs", "8", *arguments]
         defaults = {
             "VLLM_CPU_KVCACHE_SPACE": "1",

@@ -106,7 +106,14 @@ class ServerConfig:
         if own:
             config[OWN_PARAMETERS] = plain(own)
         config[LOCATIONS] = plain(self.runtime_plugin_locations)
-        config[EXTRA_CONFIG] = plain(dict(self.extra_config))
+        # A misspelt key of the settings has been reported: the supervisor need not repeat it.
+        config[EXTRA_CONFIG] = plain(
+            {
+                key: value
+                for key, value in self.extra_config.items()
+                if key == SETTINGS_KEY or not did_you_mean(key, [SETTINGS_KEY])
+            }
+        )
         return json.dumps(config)
 
 
