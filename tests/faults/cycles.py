@@ -1,10 +1,10 @@
 """Launch and SIGKILL an engine again and again: nothing may survive, stay or be left.
 
-Usage: ``python tests/faults/cycles.py [--cycles 1000] [--jobs 2] [--seed N]``
+Usage: ``python tests/faults/cycles.py [--cycles 1000] [--jobs 2] [--seed N] [--kill any]``
 
 Each cycle starts an engine with three plugins, one of them with a daemon of its own, and
-between 0 and 300 ms after the launch SIGKILLs the engine, its supervisor and then the engine,
-or both at once. If no supervisor was left to finish, a second engine is launched and closed: its
+between 0 and 300 ms after the launch SIGKILLs the engine. With ``--kill any``, chance decides
+between the engine, its supervisor and then the engine, and both at once. If no supervisor was left to finish, a second engine is launched and closed: its
 supervisor clears up. Then /proc and the runtime directory must hold no process, no zombie of a
 plugin and no file. (A supervisor's own zombie is PID 1's to reap.)
 """
@@ -138,10 +138,11 @@ def supervisors(directory: Path) -> list[int]:
     return [pid for pid, line in marked(str(directory)).items() if "bootstrap.py" in line]
 
 
-def work(seed: int) -> tuple[float, int, list[str]]:
+def work(seed: int, kill: str) -> tuple[float, int, list[str]]:
     """Run one cycle in a directory of its own."""
     chance = random.Random(seed)
-    delay, victim = chance.uniform(0, DELAY), chance.choice(VICTIMS)
+    delay = chance.uniform(0, DELAY)
+    victim = chance.choice(VICTIMS) if kill == "any" else kill
     directory = Path(tempfile.mkdtemp(prefix="cycle-"))
     directory.chmod(0o755)
     seconds, running, problems = one_cycle(directory, delay, victim)
@@ -158,11 +159,12 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--kill", choices=[*VICTIMS, "any"], default="engine")
     options = parser.parse_args()
     begun = time.monotonic()
     with multiprocessing.Pool(options.jobs) as pool:
         seeds = range(options.seed, options.seed + options.cycles)
-        results = pool.map(work, seeds, chunksize=1)
+        results = pool.starmap(work, [(seed, options.kill) for seed in seeds], chunksize=1)
     seconds = sorted(result[0] for result in results)
     bad = sum(bool(result[2]) for result in results)
     running = [result[1] for result in results]
