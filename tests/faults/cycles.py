@@ -4,9 +4,10 @@ Usage: ``python tests/faults/cycles.py [--cycles 1000] [--jobs 2] [--seed N] [--
 
 Each cycle starts an engine with three plugins, one of them with a daemon of its own, and
 between 0 and 300 ms after the launch SIGKILLs the engine. With ``--kill any``, chance decides
-between the engine, its supervisor and then the engine, and both at once. If no supervisor was left to finish, a second engine is launched and closed: its
-supervisor clears up. Then /proc and the runtime directory must hold no process, no zombie of a
-plugin and no file. (A supervisor's own zombie is PID 1's to reap.)
+between the engine, its supervisor and then the engine, and both at once. If no supervisor was
+left to finish, a second engine is launched and closed: its supervisor clears up. Then /proc and
+the runtime directory must hold no process, no zombie of a plugin and no file. (A supervisor's
+own zombie is PID 1's to reap.)
 """
 
 from __future__ import annotations
