@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness import gone, state_of
-from world import World
+from world import FaultEngine, World
 
 DAEMON = r"""
 #include <stdlib.h>
@@ -166,10 +166,8 @@ def stay_unmarked(word):
 """
 
 
-@pytest.mark.fault("G2 G8", "the supervisor is killed: a process without a run token is ended, too")
-@pytest.mark.ours_only("LMCache's launcher has no supervisor")
-def test_unmarked_process_of_a_killed_supervisor(world: World) -> None:
-    """As setproctitle makes them; they are in the session of a first process on record."""
+def unmarked_child(world: World) -> tuple[FaultEngine, int, int]:
+    """Start a plugin with an unmarked child, on record; return engine, supervisor and child."""
     world.python(
         "all_x.py",
         f"{WIPED}\nif not os.fork(): stay_unmarked('child')\npolite(); note('up'); stay()",
@@ -178,6 +176,14 @@ def test_unmarked_process_of_a_killed_supervisor(world: World) -> None:
     (child,) = world.wait_noted("child")
     supervisor = world.supervisor_of(engine)
     world.wait(lambda: list(world.directory.glob("run/*/processes")), "the record")
+    return engine, supervisor, child
+
+
+@pytest.mark.fault("G2 G8", "the supervisor is killed: a process without a run token is ended, too")
+@pytest.mark.ours_only("LMCache's launcher has no supervisor")
+def test_unmarked_process_of_a_killed_supervisor(world: World) -> None:
+    """As setproctitle makes them; they are in the session of a first process on record."""
+    engine, supervisor, child = unmarked_child(world)
     os.kill(supervisor, signal.SIGKILL)
     world.wait(lambda: gone(child), "the end of the unmarked process")
     world.wait_noted("up", 2)
@@ -189,14 +195,7 @@ def test_unmarked_process_of_a_killed_supervisor(world: World) -> None:
 @pytest.mark.ours_only("LMCache's launcher has no supervisor")
 def test_unmarked_process_of_a_killed_engine(world: World) -> None:
     """The directory of the dead supervisor tells which."""
-    world.python(
-        "all_x.py",
-        f"{WIPED}\nif not os.fork(): stay_unmarked('child')\npolite(); note('up'); stay()",
-    )
-    engine, _ = world.up()
-    (child,) = world.wait_noted("child")
-    supervisor = world.supervisor_of(engine)
-    world.wait(lambda: list(world.directory.glob("run/*/processes")), "the record")
+    engine, supervisor, child = unmarked_child(world)
     for pid in (engine.pid, supervisor):
         os.kill(pid, signal.SIGSTOP)
     for pid in (supervisor, engine.pid):
