@@ -114,6 +114,11 @@ def has_other_instance(environ: Mapping[str, str], run_id: str, role: str) -> bo
     return False
 
 
+def instance_path(root: str, run_id: str, label: str) -> str:
+    """Return the directory of the supervisor of a run, for the process with this label."""
+    return f"{root}/{run_id}.{label.replace(' ', '-')}"
+
+
 class InstanceDir:
     """The directory of one supervisor.
 
@@ -122,7 +127,7 @@ class InstanceDir:
     """
 
     def __init__(self, root: str, run_id: str, role: str) -> None:
-        self.path = f"{root}/{run_id}.{role}"
+        self.path = instance_path(root, run_id, role)
         self.fd = _lock(self.path)
         """A descriptor of the directory, which holds the lock."""
         try:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 
 from lmcache_plugin_adapter.contract import wire
-from lmcache_plugin_adapter.contract.runtime_dir import candidates
+from lmcache_plugin_adapter.contract.runtime_dir import candidates, instance_path
 from lmcache_plugin_adapter.contract.version import __version__
 from lmcache_plugin_adapter.linux.procfs import memory_image, read_process
 from lmcache_plugin_adapter.linux.syscalls import pidfd_open
@@ -61,12 +61,9 @@ class SupervisorStart:
         A supervisor removes its directory when it exits in order; one that is killed
         leaves it.
         """
-        name = f"{self.run_id}.{self.label.replace(' ', '-')}"
         environ = {os.fsdecode(key): os.fsdecode(value) for key, value in self._environment.items()}
-        for root in candidates(environ):
-            if os.path.isdir(f"{root}/{name}"):
-                return f"{root}/{name}"
-        return None
+        paths = [instance_path(root, self.run_id, self.label) for root in candidates(environ)]
+        return next(filter(os.path.isdir, paths), None)
 
     def start(self, previous: int, again: bool) -> SupervisorConnection:
         """Start a supervisor for this process.
