@@ -20,8 +20,8 @@ from .rows import ROWS
 from .table import markdown
 
 FAILURES = (LateError, OSError, KeyError, ValueError, ZeroDivisionError, subprocess.SubprocessError)
-PAGE = ROOT / "docs" / "performance.md"
-PICTURES = ROOT / "docs" / "img"
+PAGE = ROOT / "docs" / "how-it-works" / "performance.md"
+PICTURES = ROOT / "docs" / "images"
 
 
 def main() -> int:

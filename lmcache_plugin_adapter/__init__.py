@@ -1,7 +1,7 @@
 """Supervise LMCache runtime plugins beside vLLM: start each once, log it, restart it, stop it.
 
 vLLM imports this package in every process, so the import loads almost nothing:
-the public names are loaded on first use. docs/write-a-host.md shows how another
+the public names are loaded on first use. docs/contributing/write-a-host.md shows how another
 host uses them.
 """
 

@@ -1,6 +1,6 @@
 """Write the reference page of the settings from the tables that the code uses.
 
-``python -m lmcache_plugin_adapter.configuration.reference_page > docs/configuration.md``
+``python -m lmcache_plugin_adapter.configuration.reference_page > docs/reference/settings.md``
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ with `backoff: {{max: 300}}` the other keys of `backoff` keep their general valu
 
 _LOCATIONS = f"""\
 A location is a file, a directory (searched recursively), or `pkg:NAME`: an
-[installed plugin](contract.md#installed-plugins) of a package that the engine's Python can import.
+[installed plugin](../plugin-authors/contract.md#installed-plugins) of a package that the engine's
+Python can import.
 The adapter merges locations in this order and drops duplicates:
 
 1. `{locations.KEY}` of `lmcache.yaml` (older name: `{locations.OLDER_KEY}`), a list or a single
@@ -76,7 +77,7 @@ and a warning names the variable. Relative locations are relative to the engine'
 
 
 def reference_page() -> str:
-    """Return ``docs/configuration.md``."""
+    """Return ``docs/reference/settings.md``."""
     general = [row for row in SETTINGS if not row.key.startswith(PLUGIN_KEY)]
     own = [row for row in SETTINGS if row.key.startswith(PLUGIN_KEY)]
     parts = [

@@ -1,7 +1,7 @@
 """The table of settings: key, default, accepted values and meaning.
 
 Each of these is written here only. The reader (:mod:`.configuration.settings_reader`),
-its messages and ``docs/configuration.md`` use this table.
+its messages and ``docs/reference/settings.md`` use this table.
 """
 
 from __future__ import annotations
@@ -133,9 +133,9 @@ SETTINGS: tuple[Setting, ...] = (
         "`stderr`, `logging`, a directory (with a `/` in it), or a mapping of `directory`, "
         "`max_bytes` and `files`",
         "Where a plugin's output goes: to the engine's stderr; through Python's logging in the "
-        "engine (see [the log](operations.md#the-log)); or to one rotated file per plugin in a "
-        "directory. The supervisor logs starts, exits and restarts to stderr, or through logging "
-        "if `logging` is set for all plugins.",
+        "engine (see [the log](../operators/operate.md#the-log)); or to one rotated file per "
+        "plugin in a directory. The supervisor logs starts, exits and restarts to stderr, or "
+        "through logging if `logging` is set for all plugins.",
         word_or_directory,
         per_plugin=True,
     ),
@@ -169,8 +169,8 @@ SETTINGS: tuple[Setting, ...] = (
         "metrics",
         False,
         "`true`: vLLM's own `/metrics` shows state, restarts, last exit and lines of plugins, if "
-        "vLLM runs with `PROMETHEUS_MULTIPROC_DIR` (see [metrics](operations.md#metrics)). The "
-        "supervisor then wakes up every 5 s.",
+        "vLLM runs with `PROMETHEUS_MULTIPROC_DIR` (see "
+        "[metrics](../operators/operate.md#metrics)). The supervisor then wakes up every 5 s.",
     ),
     flag(
         "allow_insecure_permissions",

@@ -1,7 +1,7 @@
 """Generate the tables of settings in the gallery's pages from the classes that read the settings.
 
 ``python -m lmcache_plugin_adapter.gallery.reference_page`` prints all tables, or those that are
-named. ``--write docs/gallery`` puts each between the two markers of its page.
+named. ``--write docs/plugin-authors/gallery`` puts each between the two markers of its page.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ SECTIONS = {
 }
 """The page and the class of each section; the class is relative to this package."""
 
-_COMMAND = "python -m lmcache_plugin_adapter.gallery.reference_page --write docs/gallery"
+_COMMAND = (
+    "python -m lmcache_plugin_adapter.gallery.reference_page --write docs/plugin-authors/gallery"
+)
 BEGIN = f"<!-- Generated: {_COMMAND} -->"
 END = "<!-- End of what is generated -->"
 

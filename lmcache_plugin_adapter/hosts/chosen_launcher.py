@@ -1,7 +1,7 @@
 """The launcher that LMCache itself creates, where it lets an installed package provide one.
 
-No LMCache release does yet: docs/upstream has the patch for it. With such an LMCache the
-adapter patches nothing. Entry point of the group ``lmcache.runtime_plugin_launchers``.
+No LMCache release does yet: docs/contributing/upstream has the patch for it. With such an LMCache
+the adapter patches nothing. Entry point of the group ``lmcache.runtime_plugin_launchers``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/upstream's patch, applied to the real sources of LMCache: nothing is patched by us then."""
+"""The patch of docs/contributing/upstream, applied to the real sources of LMCache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from lmcache_plugin_adapter.hosts import upstream_names as upstream
 
 ROOT = Path(__file__).parents[2]
-PATCH = ROOT / "docs" / "upstream" / "lmcache-0.5.6.patch"
+PATCH = ROOT / "docs" / "contributing" / "upstream" / "lmcache-0.5.6.patch"
 
 pytestmark = pytest.mark.skipif(
     upstream.installed_version("lmcache") != "0.5.6", reason="the patch is for LMCache 0.5.6"

@@ -1,6 +1,6 @@
 """Run every fault on this launcher and on LMCache's own, and write both beside each other.
 
-Usage: ``python tests/faults/side_by_side.py [--into docs/guarantees.md] [--jobs 4]``
+Usage: ``python tests/faults/side_by_side.py [--into docs/how-it-works/guarantees.md] [--jobs 4]``
 
 LMCache's launcher needs of its package the one module only; it is installed
 from PyPI, without what it depends on, into ``.venv-lmcache``.

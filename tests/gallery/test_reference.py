@@ -11,7 +11,7 @@ import pytest
 
 from lmcache_plugin_adapter.gallery.reference_page import SECTIONS, section, with_section
 
-PAGES = Path(__file__).parents[2] / "docs" / "gallery"
+PAGES = Path(__file__).parents[2] / "docs" / "plugin-authors" / "gallery"
 EXAMPLE = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""What docs/kit.md shows is what there is; its commands are run with those of the other pages."""
+"""What docs/plugin-authors/kit.md shows exists; tests/project runs its commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lmcache_plugin_adapter.kit.testing.trial import StandIn, Trial
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.kit.testing import RunPlugin
 
-PAGE = (Path(__file__).parents[2] / "docs" / "kit.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "plugin-authors" / "kit.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
 PLUGIN = PYTHON[0]

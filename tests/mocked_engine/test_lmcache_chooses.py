@@ -1,4 +1,4 @@
-"""An LMCache that creates our launcher itself, as docs/upstream proposes: nothing is patched."""
+"""An LMCache that creates our launcher itself, as docs/contributing/upstream proposes."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from benchmarks.results import Results
 from benchmarks.rows import ROWS, completion, engine_loop, thousand
 from benchmarks.table import Line, Target, markdown, number, several, verdict
 
-PAGE = (ROOT / "docs" / "performance.md").read_text()
+PAGE = (ROOT / "docs" / "how-it-works" / "performance.md").read_text()
 
 
 def test_medians_and_quartiles() -> None:
@@ -164,7 +164,7 @@ def test_the_page_is_whole() -> None:
     for table in re.findall(r"(?:^\|.*\n)+", block, re.MULTILINE):
         widths = [line.count(" | ") for line in table.splitlines()]
         assert all(one == other for one, other in pairwise(widths)), table
-    for picture in re.findall(r"\]\((img/[^)]+)\)", PAGE):
+    for picture in re.findall(r"\]\(\.\./(images/[^)]+)\)", PAGE):
         assert (ROOT / "docs" / picture).is_file()
 
 

@@ -1,4 +1,4 @@
-"""The tables of ``docs/contract.md`` are right, row by row."""
+"""The tables of ``docs/plugin-authors/contract.md`` are right, row by row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lmcache_plugin_adapter.planner.file_names import PluginName, parse_name, ru
 if TYPE_CHECKING:
     from pathlib import Path
 
-PAGE = (ROOT / "docs" / "contract.md").read_text()
+PAGE = (ROOT / "docs" / "plugin-authors" / "contract.md").read_text()
 PROCESSES = {
     "the scheduler": ProcessIdentity(Role.SCHEDULER, -1, 2),
     "worker 0": ProcessIdentity(Role.WORKER, 0, 2),

@@ -22,7 +22,10 @@ from cli_under_test import ROOT, Running, command, environment
 if TYPE_CHECKING:
     from pathlib import Path
 
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+EVERY_PAGE = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = [page for page in EVERY_PAGE if page.parent.name != "gallery"]
+"""tests/gallery tries the examples of the gallery's pages."""
+
 SETUP = "python3 -m venv .venv && .venv/bin/pip install -q -e "
 PROGRAM = ".venv/bin/lmcache-plugins"
 PYTEST = ".venv/bin/pytest"
@@ -47,7 +50,7 @@ class Block:
 def blocks(page: Path) -> list[Block]:
     """Return the fenced blocks of a page."""
     return [
-        Block(page.name, found["language"], found["comment"] or "", found["text"])
+        Block(str(page.relative_to(ROOT)), found["language"], found["comment"] or "", found["text"])
         for found in _BLOCK.finditer(page.read_text())
     ]
 
@@ -83,7 +86,7 @@ def typed(line: str, checkout: Path) -> None:
         assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_of_a_page(page: Path, checkout: Path) -> None:
     """They succeed in their order, in a copy of the checkout."""
     for block in blocks(page):
@@ -122,7 +125,7 @@ def test_readme_has_the_two_commands_that_ci_runs() -> None:
         assert f'readme_command "{heading}"' in ci
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     """The target of each relative link exists."""
     for found in _LINK.finditer(page.read_text()):

@@ -38,8 +38,8 @@ def test_a_room_holds_about_a_dozen_modules(room: Path) -> None:
 
 
 def test_the_picture_shows_every_room() -> None:
-    """Of the top level, in docs/architecture.md."""
-    page = (ROOT / "docs" / "architecture.md").read_text()
+    """Of the top level, in docs/how-it-works/architecture.md."""
+    page = (ROOT / "docs" / "how-it-works" / "architecture.md").read_text()
     picture = page.split("## Rooms")[1].split("## Walk")[0]
     for room in ROOMS:
         if room.parent == PACKAGE:
@@ -48,7 +48,7 @@ def test_the_picture_shows_every_room() -> None:
 
 def test_the_walks_name_modules_that_exist() -> None:
     """At most eight in a walk."""
-    page = (ROOT / "docs" / "architecture.md").read_text()
+    page = (ROOT / "docs" / "how-it-works" / "architecture.md").read_text()
     walks = [part.split("\n## ")[0] for part in page.split("\n## Walk: ")[1:]]
     assert len(walks) == 4
     for walk in walks:

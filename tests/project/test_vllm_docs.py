@@ -1,4 +1,4 @@
-"""The snippets of docs/vllm.md, as far as they can be checked without vLLM."""
+"""The snippets of docs/operators/vllm.md, as far as they can be checked without vLLM."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lmcache_plugin_adapter.hosts.vllm.connector_class import creates_lmcache
 from lmcache_plugin_adapter.planner.file_names import PluginName, parse_name
 
 PACKAGE = Path(hook.__file__).parents[2]
-PAGE = (PACKAGE.parent / "docs" / "vllm.md").read_text()
+PAGE = (PACKAGE.parent / "docs" / "operators" / "vllm.md").read_text()
 
 
 def blocks(language: str) -> list[str]:

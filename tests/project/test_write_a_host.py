@@ -1,4 +1,4 @@
-"""The example host of docs/write-a-host.md runs as it stands."""
+"""The example host of docs/contributing/write-a-host.md runs as it stands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness import MARK, marked, wait_until
 
 import lmcache_plugin_adapter
 
-PAGE = (ROOT / "docs" / "write-a-host.md").read_text()
+PAGE = (ROOT / "docs" / "contributing" / "write-a-host.md").read_text()
 
 
 def example() -> str:

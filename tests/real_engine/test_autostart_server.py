@@ -26,7 +26,7 @@ STOP_GRACE = 15
 
 
 def connector(site: Site) -> dict[str, Any]:
-    """Return what docs/server.md shows, with ports and plugins of the test."""
+    """Return what docs/operators/lmcache-server.md shows, with ports and plugins of the test."""
     given = {
         "runtime_plugin_locations": [str(site.plugins)],
         "runtime_plugins": {"stop_grace": STOP_GRACE},

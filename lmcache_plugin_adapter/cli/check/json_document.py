@@ -1,4 +1,4 @@
-"""The JSON document of ``check --json``; ``docs/operations.md`` describes it."""
+"""The JSON document of ``check --json``; ``docs/operators/operate.md`` describes it."""
 
 from __future__ import annotations
 

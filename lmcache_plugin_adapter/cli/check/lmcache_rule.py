@@ -1,7 +1,7 @@
 """Which files LMCache's own launcher runs in a process, to report where this package differs.
 
-Pure. ``docs/contract.md`` has the table of differences; the contract ring compares this rule
-with LMCache's.
+Pure. ``docs/plugin-authors/contract.md`` has the table of differences; the contract ring compares
+this rule with LMCache's.
 """
 
 from __future__ import annotations

@@ -294,7 +294,7 @@ def test_firing_alerts_are_repeated_to_a_webhook_that_wants_it(start_reporter: S
         assert len({(d["id"], d["starts_at"]) for d in hook.documents}) == 1
 
 
-PAGE = Path(__file__).parents[3] / "docs" / "gallery" / "alert-reporter.md"
+PAGE = Path(__file__).parents[3] / "docs" / "plugin-authors" / "gallery" / "alert-reporter.md"
 
 
 def test_the_page_has_every_measure_and_every_built_in_rule() -> None:

@@ -470,14 +470,14 @@ def test_the_page_has_the_times_of_the_default_settings() -> None:
         critical = found["Consul"][state][0]
         times = (gone.answering, gone.unreachable, critical.answering, critical.unreachable)
         rows.append(f"| {state} | " + " | ".join(f"{seconds:.0f}" for seconds in times) + " |")
-    page = (Path(__file__).parents[3] / "docs/gallery/heartbeat.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/plugin-authors/gallery/heartbeat.md").read_text()
     table = page.partition("<!-- test: heartbeat bounds -->")[2].split("\n\n")[1]
     assert table.splitlines()[2:] == rows
 
 
 def test_the_examples_of_the_page_are_accepted() -> None:
     """The whole file as well as the parts of one."""
-    page = (Path(__file__).parents[3] / "docs/gallery/heartbeat.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/plugin-authors/gallery/heartbeat.md").read_text()
     examples = [yaml.safe_load(part.partition("```")[0]) for part in page.split("```yaml\n")[1:]]
     assert len(examples) == 4
     whole, *parts = examples

@@ -106,7 +106,7 @@ def test_children_of_a_multi_connector(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_the_example_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     """It has the module."""
-    page = (Path(__file__).parents[3] / "docs" / "server.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "operators" / "lmcache-server.md").read_text()
     (block,) = re.findall(
         r"<!-- test: autostart -->\n\n```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL
     )

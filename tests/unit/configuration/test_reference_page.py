@@ -19,7 +19,7 @@ from lmcache_plugin_adapter.configuration.settings_table import SETTINGS
 from lmcache_plugin_adapter.configuration.variables_table import VARIABLES_SET
 from lmcache_plugin_adapter.contract.frozen import replaced
 
-PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "settings.md"
 
 
 def test_the_page_has_not_drifted() -> None:

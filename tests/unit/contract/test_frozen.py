@@ -58,7 +58,7 @@ def test_wrong_fields_are_named(args: tuple[int, ...], kwargs: dict[str, int], s
 
 
 def test_the_planner_loads_no_dataclasses() -> None:
-    """What it would cost stands in ``docs/performance.md``."""
+    """What it would cost stands in ``docs/how-it-works/performance.md``."""
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); "
         "import lmcache_plugin_adapter.supervisor.planning.child; "

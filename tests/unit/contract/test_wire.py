@@ -18,7 +18,7 @@ def test_each_letter_has_one_meaning() -> None:
 
 def test_the_page_shows_the_table() -> None:
     """As it is generated."""
-    page = (ROOT / "docs" / "architecture.md").read_text()
+    page = (ROOT / "docs" / "how-it-works" / "architecture.md").read_text()
     assert page.split("<!-- wire -->\n")[1].split("\n<!-- end of wire -->")[0] == wire.describe()
 
 

@@ -138,7 +138,7 @@ def test_what_is_handed_over_is_kept() -> None:
 
 def test_the_documentation_has_the_launcher() -> None:
     """The page shows the whole file, for readers who have only the page."""
-    page = (ROOT / "docs" / "server.md").read_text()
+    page = (ROOT / "docs" / "operators" / "lmcache-server.md").read_text()
     (shown,) = re.findall(
         r"<!-- test: same as configs/server/launch.sh -->\n+```text\n(.*?)```", page, re.DOTALL
     )

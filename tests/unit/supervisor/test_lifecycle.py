@@ -111,7 +111,7 @@ def test_every_state_says_what_it_means() -> None:
 
 def test_documentation_shows_the_table() -> None:
     """The diagram and the states in the architecture page are the ones of the code."""
-    page = (Path(__file__).parents[3] / "docs" / "architecture.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "how-it-works" / "architecture.md").read_text()
     _, _, rest = page.partition("<!-- state diagram -->\n")
     shown, _, _ = rest.partition("<!-- end of state diagram -->")
     assert shown.strip() == describe()

@@ -1,6 +1,6 @@
 """Record the pictures of the documentation from a real session: engines, plugins, commands.
 
-``python docs/pictures/record.py`` starts stand-in engines with a few plugins,
+``python docs/images/record.py`` starts stand-in engines with a few plugins,
 types commands on a terminal of its own and writes what that shows as SVG.
 """
 
