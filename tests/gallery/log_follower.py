@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Bounds
-from lmcache_plugin_adapter.gallery.log_reporter.reading.files import LogFiles
+from lmcache_plugin_adapter.gallery.log_reporter.reading.files import FollowedFiles
 from lmcache_plugin_adapter.gallery.log_reporter.reading.parsing import Parser
 from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level, Record
 from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import Position
@@ -28,9 +28,9 @@ class Follower:
         self.state: dict[str, list[Position]] | None = None
         self.files = self.make()
 
-    def make(self) -> LogFiles:
+    def make(self) -> FollowedFiles:
         """Begin to follow."""
-        return LogFiles(
+        return FollowedFiles(
             self.patterns,
             self.max_line,
             Parser(),

@@ -100,7 +100,7 @@ def test_all_four_report_an_engine_and_its_death(tmp_path: Path, model: Path) ->
                 "remote_write": {"url": f"{metrics.url}/api/v1/write"},
             },
             "scheduler_log_reporter": {
-                "batch_age": 0.5,
+                "flush_interval": 0.5,
                 "start": "beginning",
                 "state_directory": str(tmp_path / "places"),
                 "syslog": {"host": "127.0.0.1", "port": syslog.port},

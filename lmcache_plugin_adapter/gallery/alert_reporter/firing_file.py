@@ -26,7 +26,7 @@ _LAST_SECOND = 253402300800.0
 """The end of the year 9999, the last one that a date can hold."""
 
 
-class _Saved(msgspec.Struct):
+class _SavedAlerts(msgspec.Struct):
     version: int
     alerts: list[Alert]
 
@@ -50,7 +50,7 @@ class FiringFile:
             data = self._file.read(_LIMIT) if self._file.try_lock() else None
             if data is None:
                 return []
-            saved = msgspec.json.decode(data, type=_Saved)
+            saved = msgspec.json.decode(data, type=_SavedAlerts)
         except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             self._warn(error)
             return []
@@ -65,7 +65,7 @@ class FiringFile:
         try:
             if not self._file.try_lock():
                 return  # another reporter with the same labels holds it
-            self._file.replace(msgspec.json.encode(_Saved(_VERSION, now)) if now else b"")
+            self._file.replace(msgspec.json.encode(_SavedAlerts(_VERSION, now)) if now else b"")
         except (OSError, UnicodeError) as error:
             self._warn(error)
         else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.alert_reporter.measuring.cgroup import OomKills
 from lmcache_plugin_adapter.gallery.alert_reporter.measuring.measures import Meter
-from lmcache_plugin_adapter.gallery.alert_reporter.targets.delivery import Delivery
+from lmcache_plugin_adapter.gallery.alert_reporter.targets.delivery import AlertDelivery
 from lmcache_plugin_adapter.gallery.engine_health.health import EngineHealth
 from lmcache_plugin_adapter.gallery.engine_health.process import has_died
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.kit import Context, Stop
 
     from .alerts import Alert
-    from .settings import Plan
+    from .settings import AlertPlan
 
 _MARGIN = 0.4
 """Seconds of the grace period reserved for the exit."""
@@ -48,10 +48,10 @@ def report(ctx: Context, stop: Stop) -> int:
             "the engine is unknown: LMCACHE_RUNTIME_PLUGIN_ENGINE_PID is not set; "
             "the supervisor of lmcache-plugin-adapter sets it"
         )
-    return Reporter(ctx, stop, ctx.engine_pid, read_plan(ctx)).run()
+    return AlertReporter(ctx, stop, ctx.engine_pid, read_plan(ctx)).run()
 
 
-class Reporter:
+class AlertReporter:
     """Measure one engine process and deliver its alerts.
 
     Args:
@@ -61,7 +61,7 @@ class Reporter:
         plan: The rules and the targets.
     """
 
-    def __init__(self, ctx: Context, stop: Stop, engine: int, plan: Plan) -> None:
+    def __init__(self, ctx: Context, stop: Stop, engine: int, plan: AlertPlan) -> None:
         self._ctx = ctx
         self._stop = stop
         self._engine = engine
@@ -74,7 +74,9 @@ class Reporter:
         self._meter = Meter(engine, measures, self._engine_state, kit.warning)
         self._kills = OomKills(engine)
         self._trackers = [Tracker(rule) for rule in plan.rules]
-        self._deliveries = [Delivery(target, settings.keep_resolved) for target in plan.targets]
+        self._deliveries = [
+            AlertDelivery(target, settings.keep_resolved) for target in plan.targets
+        ]
         self._alerts = Alerts(ctx, plan.labels, settings.annotations, self._deliver)
         self._firing_file: FiringFile | None = None
         if not all(target.keeps_alerts for target in plan.targets):

@@ -72,7 +72,7 @@ class AlertSettings(msgspec.Struct, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Plan:
+class AlertPlan:
     """What the reporter does, according to its settings."""
 
     settings: AlertSettings
@@ -85,7 +85,7 @@ class Plan:
     """The rules in use."""
 
 
-def read_plan(ctx: Context) -> Plan:
+def read_plan(ctx: Context) -> AlertPlan:
     """Read the reporter's settings; each problem is one line.
 
     Raises:
@@ -101,7 +101,7 @@ def read_plan(ctx: Context) -> Plan:
             "alertmanagers: [{url: 'http://alertmanager:9093'}]"
         )
     labels = {**labels_of(ctx, settings.engine), **settings.labels}
-    return Plan(settings, labels, tuple(targets), tuple(_rules(settings, labels, section)))
+    return AlertPlan(settings, labels, tuple(targets), tuple(_rules(settings, labels, section)))
 
 
 def state_directory(ctx: Context, settings: AlertSettings) -> str:

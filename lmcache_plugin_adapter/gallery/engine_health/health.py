@@ -6,16 +6,16 @@ answers, as a process under SIGSTOP does. The faults::
     dead          the engine process has exited, or is a zombie
     stopped       the process is stopped (SIGSTOP, a debugger) for longer than a moment
     unresponsive  LMCache's internal API or vLLM's HTTP server does not answer
-    stalled       vLLM has requests without any progress, or does not answer a trial request,
+    stalled       vLLM has requests without any progress, or does not answer a probe request,
                   or the engine's first thread hangs in the kernel
     starting      no fault so far, but something has not answered for the first time; once the
                   engine process is old, this is unresponsive instead
 
 vLLM's metrics add verdicts on progress. Their absence (``--disable-log-stats``, HTTP 500) is no
-verdict, and is logged once, because stalls then show in trial requests only.
+verdict, and is logged once, because stalls then show in probe requests only.
 
 vLLM updates its metrics in the engine's steps. An engine that hangs in the step of its very first
-request has not reported any request: only a trial request reveals that.
+request has not reported any request: only a probe request reveals that.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ import httpx
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.http_client.address import shown_url
 
-from .probes import Probe, accept_any, accept_ok
-from .process import Process
+from .endpoints import Endpoint, accept_any, accept_ok
+from .idle_probe import IdleProbe
+from .process import EngineProcess
 from .progress import Progress
-from .trial import Trials
 from .verdict import Verdict
 
 if TYPE_CHECKING:
@@ -64,17 +64,21 @@ class EngineHealth:
         self._pid = ctx.engine_pid
         self._process = None
         if ctx.engine_pid is not None:
-            self._process = Process(ctx.engine_pid, settings.stopped_after, settings.stalled_after)
+            self._process = EngineProcess(
+                ctx.engine_pid, settings.stopped_after, settings.stalled_after
+            )
         self._progress = Progress()
-        self._trials = Trials(settings.trial, clock) if settings.trial is not None else None
-        self._probes: list[Probe] = []  # the one of the internal API, if any, comes first
+        self._idle_probe = IdleProbe(settings.probe, clock) if settings.probe is not None else None
+        self._endpoints: list[Endpoint] = []  # the one of the internal API, if any, comes first
         timeout = settings.timeout
         self._api = api = ctx.internal_api if settings.internal_api else None
         self._has_api = False
         self._taken_logged = False
         if api is not None:
             url, name = api.url + INTERNAL_API_PATH, "LMCache's internal API"
-            self._probes.append(Probe(name, url, lambda: api.client(timeout=timeout), accept_any))
+            self._endpoints.append(
+                Endpoint(name, url, lambda: api.client(timeout=timeout), accept_any)
+            )
 
         def open_client() -> httpx.Client:
             return httpx.Client(
@@ -83,19 +87,19 @@ class EngineHealth:
                 trust_env=False,  # no proxies: the engine is local
             )
 
-        def probe(address: str, judge: Callable[[int, bytes], str], required: bool) -> Probe:
-            return Probe(f"GET {shown_url(address)}", address, open_client, judge, required)
+        def endpoint(address: str, judge: Callable[[int, bytes], str], required: bool) -> Endpoint:
+            return Endpoint(f"GET {shown_url(address)}", address, open_client, judge, required)
 
         if settings.health_url is not None:
-            self._probes.append(probe(settings.health_url, accept_ok, True))
-        self._metrics: Probe | None = None
+            self._endpoints.append(endpoint(settings.health_url, accept_ok, True))
+        self._metrics: Endpoint | None = None
         self._no_metrics = ""
         """What is wrong with the metrics, as far as they were answered."""
         self._no_metrics_logged = False
         if settings.metrics_url is not None:
             required = settings.health_url is None  # else /health shows whether vLLM answers
-            self._metrics = probe(settings.metrics_url, self._take_metrics, required)
-            self._probes.append(self._metrics)
+            self._metrics = endpoint(settings.metrics_url, self._take_metrics, required)
+            self._endpoints.append(self._metrics)
 
     def check(self) -> Verdict:
         """Check the engine, in about ``timeout`` seconds at most."""
@@ -103,10 +107,10 @@ class EngineHealth:
         verdict = self._process.look(now) if self._process is not None else _OK
         if verdict.state != "ok":
             return verdict
-        probes = self._own_probes()
+        endpoints = self._own_endpoints()
         if self._process is None or not self._process.is_stopped:
-            self._run(probes)
-        return self._judge_answers(probes, verdict)
+            self._run(endpoints)
+        return self._judge_answers(endpoints, verdict)
 
     def death(self, word: str) -> Verdict | None:
         """Return the verdict on the engine if it died, once the plugin is to stop; else None.
@@ -116,43 +120,43 @@ class EngineHealth:
         """
         return None if self._process is None else self._process.death(word)
 
-    def _own_probes(self) -> list[Probe]:
-        """Return the probes, without that of an internal API which belongs to another engine.
+    def _own_endpoints(self) -> list[Endpoint]:
+        """Return the endpoints, without that of an internal API which belongs to another engine.
 
         Only one of the engines on a host gets the port; its answers do not concern the others.
         """
         if self._api is None or self._pid is None or self._has_api:
-            return self._probes
+            return self._endpoints
         self._has_api = self._api.listens_in(self._pid) is True  # for good
         if self._has_api or not self._api.is_taken_from(self._pid):
-            return self._probes
+            return self._endpoints
         if not self._taken_logged:
             self._taken_logged = True
             kit.info(
                 f"LMCache's internal API is not checked: another process listens at {self._api}, "
                 f"not engine process {self._pid}"
             )
-        return self._probes[1:]
+        return self._endpoints[1:]
 
-    def _run(self, probes: list[Probe]) -> None:
+    def _run(self, endpoints: list[Endpoint]) -> None:
         deadline = time.monotonic() + self._settings.timeout
-        for probe in probes:
-            probe.start(self._settings.timeout)
-        for probe in probes:
-            probe.finish(deadline, self._settings.timeout)
-        if self._trials is not None and all(p.answered for p in probes if p.required):
-            self._trials.look(self._progress.moved_at)
+        for endpoint in endpoints:
+            endpoint.start(self._settings.timeout)
+        for endpoint in endpoints:
+            endpoint.finish(deadline, self._settings.timeout)
+        if self._idle_probe is not None and all(one.answered for one in endpoints if one.required):
+            self._idle_probe.look(self._progress.moved_at)
 
-    def _judge_answers(self, probes: list[Probe], verdict: Verdict) -> Verdict:
+    def _judge_answers(self, endpoints: list[Endpoint], verdict: Verdict) -> Verdict:
         odd = [verdict.reason] if verdict.reason else []
         limit = self._settings.failures
-        is_old = self._process is not None and self._process.age > self._settings.starting_for
-        for probe in probes:
-            if probe.failed and (probe.answered or is_old):
-                if probe.required and probe.failed >= limit:
-                    text = f"{probe.problem} ({probe.failed} in a row)"
+        is_old = self._process is not None and self._process.age > self._settings.startup_timeout
+        for endpoint in endpoints:
+            if endpoint.failed and (endpoint.answered or is_old):
+                if endpoint.required and endpoint.failed >= limit:
+                    text = f"{endpoint.problem} ({endpoint.failed} in a row)"
                     return Verdict(False, text, "unresponsive")
-                odd.append(f"{probe.problem} ({probe.failed} of {limit})")
+                odd.append(f"{endpoint.problem} ({endpoint.failed} of {limit})")
         if self._no_metrics:
             odd.append(self._no_metrics)
         for engine, seconds, requests in self._standing():
@@ -163,13 +167,13 @@ class EngineHealth:
                 return Verdict(False, text, "stalled")
             if seconds >= self._settings.stalled_after / 2:
                 odd.append(text)
-        if self._trials is not None and self._trials.stalled:
-            return Verdict(False, self._trials.stalled, "stalled")
-        if self._trials is not None and self._trials.odd:
-            odd.append(self._trials.odd)
-        for probe in probes:
-            if probe.required and not probe.answered:
-                text = f"has not answered yet: {probe.problem}"
+        if self._idle_probe is not None and self._idle_probe.stalled:
+            return Verdict(False, self._idle_probe.stalled, "stalled")
+        if self._idle_probe is not None and self._idle_probe.odd:
+            odd.append(self._idle_probe.odd)
+        for endpoint in endpoints:
+            if endpoint.required and not endpoint.answered:
+                text = f"has not answered yet: {endpoint.problem}"
                 return Verdict(False, text, "starting")
         return Verdict(True, "; ".join(odd), "ok")
 

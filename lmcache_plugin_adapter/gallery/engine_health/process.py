@@ -14,7 +14,7 @@ _ENDED = "ZXx"
 _DIED, _FAILED = "died", "failed"
 
 
-class Process:
+class EngineProcess:
     """An engine process.
 
     Args:

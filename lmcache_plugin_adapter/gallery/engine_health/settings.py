@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .verdict import State
 
 
-class Trial(HttpTarget, kw_only=True, forbid_unknown_fields=True):
+class ProbeRequest(HttpTarget, kw_only=True, forbid_unknown_fields=True):
     """A small request to the engine, sent when the engine has no other requests."""
 
     body: dict[str, object]
@@ -52,7 +52,7 @@ class HealthSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     """Seconds in which each of them must answer."""
     failures: Annotated[int, Meta(ge=1, le=100)] = 3
     """Failed requests in a row that mean `unresponsive`."""
-    starting_for: Annotated[float, Meta(ge=0, le=7 * 86400)] = 1800.0
+    startup_timeout: Annotated[float, Meta(ge=0, le=7 * 86400)] = 1800.0
     """Seconds after the start of the engine process in which the engine need not answer yet,
     because it loads a model. Later, no answer means `unresponsive`, also for a plugin that was
     restarted and has not seen an answer."""
@@ -63,7 +63,7 @@ class HealthSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     the engine's first thread hanging in the kernel, that mean `stalled`."""
     verify: bool = True
     """`false` accepts any certificate of vLLM's HTTPS server."""
-    trial: Trial | None = None
+    probe: ProbeRequest | None = None
     """A request for an idle engine, whose hang shows in no other way."""
 
     def __post_init__(self) -> None:
@@ -85,7 +85,7 @@ class HealthSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
         if self.health_url or self.metrics_url or self.internal_api:
             found["unresponsive"] = (self.failures + 1) * round_ + self.timeout
         stalled = self.stalled_after
-        if self.trial is not None:
-            stalled = max(stalled, self.trial.interval + self.trial.timeout + round_)
+        if self.probe is not None:
+            stalled = max(stalled, self.probe.interval + self.probe.timeout + round_)
         found["stalled"] = stalled + 2 * round_ + self.timeout
         return found

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import StateError
 from lmcache_plugin_adapter.gallery.log_reporter.targets.target import (
-    RefusedError,
-    UnavailableError,
+    RecordsRefusedError,
+    TargetUnavailableError,
 )
 from lmcache_plugin_adapter.messages.wording import counted
 
@@ -18,7 +18,7 @@ from .in_flight import InFlight
 from .problem_log import ProblemLog
 
 if TYPE_CHECKING:
-    from lmcache_plugin_adapter.gallery.log_reporter.reading.files import LogFiles
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.files import FollowedFiles
     from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import Positions
     from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Record
     from lmcache_plugin_adapter.gallery.log_reporter.targets.target import LogTarget
@@ -61,7 +61,7 @@ def margin_of(stop: kit.Stop) -> float:
     return min(_MARGIN, stop.remaining() / 4)
 
 
-class Delivery:
+class LogDelivery:
     """Follow the files for one target until the plugin is to stop.
 
     Args:
@@ -75,7 +75,7 @@ class Delivery:
     def __init__(
         self,
         target: LogTarget,
-        files: LogFiles,
+        files: FollowedFiles,
         state: Positions | None,
         batching: Batching,
         stop: kit.Stop,
@@ -198,10 +198,10 @@ class Delivery:
         try:
             if wanted:
                 self._deliver(wanted, timeout)
-        except UnavailableError as error:
+        except TargetUnavailableError as error:
             self._unavailable(error)
             return False
-        except RefusedError as error:
+        except RecordsRefusedError as error:
             if error.too_large and len(wanted) > 1:
                 self._limit = max(len(wanted) // 2, 1)
                 return False
@@ -240,7 +240,7 @@ class Delivery:
                 until = left / 2
             elif until is not None and left <= until and request.is_alive():
                 self._target.close()
-                raise UnavailableError("not confirmed in time")
+                raise TargetUnavailableError("not confirmed in time")
         request.result()
 
     def _acknowledge(self, taken: list[Record]) -> None:
@@ -252,7 +252,7 @@ class Delivery:
         self._since = time.monotonic()
         self._save()
 
-    def _unavailable(self, error: UnavailableError) -> None:
+    def _unavailable(self, error: TargetUnavailableError) -> None:
         now = time.monotonic()
         pause = self._backoff.next()
         if error.retry_after is not None:

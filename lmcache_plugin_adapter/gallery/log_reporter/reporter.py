@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Bounds
-from lmcache_plugin_adapter.gallery.log_reporter.reading.files import LogFiles
+from lmcache_plugin_adapter.gallery.log_reporter.reading.files import FollowedFiles
 from lmcache_plugin_adapter.gallery.log_reporter.reading.parsing import Parser
 from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import (
     Positions,
@@ -22,7 +22,7 @@ from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level
 from lmcache_plugin_adapter.gallery.log_reporter.targets.origin import Origin
 from lmcache_plugin_adapter.gallery.state_file import default_directory
 
-from .delivery import Batching, Delivery, margin_of
+from .delivery import Batching, LogDelivery, margin_of
 from .settings import LogReporterSettings
 
 if TYPE_CHECKING:
@@ -107,9 +107,9 @@ def make_targets(settings: LogReporterSettings, origin: Origin) -> dict[str, Log
 
         targets["loki"] = Loki(settings.loki, origin)
     if settings.otlp is not None:
-        from lmcache_plugin_adapter.gallery.log_reporter.targets.otlp import Otlp
+        from lmcache_plugin_adapter.gallery.log_reporter.targets.otlp import OtlpLogs
 
-        targets["otlp"] = Otlp(settings.otlp, origin)
+        targets["otlp"] = OtlpLogs(settings.otlp, origin)
     return targets
 
 
@@ -172,19 +172,21 @@ def _follow(
     def report(text: str, _: int) -> None:
         kit.warning(f"{target.name}: {text}")
 
-    files = LogFiles(
+    files = FollowedFiles(
         patterns,
         settings.max_line_bytes,
         Parser(os.environ.get("VLLM_LOGGING_PREFIX", "")),
-        Bounds(settings.max_record_bytes, settings.record_wait, Level[settings.level.upper()]),
+        Bounds(
+            settings.max_record_bytes, settings.multiline_timeout, Level[settings.level.upper()]
+        ),
         positions,
         from_end=settings.start == "end",
         report=report,
     )
     batching = Batching(
-        settings.batch_records, settings.batch_bytes, settings.batch_age, settings.poll
+        settings.batch_records, settings.batch_bytes, settings.flush_interval, settings.poll
     )
-    Delivery(target, files, state, batching, stop).run()
+    LogDelivery(target, files, state, batching, stop).run()
 
 
 def _load_positions(

@@ -150,11 +150,11 @@ class LogReporterSettings(msgspec.Struct, kw_only=True):
     """Number of records that completes a batch."""
     batch_bytes: Annotated[int, Meta(ge=1024)] = 524_288
     """Number of characters that completes a batch."""
-    batch_age: Annotated[float, Meta(ge=0, le=300)] = 1.0
+    flush_interval: Annotated[float, Meta(ge=0, le=300)] = 1.0
     """Seconds after which a batch is sent, complete or not."""
     max_line_bytes: Annotated[int, Meta(ge=256, le=65_536)] = 32_768
     """Longer lines are cut, with a mark."""
     max_record_bytes: Annotated[int, Meta(ge=256)] = 65_536
     """Longer records of several lines are split."""
-    record_wait: Annotated[float, Meta(ge=0, le=60)] = 1.0
+    multiline_timeout: Annotated[float, Meta(ge=0, le=60)] = 1.0
     """Seconds for which a record waits for more lines."""

@@ -22,7 +22,7 @@ from lmcache_plugin_adapter.gallery.alert_reporter.measuring.cgroup import (
     container_memory,
 )
 from lmcache_plugin_adapter.gallery.alert_reporter.measuring.measures import MEASURES, Meter
-from lmcache_plugin_adapter.gallery.alert_reporter.targets.pending import Pending
+from lmcache_plugin_adapter.gallery.alert_reporter.targets.pending import PendingAlerts
 
 
 def write(root: Path, path: str, text: str) -> None:
@@ -229,7 +229,7 @@ def alert(name: str, ends_at: float | None = None) -> Alert:
 
 def test_an_outbox_holds_the_latest_state_of_each_alert() -> None:
     """Not a queue: what has been overtaken is not sent."""
-    box = Pending(60, 0, 100)
+    box = PendingAlerts(60, 0, 100)
     box.put(alert("a"), 0)
     box.put(alert("b"), 1)
     box.put(alert("a", 2.0), 2)
@@ -244,7 +244,7 @@ def test_an_outbox_holds_the_latest_state_of_each_alert() -> None:
 
 def test_resolved_alerts_are_kept_for_a_target_that_is_away_but_not_for_ever() -> None:
     """Firing ones are kept as long as they fire."""
-    box = Pending(60, 0, 100)
+    box = PendingAlerts(60, 0, 100)
     box.put(alert("a"), 0)
     box.put(alert("b", 0.0), 0)
     box.drop_old(99)
@@ -256,7 +256,7 @@ def test_resolved_alerts_are_kept_for_a_target_that_is_away_but_not_for_ever() -
 
 def test_resolved_alerts_may_be_told_again_for_a_while() -> None:
     """Alertmanager may forget them in between."""
-    box = Pending(60, 900, 100)
+    box = PendingAlerts(60, 900, 100)
     box.put(alert("a", 0.0), 0)
     box.delivered(box.due(0).alerts, 0)
     box.drop_old(899)
@@ -278,7 +278,7 @@ def test_whatever_gets_lost_a_target_that_answers_knows_the_present_state(
     operations: list[tuple[str, str]],
 ) -> None:
     """Alerts come and go, requests are lost: after one that is not, all states agree."""
-    box = Pending(60, 0, 1e9)
+    box = PendingAlerts(60, 0, 1e9)
     real: dict[str, Alert] = {}
     known: dict[str, Alert] = {}
     for now, (what, name) in enumerate([*operations, ("send", "a")]):
@@ -308,7 +308,7 @@ def test_moments_are_rfc_3339_and_values_have_units() -> None:
 
 def test_what_changes_while_it_is_being_sent_is_sent_again() -> None:
     """The answer is about the state that was sent, not about the one that is."""
-    box = Pending(60, 0, 100)
+    box = PendingAlerts(60, 0, 100)
     box.put(alert("a"), 0)
     sent = box.due(0).alerts
     box.put(alert("a", 1.0), 1)

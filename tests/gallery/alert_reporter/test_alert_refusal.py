@@ -12,7 +12,7 @@ from harness import wait_until
 
 from lmcache_plugin_adapter.gallery.alert_reporter.alerts import Alert
 from lmcache_plugin_adapter.gallery.alert_reporter.targets.alertmanager import Alertmanager
-from lmcache_plugin_adapter.gallery.alert_reporter.targets.delivery import Delivery
+from lmcache_plugin_adapter.gallery.alert_reporter.targets.delivery import AlertDelivery
 
 
 def alert(name: str, **annotations: str) -> Alert:
@@ -27,7 +27,7 @@ def test_a_bad_alert_does_not_silence_the_others(
     with RealAlertmanager(tmp_path / "alertmanager") as manager:
         target = msgspec.convert({"url": manager.url}, Alertmanager)
         manager.pause()  # so that the alerts are sent together
-        delivery = Delivery(target, 3600)
+        delivery = AlertDelivery(target, 3600)
         delivery.put(alert("First"))
         delivery.put(alert("EngineStalled", **{"not-a-name": "x"}))
         delivery.put(alert("EngineDied"))

@@ -29,13 +29,13 @@ from alerting import (
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.alert_reporter.measuring.measures import MEASURES
 from lmcache_plugin_adapter.gallery.alert_reporter.rules import BUILT_IN, MeasureName, Rule
-from lmcache_plugin_adapter.gallery.alert_reporter.settings import BuiltIn, Plan, read_plan
+from lmcache_plugin_adapter.gallery.alert_reporter.settings import AlertPlan, BuiltIn, read_plan
 
 KEY = f"extra_config.runtime_plugins.plugins.{NAME}.settings"
 TARGET = {"url": "http://127.0.0.1:9"}
 
 
-def plan(settings: dict[str, Any], **config: Any) -> Plan:
+def plan(settings: dict[str, Any], **config: Any) -> AlertPlan:
     """Return what settings come to."""
     plugins = {NAME: {"settings": settings}}
     extra = {"runtime_plugins": {"plugins": plugins}}
@@ -53,7 +53,7 @@ def plan(settings: dict[str, Any], **config: Any) -> Plan:
     )
 
 
-def names(found: Plan) -> list[str]:
+def names(found: AlertPlan) -> list[str]:
     """Return the names of a plan's rules."""
     return [rule.name for rule in found.rules]
 

@@ -26,7 +26,7 @@ from lmcache_plugin_adapter.gallery.engine_health.progress import (
     Progress,
     read_samples,
 )
-from lmcache_plugin_adapter.gallery.engine_health.settings import HealthSettings, Trial
+from lmcache_plugin_adapter.gallery.engine_health.settings import HealthSettings, ProbeRequest
 from lmcache_plugin_adapter.gallery.engine_health.verdict import Verdict
 from lmcache_plugin_adapter.kit import Context
 from lmcache_plugin_adapter.linux.procfs import Process, read_process
@@ -207,11 +207,11 @@ def test_requests_without_progress_are_stalled(vllm: VllmStub) -> None:
     assert health.check().healthy
 
 
-def test_an_idle_engine_that_hangs_shows_by_a_trial(vllm: VllmStub) -> None:
+def test_an_idle_engine_that_hangs_shows_by_a_probe(vllm: VllmStub) -> None:
     """It says that it has no requests, and answers those who ask how it is."""
-    trial = Trial(url=vllm.url + "/v1/completions", body={"n": 1}, interval=0.2, timeout=0.5)
+    probe = ProbeRequest(url=vllm.url + "/v1/completions", body={"n": 1}, interval=0.2, timeout=0.5)
     settings = HealthSettings(
-        health_url=vllm.url + "/health", metrics_url=vllm.url + "/metrics", trial=trial, **FAST
+        health_url=vllm.url + "/health", metrics_url=vllm.url + "/metrics", probe=probe, **FAST
     )
     health = EngineHealth(of(os.getpid()), settings)
     wait_until(lambda: health.check().healthy and len(vllm.posted) >= 2)
@@ -223,10 +223,10 @@ def test_an_idle_engine_that_hangs_shows_by_a_trial(vllm: VllmStub) -> None:
     reach(health, "ok")
 
 
-def test_a_trial_that_waits_among_others_is_no_stall(vllm: VllmStub) -> None:
+def test_a_probe_that_waits_among_others_is_no_stall(vllm: VllmStub) -> None:
     """A busy engine may be slow; it does get on."""
-    trial = Trial(url=vllm.url + "/v1/completions", body={}, interval=0.1, timeout=0.3)
-    settings = HealthSettings(metrics_url=vllm.url + "/metrics", trial=trial, **FAST)
+    probe = ProbeRequest(url=vllm.url + "/v1/completions", body={}, interval=0.1, timeout=0.3)
+    settings = HealthSettings(metrics_url=vllm.url + "/metrics", probe=probe, **FAST)
     health = EngineHealth(of(os.getpid()), settings)
     wait_until(lambda: health.check().healthy and vllm.posted)
     vllm.hanging.set()
@@ -242,12 +242,12 @@ def test_a_trial_that_waits_among_others_is_no_stall(vllm: VllmStub) -> None:
     assert len(vllm.posted) <= asked + 1  # who gets on is not asked
 
 
-def test_a_trial_that_is_refused_is_odd_and_no_stall(vllm: VllmStub) -> None:
+def test_a_probe_that_is_refused_is_odd_and_no_stall(vllm: VllmStub) -> None:
     """The model's name is wrong: that is not the engine's fault."""
-    trial = Trial(url=vllm.url + "/v1/completions", body={}, interval=0.1)
-    health = EngineHealth(of(os.getpid()), HealthSettings(trial=trial, **FAST))
+    probe = ProbeRequest(url=vllm.url + "/v1/completions", body={}, interval=0.1)
+    health = EngineHealth(of(os.getpid()), HealthSettings(probe=probe, **FAST))
     vllm.status = 404
-    wait_until(lambda: "the trial request was refused: HTTP 404" in health.check().reason)
+    wait_until(lambda: "the probe request was refused: HTTP 404" in health.check().reason)
     assert health.check().healthy
 
 

@@ -14,7 +14,7 @@ from servers import free_port
 from vllm_stub import EngineStub
 
 from lmcache_plugin_adapter.gallery.engine_health.health import EngineHealth
-from lmcache_plugin_adapter.gallery.engine_health.process import Process
+from lmcache_plugin_adapter.gallery.engine_health.process import EngineProcess
 from lmcache_plugin_adapter.gallery.engine_health.settings import HealthSettings
 from lmcache_plugin_adapter.kit import Context
 
@@ -72,8 +72,8 @@ def test_a_port_that_is_nobodys_yet_is_waited_for(first: EngineStub) -> None:
 def test_an_old_engine_that_never_answers_is_unresponsive(first: EngineStub) -> None:
     """A reporter that was started again has seen no answer; a model is not loaded for ever."""
     url = f"http://127.0.0.1:{free_port()}/health"
-    young = HealthSettings(health_url=url, starting_for=3600, **FAST)
-    old = HealthSettings(health_url=url, starting_for=0, **FAST)
+    young = HealthSettings(health_url=url, startup_timeout=3600, **FAST)
+    old = HealthSettings(health_url=url, startup_timeout=0, **FAST)
     for settings, states in ((young, ["starting"] * 3), (old, ["starting", *["unresponsive"] * 2])):
         health = EngineHealth(replica(first.pid, {}), settings)
         assert [health.check().state for _ in states] == states
@@ -81,9 +81,9 @@ def test_an_old_engine_that_never_answers_is_unresponsive(first: EngineStub) -> 
 
 def test_the_age_of_a_process_counts_from_its_own_start(first: EngineStub) -> None:
     """Not from when it was first looked at."""
-    process = Process(first.pid, 1, 1)
-    mine = Process(os.getpid(), 1, 1)
+    process = EngineProcess(first.pid, 1, 1)
+    mine = EngineProcess(os.getpid(), 1, 1)
     assert 0 < process.age < mine.age < 3600
     first.process.kill()
     first.process.wait()
-    assert Process(first.pid, 1, 1).age == 0
+    assert EngineProcess(first.pid, 1, 1).age == 0

@@ -11,16 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.log_reporter.delivery import Batching, Delivery
+from lmcache_plugin_adapter.gallery.log_reporter.delivery import Batching, LogDelivery
 from lmcache_plugin_adapter.gallery.log_reporter.reading import following
 from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Bounds
-from lmcache_plugin_adapter.gallery.log_reporter.reading.files import LogFiles
+from lmcache_plugin_adapter.gallery.log_reporter.reading.files import FollowedFiles
 from lmcache_plugin_adapter.gallery.log_reporter.reading.parsing import Parser
 from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import Positions
 from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level, Record
 from lmcache_plugin_adapter.gallery.log_reporter.targets.target import (
-    RefusedError,
-    UnavailableError,
+    RecordsRefusedError,
+    TargetUnavailableError,
 )
 
 
@@ -46,9 +46,9 @@ class Target:
         if answer.startswith("take"):
             self.got += [record.text for record in records]
         if answer.endswith(("fail", "die")):
-            raise UnavailableError("fails")
+            raise TargetUnavailableError("fails")
         if answer == "too large" and len(records) > 1:
-            raise RefusedError("too large", too_large=True)
+            raise RecordsRefusedError("too large", too_large=True)
         if answer == "too large":
             self.got += [record.text for record in records]
 
@@ -142,7 +142,7 @@ def test_every_line_arrives(
         names = life.split()
         with contextlib.closing(Positions(str(directory / "state"), "target")) as state:
             assert state.try_lock()
-            files = LogFiles(
+            files = FollowedFiles(
                 [str(log)],
                 4096,
                 Parser(),
@@ -153,7 +153,7 @@ def test_every_line_arrives(
             )
             script = Script(iter([actions[name] for name in names]))
             target.die = script.end
-            Delivery(target, files, state, Batching(size, 10**6, 0.0, 0.0), script).run()
+            LogDelivery(target, files, state, Batching(size, 10**6, 0.0, 0.0), script).run()
     first = list(dict.fromkeys(target.got))
     assert first == [str(number) for number in range(written)]
     assert target.largest <= size
@@ -167,7 +167,7 @@ def test_one_batch_is_all_that_stands_in_memory(tmp_path: Path) -> None:
     """However large the file is while the target is away."""
     log = tmp_path / "vllm.log"
     log.write_text("INFO 11-22 07:06:56 [a.py:1] " + ("x" * 1000 + "\n") * 20_000)
-    files = LogFiles(
+    files = FollowedFiles(
         [str(log)],
         4096,
         Parser(),
@@ -177,7 +177,7 @@ def test_one_batch_is_all_that_stands_in_memory(tmp_path: Path) -> None:
         report=lambda *_: None,
     )
     target = Target(iter(["fail"] * 1000))
-    delivery = Delivery(
+    delivery = LogDelivery(
         target, files, None, Batching(1000, 100_000, 0.0, 0.0), Script(iter([lambda: None]))
     )
     queued: list[int] = []

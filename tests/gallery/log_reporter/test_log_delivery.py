@@ -16,7 +16,7 @@ from harness import wait_until
 from log_receivers import Got, Loki, Otlp, Rsyslog, look
 from plugins import LOG_REPORTER
 
-FAST = {"poll": 0.05, "batch_age": 0.1, "record_wait": 0.1}
+FAST = {"poll": 0.05, "flush_interval": 0.1, "multiline_timeout": 0.1}
 
 
 class Site:

@@ -43,8 +43,8 @@ def settings(receiver: Loki | Otlp, tmp_path: Path) -> dict[str, Any]:
     kind = "loki" if isinstance(receiver, Loki) else "otlp"
     return {
         "poll": 0.05,
-        "batch_age": 0.1,
-        "record_wait": 0.1,
+        "flush_interval": 0.1,
+        "multiline_timeout": 0.1,
         "files": str(tmp_path / "vllm.log"),
         "state_directory": str(tmp_path / "state"),
         kind: {"url": receiver.url},

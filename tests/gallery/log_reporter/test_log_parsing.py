@@ -14,7 +14,7 @@ from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Assem
 from lmcache_plugin_adapter.gallery.log_reporter.reading.line_text import clean
 from lmcache_plugin_adapter.gallery.log_reporter.reading.parsing import Parser
 from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level, Record
-from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import Line
+from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import LogLine
 
 NOW = time.mktime((2026, 11, 22, 8, 0, 0, 0, 0, -1))
 BOUNDS = Bounds(record_bytes=65536, wait=1.0, level=Level.DEBUG)
@@ -45,7 +45,7 @@ def records(
     end = 0
     for raw in data.split(b"\n"):
         end += len(raw) + 1
-        found.append(assembler.feed(Line(raw, end, 0), 0.0, int(NOW * 1e9)))
+        found.append(assembler.feed(LogLine(raw, end, 0), 0.0, int(NOW * 1e9)))
     found.append(assembler.flush())
     return [record for record in found if record is not None]
 

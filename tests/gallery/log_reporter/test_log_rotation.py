@@ -34,8 +34,8 @@ class Run:
         self.written = 0
         self._settings = {
             "poll": 0.05,
-            "batch_age": 0.1,
-            "record_wait": 0.1,
+            "flush_interval": 0.1,
+            "multiline_timeout": 0.1,
             "files": str(self.log),
             "state_directory": str(directory / "state"),
             "loki": {"url": self.loki.url},
@@ -177,8 +177,8 @@ def test_logs_with_the_same_beginning(
     write(logs[1], 150)
     settings = {
         "poll": 0.05,
-        "batch_age": 0.1,
-        "record_wait": 0.1,
+        "flush_interval": 0.1,
+        "multiline_timeout": 0.1,
         "files": [str(log) for log in logs],
         "state_directory": str(tmp_path / "state"),
         "loki": {"url": loki.url},

@@ -26,7 +26,7 @@ from lmcache_plugin_adapter.gallery.log_reporter.targets.syslog_message import (
     timestamp,
 )
 
-FAST = {"poll": 0.05, "batch_age": 0.1, "record_wait": 0.1}
+FAST = {"poll": 0.05, "flush_interval": 0.1, "multiline_timeout": 0.1}
 ORIGIN = Origin("host", "worker", 3, 1, "worker_log_reporter")
 FRAME = Frame(FACILITIES["local3"], "host", "vllm", "lmcache@32473", 8000, ORIGIN)
 LINE = "ERROR 11-22 07:06:56 [core.py:12] "

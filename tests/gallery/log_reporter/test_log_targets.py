@@ -60,8 +60,8 @@ def settings(tmp_path: Path, log: Path) -> dict[str, Any]:
     """Settings without a target."""
     return {
         "poll": 0.05,
-        "batch_age": 0.1,
-        "record_wait": 0.1,
+        "flush_interval": 0.1,
+        "multiline_timeout": 0.1,
         "files": str(log),
         "state_directory": str(tmp_path / "state"),
     }
@@ -392,7 +392,7 @@ def test_malformed_settings(
         "pol": 1,
         "batch_records": 0,
         "level": "warnin",
-        "batch_age": "1 s",
+        "flush_interval": "1 s",
         "loki": {"url": loki.url, "labels": {"a-b": "c", "ok": "yes"}, "tenant": 5},
         "otlp": {"headers": {"Authorization": "Bearer s3cret"}},
         "syslog": {"host": "x", "port": 70000, "ca_file": "y"},
@@ -405,7 +405,7 @@ def test_malformed_settings(
         ".pol'",
         ".batch_records'",
         ".level'",
-        ".batch_age'",
+        ".flush_interval'",
         ".loki.labels.a-b'",
         ".loki.tenant'",
         ".otlp.url'",

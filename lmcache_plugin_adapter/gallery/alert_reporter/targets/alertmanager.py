@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from lmcache_plugin_adapter.gallery.alert_reporter.alerts import timestamp
 
-from .target import AlertTarget, Request
+from .target import AlertRequest, AlertTarget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,11 +41,11 @@ class Alertmanager(AlertTarget, kw_only=True, forbid_unknown_fields=True):
         alerts: Sequence[Alert],
         now: float,
         again: frozenset[str],  # noqa: ARG002 - Alertmanager knows its alerts
-    ) -> list[Request]:
+    ) -> list[AlertRequest]:
         """Return one request with all alerts; see :meth:`.target.AlertTarget.requests`."""
         until = now + _LIVES * self.resend + _REQUEST_TIME
         content = json.dumps([_entry(alert, until) for alert in alerts]).encode()
-        return [Request(PATH, content, tuple(alert.id for alert in alerts))]
+        return [AlertRequest(PATH, content, tuple(alert.id for alert in alerts))]
 
 
 def _entry(alert: Alert, until: float) -> dict[str, object]:

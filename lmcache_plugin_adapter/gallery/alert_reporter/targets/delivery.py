@@ -12,12 +12,12 @@ import httpx
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.http_client.answer import TargetError, failure
 
-from .pending import Pending
+from .pending import PendingAlerts
 
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.gallery.alert_reporter.alerts import Alert
 
-    from .target import AlertTarget, Request
+    from .target import AlertRequest, AlertTarget
 
 INITIAL_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
@@ -36,7 +36,7 @@ _SHARE = 0.3
 """Part of the grace period that the request in flight may still take."""
 
 
-class _RefusedError(Exception):
+class _AlertsRefusedError(Exception):
     """A target did not accept a request; the text says why."""
 
     def __init__(self, why: str, *, final: bool = False, wait: float = 0.0) -> None:
@@ -47,17 +47,17 @@ class _RefusedError(Exception):
         """Seconds of the pause that the target asked for."""
 
 
-class Delivery:
+class AlertDelivery:
     """Deliver alerts to one target.
 
     Args:
         target: The target.
-        keep_resolved: As for :class:`.pending.Pending`.
+        keep_resolved: As for :class:`.pending.PendingAlerts`.
     """
 
     def __init__(self, target: AlertTarget, keep_resolved: float) -> None:
         self.target = target
-        self._pending = Pending(target.resend, target.repeat_resolved, keep_resolved)
+        self._pending = PendingAlerts(target.resend, target.repeat_resolved, keep_resolved)
         self._changed = threading.Condition()
         self._deadline: float | None = None
         """The end of the grace period; None before :meth:`finish`."""
@@ -127,7 +127,7 @@ class Delivery:
                     while self._round(client):
                         backoff.reset()
                 pause = 0.0
-            except _RefusedError as refusal:
+            except _AlertsRefusedError as refusal:
                 pause = max(backoff.next(), min(refusal.wait, _LONGEST_WISH))
                 self._log_problem(str(refusal))
             except Exception as error:  # noqa: BLE001 - the thread must survive
@@ -175,7 +175,7 @@ class Delivery:
             refused = None
             try:
                 self._send(client, request)
-            except _RefusedError as refusal:
+            except _AlertsRefusedError as refusal:
                 if not refusal.final:
                     raise
                 if len(request.ids) > 1:  # one bad alert must not cost the others
@@ -195,7 +195,7 @@ class Delivery:
                 kit.error(f"Alerts refused by '{self.target.shown}' ({name}): {refused}")
         return True
 
-    def _send(self, client: httpx.Client, request: Request) -> None:
+    def _send(self, client: httpx.Client, request: AlertRequest) -> None:
         timeout = self.target.timeout
         with self._changed:
             if self._deadline is not None:
@@ -211,7 +211,7 @@ class Delivery:
                 timeout=timeout,
             )
         except (httpx.HTTPError, TargetError) as error:
-            raise _RefusedError(failure(error)) from None
+            raise _AlertsRefusedError(failure(error)) from None
         finally:
             with self._changed:
                 if not self._replaced:
@@ -219,7 +219,7 @@ class Delivery:
                     self._changed.notify_all()
         if not answer.accepted:
             final = answer.status in _REFUSED
-            raise _RefusedError(str(answer), final=final, wait=answer.retry_after or 0.0)
+            raise _AlertsRefusedError(str(answer), final=final, wait=answer.retry_after or 0.0)
 
     def _log_problem(self, why: str) -> None:
         if self._replaced or why == self._problem:

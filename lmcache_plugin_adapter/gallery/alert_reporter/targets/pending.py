@@ -19,7 +19,7 @@ class Due(NamedTuple):
     """The ids of alerts that the target has received before."""
 
 
-class Pending:
+class PendingAlerts:
     """The alerts of one target; bounded, because each alert has one entry.
 
     Args:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.gallery.alert_reporter.alerts import Alert
 
 
-class Request(NamedTuple):
+class AlertRequest(NamedTuple):
     """One request."""
 
     path: str
@@ -35,7 +35,9 @@ class AlertTarget(HttpTarget, kw_only=True, forbid_unknown_fields=True):
 
     resend: Annotated[float, Meta(ge=1, le=7 * 86400)]
 
-    def requests(self, alerts: Sequence[Alert], now: float, again: frozenset[str]) -> list[Request]:
+    def requests(
+        self, alerts: Sequence[Alert], now: float, again: frozenset[str]
+    ) -> list[AlertRequest]:
         """Return the requests with ``alerts``.
 
         Args:

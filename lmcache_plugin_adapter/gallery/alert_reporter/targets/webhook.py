@@ -10,7 +10,7 @@ from msgspec import Meta
 from lmcache_plugin_adapter.gallery.alert_reporter.alerts import timestamp
 from lmcache_plugin_adapter.gallery.http_client.address import Url
 
-from .target import AlertTarget, Request
+from .target import AlertRequest, AlertTarget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,10 +33,14 @@ class Webhook(AlertTarget, kw_only=True, forbid_unknown_fields=True):
     resend: Annotated[float, Meta(ge=1, le=7 * 86400)] = 14400.0
     """Seconds after which a firing alert is sent again."""
 
-    def requests(self, alerts: Sequence[Alert], now: float, again: frozenset[str]) -> list[Request]:
+    def requests(
+        self, alerts: Sequence[Alert], now: float, again: frozenset[str]
+    ) -> list[AlertRequest]:
         """Return a request for each alert; see :meth:`.target.AlertTarget.requests`."""
         return [
-            Request("", json.dumps(document(alert, now, alert.id in again)).encode(), (alert.id,))
+            AlertRequest(
+                "", json.dumps(document(alert, now, alert.id in again)).encode(), (alert.id,)
+            )
             for alert in alerts
         ]
 

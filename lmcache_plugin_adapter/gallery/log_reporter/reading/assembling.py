@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .parsing import Head, Parser
-    from .tailed_file import Line, TailedFile
+    from .tailed_file import LogLine, TailedFile
 
 _TRACEBACK = "Traceback (most recent call last)"
 _LIVE_NS = 3_000_000_000
@@ -53,7 +53,7 @@ class Bounds(NamedTuple):
     """The least urgent level to deliver."""
 
 
-class _Pending:
+class _OpenRecord:
     """A record that may still grow."""
 
     def __init__(self, record: Record, head: Head | None, prefix: str) -> None:
@@ -89,12 +89,12 @@ class Assembler:
         self._path = clean(os.fsencode(path))
         self._parser = parser
         self._bounds = bounds
-        self._pending: _Pending | None = None
+        self._pending: _OpenRecord | None = None
         self._last_ns = 0
         self._broken: dict[str, Level] = {}
         """The levels of tracebacks that other processes' lines have interrupted, by prefix."""
 
-    def expect(self, lines: Sequence[Line], now_ns: int) -> None:
+    def expect(self, lines: Sequence[LogLine], now_ns: int) -> None:
         """Look ahead for a time, so that first lines without one are not dated as new.
 
         A backlog may begin with them, and a target may refuse older records after new ones.
@@ -117,7 +117,7 @@ class Assembler:
                 self._last_ns = head.time_ns
                 return
 
-    def feed(self, line: Line, now: float, now_ns: int) -> Record | None:
+    def feed(self, line: LogLine, now: float, now_ns: int) -> Record | None:
         """Take a line; return the previous record if the line begins a new one.
 
         Args:
@@ -176,7 +176,7 @@ class Assembler:
         pending.record.wanted = pending.record.level <= self._bounds.level
         return pending.record
 
-    def _continuation(self, pending: _Pending, head: Head | None, text: str) -> str | None:
+    def _continuation(self, pending: _OpenRecord, head: Head | None, text: str) -> str | None:
         """Return what ``text`` adds to the pending record; None: it belongs to another record."""
         if head is not None:
             first = pending.head
@@ -196,7 +196,7 @@ class Assembler:
             return text if prefix == pending.prefix else None
         return text if bare.startswith(_BETWEEN) else None
 
-    def _append(self, pending: _Pending, text: str) -> None:
+    def _append(self, pending: _OpenRecord, text: str) -> None:
         if pending.open:
             tail = split_tail(text)
             if tail is not None:
@@ -214,7 +214,7 @@ class Assembler:
         pending.parts.append(text)
         pending.size += len(text) + 1
 
-    def _begin(self, line: Line, text: str, head: Head | None, now_ns: int) -> _Pending:
+    def _begin(self, line: LogLine, text: str, head: Head | None, now_ns: int) -> _OpenRecord:
         record = Record(self._path, self._tailed, line.end, now_ns, text)
         if head is None:
             prefix, record.process, record.pid = split_process(text)
@@ -236,7 +236,7 @@ class Assembler:
             self._broken.pop(prefix, None)
             goes_on = None
         record.time_ns = record.time_ns or self._guess(now_ns)
-        self._pending = _Pending(record, head, prefix)
+        self._pending = _OpenRecord(record, head, prefix)
         bare = _without_rank(record.text)
         if goes_on is not None and bare[:1] in ("", " ", "\t"):
             self._pending.traceback = True  # its last line is still to come
@@ -253,10 +253,12 @@ class Assembler:
             return now_ns
         return min(max(before, self._last_ns), now_ns) or now_ns
 
-    def _begin_again(self, before: _Pending, line: Line, text: str, now_ns: int) -> _Pending:
+    def _begin_again(
+        self, before: _OpenRecord, line: LogLine, text: str, now_ns: int
+    ) -> _OpenRecord:
         """Begin a new record with the head of the one that has become too long."""
         record = replace(before.record, end=line.end, observed_ns=now_ns, text=text)
-        self._pending = _Pending(record, before.head, before.prefix)
+        self._pending = _OpenRecord(record, before.head, before.prefix)
         self._pending.open = before.open
         self._pending.traceback = before.traceback
         return self._pending

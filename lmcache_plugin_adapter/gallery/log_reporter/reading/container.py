@@ -30,13 +30,13 @@ class Framed(NamedTuple):
     """Whether the stream's next line continues it."""
 
 
-class _Entry(msgspec.Struct):
+class _DockerEntry(msgspec.Struct):
     log: str
     stream: str
     time: str
 
 
-_entry = msgspec.json.Decoder(_Entry)
+_entry = msgspec.json.Decoder(_DockerEntry)
 
 
 def unframe(raw: bytes) -> Framed | None:

@@ -27,7 +27,7 @@ _MOST = 1000
 """The most files that one target follows."""
 
 
-class LogFiles:
+class FollowedFiles:
     """The records of all followed files.
 
     Args:

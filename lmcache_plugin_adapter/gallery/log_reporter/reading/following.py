@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lmcache_plugin_adapter.messages.wording import lost
 
 from .resuming import again, between, copy_of, resume
-from .tailed_file import Line, Position, TailedFile, Truncated, open_log
+from .tailed_file import LogLine, Position, TailedFile, Truncated, open_log
 
 if TYPE_CHECKING:
     from .resuming import Report
@@ -134,7 +134,7 @@ class FollowedPath:
             self._superseded.setdefault(id(tailed), now)
         self._close_finished(now)
 
-    def read(self, now: float, *, final: bool = False) -> tuple[TailedFile, list[Line]] | None:
+    def read(self, now: float, *, final: bool = False) -> tuple[TailedFile, list[LogLine]] | None:
         """Return the next lines and their file, or None if there are none now.
 
         Args:

@@ -21,7 +21,7 @@ _LIMIT = 16 * 1024 * 1024
 """A larger file was not written by this plugin."""
 
 
-class _Saved(msgspec.Struct):
+class _SavedPositions(msgspec.Struct):
     version: int
     files: dict[str, list[Position]]
 
@@ -91,7 +91,7 @@ class Positions:
             data = self._file.read(_LIMIT)
             if data is None:
                 return None
-            saved = msgspec.json.decode(data, type=_Saved)
+            saved = msgspec.json.decode(data, type=_SavedPositions)
         except OSError as error:
             raise StateError(f"cannot read {self.path!r}: {error.strerror}") from None
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
@@ -112,7 +112,7 @@ class Positions:
             StateError: The file cannot be written; the previous one stays.
         """
         keys = {_key(path): positions for path, positions in files.items()}
-        data = msgspec.json.encode(_Saved(_VERSION, keys))
+        data = msgspec.json.encode(_SavedPositions(_VERSION, keys))
         if data == self._last:
             return
         try:

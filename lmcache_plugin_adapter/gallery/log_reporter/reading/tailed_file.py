@@ -21,7 +21,7 @@ FINGERPRINT_BYTES = 256
 beginning alone does not: many logs begin with the same banner."""
 
 
-class Line(NamedTuple):
+class LogLine(NamedTuple):
     """A line as read."""
 
     raw: bytes
@@ -210,7 +210,7 @@ class TailedFile:
         self.size = found.st_size
         self.quiet_since = now
 
-    def read(self, *, final: bool = False) -> list[Line]:
+    def read(self, *, final: bool = False) -> list[LogLine]:
         """Return the next lines; none at the end of the file.
 
         Args:
@@ -293,7 +293,7 @@ class TailedFile:
         self.size = max(self.size, position)
         self._changed = (-1, -1)  # so that the next check takes the fingerprint
 
-    def _lines(self, data: bytes, *, final: bool) -> list[Line]:
+    def _lines(self, data: bytes, *, final: bool) -> list[LogLine]:
         last = data.rfind(b"\n")
         if last < 0:
             total = self._scan - self.offset + len(data)
@@ -318,7 +318,7 @@ class TailedFile:
         self._tail = 0
         return lines
 
-    def _line(self, raw: bytes, end: int) -> Line:
+    def _line(self, raw: bytes, end: int) -> LogLine:
         length = end - self.offset - (1 if end > self._scan + len(raw) else 0)
         if self._long:
             raw, self._long = self._long, b""
@@ -326,7 +326,7 @@ class TailedFile:
             raw = whole_characters(raw[: self._max_line])
         cut = length - len(raw)
         self.offset = self._scan = end
-        return Line(raw, end, cut)
+        return LogLine(raw, end, cut)
 
     def _note_last(self, data: bytes) -> None:
         """Keep the last of the bytes that ``offset`` is about to pass."""

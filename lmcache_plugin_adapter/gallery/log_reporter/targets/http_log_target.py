@@ -9,7 +9,7 @@ import httpx
 
 from lmcache_plugin_adapter.gallery.http_client.answer import Answer, TargetError, failure
 
-from .target import LogTarget, RefusedError, UnavailableError
+from .target import LogTarget, RecordsRefusedError, TargetUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,8 +53,8 @@ class HttpLogTarget(LogTarget):
         """Send one batch and return the answer.
 
         Raises:
-            UnavailableError: A retry may succeed.
-            RefusedError: A retry is useless.
+            TargetUnavailableError: A retry may succeed.
+            RecordsRefusedError: A retry is useless.
         """
         headers = self._headers
         if self._compress:
@@ -70,16 +70,16 @@ class HttpLogTarget(LogTarget):
         except (httpx.HTTPError, TargetError) as error:
             if client is self._client:  # not abandoned meanwhile
                 self.close()
-            raise UnavailableError(failure(error)) from None
+            raise TargetUnavailableError(failure(error)) from None
         if answer.accepted:
             return answer
         if answer.status == _TOO_LARGE or answer.status in _NEVER:
             raise self.refusal(answer, too_large=answer.status == _TOO_LARGE)
-        raise UnavailableError(str(answer), answer.retry_after)
+        raise TargetUnavailableError(str(answer), answer.retry_after)
 
-    def refusal(self, answer: Answer, *, too_large: bool) -> RefusedError:
+    def refusal(self, answer: Answer, *, too_large: bool) -> RecordsRefusedError:
         """Return the error for an answer that refuses records for good."""
-        return RefusedError(str(answer), too_large=too_large)
+        return RecordsRefusedError(str(answer), too_large=too_large)
 
     def close(self) -> None:
         """Close the connection; the next batch opens a new one."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .http_log_target import HttpLogTarget
-from .target import RefusedError
+from .target import RecordsRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -47,10 +47,10 @@ class Loki(HttpLogTarget):
         """Deliver the records; see :meth:`.target.LogTarget.send`."""
         self.post(encode(records, self._labels, metadata=self._metadata), timeout)
 
-    def refusal(self, answer: Answer, *, too_large: bool) -> RefusedError:
+    def refusal(self, answer: Answer, *, too_large: bool) -> RecordsRefusedError:
         """Return what the answer says: how many records it ignored, and why, at its end."""
         ignored = _IGNORED.search(answer.body)
-        return RefusedError(
+        return RecordsRefusedError(
             answer.ending(), None if ignored is None else int(ignored[1]), too_large=too_large
         )
 

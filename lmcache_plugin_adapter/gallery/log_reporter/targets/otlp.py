@@ -14,7 +14,7 @@ from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level
 from lmcache_plugin_adapter.gallery.otlp_attributes import key_values
 
 from .http_log_target import HttpLogTarget
-from .target import RefusedError
+from .target import RecordsRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ SEVERITIES = {
 """OpenTelemetry's numbers and short names."""
 
 
-class Otlp(HttpLogTarget):
+class OtlpLogs(HttpLogTarget):
     """An OpenTelemetry collector.
 
     Args:
@@ -60,7 +60,7 @@ class Otlp(HttpLogTarget):
         rejected, why = read_answer(answer.raw)
         if rejected:
             why = answer.quote(why) or "no reason given"
-            raise RefusedError(why, min(rejected, len(records)))
+            raise RecordsRefusedError(why, min(rejected, len(records)))
 
     def _resource(self, process: str) -> dict[str, str]:
         labels = self._origin.labels(process)

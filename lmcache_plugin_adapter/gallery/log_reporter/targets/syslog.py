@@ -18,7 +18,7 @@ from lmcache_plugin_adapter.gallery.http_client.certificates import CertificateE
 from lmcache_plugin_adapter.gallery.log_reporter.settings import FACILITIES
 
 from .syslog_message import Frame, messages
-from .target import LogTarget, UnavailableError
+from .target import LogTarget, TargetUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,16 +67,16 @@ class Syslog(LogTarget):
                     view = view[connection.send(view[:_PIECE]) :]
                 self._confirm(connection, deadline)
         except ssl.SSLCertVerificationError as error:
-            raise UnavailableError(f"its certificate: {error.verify_message}") from None
+            raise TargetUnavailableError(f"its certificate: {error.verify_message}") from None
         except TimeoutError:
-            raise UnavailableError(f"not confirmed within {timeout:g} s") from None
+            raise TargetUnavailableError(f"not confirmed within {timeout:g} s") from None
         except OSError as error:
             reason = _reason(error)
             if error.errno in _ENDED or isinstance(error, ssl.SSLEOFError):
                 reason = "the server closed the connection before it had read everything"
                 if self._settings.tls and self._settings.cert_file is None:
                     reason += ", or requires a certificate ('cert_file')"
-            raise UnavailableError(reason) from None
+            raise TargetUnavailableError(reason) from None
 
     def _connect(self, timeout: float) -> socket.socket:
         settings = self._settings

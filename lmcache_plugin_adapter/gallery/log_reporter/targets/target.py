@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Record
 
 
-class UnavailableError(Exception):
+class TargetUnavailableError(Exception):
     """The target did not accept the records now; a retry may succeed.
 
     Args:
@@ -23,7 +23,7 @@ class UnavailableError(Exception):
         self.retry_after = retry_after
 
 
-class RefusedError(Exception):
+class RecordsRefusedError(Exception):
     """The target will never accept these records.
 
     Args:
@@ -58,8 +58,8 @@ class LogTarget:
             timeout: Seconds for the whole call.
 
         Raises:
-            UnavailableError: A retry may succeed.
-            RefusedError: A retry is useless.
+            TargetUnavailableError: A retry may succeed.
+            RecordsRefusedError: A retry is useless.
         """
         raise NotImplementedError
 

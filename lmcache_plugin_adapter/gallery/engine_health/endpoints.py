@@ -1,4 +1,4 @@
-"""Probe the addresses of an engine, each in a thread, so that none delays a check."""
+"""Check the addresses of an engine, each in a thread, so that none delays a check."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def accept_ok(status: int, _body: bytes) -> str:
 
 
 @dataclass(eq=False)
-class Probe:
+class Endpoint:
     """One address of the engine that must answer."""
 
     name: str
@@ -55,7 +55,7 @@ class Probe:
         """Send the request, unless the last one is still in flight."""
         if self._thread is None:
             self._thread = threading.Thread(
-                target=self._fetch, args=(timeout,), name=f"probe {self.url}", daemon=True
+                target=self._fetch, args=(timeout,), name=f"check {self.url}", daemon=True
             )
             self._thread.start()
 

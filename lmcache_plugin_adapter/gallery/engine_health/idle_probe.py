@@ -1,4 +1,4 @@
-"""Send a trial request to an idle engine: an engine that hangs while idle shows no other sign."""
+"""Send a probe request to an idle engine: an engine that hangs while idle shows no other sign."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lmcache_plugin_adapter.gallery.http_client.answer import failure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .settings import Trial
+    from .settings import ProbeRequest
 
 
-class Trials:
+class IdleProbe:
     """Send the request when it is due, in a thread, and judge the answer.
 
     Args:
@@ -24,7 +24,7 @@ class Trials:
         clock: A monotonic clock, in seconds.
     """
 
-    def __init__(self, settings: Trial, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: ProbeRequest, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._clock = clock
         self._content = json.dumps(settings.body).encode()
@@ -53,7 +53,7 @@ class Trials:
         due = self._last if moved_at is None else max(self._last, moved_at)
         if self._thread is None and (self.stalled or now >= due + self._settings.interval):
             self._begun = now
-            self._thread = threading.Thread(target=self._send, name="trial", daemon=True)
+            self._thread = threading.Thread(target=self._send, name="probe", daemon=True)
             self._thread.start()
 
     def _judge(self, now: float) -> None:
@@ -80,7 +80,7 @@ class Trials:
         except httpx.HTTPError as error:
             self._outcome = False, failure(error)
         except Exception as error:  # noqa: BLE001 - a thread must not die silently
-            self._outcome = True, f"cannot send the trial request: {failure(error)}"
+            self._outcome = True, f"cannot send the probe request: {failure(error)}"
         else:
-            text = "" if answer.accepted else f"the trial request was refused: {answer}"
+            text = "" if answer.accepted else f"the probe request was refused: {answer}"
             self._outcome = answer.status < 500, text
