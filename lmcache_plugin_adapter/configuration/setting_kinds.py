@@ -8,6 +8,7 @@ from lmcache_plugin_adapter.contract.frozen import frozen
 from lmcache_plugin_adapter.messages.near_miss import did_you_mean
 from lmcache_plugin_adapter.messages.problem import InvalidValueError
 
+from .durations import read_duration
 from .exec_limits import exec_text
 from .locations import LocationError, expand
 
@@ -72,31 +73,31 @@ def word(
     return Setting(key, "word", default, accepted, meaning, read, per_plugin)
 
 
-def seconds(key: str, default: float, low: float, high: float, meaning: str) -> Setting:
+def seconds(key: str, default: float | None, low: float, high: float, meaning: str) -> Setting:
     """Return the row of a duration."""
-    accepted = f"a number of seconds from {low:g} to {high:g}"
-    return Setting(
-        key, "seconds", default, accepted, meaning, _in_range(float, low, high), per_plugin=True
-    )
+
+    def read(value: object, _environ: _Environ) -> float:
+        found = read_duration(value)
+        if low <= found <= high:
+            return found
+        raise InvalidValueError
+
+    accepted = f"a duration from {low:g} to {high:g} seconds: a number, or text such as `30s`, `5m`"
+    return Setting(key, "duration", default, accepted, meaning, read, per_plugin=True)
 
 
 def count(key: str, unit: str, default: int, low: int, high: int, meaning: str) -> Setting:
     """Return the row of a whole number."""
-    accepted = f"a whole number of {unit} from {low} to {high}"
-    return Setting(
-        key, unit, default, accepted, meaning, _in_range(int, low, high), per_plugin=True
-    )
 
-
-def _in_range(kind: type[int | float], low: float, high: float) -> Callable[..., int | float]:
-    def read(value: object, _environ: _Environ) -> int | float:
-        # True is a number to Python only. NaN fails the comparison.
-        if isinstance(value, (int, kind)) and not isinstance(value, bool) and low <= value <= high:
-            return kind(value)
+    def read(value: object, _environ: _Environ) -> int:
+        # True is a number to Python only.
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
         hint = isinstance(value, str) and value.isdigit()
         raise InvalidValueError("write it without quotes" if hint else "")
 
-    return read
+    accepted = f"a whole number of {unit} from {low} to {high}"
+    return Setting(key, unit, default, accepted, meaning, read, per_plugin=True)
 
 
 def mapping_only(_value: object, _environ: _Environ) -> dict[str, Any]:

@@ -188,7 +188,7 @@ NAN, INF = float("nan"), float("inf")
         ({"backoff": {"initial": 31}}, "backoff.initial", "31 s is above 30 s"),
         ({"backoff": {"max": 0.1}}, "backoff.max", "0.5 s is above 0.1 s"),
         ({"stop_grace": True}, "stop_grace", "found true"),
-        ({"stop_grace": "5s"}, "stop_grace", "found '5s'"),
+        ({"stop_grace": "5 seconds"}, "stop_grace", "found '5 seconds'"),
         ({"stop_grace": 10**400}, "stop_grace", "found a very large number"),
         ({"max_line_bytes": 127}, "max_line_bytes", "from 128 to 65536"),
         ({"max_line_bytes": 3072.0}, "max_line_bytes", "found 3072.0"),
