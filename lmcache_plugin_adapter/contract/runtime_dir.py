@@ -211,34 +211,63 @@ def write_whole(path: str, data: bytes) -> None:
 
 
 def remove_stale(
-    root: str, end: Callable[[list[tuple[int, int]]], object] = lambda _recorded: None
+    root: str,
+    end: Callable[[list[tuple[int, int]]], object] = lambda _recorded: None,
+    seconds: float = 0.0,
 ) -> int:
     """Remove directories of supervisors that were killed together with their engines.
 
     Args:
         root: The runtime directory.
         end: Called with the recorded first processes of an engine of this PID namespace.
+        seconds: How long to try again while a process holds the lock of such a directory. A
+            killed supervisor holds it until it is dead, and so does a child of it until its exec.
     """
+    deadline = time.monotonic() + seconds
+    pause = _LOCK_PAUSE
     removed = 0
-    for name in os.listdir(root):
-        if name.count(".") != _DOTS or engine_lives(name):
-            continue  # not an instance, or one that the next supervisor of its engine takes over
-        path = f"{root}/{name}"
-        try:
-            fd = os.open(path, _OPEN)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if engine_is_gone(name.rpartition(".")[0]):
-                end(_recorded_in(fd))
-            remove_instance(path)
-            removed += 1
-        except OSError:
-            pass  # in use
-        finally:
-            os.close(fd)
-    return removed
+    while True:
+        held = False
+        for name in _entries(root):
+            if name.count(".") != _DOTS or engine_lives(name):
+                continue  # no instance, or one that the next supervisor of its engine takes over
+            try:
+                removed += _remove_unheld(f"{root}/{name}", end)
+            except OSError:
+                held = held or engine_is_gone(name.rpartition(".")[0])
+        if not held or time.monotonic() > deadline:
+            return removed
+        time.sleep(pause)
+        pause = min(2 * pause, _LOCK_SECONDS)
+
+
+def _entries(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []  # somebody has removed it
+
+
+def _remove_unheld(path: str, end: Callable[[list[tuple[int, int]]], object]) -> bool:
+    """Remove the directory of a dead supervisor; return whether there was one.
+
+    Raises:
+        OSError: A process holds its lock, or has just written into it.
+    """
+    try:
+        fd = os.open(path, _OPEN)
+    except OSError:
+        return False  # removed meanwhile, or no directory
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if engine_is_gone(os.path.basename(path).rpartition(".")[0]):
+            end(_recorded_in(fd))
+        remove_instance(path)
+        if os.path.lexists(path):
+            raise FileExistsError(path)
+        return True
+    finally:
+        os.close(fd)
 
 
 def _lock(path: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
@@ -162,6 +163,23 @@ def test_killed_together(world: World) -> None:
     other, _ = world.up()
     world.wait(lambda: gone(child), "swept")
     expect_files_of(world, other)
+
+
+@pytest.mark.fault("G8", "killed together with its engine, and dies slowly: its files are removed")
+def test_files_of_the_dying(world: World) -> None:
+    """A child that has not reached its exec yet holds the directory as its parent did."""
+    world.python("all_x.py")
+    engine, _ = world.up()
+    (instance,) = (world.directory / "run").iterdir()
+    held = os.open(instance, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(held, fcntl.LOCK_SH)
+    os.kill(world.supervisor_of(engine), signal.SIGKILL)
+    engine.kill()
+    second, _ = world.up()
+    time.sleep(1)  # its search looks for files of the dead meanwhile
+    assert instance.exists()
+    os.close(held)
+    expect_files_of(world, second)
 
 
 @pytest.mark.fault("G2", "killed while it stops its plugins: another sees to the end")

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
     from lmcache_plugin_adapter.messages.problem import Problem
 
+_STALE_SECONDS = 30.0
+"""How long directories of dead engines are tried again while a process holds them."""
+
 
 def run_planner(
     fd: int, data: bytes, config_file: str | None, root: str | None, skip: frozenset[str]
@@ -117,7 +120,7 @@ def run_planner(
     if killed:
         log("note", f"Ended {count_processes(killed)} that dead engines left")
     if root is not None:
-        remove_stale(root, kill_recorded)
+        remove_stale(root, kill_recorded, _STALE_SECONDS)
     if metrics is not None:
         clear_dead(metrics.directory)
 

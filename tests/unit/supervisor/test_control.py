@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -271,6 +272,17 @@ def test_only_what_nobody_holds_is_removed(tmp_path) -> None:
     assert sorted(os.listdir(tmp_path)) == sorted([*kept, "something"])
     held.remove()
     assert sorted(os.listdir(tmp_path)) == sorted([kept[1], "something"])
+
+
+def test_directory_that_is_held_for_a_moment_is_removed(tmp_path) -> None:
+    """A killed supervisor, and a child of it before its exec, hold the lock until they are dead."""
+    held = InstanceDir(str(tmp_path), dead_run_id(), "worker-0")
+    assert remove_stale(str(tmp_path)) == 0
+    dying = threading.Timer(0.5, held.release)
+    dying.start()
+    assert remove_stale(str(tmp_path), seconds=20) == 1
+    dying.join()
+    assert os.listdir(tmp_path) == []
 
 
 def test_run_ids() -> None:
