@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measures this launcher beside LMCache's own and beside process supervisors; see README.md."""

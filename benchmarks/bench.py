@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every row is given: a place, hosts, and the certainty that nothing of it stays."""
 
 from __future__ import annotations

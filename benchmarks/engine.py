@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An engine to be measured: launches plugins with either launcher, as it is told on stdin."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Samples of repeats, and what they come to: medians, quartiles, ratios of pairs."""
 
 from __future__ import annotations

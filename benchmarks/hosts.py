@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whoever runs plugins, behind one face: an engine with a launcher, or a process supervisor."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An environment of its own for the peers, made on the first run."""
 
 from __future__ import annotations

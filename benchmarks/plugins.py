@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plugins to be measured with: a directory of them, and the word that they run."""
 
 from __future__ import annotations

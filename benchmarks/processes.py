@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What ``/proc`` says of processes, and their ends as the kernel tells them."""
 
 from __future__ import annotations

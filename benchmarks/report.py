@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page: one table for each row, written between marks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What was measured, kept as JSON: a later run replaces the rows that it measures."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A row of the table: how one repeat of it is measured and what all of them come to."""
 
 from __future__ import annotations

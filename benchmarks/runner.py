@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs rows, keeps what they measured, writes tables and plots."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two real vLLM servers beside each other, one with plugins; run by the row ``completion``.
 
 ``python benchmarks/serving.py DIRECTORY MODEL ROUNDS``, with the Python of the

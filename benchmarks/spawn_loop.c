@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Starts each of its arguments with /bin/sh, and then waits: the least that starting can cost. */
 
 #include <spawn.h>

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measure ``lmcache-plugins status`` with 8 engine processes of 20 plugins each.
 
 ``python benchmarks/status.py`` prints the time of an answer, and the CPU time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lines of the table: figures beside each other, and whether the target is met."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Runs on the scheduler and on every worker: reports the memory of its engine.
 #
 # Its parameters stand in lmcache.yaml under extra_config:

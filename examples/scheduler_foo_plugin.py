@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Runs on the scheduler: says at an interval that the engine is alive.
 
 Its parameters stand in lmcache.yaml under ``extra_config``:

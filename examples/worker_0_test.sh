@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Runs on worker 0 only: tests at an interval that the disk cache has room.
 #
 # Its parameters stand in lmcache.yaml under extra_config:

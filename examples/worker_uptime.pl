@@ -1,4 +1,5 @@
 #!/usr/bin/env perl
+# SPDX-License-Identifier: Apache-2.0
 # Runs on every worker: reports the load of the machine.
 #
 # Its parameters are arguments, set in lmcache.yaml under extra_config (with

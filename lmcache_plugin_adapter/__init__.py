@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Supervise LMCache runtime plugins beside vLLM: start each once, log it, restart it, stop it.
 
 vLLM imports this package in every process, so the import loads almost nothing:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The connector class, under the name that vLLM's configuration gives its module."""
 
 from .hosts.vllm.connector import LMCacheAdapterConnector

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The module of LMCache's server, under the name that ``--server-module`` gives it."""
 
 from .hosts.lmcache_server.module import build_server_modules

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m lmcache_plugin_adapter.server_plugin PID`: beside LMCache's server before 0.5.6."""
 
 import sys

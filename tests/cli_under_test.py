@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command line as tests use it: a real process, known by a mark that all it starts inherit."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures of all rings: plugins, engines that must leave nothing behind, stand-ins."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An engine for tests: it launches plugins, then runs each line of Python from its stdin."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trees of vLLM and LMCache in the shapes of their versions, written to disk and imported.
 
 Each tree has the classes that the hook meets, with the signatures of that

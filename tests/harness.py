@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real engine processes with real plugins, and their state in /proc, for the tests."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An engine in the test's own process, with the hook in place and trees that a test changes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Installed packages as tests use them: laid out as an installer does, without one."""
 
 from __future__ import annotations

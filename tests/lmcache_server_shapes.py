@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The objects of LMCache's multiprocess server that a server module gets, as in LMCache 0.5.6."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stand-ins for the adapter's launcher: the real class's signatures, and nothing starts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A tree of SGLang with just what its hook meets, for processes of tests.
 
 The cache takes the arguments that SGLang 0.5.23 gives it; ``tests/contract`` compares them.

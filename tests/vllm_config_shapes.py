@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The parts of vLLM's configuration that decide about plugins, in the shapes of its versions."""
 
 from __future__ import annotations

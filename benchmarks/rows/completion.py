@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a completion of real vLLM takes, with the adapter off and on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How fast output is taken from a plugin and logged line by line."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When the last plugin is gone after SIGKILL of the engine."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How fast the engine's own Python runs beside a plugin that prints."""
 
 from __future__ import annotations

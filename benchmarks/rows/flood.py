@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a plugin that floods costs under the default rate limit."""
 
 from __future__ import annotations

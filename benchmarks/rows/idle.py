@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What quiet plugins cost while nothing happens."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long ``launch_plugins()`` blocks the engine."""
 
 from __future__ import annotations

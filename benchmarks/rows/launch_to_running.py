@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long it takes from the launch until all plugins run."""
 
 from __future__ import annotations

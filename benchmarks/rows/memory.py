@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What running plugins costs in memory."""
 
 from __future__ import annotations

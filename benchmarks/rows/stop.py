@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long a stop takes until all plugins are seen gone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether launch, stop and memory stay linear up to a thousand plugins in one engine."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Record the pictures of the documentation from a real session: engines, plugins, commands.
 
 ``python docs/images/record.py`` starts stand-in engines with a few plugins,

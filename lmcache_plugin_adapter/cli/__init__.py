@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command line, `lmcache-plugins`: one module per command.
 
 Runs in a process of its own, started by an operator or a plugin author.

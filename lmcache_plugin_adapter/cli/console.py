@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Print what commands report: results to stdout, problems to stderr; name the exit statuses."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``lmcache-plugins doctor``: report whether the adapter is active in this environment.
 
 Reads metadata, sources and files; imports neither vLLM, LMCache nor torch, and

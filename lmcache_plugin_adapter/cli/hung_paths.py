@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Search locations in a child process; skip a location whose file system does not answer."""
 
 from __future__ import annotations

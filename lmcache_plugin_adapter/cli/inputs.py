@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The input of commands: a configuration, and the processes of an engine."""
 
 from __future__ import annotations

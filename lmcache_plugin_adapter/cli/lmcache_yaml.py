@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read ``lmcache.yaml`` as LMCache does, without LMCache.
 
 LMCache's own code for this: ``LMCacheEngineConfig.from_file`` and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``lmcache-plugins logs``: print the last lines of plugins, and follow new lines."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command ``lmcache-plugins``: options and help texts; each command has its own module."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``lmcache-plugins start, stop, restart, reload``: send requests that change plugins."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``lmcache-plugins new``: create a plugin, its test and a configuration from templates."""
 
 from __future__ import annotations

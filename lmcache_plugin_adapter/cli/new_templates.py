@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The choices of ``lmcache-plugins new`` and its templates; words between ``@`` are replaced."""
 
 from __future__ import annotations

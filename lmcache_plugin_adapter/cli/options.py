@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options that several commands share; typer reads these annotations at run time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``lmcache-plugins run``: start, watch and stop stand-in engines together."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find a stale distribution of this package, which hides the entry point of the current one.
 
 Python takes the first distribution of a name on ``sys.path`` and ignores the others: what an

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read a YAML or JSON file that holds a mapping, with exact places in all errors.
 
 For the command line only: it needs PyYAML, which engine and supervisor never import.

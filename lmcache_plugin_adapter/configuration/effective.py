@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The effective configuration of plugins: validated settings, merged locations, problems."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arguments and environment variables as text that the kernel passes to a program."""
 
 from __future__ import annotations

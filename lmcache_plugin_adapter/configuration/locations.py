@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Merge the locations of LMCache's configuration and of the settings into one list."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write the reference page of the settings from the tables that the code uses.
 
 ``python -m lmcache_plugin_adapter.configuration.reference_page > docs/reference/settings.md``

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kinds of settings: how a found value becomes the value in force, or is refused."""
 
 from __future__ import annotations

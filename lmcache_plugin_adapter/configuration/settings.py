@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The settings under ``extra_config.runtime_plugins``, typed and complete."""
 
 from __future__ import annotations

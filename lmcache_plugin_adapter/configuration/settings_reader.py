@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read the settings along their table, and report what is invalid.
 
 An invalid value never stops anything: a problem names the full key, and the value

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of settings: key, default, accepted values and meaning.
 
 Each of these is written here only. The reader (:mod:`.configuration.settings_reader`),

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The environment variables of plugins and of this package, for the reference page."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The values that an engine process reads of its host's configuration.
 
 An engine process reads the few values that it needs before a launch, without

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frozen value classes like those of ``dataclasses``, at a tenth of the cost.
 
 Importing ``dataclasses`` loads ``inspect``, ``ast`` and ``dis``, and each class

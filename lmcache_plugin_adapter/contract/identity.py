@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The identity of a process: role, worker rank, size of the replica."""
 
 from __future__ import annotations

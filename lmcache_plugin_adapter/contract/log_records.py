@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Format log records as LMCache does: ``[time] LMCache LEVEL: message (file:line:logger)``."""
 
 from __future__ import annotations

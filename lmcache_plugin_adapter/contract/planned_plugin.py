@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the planner decides and the supervisor runs: typed, each field written once.
 
 The planning child sends a plan through its pipe as the values of its fields, in

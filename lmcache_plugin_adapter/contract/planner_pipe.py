@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The messages of a child that searches for plugins to its parent, on a pipe.
 
 Both ends are the same interpreter, so ``marshal`` is exact. A hung file system

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The states of a plugin, for the supervisor, the commands, metrics and JSON."""
 
 from __future__ import annotations

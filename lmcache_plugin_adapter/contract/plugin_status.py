@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a supervisor reports of one plugin: typed, each field written once."""
 
 from __future__ import annotations

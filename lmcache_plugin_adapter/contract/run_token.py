@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The token of a run, which marks all that its plugins start, and the name of supervisors.
 
 Processes of this package recognise each other in ``/proc`` by both.

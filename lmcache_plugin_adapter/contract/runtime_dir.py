@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The private directory of a user's supervisors: control sockets and configuration files.
 
 Each supervisor has one directory in it and holds a lock on it. An unlocked

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The names of the environment variables of the plugin contract."""
 
 OWN = "LMCACHE_RUNTIME_PLUGIN_"

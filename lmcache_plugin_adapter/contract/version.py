@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The version of this package, for every room, and whether it is still the installed one."""
 
 from __future__ import annotations

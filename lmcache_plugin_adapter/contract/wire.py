@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What engine and supervisor send each other over their connection: one table.
 
 The connection is a stream socket. The engine sends single letters; the

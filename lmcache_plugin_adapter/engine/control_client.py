@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Send one request to this process's own supervisor: over the connection, else its control socket.
 
 The control socket is the second way: a host that closes all descriptors closes the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Delay the exit of an engine that is PID 1, so that plugins get their grace period.
 
 Supervisors leave the engine's process tree and so become children of PID 1.

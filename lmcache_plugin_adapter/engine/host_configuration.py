@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The protocol of the configuration that a launcher takes."""
 
 from __future__ import annotations

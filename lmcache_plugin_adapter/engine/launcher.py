@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Launch the runtime plugins of one engine process, and stop them with it."""
 
 from __future__ import annotations

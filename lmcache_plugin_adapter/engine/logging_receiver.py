@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Log plugins' records with Python's logging in the engine (``log: logging``)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When the next supervisor starts after one was killed, and when no other one can help."""
 
 from __future__ import annotations

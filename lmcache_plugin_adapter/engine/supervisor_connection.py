@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exchange messages with a supervisor from inside the engine.
 
 Only :meth:`SupervisorConnection.receive` and :meth:`~SupervisorConnection.wait_for_exit`

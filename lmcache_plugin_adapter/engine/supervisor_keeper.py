@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keep one supervisor for the plugins of this process: replace it when it is killed.
 
 A launcher that launches again after a stop gets another keeper, so that the previous

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start supervisors from the engine: the work is constant, whatever its memory and its plugins.
 
 Nothing here waits for the supervisor.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attributes in the protobuf messages of OTLP."""
 
 from __future__ import annotations

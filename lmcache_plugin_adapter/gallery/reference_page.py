@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Generate the tables of settings in the gallery's pages from the classes that read the settings.
 
 ``python -m lmcache_plugin_adapter.gallery.reference_page`` prints all tables, or those that are

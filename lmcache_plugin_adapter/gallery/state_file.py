@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A file in which a plugin keeps state across restarts, locked by one process at a time."""
 
 from __future__ import annotations

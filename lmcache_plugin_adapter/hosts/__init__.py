@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One folder per host of plugins: the hook into it, and the identity of its processes.
 
 Runs in vLLM's processes, in LMCache's server, or in a stand-in engine.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The launcher that LMCache itself creates, where it lets an installed package provide one.
 
 No LMCache release does yet: docs/contributing/upstream has the patch for it. With such an LMCache

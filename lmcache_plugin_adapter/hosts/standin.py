@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A stand-in engine: a process that owns a launcher and waits, as an engine with no requests does.
 
 ``lmcache-plugins run`` starts this file by its path. It reads one line of JSON

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every name of vLLM and LMCache that the adapter relies on, and whether it is there.
 
 The names are private or undocumented, so each stands with the versions it was

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kit for plugin authors: context, settings, stop and log lines of a plugin in Python.
 
 Runs in a plugin's process. A plugin can do without it: the kit uses the plugin contract only

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random fractions, without the cost of importing ``random``."""
 
 from __future__ import annotations

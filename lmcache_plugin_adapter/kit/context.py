@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The context of a plugin: role, engine and configuration, read from its environment."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The exceptions that the kit raises."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Print records of :mod:`logging` as lines with a level."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Repeat work at a fixed rate until the plugin is to stop."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Print lines with their level, in the format that systemd and the supervisor read."""
 
 from __future__ import annotations

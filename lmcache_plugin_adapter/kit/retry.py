@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The delay before a retry."""
 
 from __future__ import annotations

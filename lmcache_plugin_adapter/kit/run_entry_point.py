@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run an installed plugin: import the module of its entry point and call the function.
 
 The supervisor starts this file by its path with the engine's Python:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run a plugin's main function; turn exceptions into one line and an exit code."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Learn when to stop, wake up at once, and know how much time is left."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a descriptor number still leads to the file that this process opened.
 
 A host may close all descriptors and open its own under the same numbers.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pass descriptors over a Unix socket, close-on-exec and without waiting.
 
 ``socket.send_fds`` and ``socket.recv_fds`` ignore their flags in some Pythons:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The supervisor's event loop: descriptors, timers and signals; asleep when nothing is due."""
 
 from __future__ import annotations

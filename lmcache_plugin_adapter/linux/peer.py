@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The credentials of the peer of a Unix socket, as the kernel keeps them."""
 
 from __future__ import annotations

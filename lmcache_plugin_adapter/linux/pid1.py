@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether PID 1 of this container is an init, and what it means for plugins if not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Watch for the engine's exit, independent of forks of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read processes in ``/proc``: parents, groups, sessions, environments."""
 
 from __future__ import annotations

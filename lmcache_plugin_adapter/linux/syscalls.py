@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """System calls that Python's library lacks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wording of values found in a configuration: bounded, on one line."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find the known word that a user probably meant, and word the hint."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A problem that does not stop the rest, and how to quote names in its text."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wording of counts, durations, error reasons and exit reasons."""
 
 from __future__ import annotations

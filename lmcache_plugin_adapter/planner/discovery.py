@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """List what all locations hold, without opening or waiting for any file."""
 
 from __future__ import annotations

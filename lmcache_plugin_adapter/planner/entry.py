@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One entry of a location: a file, or something else that a directory lists."""
 
 from __future__ import annotations

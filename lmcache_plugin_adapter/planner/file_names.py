@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The file-name grammar of plugins: ``<ROLE>[_<WORKER_ID>][_<DESCRIPTION>].<EXTENSION>``.
 
 Pure: the module does not touch the file system.

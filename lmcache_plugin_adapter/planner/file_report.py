@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Report for ``check`` which files run on which processes, and why others do not."""
 
 from __future__ import annotations

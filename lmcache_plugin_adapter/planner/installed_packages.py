@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plugins that the packages of a ``sys.path`` offer, read from their metadata.
 
 The module imports no package. It reads foreign metadata within bounds, never

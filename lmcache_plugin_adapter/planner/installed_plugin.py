@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plugins of installed packages: locations of the form ``pkg:NAME``.
 
 ``NAME`` is an entry point of the group ``lmcache.runtime_plugins``, as

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Choose the command of a plugin: its shebang, the engine's Python, bash, or the file itself."""
 
 from __future__ import annotations

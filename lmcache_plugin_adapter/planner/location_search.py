@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Search one location for files, without opening or waiting for any of them.
 
 The search follows links and reads each directory of a location once. A

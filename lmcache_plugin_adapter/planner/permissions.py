@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Check who else could change a plugin, so that no code of strangers runs.
 
 A plugin is refused if everyone can write to its file, or to a directory on the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Decide which plugins one process runs, under which names, with which commands and settings."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The environment variables of plugins, and the file with LMCache's configuration."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files that the locations hold, under the settings in force: selected, named, inspected."""
 
 from __future__ import annotations

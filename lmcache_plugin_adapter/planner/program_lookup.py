@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Look programs up on PATH, and tell Pythons apart."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Select the entries that a process runs, and give each plugin its name. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The first line of a script, read as the Linux kernel reads it, and ``env`` as coreutils does.
 
 Pure: bytes in, words out. Unlike the kernel, the module tolerates a UTF-8 byte

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Become a supervisor: leave the engine's process tree, import the rest, run.
 
 The engine runs this file by path with ``python -I -S``, so that nothing of its

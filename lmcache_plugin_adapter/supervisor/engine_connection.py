@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The supervisor's side of the connection to its engine: messages, and the engine's end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the engine hands to its supervisor, through the bootstrap's command line."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lifecycle of a plugin: its states, its events, and the one transition function.
 
 A timer is an event: one that fires in a state for which it was not set changes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plugin metrics in vLLM's own ``/metrics``: files of prometheus_client's multiprocess mode.
 
 Loaded only with the setting ``metrics``. In multiprocess mode, vLLM adds up all

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plan the metrics of plugins, and remove the files that dead engines left."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plugins that an operator has stopped: they stay stopped until `start`.
 
 Kept in the supervisor's runtime directory, so that reloads, changed files and a

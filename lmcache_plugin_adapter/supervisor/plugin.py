@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One plugin under supervision: its state, its restarts and its log messages."""
 
 from __future__ import annotations

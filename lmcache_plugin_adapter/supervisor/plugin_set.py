@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plugins that a supervisor runs: taken from plans, and updated by later plans."""
 
 from __future__ import annotations

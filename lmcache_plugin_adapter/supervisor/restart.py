@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The delays before restarts of one plugin."""
 
 from __future__ import annotations

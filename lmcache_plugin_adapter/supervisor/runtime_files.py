@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The supervisor's files in the runtime directory, made again if somebody removes them.
 
 Cleaners of temporary files and careless plugins do. Without them, commands would find

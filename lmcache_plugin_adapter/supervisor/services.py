@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the plugins of one supervisor share."""
 
 from __future__ import annotations

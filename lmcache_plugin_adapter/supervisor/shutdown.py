@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stop a supervisor once no process of its plugins is left, within a bounded time."""
 
 from __future__ import annotations

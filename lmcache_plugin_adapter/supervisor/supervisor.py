@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The supervisor: one small process beside an engine process that runs its plugins.
 
 The supervisor is not a descendant of the engine and sleeps while nothing

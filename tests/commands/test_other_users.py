@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Root and the engines of other users: seen by default, changed only when that is asked for."""
 
 from __future__ import annotations

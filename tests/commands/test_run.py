@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``lmcache-plugins run``, as a real process with real plugins."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands whose output cannot be written: one line and exit 1, never a traceback."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The contract ring: real vLLM and LMCache in the versions that PYTHONPATH puts first.
 
 ``tests/real_engine/ring`` runs it once for each; without vLLM it is skipped.

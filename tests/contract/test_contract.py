@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hook, takeover, fallback and configuration with the real code of vLLM and LMCache."""
 
 from __future__ import annotations

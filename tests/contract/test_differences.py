@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LMCache's own filter of file names against the rule that ``check`` compares with."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The installed entry point, loaded by vLLM itself in a process that makes no LMCache connector."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LMCache's own frontend, the package lmcache-frontend from PyPI, runs unchanged."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The adapter reads ``lmcache.yaml`` as the installed LMCache does."""
 
 from __future__ import annotations

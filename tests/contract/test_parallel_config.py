@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Identities read from vLLM's real ``ParallelConfig``, as its executors and engines set it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plugins of the multiprocess server with LMCache's own code, as far as a version has it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The hook into SGLang against the plugin and hook modules of a real wheel.
 
 The wheel is unpacked without its dependencies: what creates LMCache's cache needs a GPU, so a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The patch of docs/contributing/upstream, applied to the real sources of LMCache."""
 
 from __future__ import annotations

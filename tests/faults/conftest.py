@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ring of faults: one line a case, for this launcher and for LMCache's own."""
 
 from __future__ import annotations

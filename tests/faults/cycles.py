@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Launch and SIGKILL an engine again and again: nothing may survive, stay or be left.
 
 Usage: ``python tests/faults/cycles.py [--cycles 1000] [--jobs 2] [--seed N] [--kill any]``

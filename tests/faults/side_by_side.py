@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run every fault on this launcher and on LMCache's own, and write both beside each other.
 
 Usage: ``python tests/faults/side_by_side.py [--into docs/how-it-works/guarantees.md] [--jobs 4]``

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An engine that is hostile to what runs in it still loses nothing, and leaves nothing."""
 
 from __future__ import annotations

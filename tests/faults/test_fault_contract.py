@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What runs, once, with what the contract promises."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Daemons of plugins, and processes that carry no run token, do not outlive their plugin."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The engine closes all descriptors and opens its own: they are never touched, plugins run on."""
 
 from __future__ import annotations

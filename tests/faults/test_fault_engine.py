@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """However an engine ends, its plugins are warned, and gone in time."""
 
 from __future__ import annotations

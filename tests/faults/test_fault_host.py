@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Odd engines that live on: their plugins live as they should, and no longer."""
 
 from __future__ import annotations

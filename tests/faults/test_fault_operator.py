@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an operator asks for holds, whatever happens to the supervisor and the files."""
 
 from __future__ import annotations

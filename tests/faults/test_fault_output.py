@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever a plugin prints arrives, bounded, and blocks nobody."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The package is replaced while an engine runs: its plugins run on, every request is answered."""
 
 from __future__ import annotations

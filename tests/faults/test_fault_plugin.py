@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever a plugin does, it harms neither the engine nor the other plugins, and ends."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever becomes of the supervisor, plugins end with it, come back, and the engine goes on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Systems that are short of something, or odd: plugins run as far as they can, and end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a fault happens: real engines, real plugins, and what /proc and the plugins say."""
 
 from __future__ import annotations

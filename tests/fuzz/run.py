@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fuzz: each target with hypothesis, and with atheris where it is installed.
 
 Usage: ``python tests/fuzz/run.py [--atheris 200000] [--hypothesis 20000] [TARGET ...]``

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is fuzzed: each target takes any bytes and raises if a promise is broken."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the alert reporter's tests share: a real Alertmanager, receivers, and engines that grow."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What all tests of the gallery share: no proxy on loopback, and a state directory of their own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Consul agent for the gallery's tests: three documented endpoints, each field checked.
 
 ``PUT /v1/agent/service/register``, ``PUT /v1/agent/check/update/ID`` and

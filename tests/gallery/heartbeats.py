@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of the heartbeat share: settings for impatient tests, ends of a whole host."""
 
 from __future__ import annotations

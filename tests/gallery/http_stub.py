@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A port that HTTP is spoken on, which a test can close, open again, and keep silent."""
 
 from __future__ import annotations

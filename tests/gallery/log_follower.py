@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A follower of logs without targets, and what happens to logs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Receivers of logs: rsyslog as it is, and strict ones of our own that check every field."""
 
 from __future__ import annotations

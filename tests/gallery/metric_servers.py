@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prometheus, VictoriaMetrics and a Pushgateway for the metric reporter's tests."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An engine's metrics endpoint, and what stands between the metric reporter and its targets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The entry points of the gallery's plugins, for ``run_plugin``."""
 
 HEARTBEAT = "lmcache_plugin_adapter.gallery.heartbeat:main"

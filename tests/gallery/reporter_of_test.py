@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The metric reporter as a plugin whose engine's internal API is in the process of a test."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real servers for the gallery's tests: Debian's packages, unpacked, started on loopback."""
 
 from __future__ import annotations

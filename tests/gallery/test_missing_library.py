@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The gallery without the libraries of its extra: one line says what to install, for good."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The gallery's pages say what the code takes, and their examples are accepted."""
 
 from __future__ import annotations

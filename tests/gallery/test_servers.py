@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tests' own servers start, pause, and come back on their port."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What stands in for vLLM's HTTP server, and for LMCache's internal API, in the gallery's tests."""
 
 from __future__ import annotations

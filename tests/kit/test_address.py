@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a plugin's own engine answers."""
 
 from __future__ import annotations

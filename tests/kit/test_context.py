@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The context: what the environment says, typed."""
 
 from __future__ import annotations

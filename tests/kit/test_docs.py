@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What docs/plugin-authors/kit.md shows exists; tests/project runs its commands."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Importing the kit costs a plugin next to nothing."""
 
 from __future__ import annotations

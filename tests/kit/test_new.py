@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``lmcache-plugins new``: what it writes works, as it is, by the commands that it prints."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rounds at a fixed rate."""
 
 from __future__ import annotations

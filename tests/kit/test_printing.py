@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lines with their level."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waits between tries."""
 
 from __future__ import annotations

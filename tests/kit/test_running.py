@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A plugin's main function: what goes wrong is said, and the exit code says it too."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A plugin's own settings: what is wrong is said with its full key, and the rest goes on."""
 
 from __future__ import annotations

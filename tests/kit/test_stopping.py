@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SIGTERM: told at once, wherever the plugin waits."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The fixture: what it shows is what happens, and nothing is left behind."""
 
 from __future__ import annotations

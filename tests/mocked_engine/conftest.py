@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Set-up of the mocked engine: a vLLM and an LMCache of some version's shape, and our launcher."""
 
 from __future__ import annotations

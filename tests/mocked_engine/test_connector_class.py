@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Connectors of others that are LMCache's by their class, whatever their name says."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The doctor, and the table of upstream names it reads, on small installed trees."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the adapter starts no plugins, LMCache's own launcher does, and the log says why."""
 
 from __future__ import annotations

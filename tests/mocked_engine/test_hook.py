@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The entry point and its hook into vLLM's connector factory, over the shapes of both projects."""
 
 from __future__ import annotations

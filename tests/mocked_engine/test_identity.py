@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A process's identity, read from ``parallel_config`` in each version and executor of vLLM."""
 
 from __future__ import annotations

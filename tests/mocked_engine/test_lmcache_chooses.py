@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An LMCache that creates our launcher itself, as docs/contributing/upstream proposes."""
 
 from __future__ import annotations

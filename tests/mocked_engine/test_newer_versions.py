@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A version of vLLM or LMCache that lacks a name: it works or falls back, and one line names it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The hook into SGLang: plugins of each rank that uses LMCache, in real processes."""
 
 from __future__ import annotations

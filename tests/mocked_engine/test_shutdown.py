@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A connector's ``shutdown`` stops the plugins first and does not wait for them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The adapter takes a connector's plugins over: each starts once, with the right settings."""
 
 from __future__ import annotations

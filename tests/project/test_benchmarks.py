@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The parts of the benchmarks that decide the figures: statistics, tables, the page."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tables of ``docs/plugin-authors/contract.md`` are right, row by row."""
 
 from __future__ import annotations

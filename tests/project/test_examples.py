@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The example plugins keep the contract that they show."""
 
 from __future__ import annotations

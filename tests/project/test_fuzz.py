@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Inputs that fuzzing found pass, and so do a few new ones."""
 
 from __future__ import annotations

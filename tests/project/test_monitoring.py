@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Alert rules and dashboard use metrics that exist, in queries that Prometheus accepts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The package as it is installed: its version, what its modules import, how large they are."""
 
 from __future__ import annotations

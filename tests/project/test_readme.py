@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The commands in README and docs work, and the output they show is what is printed.
 
 The comment before a fenced ``sh`` block says whether the test runs it, saves it

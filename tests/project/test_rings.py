@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tests/README.md names every ring, and CI runs each of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The folders of the package are rooms: few at the top, and each says what it is."""
 
 from __future__ import annotations
@@ -69,3 +70,21 @@ def test_contributing_names_places_that_exist() -> None:
             or (PACKAGE / place).exists()
             or (PACKAGE / f"{place}.py").exists()
         ), place
+
+
+def test_every_source_file_names_its_licence() -> None:
+    """In its first lines, in the form that licence scanners read (SPDX)."""
+    sources = [
+        path
+        for folder in ("lmcache_plugin_adapter", "tests", "benchmarks", "configs", "examples")
+        for suffix in (".py", ".sh")
+        for path in (ROOT / folder).rglob(f"*{suffix}")
+        if path.stat().st_size and "corpus" not in path.parts
+    ]
+    assert len(sources) > 100
+    missing = [
+        str(path.relative_to(ROOT))
+        for path in sources
+        if "# SPDX-License-Identifier: Apache-2.0" not in path.read_text().splitlines()[:2]
+    ]
+    assert missing == [], "begin these with '# SPDX-License-Identifier: Apache-2.0'"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Other users and foreign input: what they may not read, replace, connect to or run."""
 
 from __future__ import annotations

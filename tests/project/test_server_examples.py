@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The examples for LMCache's multiprocess server: Docker Compose and Kubernetes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A stranger on the machine: no file of theirs runs as the engine's user."""
 
 from __future__ import annotations

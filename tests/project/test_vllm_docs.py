@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The snippets of docs/operators/vllm.md, as far as they can be checked without vLLM."""
 
 from __future__ import annotations

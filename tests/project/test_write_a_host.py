@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The example host of docs/contributing/write-a-host.md runs as it stands."""
 
 from __future__ import annotations

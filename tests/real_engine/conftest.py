@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The real-engine ring: vLLM serving on a CPU with LMCache; ``ring`` here installs and runs it."""
 
 from __future__ import annotations

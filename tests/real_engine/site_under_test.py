@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A directory with plugins and a configuration, and the server that runs there."""
 
 from __future__ import annotations

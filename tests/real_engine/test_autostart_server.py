@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LMCache's server that vLLM starts itself, with our module: whoever ends, the plugins end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All plugins of the gallery beside a real vLLM, with the real servers that they report to."""
 
 from __future__ import annotations

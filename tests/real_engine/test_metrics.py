@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Metrics, logging and commands beside a real vLLM: what operators see of plugins."""
 
 from __future__ import annotations

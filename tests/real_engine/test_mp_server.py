@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plugins beside a real ``lmcache server``: roles, ``/status``, and their end with the server.
 
 Each test starts one server, which takes many seconds. Plugins write their

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The launcher in real Ray actors, as vLLM's Ray executor would run it in its workers.
 
 vLLM refuses that executor on a CPU. What matters is how Ray ends a worker: by

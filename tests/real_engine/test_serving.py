@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plugins beside real engines: which ones run, their variables, and their end.
 
 Each test starts one or two servers, which takes most of a minute. Outcomes are

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS`` gives the engine core time to close, from vLLM 0.33."""
 
 from __future__ import annotations

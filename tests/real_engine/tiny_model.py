@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make a language model of 1 MB, in seconds and without a download, for serving on a CPU."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run 50 plugins that print, crash and restart, and watch that nothing grows.
 
 Usage: ``python tests/soak/soak.py [--minutes 30] [--plugins 50] [--output DIRECTORY]``

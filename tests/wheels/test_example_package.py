@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The package that ``docs/plugin-authors/first-plugin.md`` shows, built and installed with pip."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The wheel that users install: its content, its metadata, and that it works on its own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``lmcache-plugins check``: print which plugins would run where, and why others would not."""
 
 from __future__ import annotations

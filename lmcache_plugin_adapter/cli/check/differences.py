@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Note for ``check`` where this package runs a file elsewhere than LMCache's own launcher does."""
 
 from __future__ import annotations

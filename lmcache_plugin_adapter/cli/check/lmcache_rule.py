@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which files LMCache's own launcher runs in a process, to report where this package differs.
 
 Pure. ``docs/plugin-authors/contract.md`` has the table of differences; the contract ring compares

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find out for ``lmcache-plugins check`` what an engine's processes would run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tables of ``check`` for people: plugins that run, then problems, errors first."""
 
 from __future__ import annotations

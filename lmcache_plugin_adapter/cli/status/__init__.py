@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`lmcache-plugins status`: show the plugins of all engines of this host.
 
 Runs in the command line's process.

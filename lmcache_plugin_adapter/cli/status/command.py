@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``lmcache-plugins status``: show the plugins of all engines, or check them for a probe."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The JSON document of ``status --json``; ``docs/operators/operate.md`` describes it."""
 
 from __future__ import annotations

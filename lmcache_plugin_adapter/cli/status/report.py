@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Collect for ``lmcache-plugins status`` the state of all plugins and what they use."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tables of ``status`` for people: one for each engine process, with a heading."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Send requests to many supervisors at the same time, with a time limit for their answers."""
 
 from __future__ import annotations

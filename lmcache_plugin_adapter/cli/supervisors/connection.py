@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A connection to one supervisor's control socket.
 
 Owner, file type and peer are checked before anything is sent, and the size of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find living supervisors in ``/proc``: their runtime directory may have been removed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CPU time and memory of process trees, from one pass over ``/proc``.
 
 Not with psutil: it opens several files for each process, which made an answer

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find the supervisors of this host by their directories.
 
 The content of a runtime directory is not trusted: owner and mode are checked,

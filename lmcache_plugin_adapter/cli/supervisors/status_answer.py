@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read and validate what a supervisor answers to a status request."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The state of all supervisors of this host, and the plugins that a command line selects."""
 
 from __future__ import annotations

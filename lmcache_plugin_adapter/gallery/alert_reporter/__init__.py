@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The alert reporter measures its engine process and sends alerts to Alertmanager and webhooks.
 
 Runs in a process of its own beside each engine process, with one thread for each target.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Alerts: their labels and texts, and which of them fire."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Store the firing alerts, so that the next reporter can resolve them if this one is killed.
 
 An alert in Alertmanager ends when nobody sends it again. A webhook's does not: its receivers wait

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The alert reporter: measure, apply the rules, deliver alerts, resolve them at the end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Decide when a rule fires and when it resolves, one value at a time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The settings of the alert reporter, and the rules and targets that follow from them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Check whether an engine works: its process, its answers and its progress.
 
 Runs in the processes of the heartbeat and the alert reporter. Imports the kit, `linux` and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Check the addresses of an engine, each in a thread, so that none delays a check."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Check whether an engine works: its process, its answers and its progress.
 
 ``EngineHealth.check`` always returns in time, even if the engine accepts connections and never

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Send a probe request to an idle engine: an engine that hangs while idle shows no other sign."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The state of an engine process in ``/proc``: exited, stopped, hanging in the kernel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether vLLM makes progress with its requests, computed from its metrics.
 
 vLLM counts a prompt's tokens once the whole prompt is processed. Until then, a long prompt changes

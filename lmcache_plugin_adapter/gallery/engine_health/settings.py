@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The settings of health checks, and the detection times that follow from them."""
 
 from __future__ import annotations

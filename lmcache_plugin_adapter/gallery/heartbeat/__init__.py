@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The heartbeat registers its engine in etcd, in Consul or at a URL while the engine works.
 
 Runs in a process of its own beside the scheduler, with one thread for each target. Imports the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long a broken engine may look healthy at each target."""
 
 from __future__ import annotations

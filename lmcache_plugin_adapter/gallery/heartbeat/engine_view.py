@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The current view of the engine: the last verdict, shared by all registrars until it is stale."""
 
 from __future__ import annotations

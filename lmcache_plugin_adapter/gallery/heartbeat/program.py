@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plugin: the main thread checks the engine, one thread for each target keeps its entry."""
 
 from __future__ import annotations

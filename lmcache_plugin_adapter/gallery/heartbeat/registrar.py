@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keep one entry up to date, in a thread for each target: a slow target delays no other."""
 
 from __future__ import annotations

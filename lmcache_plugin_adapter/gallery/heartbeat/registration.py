@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The registration of an engine: its name, its address and its role."""
 
 from __future__ import annotations

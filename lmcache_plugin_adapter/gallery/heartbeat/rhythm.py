@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How often the heartbeat contacts each target, and which settings contradict that."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Addresses of servers: the type for settings, the check, and the form for messages."""
 
 from __future__ import annotations

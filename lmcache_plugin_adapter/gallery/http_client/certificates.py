@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The TLS side of a client: which certificates it trusts, and which one it presents."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A deadline for a whole request: httpx limits connecting and each wait for bytes, not the sum."""
 
 from __future__ import annotations

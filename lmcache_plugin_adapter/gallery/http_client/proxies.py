@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Send each request through the proxy that the environment sets for its address, or directly.
 
 Reads ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` as curl and Go do; httpx

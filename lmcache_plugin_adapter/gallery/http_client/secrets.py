@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Secrets for the headers of requests: read from files, and checked."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A server that a ready plugin sends to over HTTP: its settings, its client and its requests.
 
 ``HttpTarget`` is a part of a plugin's settings, or the base class of one::

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The log reporter follows the engine's log files and delivers records to syslog, Loki or OTLP.
 
 Runs in a process of its own beside the scheduler, with one thread for each target. Each target

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Deliver the records of one target in batches, with retries; log and count losses."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A request in flight, which the delivery can abandon."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Log each kind of problem when it begins, and at intervals while it lasts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The log reporter: read the settings, run one thread for each target, end in time."""
 
 from __future__ import annotations

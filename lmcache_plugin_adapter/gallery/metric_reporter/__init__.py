@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The metric reporter sends its engine's Prometheus metrics to Pushgateway, remote write or OTLP.
 
 Runs in a process of its own beside each engine process, with one thread for each target.

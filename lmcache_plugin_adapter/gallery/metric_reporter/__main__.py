@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m lmcache_plugin_adapter.gallery.metric_reporter``, for a wrapper script."""
 
 from __future__ import annotations

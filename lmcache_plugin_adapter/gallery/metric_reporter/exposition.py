@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read and write Prometheus' text format.
 
 The parser of prometheus_client renames counters without ``_total``; this one keeps the engine's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Add labels with the origin of a series; keep the engine's own labels under another name."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Log a recurring problem at once, then at intervals with a count."""
 
 from __future__ import annotations

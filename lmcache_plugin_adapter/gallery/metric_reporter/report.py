@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One reading of the engine's metrics, as every target receives it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The metric reporter: read the engine's metrics, queue them for every target, end in time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The source of an engine's metrics: LMCache's internal API, or vLLM's ``/metrics``."""
 
 from __future__ import annotations

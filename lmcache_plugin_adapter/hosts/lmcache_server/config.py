@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The configuration of plugins beside LMCache's multiprocess server.
 
 The server has no ``lmcache.yaml``: its configuration is a handful of objects

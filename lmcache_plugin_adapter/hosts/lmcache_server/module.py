@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run runtime plugins beside LMCache's multiprocess server, as a module of that server.
 
 To be named on the server's command line (LMCache 0.5.6)::

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run runtime plugins beside an LMCache server without server modules.
 
 LMCache's launcher starts this as its one plugin (see ``configs/server/launch.sh``)::

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SGLang as a host: plugins beside each rank that uses LMCache.
 
 Runs in SGLang's processes, by its entry-point group ``sglang.srt.plugins``.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The entry point that SGLang runs in each of its processes (``sglang.srt.plugins``).
 
 It registers two hooks with SGLang's ``HookRegistry``, on LMCache's cache: after it is created,

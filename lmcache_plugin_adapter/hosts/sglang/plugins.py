@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plugins of one rank: from LMCache's configuration and SGLang's parallel sizes."""
 
 from __future__ import annotations

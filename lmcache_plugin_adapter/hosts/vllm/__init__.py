@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """vLLM as a host: hook, takeover from LMCache's launcher, identity, connector class.
 
 Runs in every process of vLLM.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A connector class to name in vLLM's configuration, for hosts without vLLM plugins.
 
 For places where ``VLLM_PLUGINS`` is locked down::

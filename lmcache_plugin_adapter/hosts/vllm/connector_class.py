@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a connector is LMCache's in-process one: by its name, or by the class behind it.
 
 Imported only when a connector is about to be created.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hold LMCache's launcher while a connector is created, then start this package's launcher.
 
 Shared by the hook into vLLM's factory and by the explicit connector class.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The entry point that vLLM runs in each of its processes (``vllm.general_plugins``).
 
 The hook watches for new connectors and acts on LMCache's. An exception in an entry

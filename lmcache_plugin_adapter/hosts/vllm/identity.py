@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read the identity of a vLLM process from its ``parallel_config`` (vLLM 0.9 to 0.33).
 
 vLLM's fields mean different things in its executors and over its versions:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hold LMCache's own launcher, so that this package runs the plugins.
 
 Imported only when an LMCache connector is about to be created.

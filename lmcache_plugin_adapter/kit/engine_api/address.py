@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The address of a plugin's own engine, by the rules of LMCache's internal API server."""
 
 from __future__ import annotations

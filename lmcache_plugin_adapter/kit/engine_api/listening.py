@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find out from the kernel which process listens at an address."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Word what a type accepts, for messages: numbers with their limits, choices of words."""
 
 from __future__ import annotations

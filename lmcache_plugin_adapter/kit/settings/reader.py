@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read a section into a ``msgspec.Struct``; leave out and report invalid values."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find the plugin's own section in the configuration and read it into a ``msgspec.Struct``."""
 
 from __future__ import annotations

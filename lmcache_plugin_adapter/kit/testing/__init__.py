@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pytest fixture ``run_plugin``: run a plugin under the real supervisor of a stand-in engine.
 
 Runs in the author's tests. It imports pytest, ``contract`` and ``hosts.standin``. pytest loads it

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read the log of a stand-in engine: a plugin's lines, and the supervisor's lines about it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prepare the trial of a plugin: its file, LMCache's configuration, the engine's environment."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A plugin under the real supervisor of a stand-in engine, for tests."""
 
 from __future__ import annotations

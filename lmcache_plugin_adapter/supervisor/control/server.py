@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The server of the control socket: answers the command line and the launcher in JSON lines.
 
 A request is one line such as ``{"op": "status"}``; the answer is one line with

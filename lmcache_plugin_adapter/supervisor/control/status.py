@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Describe a plugin for the control socket."""
 
 from __future__ import annotations

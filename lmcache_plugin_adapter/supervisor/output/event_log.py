@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Log the supervisor's own events, and hold the routes that records can take."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 r"""Turn the bytes that a plugin writes into clean lines, in bounded memory.
 
 Lines come out in blocks, so that a burst of ordinary lines costs a few passes

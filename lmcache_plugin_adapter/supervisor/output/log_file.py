@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A plugin's own log file, rotated by size (``log: {directory: …}``)."""
 
 from __future__ import annotations

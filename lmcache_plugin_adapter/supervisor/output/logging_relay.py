@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Send records to Python logging in the engine (``log: logging``).
 
 Loaded only with that setting. A socket leads to a thread of the engine

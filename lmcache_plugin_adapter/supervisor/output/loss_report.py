@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Log which lines a writer could not write: at once, then at most once a period."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read a plugin's pipes: a quiet pipe at once, a busy pipe in larger pieces."""
 
 from __future__ import annotations

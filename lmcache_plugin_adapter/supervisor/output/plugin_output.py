@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a plugin writes: counted, rate-limited, remembered and logged."""
 
 from __future__ import annotations

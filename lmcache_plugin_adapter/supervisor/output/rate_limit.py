@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Limit how many of a plugin's lines reach the engine's log: a token bucket, pure arithmetic."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keep the last lines of a plugin in memory."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The route of log records to the engine's stderr."""
 
 from __future__ import annotations

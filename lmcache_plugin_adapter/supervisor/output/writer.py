@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write log records on a thread of its own, the only thread that may block.
 
 The engine's stderr belongs to the engine: it is never made non-blocking and

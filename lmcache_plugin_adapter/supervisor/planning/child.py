@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The planning child: a short-lived child of the supervisor that decides what runs, and how.
 
 It reads the engine's configuration, settings and locations, and reports to the

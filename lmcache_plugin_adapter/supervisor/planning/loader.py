@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Load plugins: search for them, adopt what is found, and reload on request."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Search for plugins in child processes, so that a hung file system blocks nothing else."""
 
 from __future__ import annotations

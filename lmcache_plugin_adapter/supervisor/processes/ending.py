@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """End what one run of a plugin has started: SIGTERM, the grace period, SIGKILL."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find what belongs to one run of a plugin besides its first process, and kill what escapes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find and kill the processes that a dead supervisor left, by the run token they carry.
 
 If a supervisor is killed with SIGKILL, the plugins' first processes die with it

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wait for all children of the supervisor, in one place.
 
 The supervisor is a subreaper: its children are the first processes of plugins,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start a plugin's first process in the state that the contract promises.
 
 A plain fork, not posix_spawn: the parent-death signal can only be set between

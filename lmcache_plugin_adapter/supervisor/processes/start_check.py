@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Check again, just before a start, that nobody else can change what a plugin runs.
 
 Runs in the child that becomes the plugin: a hung file system holds up nothing else,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures for the alert reporter: its targets, and engines to watch."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the alert reporter tells when its engine stops, stalls, closes or dies."""
 
 from __future__ import annotations

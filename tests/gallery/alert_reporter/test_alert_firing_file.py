@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A webhook hears of every end, also of what fired for a reporter that was killed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GPU memory where NVML has only some of it: what one question lacks is missing alone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pieces of the alert reporter that need no engine: memory limits, NVML, outbox, documents."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One alert that Alertmanager refuses costs that alert only."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The alert reporter beside real engines, Debian's Alertmanager and a webhook."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When rules fire and resolve: the rule machine against what its definition says."""
 
 from __future__ import annotations

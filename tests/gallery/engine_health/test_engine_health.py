@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Faults of an engine are seen, whatever holds it up, and nothing holds up the one who looks."""
 
 from __future__ import annotations

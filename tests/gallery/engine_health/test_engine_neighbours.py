@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An engine is judged by its own answers and by no other engine's, also by a plugin that is new."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The heartbeat's service at a strict stand-in of Consul's agent."""
 
 from __future__ import annotations

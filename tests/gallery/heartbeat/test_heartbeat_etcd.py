@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The heartbeat's entry in a real etcd: there while the engine works, gone when it does not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The heartbeat's pings at a receiver that checks them."""
 
 from __future__ import annotations

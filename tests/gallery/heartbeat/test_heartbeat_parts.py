@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What of the heartbeat is arithmetic: the view, contradictions, promised times, names."""
 
 from __future__ import annotations

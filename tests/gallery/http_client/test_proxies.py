@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The proxies of the environment are used as curl and Go use them, and break no target."""
 
 from __future__ import annotations

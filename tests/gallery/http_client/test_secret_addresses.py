@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An address whose path is a secret is shown by nobody, not even where it is no address."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A server over HTTP: addresses, credentials, certificates, answers; secrets stay secret."""
 
 from __future__ import annotations

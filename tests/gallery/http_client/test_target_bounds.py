@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a server over HTTP can do to a plugin: take its time, and have its words in a log."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever a target does and whenever the plugin ends: every line arrives, in order at first."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lines as container runtimes write them: CRI's, Docker's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The log reporter under a supervisor, beside an engine that logs, with each kind of target."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whose record it is, when it was logged, what a file's name and a server's answer may be."""
 
 from __future__ import annotations

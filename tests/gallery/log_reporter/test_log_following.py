@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files are followed through rotation, truncation, restarts; every line comes, in order."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lines of vLLM, LMCache and others become records; whatever comes, nothing raises."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The programs that rotate logs: Debian's logrotate, and the adapter's own files."""
 
 from __future__ import annotations

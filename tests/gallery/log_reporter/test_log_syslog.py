@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Syslog: messages of RFC 5424 in octet counting; TLS with certificates."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loki and OTLP beyond the ordinary, several targets at once, settings, files by default."""
 
 from __future__ import annotations

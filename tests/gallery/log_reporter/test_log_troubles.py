@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files that cannot be read for a while, that come late, that have two names."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures for the metric reporter: an engine's metrics, a target, a reporter between them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The metric reporter at SIGTERM, in the middle of a reading or of a request; odd long texts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The metric reporter on a host with several engines: each sends what is its own."""
 
 from __future__ import annotations

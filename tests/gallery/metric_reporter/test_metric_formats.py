@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the metric reporter makes of an engine's metrics, without servers."""
 
 from __future__ import annotations

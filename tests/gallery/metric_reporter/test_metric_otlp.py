@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The metric reporter and OTLP: a strict receiver that checks every field of every request."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The metric reporter's parts on their own: buffer, trouble, settings."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The metric reporter and a real Pushgateway."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The metric reporter and remote write: real Prometheus, real VictoriaMetrics, lost answers."""
 
 from __future__ import annotations

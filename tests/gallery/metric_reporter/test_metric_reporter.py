@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The metric reporter whatever its targets: what is read, what is set, what is said."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``lmcache-plugins check``, as a real process on real directories."""
 
 from __future__ import annotations

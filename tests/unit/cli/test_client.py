@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Supervisors are found and asked, whatever stands in their place."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LMCache's rule of file names, and ``check``'s notes where this package differs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading ``lmcache.yaml``: as LMCache does, and with a place for every mistake."""
 
 from __future__ import annotations

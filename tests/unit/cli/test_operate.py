@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """status, logs, start, stop, restart and reload, as operators type them, on real engines."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``doctor`` names what an earlier installation has left, if it hides the entry point."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``doctor --kv-transfer-config``: which mode LMCache runs in, and whether plugins run there."""
 
 from __future__ import annotations

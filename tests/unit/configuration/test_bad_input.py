@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every mistake is one clear line in the engine's log, and the other plugins run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Locations: where they come from, how they are split, expanded and merged."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings: defaults, merging, and what is said about values that cannot be used."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The backoff doubles, is bounded, and spreads by jitter."""
 
 from __future__ import annotations

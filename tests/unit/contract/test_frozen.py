@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frozen values behave as those of ``dataclasses`` do."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Records look as LMCache's do."""
 
 from __future__ import annotations

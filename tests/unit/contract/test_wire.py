@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The messages between engine and supervisor: one table, and the page that shows it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several engines in one process, as with several ``LLM`` objects: plugins end with the last."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A server that is PID 1 of its container: its warning, and the wait at its exit."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The launcher in its engine: constant cost, one copy of each plugin, no exception."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Locations that were given to LMCache's server keep LMCache's rule; ours keep roles."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``check``, ``run`` and ``doctor`` for LMCache's multiprocess server."""
 
 from __future__ import annotations

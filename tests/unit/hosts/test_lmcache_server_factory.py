@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The factory of the server module, with a launcher that starts nothing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The server module in a process that stands for LMCache's multiprocess server."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The launcher of one file: LMCache's own launcher starts it, and it starts the plugins."""
 
 from __future__ import annotations

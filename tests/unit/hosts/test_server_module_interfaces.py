@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The two shapes of the interface of server modules: LMCache 0.5.6's, and the proposed one.
 
 A stand-in loads the module as LMCache would, but strictly: the proposed shape takes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The supervisor's event loop: what is due is called, what is cancelled is forgotten."""
 
 from __future__ import annotations

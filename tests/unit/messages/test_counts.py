@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Counts in messages: singular and plural."""
 
 from __future__ import annotations

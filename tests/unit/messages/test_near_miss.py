@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Near-miss suggestions: slips are found, other words are left alone."""
 
 from __future__ import annotations

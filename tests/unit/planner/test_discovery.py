@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What locations hold: real directories with links, FIFOs, loops and everything else."""
 
 from __future__ import annotations

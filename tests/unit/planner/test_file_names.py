@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The file-name grammar: every row of the contract's table, and what holds for any text."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What packages offer as plugins: read from metadata that anybody may have written."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Installed plugins in the plan: which run where, what stands in their way, what is said."""
 
 from __future__ import annotations

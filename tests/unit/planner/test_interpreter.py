@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What runs a file: decided on real files, and tried by running them."""
 
 from __future__ import annotations

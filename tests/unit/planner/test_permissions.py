@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who may change a plugin: a table of made-up file systems, then real files."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plan: which files run in which process, under which names, and what is said."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a plugin finds in its environment, and the file with the whole configuration."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shebang lines: read as this kernel and this ``env`` read them, checked against both."""
 
 from __future__ import annotations

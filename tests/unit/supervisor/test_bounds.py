@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a request and a large limit of descriptors may cost."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The control socket answers its own user, in bounded time and memory, whatever it is sent."""
 
 from __future__ import annotations

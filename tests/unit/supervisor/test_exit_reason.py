@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plugins are told why they are to end: the engine closes, fails, dies, or it is only them."""
 
 from __future__ import annotations

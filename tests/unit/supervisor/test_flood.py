@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a plugin that floods prints besides: what the limit passes arrives, the rest is counted."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Installed plugins in real engines: what they are given, how they fail, what a reload sees."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every cell of the state table, and what the restart policy makes of an exit."""
 
 # ruff: noqa: E501 - a table is read in columns

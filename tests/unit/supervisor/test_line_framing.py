@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The framer turns any bytes into clean, bounded lines and loses none silently."""
 
 from __future__ import annotations

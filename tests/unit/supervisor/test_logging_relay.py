@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``log: logging``: lines of plugins as records of Python's logging in the engine."""
 
 from __future__ import annotations

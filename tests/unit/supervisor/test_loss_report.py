@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A log that cannot be written, or is slower than plugins print: losses are counted and said."""
 
 from __future__ import annotations

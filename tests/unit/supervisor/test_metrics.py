@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Metrics of plugins, as prometheus_client's multiprocess collector reads them (vLLM's way)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start, stop, restart, reload and logs, as asked for through the control socket."""
 
 from __future__ import annotations

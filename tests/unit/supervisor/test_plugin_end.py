@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plugins never outlive their engine, are warned first, and are ended whole."""
 
 from __future__ import annotations

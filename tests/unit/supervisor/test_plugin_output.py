@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What plugins print arrives in the engine's log, whatever they print, and blocks nobody."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a plugin's process gets: environment, descriptors, signals, session, CPUs."""
 
 from __future__ import annotations

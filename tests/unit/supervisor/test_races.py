@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What happens at the same time: launches, stops, reloads, ends and requests."""
 
 from __future__ import annotations

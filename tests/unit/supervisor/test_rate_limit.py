@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rate limit passes a burst, then a rate, and counts what it holds back."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Restart policy, backoff, what a plugin leaves behind, and what is said of each."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The supervisor itself: outside the engine's tree, replaced when killed, obedient, asleep."""
 
 from __future__ import annotations

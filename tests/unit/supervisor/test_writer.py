@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The writer: whole records, bounded, on a thread of its own that alone may block."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The memory limit of a process's container, and the processes killed for lack of memory."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GPU memory of a process, read through NVML."""
 
 from __future__ import annotations

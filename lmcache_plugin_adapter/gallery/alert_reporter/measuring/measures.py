@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The measures of an engine process: names, units, and how to read each."""
 
 from __future__ import annotations

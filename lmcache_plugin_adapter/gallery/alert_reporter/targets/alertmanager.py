@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Alertmanager as a target, through its v2 API."""
 
 from __future__ import annotations

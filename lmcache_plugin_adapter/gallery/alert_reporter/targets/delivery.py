@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Deliver alerts to one target, in a thread of its own, with retries until it accepts them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pending alerts of one target: the latest state of each, not a queue of changes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A webhook as a target: one JSON document for each alert that fires or resolves."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A service with a TTL check, through the HTTP API of a Consul agent."""
 
 from __future__ import annotations

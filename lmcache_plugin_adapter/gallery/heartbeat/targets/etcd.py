@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An entry in etcd v3, through the JSON gateway: a key that expires with its lease."""
 
 from __future__ import annotations

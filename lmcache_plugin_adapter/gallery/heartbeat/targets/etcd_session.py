@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests to an etcd cluster through its JSON gateway: login, and other members if one is away."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A URL that receives requests while the engine works: their absence reveals a fault."""
 
 from __future__ import annotations

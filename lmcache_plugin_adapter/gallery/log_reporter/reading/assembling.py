@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Assemble lines to records, such as tracebacks and messages of several lines; bounded."""
 
 from __future__ import annotations

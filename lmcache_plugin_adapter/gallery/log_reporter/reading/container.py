@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Remove the frames of container runtimes from lines: CRI, and Docker's json-file."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Follow all files of a target: match patterns, read files in turn, keep records in order."""
 
 from __future__ import annotations

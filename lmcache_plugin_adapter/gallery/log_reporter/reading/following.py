@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Follow one path: the current file, and rotated ones that are not delivered yet."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Clean a line of a log file, and split it into its parts."""
 
 from __future__ import annotations

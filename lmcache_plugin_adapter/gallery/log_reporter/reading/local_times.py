@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convert the local times of log lines to nanoseconds since 1970."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 r"""Parse lines of vLLM, LMCache, uvicorn, PyTorch and Python's warnings; never raise.
 
 - vLLM: ``(EngineCore_DP0 pid=123) INFO 11-22 07:06:56 [core.py:123] text``; until 0.31 without

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Store across restarts how far each file has been delivered."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A log record with the fields of its line."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find followed files again after a restart, a rotation or a truncation."""
 
 from __future__ import annotations

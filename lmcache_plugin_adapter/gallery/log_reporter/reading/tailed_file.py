@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An open log file: it stays the same file when it is renamed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the log reporter delivers records: syslog, Loki, OTLP.
 
 Runs in the log reporter's process, in one thread for each target. It imports

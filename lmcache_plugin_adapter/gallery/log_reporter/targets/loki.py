@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Send to Loki's push API in JSON: streams of lines with labels."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The origin of records: the engine process that logged them."""
 
 from __future__ import annotations

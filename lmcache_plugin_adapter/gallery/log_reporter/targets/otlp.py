@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Send OTLP logs over HTTP in protobuf."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Send to syslog over TCP or TLS.
 
 Syslog has no answers. The orderly end of the connection confirms a batch: the target closes its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Format a record as messages of RFC 5424, framed by octet counting (RFC 6587)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The queue of batches for one target, bounded in samples and age; the oldest are dropped first."""
 
 from __future__ import annotations

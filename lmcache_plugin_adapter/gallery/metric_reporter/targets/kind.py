@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What differs from one kind of target to another."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Send OTLP metrics over HTTP in protobuf, as OpenTelemetry's collector accepts them."""
 
 from __future__ import annotations

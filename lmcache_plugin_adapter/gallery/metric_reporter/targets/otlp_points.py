@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convert Prometheus' samples to OTLP's data points, with the start time of each series."""
 
 from __future__ import annotations

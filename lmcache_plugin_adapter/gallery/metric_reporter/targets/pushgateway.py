@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Send to a Pushgateway: the latest values, in a group of the reporter's own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Send in Prometheus' remote write 1.0: every sample, with the time at which it was read."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The messages of Prometheus' remote write 1.0, built at run time: no package provides them.
 
 Field numbers and types are those of ``prometheus.WriteRequest`` in the specification.

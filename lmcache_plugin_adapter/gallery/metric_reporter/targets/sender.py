@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Send the batches of one target, in a thread of its own: no target waits for another."""
 
 from __future__ import annotations
