@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _MOMENT = 0.05
 """Seconds by which a plugin's own grace period ends first, so that its end is logged."""
 
+_FIRST_LOOK_SECONDS = 0.01
+"""Seconds until the process table is read: plugins that obey SIGTERM have exited by then."""
+
 _CHECK_SECONDS = 0.005
 _CHECK_SECONDS_IN_GRACE = 0.05
 """Seconds between two checks; in the grace period SIGCHLD reports most exits."""
@@ -38,6 +41,7 @@ class Shutdown:
         self._loop = services.loop
         self._reaper = services.reaper
         self._deadline = 0.0
+        self._first_look = 0.0
         self._killing_since: float | None = None
         self._orphans_terminated = False
         self._timer: Timer | None = None
@@ -49,7 +53,9 @@ class Shutdown:
             grace: The longest grace period of any plugin, in seconds: processes that a
                 plugin was allowed to leave behind get it, too.
         """
-        self._deadline = time.monotonic() + grace + _MOMENT
+        now = time.monotonic()
+        self._deadline = now + grace + _MOMENT
+        self._first_look = now + _FIRST_LOOK_SECONDS
         self._loop.call_soon(self.check)
 
     def check(self) -> None:
@@ -62,6 +68,9 @@ class Shutdown:
             self._loop.stop()
             for ending in list(self._reaper.endings):
                 self._loop.attempt(ending.finish)
+            return
+        if now < self._first_look:
+            self._check_again_in(self._first_look - now)
             return
         if in_grace and self._reaper.first_processes:
             self._check_again_in(-late)  # the next SIGCHLD comes before
