@@ -18,7 +18,7 @@ from .run_token import engine_is_gone, engine_lives
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping
 
 DIRECTORY_VARIABLE = "LMCACHE_PLUGINS_RUNTIME_DIR"
 
@@ -144,11 +144,10 @@ class InstanceDir:
         """Return pid and start time of the first processes that were recorded here."""
         return _recorded_in(self.fd)
 
-    def record(self, pid: int) -> None:
-        """Record a first process, so that the next supervisor can end what it leaves."""
-        process = read_process(pid)
-        if process is None:
-            return
+    def record(self, pids: Iterable[int]) -> None:
+        """Record first processes, so that the next supervisor can end what they leave."""
+        processes = filter(None, map(read_process, pids))
+        lines = b"".join(b"%d %d\n" % (each.pid, each.start) for each in processes)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             fd = os.open(PROCESSES_FILE, flags, 0o600, dir_fd=self.fd)
@@ -159,7 +158,7 @@ class InstanceDir:
                 kept = [pair for pair in self.recorded() if _has_group(pair[0])]
                 os.ftruncate(fd, 0)
                 os.write(fd, b"".join(b"%d %d\n" % pair for pair in kept))
-            os.write(fd, b"%d %d\n" % (pid, process.start))
+            os.write(fd, lines)
         except OSError:
             pass  # as above
         finally:

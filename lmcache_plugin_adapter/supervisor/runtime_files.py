@@ -58,6 +58,7 @@ class RuntimeFiles:
         self._removals = -1
         self._timer: Timer | None = None
         self._attempt = 0
+        self._unrecorded: list[int] = []
 
     def open(self) -> None:
         """Create the files, or log why that is not possible."""
@@ -117,13 +118,22 @@ class RuntimeFiles:
         if self.instance is not None:
             self.instance.release()
         self.instance = instance
-        self._services.record = instance.record
-        for pid in self._services.reaper.first_processes:
-            instance.record(pid)
+        self._services.record = self._record_soon
+        instance.record(self._services.reaper.first_processes)
         self._stops.keep_in(instance)
         self.keep_config()
         self._watch(instance)
         return None
+
+    def _record_soon(self, pid: int) -> None:
+        """Record a process together with the others that start now: one write for all."""
+        self._unrecorded.append(pid)
+        self._services.loop.call_soon(self._record)
+
+    def _record(self) -> None:
+        pids, self._unrecorded = self._unrecorded, []
+        if self.instance is not None:
+            self.instance.record(pids)
 
     def _watch(self, instance: InstanceDir) -> None:
         """Have the kernel report what is removed; without that, nothing is made again."""
