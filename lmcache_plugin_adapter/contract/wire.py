@@ -9,22 +9,19 @@ descriptor. The section of the architecture page is generated from
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NamedTuple
 
-    class Message(NamedTuple):
-        """One row of the table."""
+class Message:
+    """One row of the table."""
 
-        letter: bytes
-        name: str
-        sender: str
-        carries: str
-        meaning: str
-else:
-    from collections import namedtuple
+    __slots__ = ("carries", "letter", "meaning", "name", "sender")
 
-    Message = namedtuple("Message", "letter name sender carries meaning")
+    def __init__(self, letter: bytes, name: str, sender: str, carries: str, meaning: str) -> None:
+        self.letter = letter
+        self.name = name
+        self.sender = sender
+        self.carries = carries
+        self.meaning = meaning
+
 
 STOP = b"S"
 EXITING = b"E"
@@ -85,8 +82,8 @@ def line(message: bytes, value: object = "") -> bytes:
 def describe() -> str:
     """Return the table as Markdown, as it stands in the documentation."""
     rows = [
-        f"| `{letter.decode()}` | `{name}` | {sender} | {carries} | {meaning} |"
-        for letter, name, sender, carries, meaning in MESSAGES
+        f"| `{one.letter.decode()}` | `{one.name}` | {one.sender} | {one.carries} | {one.meaning} |"
+        for one in MESSAGES
     ]
     return "\n".join(
         ["| letter | name | sender | carries | meaning |", "|---|---|---|---|---|", *rows]
