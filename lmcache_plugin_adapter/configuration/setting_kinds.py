@@ -97,8 +97,9 @@ def count(key: str, unit: str, default: int, low: int, high: int, meaning: str) 
         hint = isinstance(value, str) and value.isdigit()
         raise InvalidValueError("write it without quotes" if hint else "")
 
-    accepted = f"a whole number of {unit} from {low} to {high}"
-    return Setting(key, unit, default, accepted, meaning, read, per_plugin=True)
+    of_unit = f"of {unit} " if unit else ""
+    accepted = f"a whole number {of_unit}from {low} to {high}"
+    return Setting(key, unit or "number", default, accepted, meaning, read, per_plugin=True)
 
 
 def mapping_only(_value: object, _environ: _Environ) -> dict[str, Any]:

@@ -71,6 +71,8 @@ class PluginSettings:
         log: None for the engine's stderr or its logging.
         relay: Output goes through Python's logging in the engine.
         leftovers: What happens to processes that outlive the plugin's first one.
+        nice: CPU priority, for processes and sessions.
+        oom_score_adj: How much sooner the kernel kills its processes if memory runs out.
     """
 
     enabled: bool
@@ -85,6 +87,8 @@ class PluginSettings:
     log: LogFiles | None
     relay: bool
     leftovers: Literal["stop", "keep"]
+    nice: int
+    oom_score_adj: int
 
 
 @frozen
@@ -172,4 +176,6 @@ def _plugin_settings(values: dict[str, Any]) -> PluginSettings:
         log=LogFiles(**group("log")) if values["log.directory"] is not None else None,
         relay=values["log"] == "logging" and values["log.directory"] is None,
         leftovers=values["leftovers"],
+        nice=values["nice"],
+        oom_score_adj=values["oom_score_adj"],
     )

@@ -86,6 +86,25 @@ SETTINGS: tuple[Setting, ...] = (
         "supervisor stops them before any restart, or keeps them until the engine exits.",
     ),
     count(
+        "nice",
+        "",
+        19,
+        0,
+        19,
+        "CPU priority of a plugin's processes: with 19, the default, plugins use the CPU time that "
+        "the engine leaves. The supervisor also sets it for the plugin's sessions, since Linux' "
+        "autogroups share CPU time between sessions. The engine's own nice value is the lowest.",
+    ),
+    count(
+        "oom_score_adj",
+        "",
+        1_000,
+        -1_000,
+        1_000,
+        "Which processes the kernel kills first if memory runs out: with 1,000, the default, a "
+        "plugin before its engine. The engine's own value is the lowest.",
+    ),
+    count(
         "max_line_bytes",
         "bytes",
         3_072,

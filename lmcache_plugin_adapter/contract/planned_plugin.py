@@ -47,6 +47,8 @@ class PlannedPlugin:
             engine's log.
         relay: Whether its output goes to Python logging in the engine.
         leftovers: Whether leftover processes are stopped or kept.
+        nice: The nice value of its processes and of its sessions' autogroups.
+        oom_score_adj: How much sooner the kernel kills its processes if memory runs out.
         checked: The paths whose permissions are checked again before each start.
         shares: The interpreter that imports from the file's directory, or None.
     """
@@ -70,6 +72,8 @@ class PlannedPlugin:
     log: tuple[str, int, int] | None
     relay: bool
     leftovers: Literal["stop", "keep"]
+    nice: int
+    oom_score_adj: int
     checked: tuple[str, ...]
     shares: str | None
 

@@ -57,6 +57,8 @@ class Loop:
         self._wake_r, self._wake_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.watch(self._wake_r, self._wake)
         self._on_wake: Callable[[], None] | None = None
+        self.on_activity: Callable[[], None] = lambda: None
+        """Called when descriptors were ready, after their callbacks."""
 
     def watch(self, fd: int, callback: Callable[[], None], events: int = select.EPOLLIN) -> None:
         """Call ``callback`` when ``fd`` is ready; replaces a previous callback."""
@@ -119,10 +121,13 @@ class Loop:
     def run(self) -> None:
         """Wait for events and call callbacks until :meth:`stop`."""
         while not self._stopped:
-            for fd, _ in self._poll():
+            ready = self._poll()
+            for fd, _ in ready:
                 callback = self._callbacks.get(fd)
                 if callback is not None:
                     self.attempt(callback)
+            if ready:
+                self.attempt(self.on_activity)
             now = time.monotonic()
             while self._timers and self._timers[0].due <= now:
                 timer = heapq.heappop(self._timers)

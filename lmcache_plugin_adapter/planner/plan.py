@@ -96,6 +96,8 @@ def _planned(entry: Entry, files: PluginFiles) -> PlannedPlugin:
         else (log.directory, log.max_bytes, log.files),
         relay=settings.relay,
         leftovers=settings.leftovers,
+        nice=settings.nice,
+        oom_score_adj=settings.oom_score_adj,
         checked=inspection.checked,
         shares=inspection.shares,
     )

@@ -254,7 +254,7 @@ class Plugin:
         check = None if self._is_checked else self._why_refused
         self._is_checked = False
         try:
-            pid, pipe = spawn(services.setup, self.planned.argv, environment, check)
+            pid, pipe = spawn(services.setup, self.planned, environment, check)
         except OSError as error:
             self._move(Event.SPAWN_FAILED)
             cause = f"Cannot start: {uncapitalized(error.strerror or str(error))}"

@@ -8,6 +8,7 @@ from functools import partial
 
 from lmcache_plugin_adapter.contract.log_records import ERROR, INFO, WARNING
 from lmcache_plugin_adapter.contract.plugin_states import State
+from lmcache_plugin_adapter.supervisor.processes.autogroups import Autogroups
 
 from .operator_stops import OperatorStops
 from .plugin import Plugin
@@ -41,6 +42,9 @@ class PluginSet:
         self._plugins: dict[str, Plugin] = {}
         self._successors: dict[Plugin, PlannedPlugin | None] = {}
         self._metrics: Metrics | None = None
+        first_processes = services.reaper.first_processes
+        self._autogroups = Autogroups(services.loop, services.events, first_processes)
+        services.loop.on_activity = self._autogroups.awake
         self.stops = OperatorStops(lambda text: services.events.log(WARNING, text))
         """The plugins that an operator has stopped."""
         self.on_change: Callable[[Plugin], None] = lambda _plugin: None
@@ -133,6 +137,8 @@ class PluginSet:
     def _changed(self, plugin: Plugin) -> None:
         if plugin.state.settled:
             self._services.loop.call_soon(partial(self._settled, plugin))
+        elif plugin.state is State.RUNNING:
+            self._autogroups.started()
         self.on_change(plugin)
         if self._metrics is not None:  # an error there is not the plugin's
             self._services.loop.attempt(partial(self._metrics.changed, plugin))

@@ -87,6 +87,7 @@ class Supervisor:
             handover.label.replace(" ", "-"),
         )
         self._services.reaper.on_unmarked = self._found_unmarked
+        self._services.reaper.on_refusal = partial(self._events.log, WARNING)
         self._shutdown = Shutdown(self._services)
         self._engine = EngineConnection(self._events, handover, self._stop, self._serve)
         self._plugins = PluginSet(self._services, self._engine.socket)

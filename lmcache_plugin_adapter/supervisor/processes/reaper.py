@@ -14,7 +14,7 @@ from functools import partial
 from lmcache_plugin_adapter.linux.procfs import ProcessTable, own_children, read_process
 
 from .leftovers import leftovers_of, marks_of
-from .spawn import EXEC_FAILED_CODE, EXEC_REPORT
+from .spawn import EXEC_FAILED_CODE, EXEC_REPORT, refusal_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,6 +74,9 @@ class Reaper:
         self._just_exited: set[int] = set()
         self.on_unmarked: Callable[[int], None] = lambda _pid: None
         """Called once with an orphan that cannot be told from another plugin's."""
+        self._refusals: set[str] = set()
+        self.on_refusal: Callable[[str], None] = lambda _text: None
+        """Called once with what the kernel refuses to the children before their exec."""
         loop.watch(reports, self._read_reports)
 
     def reap(self, check: bool = True) -> bool:
@@ -195,6 +198,12 @@ class Reaper:
             except BlockingIOError:
                 return
             for pid, number in EXEC_REPORT.iter_unpack(data):
+                refusal = refusal_text(number)
+                if refusal is not None:
+                    if refusal not in self._refusals:
+                        self._refusals.add(refusal)
+                        self.loop.attempt(partial(self.on_refusal, refusal))
+                    continue
                 owner = self.first_processes.get(pid)
                 if owner is not None:
                     self.loop.attempt(partial(owner.exec_failed, number))

@@ -17,7 +17,9 @@ from lmcache_plugin_adapter.linux.syscalls import set_parent_death_signal, unblo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
+
+    from lmcache_plugin_adapter.contract.planned_plugin import PlannedPlugin
 
 _ALL_SIGNALS = signal.valid_signals()
 
@@ -32,6 +34,14 @@ EXEC_FAILED_CODE = 127
 
 REFUSED = -2
 """The error number of a child that found that others could change what it would run."""
+
+_REFUSALS = {
+    1: "nice value: cannot change it",
+    2: "oom_score_adj: cannot write /proc/self/oom_score_adj",
+}
+"""What a child could not change, by the thousands of the negative number in its report."""
+
+_NICE, _OOM_SCORE_ADJ = _REFUSALS
 
 _EXEC_HINTS = {
     errno.ENOEXEC: "exec format error; add a first line such as '#!/bin/sh', "
@@ -95,11 +105,22 @@ class ChildSetup:
             own; else None.
     """
 
-    __slots__ = ("_nofile", "_report", "_supervisor", "most_files", "null", "reports")
+    __slots__ = (
+        "_nice",
+        "_nofile",
+        "_oom_score_adj",
+        "_report",
+        "_supervisor",
+        "most_files",
+        "null",
+        "reports",
+    )
 
     def __init__(self, supervisor: int, nofile: tuple[int, int] | None) -> None:
         self._supervisor = supervisor
         self._nofile = nofile
+        self._nice = os.getpriority(os.PRIO_PROCESS, 0)
+        self._oom_score_adj = _own_oom_score_adj()
         self.most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         """How many descriptors the supervisor may have."""
         self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -123,6 +144,27 @@ class ChildSetup:
             unblock_all_signals()
         return pid
 
+    def lower_priority(self, planned: PlannedPlugin) -> None:
+        """Give a child the priorities of its plugin, never higher than the engine's."""
+        try:
+            if planned.nice > self._nice:
+                os.setpriority(os.PRIO_PROCESS, 0, planned.nice)
+        except OSError as error:
+            self._report_refusal(_NICE, error)
+        try:
+            if planned.oom_score_adj > self._oom_score_adj:
+                fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+                os.write(fd, b"%d" % planned.oom_score_adj)
+                os.close(fd)
+        except OSError as error:
+            self._report_refusal(_OOM_SCORE_ADJ, error)
+
+    def _report_refusal(self, what: int, error: OSError) -> None:
+        try:
+            self.report(-1000 * what - (error.errno or 0))
+        except OSError:
+            pass  # the pipe is full of such reports
+
     def restore_limits(self) -> None:
         """Restore the engine's limit of open files in a child."""
         if self._nofile is not None:
@@ -135,18 +177,18 @@ class ChildSetup:
 
 def spawn(
     setup: ChildSetup,
-    argv: Sequence[bytes],
+    planned: PlannedPlugin,
     environment: Mapping[bytes, bytes],
     check: Callable[[], str | None] | None = None,
 ) -> tuple[int, int]:
-    """Start ``argv`` in a session and group of its own.
+    """Start a plugin's command in a session and group of its own.
 
     Returns before the exec: a child that cannot exec reports that and exits
     with 127.
 
     Args:
         setup: See :class:`ChildSetup`.
-        argv: The program, by path, and its arguments.
+        planned: The plugin.
         environment: The whole environment.
         check: Called in the child; returns why the program must not run, or None.
 
@@ -161,7 +203,7 @@ def spawn(
     try:
         pid = setup.fork()
         if pid == 0:
-            _become(setup, argv, environment, output, check)
+            _become(setup, planned, environment, output, check)
     except OSError:
         os.close(read_end)
         raise
@@ -179,6 +221,22 @@ def exec_error_text(number: int) -> str:
     return _EXEC_HINTS.get(number) or os.strerror(number)
 
 
+def refusal_text(number: int) -> str | None:
+    """Return what a child could not change and why, or None for an error of its exec."""
+    what, error = divmod(-number, 1000)
+    if what not in _REFUSALS:
+        return None
+    return f"Plugins keep the engine's {_REFUSALS[what]}: {os.strerror(error)}"
+
+
+def _own_oom_score_adj() -> int:
+    try:
+        with open("/proc/self/oom_score_adj", "rb", buffering=0) as file:
+            return int(file.read(16))
+    except (OSError, ValueError):
+        return -1001  # unknown: a child finds out whether it can write it
+
+
 def _output_pipe(below: int) -> tuple[int, int]:
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     if write_end >= below:
@@ -191,7 +249,7 @@ def _output_pipe(below: int) -> tuple[int, int]:
 
 def _become(
     setup: ChildSetup,
-    argv: Sequence[bytes],
+    planned: PlannedPlugin,
     environment: Mapping[bytes, bytes],
     output: int,
     check: Callable[[], str | None] | None,
@@ -200,6 +258,7 @@ def _become(
     error = 0
     try:
         os.setsid()
+        setup.lower_priority(planned)
         os.dup2(setup.null, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -209,7 +268,7 @@ def _become(
             setup.report(REFUSED)
             os._exit(EXEC_FAILED_CODE)
         setup.restore_limits()
-        os.execve(argv[0], list(argv), environment)
+        os.execve(planned.argv[0], list(planned.argv), environment)
     except OSError as problem:
         error = problem.errno or 0
     except BaseException:  # noqa: BLE001 - the supervisor's code must not run in the child

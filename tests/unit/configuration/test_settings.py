@@ -51,6 +51,7 @@ def test_defaults_are_those_of_the_design() -> None:
     assert plugin.backoff == Backoff(initial=0.5, max=30, reset_after=30)
     assert plugin.rate_limit == RateLimit(lines=1000, per=1, burst=10_000)
     assert (plugin.max_line_bytes, plugin.ring_bytes, plugin.log) == (3072, 16_384, None)
+    assert (plugin.nice, plugin.oom_score_adj) == (19, 1000)
 
 
 @pytest.mark.parametrize("extra_config", [None, {}, {"other": 1}, {"runtime_plugins": None}])
@@ -89,6 +90,8 @@ def test_keys_with_nothing_after_them_are_as_if_absent() -> None:
         ({"log": "$LOGS/p"}, "log", LogFiles("/logs/p", 10_485_760, 5)),
         ({"log": {"directory": "/l", "files": 2}}, "log", LogFiles("/l", 10_485_760, 2)),
         ({"leftovers": "keep"}, "leftovers", "keep"),
+        ({"nice": 0}, "nice", 0),
+        ({"oom_score_adj": -1000}, "oom_score_adj", -1000),
     ],
 )
 def test_a_general_setting_holds_for_every_plugin(
