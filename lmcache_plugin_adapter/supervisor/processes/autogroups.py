@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Extend the nice value of plugins to their sessions.
 
 With autogroups, Linux shares CPU time between sessions first, so that the nice
