@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read durations: numbers of seconds, or text such as ``500ms``, ``30s``, ``5m``, ``1h30m``."""
 
 from __future__ import annotations
