@@ -162,9 +162,16 @@ def rich_console() -> Console:
     return Console(width=width, highlight=False, emoji=False, markup=False)
 
 
-def captured(*parts: object) -> str:
-    """Return what a rich console prints of ``parts``, without trailing spaces."""
+def captured(*parts: object, is_unlimited: bool = False) -> str:
+    """Return what a rich console prints of ``parts``, without trailing spaces.
+
+    Args:
+        parts: What to print.
+        is_unlimited: Leave lines as long as they are, also on a terminal.
+    """
     console = rich_console()
+    if is_unlimited:
+        console.width = _UNLIMITED
     with console.capture() as capture:
         for part in parts:
             console.print(part)

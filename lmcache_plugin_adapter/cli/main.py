@@ -212,6 +212,12 @@ def status(
         bool, typer.Option("--watch", "-w", help="Repeat every 2 s, until Ctrl-C.")
     ] = False,
     as_json: AsJson = False,
+    wide: Annotated[
+        bool,
+        typer.Option(
+            "--wide", help="Show every column and row, also on a small terminal, and the engines."
+        ),
+    ] = False,
     probe: Annotated[
         bool,
         typer.Option("--check", help="For probes: print only unhealthy plugins and exit with 1."),
@@ -235,7 +241,7 @@ def status(
     selection = tuple(names or ()), Selector(engine, role, rank, dp)
     if probe:
         sys.exit(command.probe(*selection))
-    sys.exit(command.status(*selection, watch=watch, as_json=as_json))
+    sys.exit(command.status(*selection, watch=watch, as_json=as_json, wide=wide))
 
 
 @app.command(cls=_Command)

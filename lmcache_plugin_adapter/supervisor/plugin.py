@@ -64,7 +64,7 @@ class Plugin:
         self.planned = planned
         self.name = name
         self.trouble = planned.refused
-        """Why it does not run, if not because of its last exit."""
+        """Why it is refused, cannot run or has failed."""
         self.state = State.STARTING if planned.refused is None else State.REFUSED
         self.pid = 0
         self.started_at = 0.0
@@ -159,8 +159,14 @@ class Plugin:
             leftovers = self._services.reaper.leftovers_of(table, self.pid, self.name)
         failed = after_exit(code, "on-failure") is not Event.DONE
         text = self._exit_message(code, uptime, len(leftovers))
-        if failed:
-            text += self.output.last_lines(self._lines_before)
+        last = self.output.last_lines(self._lines_before) if failed else []
+        if self._after is Event.GIVE_UP:
+            self.trouble = ": ".join([uncapitalized(exit_text(code)), *last[-1:]])
+        if failed and not last:
+            text += "; it printed nothing"
+        elif failed and (self._after is not Event.GIVE_UP or self.output.has_own_file):
+            # The last lines before code 125 are its reason, and the log has just shown them.
+            text += "; last output: " + " | ".join(last)
         self._log(WARNING if failed else INFO, text)
         if table is not None and (leftovers or not table.complete):
             self._begin_ending().clear(table, leftovers)

@@ -28,7 +28,14 @@ WATCH_SECONDS = 2.0
 """Interval of ``--watch``."""
 
 
-def status(names: tuple[str, ...], selector: Selector, *, watch: bool, as_json: bool) -> int:
+def status(
+    names: tuple[str, ...],
+    selector: Selector,
+    *,
+    watch: bool = False,
+    as_json: bool = False,
+    wide: bool = False,
+) -> int:
     """Show plugins; return the exit status.
 
     Args:
@@ -36,6 +43,7 @@ def status(names: tuple[str, ...], selector: Selector, *, watch: bool, as_json: 
         selector: Engine processes to show.
         watch: Repeat every 2 s.
         as_json: Print a JSON document instead of tables.
+        wide: Show every column and row of the table, and the engine processes.
     """
     show: Callable[[Report, Report | None], str]
     if as_json:
@@ -44,9 +52,22 @@ def status(names: tuple[str, ...], selector: Selector, *, watch: bool, as_json: 
         def show(report: Report, before: Report | None) -> str:
             return to_json(report, before, indent=None if watch else 2)
     else:
-        from .table import to_table as show
+        from .table import show_live, to_table
+
+        def show(report: Report, before: Report | None) -> str:
+            return to_table(report, before, wide=wide)
+
     if watch:
-        return _watch(lambda: make_report(names, selector), show, on_screen=not as_json)
+
+        def look() -> Report:
+            return make_report(names, selector)
+
+        if as_json or not sys.stdout.isatty():
+            return _watch(look, show)
+        try:
+            show_live(look, WATCH_SECONDS, wide=wide)
+        except KeyboardInterrupt:
+            return ExitStatus.INTERRUPTED
     report = make_report(names, selector)
     text = show(report, None)
     if text:
@@ -78,18 +99,9 @@ def probe(names: tuple[str, ...], selector: Selector) -> int:
     return ExitStatus.FAILED if bad else ExitStatus.OK
 
 
-def _watch(
-    look: Callable[[], Report],
-    show: Callable[[Report, Report | None], str],
-    *,
-    on_screen: bool,
-) -> int:
+def _watch(look: Callable[[], Report], show: Callable[[Report, Report | None], str]) -> int:
     before: Report | None = None
     try:
-        if on_screen and sys.stdout.isatty():
-            from .table import show_live
-
-            show_live(look, WATCH_SECONDS)
         while True:
             report = look()
             print(show(report, before), flush=True)

@@ -1,67 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of ``status`` for people: one for each engine process, with a heading."""
+"""The output of ``status`` for people: a summary, one table, and the reasons of failures."""
 
 from __future__ import annotations
 
-import os
+import shutil
+import sys
+import textwrap
 import time
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from lmcache_plugin_adapter.cli.console import captured, printable, rich_console
+from lmcache_plugin_adapter.cli.console import captured, rich_console
 from lmcache_plugin_adapter.contract.plugin_states import State
-from lmcache_plugin_adapter.messages.wording import signal_name
+from lmcache_plugin_adapter.messages.wording import counted
+
+from .columns import COLUMNS, GAP, STYLES, Row, last_exit, table_lines
+from .process_columns import PROCESS_COLUMNS, Process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lmcache_plugin_adapter.cli.supervisors.status_answer import PluginStatus, SupervisorStatus
 
+    from .columns import Cell
     from .report import Report
 
-    Cell = tuple[str, str]
-    """Text and style."""
+T = TypeVar("T")
 
-_TITLES: list[Cell] = [
-    (title, "bold dim")
-    for title in (
-        *("plugin", "state", "pid", "up", "restarts"),
-        *("last exit", "lines", "dropped", "CPU", "memory"),
-    )
-]
-_RIGHT = (False, False, True, True, True, False, True, True, True, True, False)
-_PACKAGE: Cell = ("package", "bold dim")
-"""The title of the last column, shown if a plugin comes from a package."""
+_URGENCY = {state: place for place, state in enumerate(STYLES)}
 
-_STYLES = {
-    State.RUNNING: "green",
-    State.STARTING: "cyan",
-    State.CLEARING: "yellow",
-    State.STOPPING: "yellow",
-    State.BACKING_OFF: "yellow",
-    State.FAILED: "bold red",
-    State.REFUSED: "bold red",
-    State.STOPPED: "dim",
-    State.EXITED: "dim",
-}
+_PROMPT_LINES = 2
+"""Lines of a terminal that the shell's prompt may take."""
 
 
-def to_table(report: Report, before: Report | None) -> str:
-    """Return the report as stdout can show it."""
-    return captured(_render(report, before))
+def to_table(report: Report, before: Report | None, *, wide: bool = False) -> str:
+    """Return the report as stdout can show it.
+
+    Args:
+        report: The state of the plugins.
+        before: The previous report, for the use of CPU since then.
+        wide: Show every column, every row and the engine processes.
+    """
+    height = None
+    if not wide and sys.stdout.isatty():
+        height = shutil.get_terminal_size().lines - _PROMPT_LINES
+    return captured(_render(report, before, wide=wide, height=height), is_unlimited=wide)
 
 
-def show_live(look: Callable[[], Report], interval: float) -> None:
+def show_live(look: Callable[[], Report], interval: float, *, wide: bool = False) -> None:
     """Show a new report on the terminal every ``interval`` seconds until KeyboardInterrupt."""
     before: Report | None = None
-    with Live(console=rich_console(), auto_refresh=False, screen=True) as screen:
+    console = rich_console()
+    with Live(console=console, auto_refresh=False, screen=True) as screen:
         while True:
             report = look()
             failures = [Text(failure, "yellow") for failure in report.survey.failures]
-            screen.update(Group(_render(report, before), *failures), refresh=True)
+            height = console.height - len(failures)
+            shown = _render(report, before, wide=wide, height=height)
+            screen.update(Group(shown, *failures), refresh=True)
             before = report
             time.sleep(interval)
 
@@ -78,110 +78,121 @@ def describe_state(plugin: PluginStatus) -> str:
     return text
 
 
-def last_exit(plugin: PluginStatus) -> str:
-    """Return the exit code of the last run, or its signal by name."""
-    code = plugin.last_exit
-    if code is None:
-        return ""
-    return f"code {code}" if code >= 0 else signal_name(-code)
+def _render(report: Report, before: Report | None, *, wide: bool, height: int | None) -> Group:
+    survey = report.survey
+    if not survey.supervisors:
+        if survey.none_selected:
+            return Group()
+        return Group(Text(survey.why_empty[:1].upper() + survey.why_empty[1:]))
+    rows = _rows(report, before)
+    if report.names and not rows:
+        return Group()
+    width = rich_console().width
+    lines = [_summary(rows)]
+    notes = _notes(rows, survey.supervisors, width, all_shown=not report.names)
+    shown_rows, shown_notes = rows, notes
+    if height is not None:
+        room = height - 2  # beside the summary and the heading
+        for_notes = min(len(notes), max(room // 2, room - len(rows)))
+        shown_rows, shown_notes = _fit(rows, room - for_notes), _fit(notes, for_notes)
+    if rows:
+        # Lines of text, not rich's tables: those take 0.1 ms a cell.
+        lines += map(_line, table_lines(COLUMNS, shown_rows, None if wide else width))
+    if left := rows[len(shown_rows) :]:
+        states = ", ".join(f"{count} {state.value}" for state, count in _count_states(left))
+        lines.append(_one_line(f"+{counted(len(left), 'row')} ({states})", "dim"))
+    lines += shown_notes
+    if hidden := len(notes) - len(shown_notes):
+        lines.append(_one_line(f"+{counted(hidden, 'line')} (--wide shows all)", "dim"))
+    if wide:
+        processes = [Process(one, report) for one in survey.supervisors]
+        lines += [Text(), *map(_line, table_lines(PROCESS_COLUMNS, processes, None))]
+    return Group(*lines)
 
 
-def duration(seconds: float | None) -> str:
-    """Return a duration in its two largest units."""
-    if seconds is None:
-        return ""
-    whole = int(seconds)
-    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60)):
-        if whole >= size:
-            return f"{whole // size}{unit} {whole % size // part}{smaller}"
-    return f"{whole // 60}m {whole % 60}s" if whole >= 60 else f"{whole}s"
+def _rows(report: Report, before: Report | None) -> list[Row]:
+    """Return the rows, those that need attention first, else by process and path."""
+    identities = Counter(one.identity for one in report.survey.supervisors)
+    rows = [
+        Row(
+            owner,
+            plugin,
+            report.usage.get(plugin.pid or 0),
+            report.cpu_percent(plugin, before),
+            is_ambiguous=identities[owner.identity] > 1,
+        )
+        for owner, plugin in report.plugins
+    ]
+    return sorted(rows, key=lambda row: _URGENCY[row.plugin.state])
 
 
-def size(count: float | None) -> str:
-    """Return an amount of memory in MiB or GiB."""
-    if count is None:
-        return ""
-    mega = count / (1 << 20)
-    return f"{mega / 1024:.1f} GiB" if mega >= 1000 else f"{mega:.1f} MiB"
-
-
-def _render(report: Report, before: Report | None) -> Group:
-    # Lines of text, not rich's tables: those take 0.1 ms a cell.
-    rows = [_cells(plugin, report, before) for _, plugin in report.plugins]
-    titles = _TITLES
-    if any(plugin.package for _, plugin in report.plugins):
-        titles = [*_TITLES, _PACKAGE]
-        for cells, (_, plugin) in zip(rows, report.plugins, strict=True):
-            cells.append((" ".join(plugin.package or ()), "dim"))
-    widths = [max(len(cells[i][0]) for cells in [titles, *rows]) for i in range(len(titles))]
-    parts: list[Text] = []
-    for one in report.survey.supervisors:
-        mine = [i for i, (owner, _) in enumerate(report.plugins) if owner is one]
-        if report.names and not mine:
-            continue
-        if parts:
-            parts.append(Text())
-        parts.append(_heading(one, report))
-        if not mine:
-            parts.append(Text("  no plugins on this process", "dim"))
-            continue
-        table = Text(no_wrap=True, overflow="ellipsis")
-        for cells in (titles, *(rows[i] for i in mine)):
-            _add_line(table, cells, widths)
-        table.rstrip()
-        parts.append(table)
-        parts += [
-            Text(f"  {plugin.title}: {plugin.reason}", _STYLES[plugin.state])
-            for plugin in (report.plugins[i][1] for i in mine)
-            if plugin.reason
-        ]
-    if not report.survey.supervisors and not report.survey.none_selected:
-        reason = report.survey.why_empty
-        parts.append(Text(reason[:1].upper() + reason[1:]))
-    return Group(*parts)
-
-
-def _add_line(table: Text, cells: list[Cell], widths: list[int]) -> None:
-    for (text, style), width, right in zip(cells, widths, _RIGHT, strict=False):
-        table.append("  ")
-        table.append(text.rjust(width) if right else text.ljust(width), style or None)
-    table.append("\n")
-
-
-def _heading(one: SupervisorStatus, report: Report) -> Text:
-    out = Text()
-    out.append(one.identity, "bold")
-    out.append(f", engine {one.engine_pid}")
-    command = report.commands.get(one.engine_pid)
-    if command is not None:
-        words = [os.path.basename(word) or word for word in command.split(" ")]
-        shown = printable(" ".join(words))
-        out.append(f" ({shown if len(shown) <= 60 else shown[:59] + '…'})", "dim")
-    out.append(f", supervisor {one.supervisor_pid} up {duration(one.uptime)}")
-    own = report.supervisor_usage.get(one.supervisor_pid)
-    if own is not None:
-        out.append(f", {size(own.memory_bytes)}")
-    if one.stopping:
-        out.append(", stopping", "yellow")
+def _summary(rows: list[Row]) -> Text:
+    """Return such as ``24 plugins, 1 failed, 23 running``."""
+    out = _one_line("")
+    out.append(counted(len(rows), "plugin"), "bold")
+    for state, count in _count_states(rows):
+        out.append(", ")
+        out.append(f"{count} {state.value}", STYLES[state])
     return out
 
 
-def _cells(plugin: PluginStatus, report: Report, before: Report | None) -> list[Cell]:
-    usage = report.usage.get(plugin.pid or 0)
-    percent = report.cpu_percent(plugin, before)
-    state = plugin.state.value
-    if plugin.next_start_in is not None:
-        state += f" {plugin.next_start_in:.1f} s"
-    bad = plugin.last_exit not in (None, 0) and plugin.state is not State.STOPPED
-    return [
-        (plugin.title, ""),
-        (state, _STYLES[plugin.state]),
-        ("" if plugin.pid is None else str(plugin.pid), ""),
-        (duration(plugin.uptime), ""),
-        (str(plugin.restarts), "yellow" if plugin.restarts else ""),
-        (last_exit(plugin), "yellow" if bad else ""),
-        (f"{plugin.lines:,}", ""),
-        (f"{plugin.lines_dropped:,}", "yellow" if plugin.lines_dropped else ""),
-        ("" if percent is None else f"{percent:.1f} %", ""),
-        (size(None if usage is None else usage.memory_bytes), ""),
+def _count_states(rows: list[Row]) -> list[tuple[State, int]]:
+    counts = Counter(row.plugin.state for row in rows)
+    return [(state, counts[state]) for state in STYLES if counts[state]]
+
+
+def _notes(
+    rows: Sequence[Row], supervisors: Sequence[SupervisorStatus], width: int, *, all_shown: bool
+) -> list[Text]:
+    """Return why plugins do not run, each reason once, and which processes have no plugin."""
+    reasons: dict[tuple[str, str, State], list[str]] = {}
+    for row in rows:
+        plugin = row.plugin
+        if plugin.reason:
+            key = plugin.title, plugin.reason, plugin.state
+            reasons.setdefault(key, []).append(row.process)
+    notes = [
+        Text(line, STYLES[state])
+        for (title, reason, state), processes in reasons.items()
+        for line in _wrap(f"{title} ({_grouped(processes)}): {reason}", width)
     ]
+    idle = [one.identity for one in supervisors if not one.plugins]
+    if idle and all_shown:
+        notes += [Text(line, "dim") for line in _wrap(f"no plugins: {_grouped(idle)}", width)]
+    return notes
+
+
+def _grouped(processes: Sequence[str]) -> str:
+    """Return ``worker 0``, ``worker 0, worker 1`` or ``worker 0 and 7 more``."""
+    if len(processes) > 3:
+        return f"{processes[0]} and {len(processes) - 1} more"
+    return ", ".join(processes)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    if width >= len(text):
+        return [text]
+    return textwrap.wrap(
+        text,
+        width,
+        subsequent_indent="    ",
+        break_on_hyphens=False,
+    )
+
+
+def _fit(lines: list[T], room: int) -> list[T]:
+    """Return the lines that ``room`` lines hold, beside one that counts the rest."""
+    return lines if len(lines) <= room else lines[: max(room - 1, 0)]
+
+
+def _one_line(text: str, style: str = "") -> Text:
+    return Text(text, style, no_wrap=True, overflow="ellipsis")
+
+
+def _line(cells: list[Cell]) -> Text:
+    line = _one_line("")
+    for i, (text, style) in enumerate(cells):
+        line.append(GAP if i else "")
+        line.append(text, style or None)
+    line.rstrip()
+    return line

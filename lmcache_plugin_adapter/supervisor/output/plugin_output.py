@@ -142,13 +142,16 @@ class PluginOutput:
         self.followers = previous.followers
         self.ring.copy_from(previous.ring)
 
-    def last_lines(self, before: int) -> str:
-        """Return the end of a log line on a failure: the last lines since line ``before``."""
+    def last_lines(self, before: int) -> list[str]:
+        """Return the last lines since line ``before``, cut to a readable length."""
         count = min(self.lines - before, _LAST_LINES)
-        if not count:
-            return "; it printed nothing"
-        lines = [text[:_LAST_CHARACTERS] for _, _, text in self.ring.lines()[-count:]]
-        return "; last output: " + " | ".join(lines)
+        lines = self.ring.lines()[-count:] if count else []
+        return [text[:_LAST_CHARACTERS] for _, _, text in lines]
+
+    @property
+    def has_own_file(self) -> bool:
+        """Whether its lines go to its own log file, and not to the engine's log."""
+        return self._file is not None
 
     def close(self) -> None:
         """Close the plugin's log file once the queued records have been written."""

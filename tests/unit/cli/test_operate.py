@@ -23,8 +23,8 @@ from harness import STAYS, Engine, alive, all_places, gone, wait_until
 
 from lmcache_plugin_adapter.cli import manage
 from lmcache_plugin_adapter.cli.main import app
+from lmcache_plugin_adapter.cli.status.columns import duration, size
 from lmcache_plugin_adapter.cli.status.report import make_report
-from lmcache_plugin_adapter.cli.status.table import duration, size
 from lmcache_plugin_adapter.cli.supervisors import search
 from lmcache_plugin_adapter.cli.supervisors.client import request_all
 from lmcache_plugin_adapter.cli.supervisors.resource_usage import UsageTable, command_line
@@ -98,26 +98,64 @@ def test_a_multiprocess_server_is_shown_and_acted_on(run, plugin, engine) -> Non
     (shown,) = json.loads(run("status", "--json").out)["supervisors"]
     assert (shown["role"], shown["worker_id"], shown["worker_count"]) == ("server", 0, 1)
     assert [each["name"] for each in shown["plugins"]] == ["all_y", "server_x"]
-    assert run("status").out.startswith(f"server, engine {one.pid} ")
+    assert run("status").out.splitlines()[2].startswith("server   all_y ")
     assert run("stop", "--role", "server", "--all", "--wait").status == 0
     assert run("status", "--check", "server_x").status == 1
 
 
 def test_status_table(run, workers) -> None:
-    """Who and what, one line a plugin; a piped table keeps each on one line."""
+    """A summary, one table, one line a plugin; --wide adds columns and the engine processes."""
     done = run("status")
     assert (done.status, done.err) == (0, "")
     lines = done.out.splitlines()
-    assert lines[0].startswith(f"worker 0, engine {workers[0].pid} (python")
-    assert "engine_program.py" in lines[0]
-    titles = "plugin state pid up restarts last exit lines dropped CPU memory"
-    assert " ".join(lines[1].split()) == titles
-    row = lines[2].split()
-    assert row[:3] == ["all_x", "running", str(workers[0].plugin_pid("all_x"))]
-    assert row[-1] == "MiB"
+    assert lines[0] == "3 plugins, 3 running"
+    assert " ".join(lines[1].split()) == "process plugin state pid up lines CPU memory"
+    assert [line.split()[:4] for line in lines[2:]] == [
+        ["worker", "0", "all_x", "running"],
+        ["worker", "0", "worker_0_y", "running"],
+        ["worker", "1", "all_x", "running"],
+    ]
+    assert lines[2].split()[4] == str(workers[0].plugin_pid("all_x"))
+    assert lines[2].split()[-1] == "MiB"
     assert "\x1b" not in done.out
     assert "worker_0_y" not in run("status", "--rank", 1).out
     assert "worker 1" not in run("status", "worker_0_y").out
+    wide = run("status", "--wide").out.splitlines()
+    titles = "process plugin state pid up restarts last exit lines dropped CPU memory package"
+    assert " ".join(wide[1].split()) == titles
+    assert wide[6].split()[:3] == ["process", "engine", "supervisor"]
+    assert wide[7].split()[:3] == ["worker", "0", str(workers[0].pid)]
+    assert "engine_program.py" in wide[7]
+
+
+def test_failure_with_its_reason(run, plugin, engine) -> None:
+    """A plugin that gives up has its last line as the reason, in each output; logged once."""
+    plugin("all_a.sh", UP)
+    plugin("all_x.sh", "echo first; echo '<3>url is missing'; exit 125")
+    plugin("all_silent.sh", "exit 125")
+    one = engine()
+    one.wait_log(r"\[all_x\] Exited with code 125")
+    one.wait_log(r"\[all_silent\] Exited with code 125 .*; it printed nothing ")
+    assert one.log().count("url is missing") == 1
+    lines = run("status").out.splitlines()
+    assert lines[0] == "3 plugins, 2 failed, 1 running"
+    assert [line.split()[2] for line in lines[2:5]] == ["all_silent", "all_x", "all_a"]
+    assert lines[5:] == [
+        "all_silent (worker 0): exited with code 125",
+        "all_x (worker 0): exited with code 125: url is missing",
+    ]
+    assert run("status", "--check", "all_x").out == (
+        f"all_x on worker 0 of engine {one.pid}: failed: exited with code 125: url is missing\n"
+    )
+    (document,) = json.loads(run("status", "all_x", "--json").out)["supervisors"]
+    assert document["plugins"][0]["reason"] == "exited with code 125: url is missing"
+
+
+def test_reason_of_what_prints_into_a_file(plugin, engine, tmp_path) -> None:
+    """The engine's log has no line of the plugin, so its last line stands with its exit."""
+    plugin("all_x.sh", "echo '<3>url is missing'; exit 125")
+    one = engine({"log": str(tmp_path / "logs")})
+    one.wait_log(r"Exited with code 125 .*; last output: url is missing ")
 
 
 def test_status_json(run, workers, plugin) -> None:
@@ -152,7 +190,7 @@ def test_status_says_how_it_ended(run, plugin, engine) -> None:
     done = run("status")
     assert "code 7" in done.out
     assert "SIGKILL" in done.out
-    assert "all_open: '" in done.out
+    assert "all_open (worker 0): '" in done.out
     assert "chmod go-w" in done.out
     plugins = json.loads(run("status", "--json").out)["supervisors"][0]["plugins"]
     by_name = {entry["name"]: entry for entry in plugins}

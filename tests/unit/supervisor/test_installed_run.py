@@ -296,7 +296,7 @@ def test_status_shows_where_it_comes_from(
     env = {"LMCACHE_PLUGINS_RUNTIME_DIR": str(tmp_path / "run")}
     rows = command("status", "--engine", str(one.pid), env=env).stdout.splitlines()
     assert rows[1].split()[-1] == "package"
-    (row,) = (row for row in rows if row.strip().startswith("all_x "))
+    (row,) = (row for row in rows if "  all_x " in row)
     assert row.endswith("acme-plugins 1.0")
     done = command("status", "--json", "--engine", str(one.pid), env=env)
     plugins = json.loads(done.stdout)["supervisors"][0]["plugins"]
