@@ -8,6 +8,7 @@ variables to files.
 from __future__ import annotations
 
 import contextlib
+import http.server
 import importlib.util
 import json
 import os
@@ -15,11 +16,12 @@ import re
 import signal
 import statistics
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 import yaml
@@ -50,6 +52,8 @@ takes_modules = pytest.mark.skipif(
 )
 
 ROOT = Path(__file__).parents[2]
+EXAMPLES = Path(os.environ.get("RING_HOME", "/nowhere")) / "lmcache-examples-0.5.6"
+"""LMCache's example plugins for its server, from its source package."""
 START_SECONDS = 180
 END_SECONDS = 30
 STOP_GRACE = 2
@@ -298,6 +302,55 @@ def test_locations_of_the_server_are_taken_over(site: Site) -> None:
         wait_for(lambda: set(server.states().values()) == {"running"}, 20, server.states)
         server.stop()
         site.wait_until_nothing_is_left()
+
+
+class Heartbeats(http.server.BaseHTTPRequestHandler):
+    """The service that LMCache's frontend plugin reports to."""
+
+    arrived: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        """Note the request."""
+        self.arrived.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@takes_modules
+@pytest.mark.skipif(not EXAMPLES.is_dir(), reason="LMCache's source package was not unpacked")
+def test_lmcaches_own_plugins(site: Site) -> None:
+    """Its two examples and its frontend run unchanged, by default settings, as under LMCache."""
+    import lmcache
+
+    frontend = Path(lmcache.__file__).parent / "lmcache_frontend" / "lmcache_mp_plugin"
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Heartbeats) as service:
+        threading.Thread(target=service.serve_forever, daemon=True).start()
+        own = {"plugin.frontend.heartbeat_url": f"http://127.0.0.1:{service.server_port}/beat"}
+        arguments = ("--runtime-plugin-locations", str(EXAMPLES), str(frontend))
+        arguments += ("--runtime-plugin-config", json.dumps(own))
+        with lmcache_server(site, *arguments, *module(site, {})) as server:
+            expected = {"mp_plugin", "mp_heartbeat", "lmcache_mp_frontend_plugin"}
+            running = dict.fromkeys(expected, "running")
+            wait_for(lambda: server.states() == running, 30, server.states)
+            for line in (
+                '[mp_plugin] [mp_plugin] config: {"mp_config": ',
+                "[mp_plugin] [mp_plugin] heartbeat #0",
+                "[mp_heartbeat] [mp_heartbeat] heartbeat #0",
+                "[lmcache_mp_frontend_plugin] Starting heartbeat service...",
+            ):
+                wait_for(lambda line=line: line in server.log, 30, lambda: server.log[-3000:])
+            wait_for(lambda: Heartbeats.arrived, 60, lambda: server.log[-3000:])
+            assert f"%3A{server.http}" in Heartbeats.arrived[0]
+            assert "Launched runtime plugin" not in server.log  # LMCache's launcher
+            server.stop()
+            site.wait_until_nothing_is_left()
+            for name in ("mp_plugin", "mp_heartbeat", "mp_frontend"):
+                assert f"[{name}] Received termination signal, exiting..." in server.log
+            assert "Traceback" not in server.log
+        service.shutdown()
 
 
 @takes_modules
