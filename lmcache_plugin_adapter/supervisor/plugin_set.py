@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         SupervisorPlan,
     )
 
-    from .metrics import Metrics
+    from .metrics.multiprocess_files import Metrics
     from .services import Services
 
 
@@ -185,7 +185,9 @@ class PluginSet:
             events.log(WARNING, f"Output goes to stderr, not to logging: {error}")
 
     def _start_metrics(self, plan: PlannedMetrics) -> None:
-        from .metrics import Metrics  # imported only with the setting, as it takes memory
+        from .metrics.multiprocess_files import (
+            Metrics,
+        )  # imported only with the setting, as it takes memory
 
         services = self._services
         owner = f"{services.reaper.run_id.decode()}.{services.label}"

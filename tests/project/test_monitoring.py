@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from lmcache_plugin_adapter.supervisor import metrics
+from lmcache_plugin_adapter.contract.plugin_states import State
+from lmcache_plugin_adapter.supervisor.metrics import series
 
 MONITORING = Path(__file__).parents[2] / "examples" / "monitoring"
 PROMTOOL = shutil.which("promtool")
-COUNTERS = {metrics.RESTARTS, metrics.LINES, metrics.DROPPED}
-NAMES = {f"{name}_total" if name in COUNTERS else name for name in metrics.HELP}
+NAMES = {f"{name}_total" if name in series.COUNTERS else name for name in series.HELP}
 
 needs_promtool = pytest.mark.skipif(
     PROMTOOL is None, reason="promtool is not installed (Debian: apt-get install prometheus)"
@@ -57,7 +57,7 @@ def test_only_metrics_that_exist(query: str) -> None:
     assert used
     assert used <= NAMES
     for values in re.findall(r'state[!=]=?~?"([^"]*)"', query):
-        assert set(values.split("|")) <= {state.value for state in metrics.State}
+        assert set(values.split("|")) <= {state.value for state in State}
 
 
 def test_dashboard_shows_every_metric() -> None:
@@ -106,7 +106,7 @@ def test_queries_of_the_dashboard_by_promtool(tmp_path: Path) -> None:
 def test_page_by_promtool() -> None:
     """The metrics' names and help follow Prometheus' conventions."""
     page = "".join(
-        f"# HELP {name} {metrics.HELP[name.removesuffix('_total')]}\n"
+        f"# HELP {name} {series.HELP[name.removesuffix('_total')]}\n"
         f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}\n{name} 1\n"
         for name in sorted(NAMES)
     )

@@ -31,7 +31,7 @@ from lmcache_plugin_adapter.planner.plugin_environment import (
     write_config_file,
 )
 from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
-from lmcache_plugin_adapter.supervisor.metrics_files import clear_dead, plan_metrics
+from lmcache_plugin_adapter.supervisor.metrics.plan import clear_dead, plan_metrics
 from lmcache_plugin_adapter.supervisor.processes.orphans import kill_orphans, kill_recorded
 
 TYPE_CHECKING = False

@@ -22,8 +22,8 @@ from lmcache_plugin_adapter.contract.planned_plugin import PlannedMetrics
 from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.contract.run_token import new_run_id
 from lmcache_plugin_adapter.linux.event_loop import Loop
-from lmcache_plugin_adapter.supervisor import metrics
-from lmcache_plugin_adapter.supervisor.metrics_files import clear_dead
+from lmcache_plugin_adapter.supervisor.metrics import multiprocess_files, series
+from lmcache_plugin_adapter.supervisor.metrics.plan import clear_dead
 
 UP = "echo up; exec sleep 60"
 ON = {"metrics": True}
@@ -65,7 +65,7 @@ def samples(directory: Path, name: str, *labels: str) -> Samples:
 
 def state(directory: Path, plugin: str, worker: int = 0) -> str | None:
     """Return the state that is 1; exactly one may be."""
-    found = samples(directory, metrics.STATE, "plugin", "worker_id", "state")
+    found = samples(directory, series.STATE, "plugin", "worker_id", "state")
     (one,) = [
         key[2] for key, value in found.items() if key[:2] == (plugin, str(worker)) and value == 1
     ] or [None]
@@ -81,12 +81,12 @@ def test_state_restarts_and_exit(plugin, measured, directory) -> None:
     one.wait_log(r"starting again .*restart 2\)")
     key = ("all_crash", "worker", "0", "0")
     labels = ("plugin", "role", "worker_id", "dp_rank")
-    restarts = f"{metrics.RESTARTS}_total"
+    restarts = f"{series.RESTARTS}_total"
     one.wait_for(lambda: samples(directory, restarts, *labels).get(key, 0) >= 1)
-    assert samples(directory, metrics.LAST_EXIT, *labels)[key] == 3
-    assert ("all_up", "worker", "0", "0") not in samples(directory, metrics.LAST_EXIT, *labels)
-    assert samples(directory, metrics.MEMORY, *labels[1:])["worker", "0", "0"] > 1_000_000
-    states = samples(directory, metrics.STATE, "plugin", "state")
+    assert samples(directory, series.LAST_EXIT, *labels)[key] == 3
+    assert ("all_up", "worker", "0", "0") not in samples(directory, series.LAST_EXIT, *labels)
+    assert samples(directory, series.MEMORY, *labels[1:])["worker", "0", "0"] > 1_000_000
+    states = samples(directory, series.STATE, "plugin", "state")
     assert {key[1] for key in states if key[0] == "all_up"} == {one.value for one in State}
     one.ask("stop", names=["all_up"], wait=True)
     assert state(directory, "all_up") == "stopped"
@@ -96,14 +96,14 @@ def test_types_and_help(plugin, measured, directory) -> None:
     """Names follow the conventions: counters end in _total, units are in the name."""
     plugin("all_up.sh", UP)
     measured()
-    wait_until(lambda: samples(directory, metrics.MEMORY))  # written last
+    wait_until(lambda: samples(directory, series.MEMORY))  # written last
     text = scrape(directory)
-    for name, help_text in metrics.HELP.items():
-        if name != metrics.LAST_EXIT:
+    for name, help_text in series.HELP.items():
+        if name != series.LAST_EXIT:
             assert help_text in text
-    for name in (metrics.RESTARTS, metrics.LINES, metrics.DROPPED):
+    for name in (series.RESTARTS, series.LINES, series.DROPPED):
         assert f"# TYPE {name}_total counter" in text
-    for name in (metrics.STATE, metrics.MEMORY):
+    for name in (series.STATE, series.MEMORY):
         assert f"# TYPE {name} gauge" in text
 
 
@@ -111,7 +111,7 @@ def test_lines_and_drops(plugin, measured, directory) -> None:
     """Counts of lines are at most a tick behind; what the rate limit held back is in drops."""
     plugin("all_x.sh", "seq 100; exec sleep 60")
     one = measured({"rate_limit": {"lines": 1, "burst": 10, "per": 3600}})
-    name = f"{metrics.LINES}_total"
+    name = f"{series.LINES}_total"
     one.wait_for(lambda: samples(directory, name, "plugin").get(("all_x",)) == 100, 15)
     one.ask("restart", names=["all_x"], wait=True)
     assert one.ask("status")["plugins"][0]["lines"] >= 100
@@ -134,7 +134,7 @@ def test_counters_go_on_after_a_killed_supervisor(plugin, measured, directory) -
     """A counter never falls while the engine lives."""
     plugin("all_x.sh", "seq 50")
     one = measured({"restart": "never"})
-    name = f"{metrics.LINES}_total"
+    name = f"{series.LINES}_total"
     one.wait_for(lambda: samples(directory, name, "plugin").get(("all_x",)) == 50, 15)
     supervisor = one.supervisor()
     os.kill(supervisor, signal.SIGKILL)
@@ -148,7 +148,7 @@ def test_reload_ends_and_continues_series(plugin, plugins, measured, directory) 
     plugin("all_x.sh", "seq 50")
     plugin("all_y.sh", UP)
     one = measured({"restart": "never"})
-    name = f"{metrics.LINES}_total"
+    name = f"{series.LINES}_total"
     one.wait_for(lambda: samples(directory, name, "plugin").get(("all_x",)) == 50, 15)
     plugin("all_x.sh", "seq 7")
     (plugins / "all_y.sh").unlink()
@@ -162,8 +162,8 @@ def test_odd_names_do_not_break_the_page(plugin, plugins, measured, directory) -
     """Bytes that are no text are escaped: vLLM's page must be encodable."""
     os.rename(plugin("all_x.sh", UP), os.fsencode(plugins) + b'/all_\xff"\n.sh')
     measured().wait_log(r"\] up ")
-    wait_until(lambda: samples(directory, metrics.STATE, "plugin"))
-    ((name,), *_) = samples(directory, metrics.STATE, "plugin")
+    wait_until(lambda: samples(directory, series.STATE, "plugin"))
+    ((name,), *_) = samples(directory, series.STATE, "plugin")
     assert "\\xff" in name
 
 
@@ -214,7 +214,7 @@ def test_off_means_no_trace(plugin, engine, directory) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert "lmcache_plugin_adapter.supervisor.metrics" not in done.stdout.split()
+    assert "lmcache_plugin_adapter.supervisor.metrics.multiprocess_files" not in done.stdout.split()
 
 
 class Moving:
@@ -261,13 +261,13 @@ def test_never_in_two_states(directory) -> None:
     """Whoever reads between two writes finds a plugin in one state, or in none."""
     plugin: Any = Moving()
     plan = PlannedMetrics(str(directory), mmap_dict.__file__, {"role": "worker"})
-    kept: Any = metrics.Metrics(Loop(print), [plugin], plan, "run.worker-0")
+    kept: Any = multiprocess_files.Metrics(Loop(print), [plugin], plan, "run.worker-0")
     write = kept._gauges.write_value
     found = []
 
     def read_too(*written: object) -> None:
         write(*written)
-        found.append(sum(samples(directory, metrics.STATE, "state").values()))
+        found.append(sum(samples(directory, series.STATE, "state").values()))
 
     kept._gauges.write_value = read_too
     for plugin.state in (State.RUNNING, State.BACKING_OFF, State.STARTING, State.RUNNING):
@@ -282,8 +282,8 @@ def test_what_dead_engines_left_is_cleared(directory) -> None:
     """Only ours, and only of engines that are gone."""
     namespace, _, _, chance = new_run_id().split(".")
     dead = f"{namespace}.4194304.1.{chance}"
-    left = [f"{kind}_{metrics.MARK}.{dead}.worker-0.db" for kind in ("counter", "gauge_livemax")]
-    kept = [f"counter_{metrics.MARK}.{new_run_id()}.worker-0.db", "counter_4194304.db", "x.db"]
+    left = [f"{kind}_{series.MARK}.{dead}.worker-0.db" for kind in ("counter", "gauge_livemax")]
+    kept = [f"counter_{series.MARK}.{new_run_id()}.worker-0.db", "counter_4194304.db", "x.db"]
     for name in (*left, *kept):
         (directory / name).touch()
     clear_dead(str(directory))

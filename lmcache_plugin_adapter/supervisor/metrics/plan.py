@@ -12,7 +12,7 @@ from lmcache_plugin_adapter.contract.run_token import engine_is_gone
 from lmcache_plugin_adapter.contract.variables import METRICS_DIRECTORY
 from lmcache_plugin_adapter.messages.problem import Problem, quoted
 
-from .metrics import MARK
+from .series import MARK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

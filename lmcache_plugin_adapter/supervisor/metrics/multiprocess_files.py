@@ -16,6 +16,8 @@ import time
 from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.supervisor.output.event_log import printable
 
+from .series import COUNTERS, HELP, LAST_EXIT, MARK, MEMORY, STATE, resident
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,34 +25,13 @@ if TYPE_CHECKING:
 
     from lmcache_plugin_adapter.contract.planned_plugin import PlannedMetrics
     from lmcache_plugin_adapter.linux.event_loop import Loop, Timer
-
-    from .plugin import Plugin
+    from lmcache_plugin_adapter.supervisor.plugin import Plugin
 
 TICK_SECONDS = 5.0
 """Seconds between two updates of line counts and of the supervisor's memory."""
 
-MARK = "lmcacheplugins"
-"""Part of the names of the files."""
-
 _BYTES_PER_PLUGIN = 8192
 _LEAST_BYTES = 1 << 16
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
-STATE = "lmcache_plugin_state"
-LAST_EXIT = "lmcache_plugin_last_exit_code"
-MEMORY = "lmcache_plugin_supervisor_resident_memory_bytes"
-RESTARTS = "lmcache_plugin_restarts"
-LINES = "lmcache_plugin_output_lines"
-DROPPED = "lmcache_plugin_output_lines_dropped"
-
-HELP = {
-    STATE: "1 for the state that the plugin is in, 0 for the others.",
-    LAST_EXIT: "Exit code of the plugin's last run, or minus the number of the signal.",
-    MEMORY: "Resident memory of the supervisor.",
-    RESTARTS: "How often the plugin was started again by its restart policy.",
-    LINES: "Lines that the plugin printed.",
-    DROPPED: "Lines of the plugin that did not reach the log.",
-}
 
 
 class Metrics:
@@ -123,12 +104,12 @@ class Metrics:
                 for state in State:
                     key = self._key(STATE, STATE, printable(gone.name), state.value)
                     self._gauges.write_value(key, 0.0, now)
-        self._gauges.write_value(self._key(MEMORY, MEMORY, ""), float(_resident()), now)
+        self._gauges.write_value(self._key(MEMORY, MEMORY, ""), float(resident()), now)
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
 
     def _count(self, plugin: Plugin, name: str) -> None:
         """Write counts; they continue those of a previous supervisor or file."""
-        keys = [self._key(what, f"{what}_total", name) for what in (RESTARTS, LINES, DROPPED)]
+        keys = [self._key(what, f"{what}_total", name) for what in COUNTERS]
         bases = self._bases.get(plugin)
         if bases is None:
             bases = [self._counters.read_value(key)[0] for key in keys]
@@ -179,8 +160,3 @@ def _make(path: str, size: int) -> None:
         raise
     finally:
         os.close(fd)
-
-
-def _resident() -> int:
-    with open("/proc/self/statm", "rb", buffering=0) as file:
-        return int(file.read(128).split()[1]) * _PAGE
