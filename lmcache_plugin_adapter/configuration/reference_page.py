@@ -144,7 +144,7 @@ def _sections(rows: Iterable[Setting]) -> Iterator[str]:
         yield f"### `{row.key}`"
         yield row.meaning
         facts = [f"Type: {row.kind}.", f"Accepted: {row.accepted}."]
-        if not children or row.key == "log":
+        if not children or row.key in ("log", "metrics"):
             facts.append(f"Default: {_default(row)}.")
         if not row.key.startswith(PLUGIN_KEY):
             facts.append(f"Per plugin: {'yes' if row.per_plugin else 'no'}.")

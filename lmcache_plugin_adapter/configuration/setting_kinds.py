@@ -114,6 +114,13 @@ def own_settings(value: object, _environ: _Environ) -> object:
     return value
 
 
+def no_text_file(value: object, _environ: _Environ) -> dict[str, Any]:
+    """Return the values that ``metrics: true`` or ``metrics: false`` stands for."""
+    if isinstance(value, bool):
+        return {"metrics": value, "metrics.textfile": None}
+    raise InvalidValueError
+
+
 def off(value: object, _environ: _Environ) -> dict[str, Any]:
     """Return the values that ``rate_limit: off`` stands for."""
     if value is False or value == "off":  # YAML reads a bare off as false

@@ -100,6 +100,7 @@ class Settings:
         locations: As found; :func:`.configuration.locations.merge_locations` validates them.
         data_parallel: Which data-parallel replicas run plugins.
         metrics: Write metrics of plugins, which vLLM serves.
+        metrics_textfile: The directory of node_exporter's textfile collector, or None.
         allow_insecure_permissions: Run plugins that everyone may write to.
         filter_by_role: False if every process runs every plugin.
         defaults: The settings of plugins without settings of their own.
@@ -110,6 +111,7 @@ class Settings:
     locations: object
     data_parallel: Literal["local-rank-0", "all"]
     metrics: bool
+    metrics_textfile: str | None
     allow_insecure_permissions: bool
     filter_by_role: bool
     defaults: PluginSettings
@@ -149,6 +151,7 @@ def read_settings(
         locations=values["locations"],
         data_parallel=values["data_parallel"],
         metrics=values["metrics"],
+        metrics_textfile=values["metrics.textfile"],
         allow_insecure_permissions=values["allow_insecure_permissions"],
         filter_by_role=values["filter_by_role"],
         defaults=_plugin_settings(defaults),

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     _Rows = Mapping[str, Setting]
 
 _NO_EFFECT = "it has no effect"
+_REQUIRED = {
+    "log": ("directory", "the log stays on stderr"),
+    "metrics": ("textfile", "no metrics are written"),
+}
+"""What a mapping must contain, and what happens without it."""
 
 _GLOBAL_ROWS = {row.key: row for row in SETTINGS if not row.key.startswith(PLUGIN_KEY)}
 _OWN_ROWS = {row.key[len(PLUGIN_KEY) :]: row for row in SETTINGS if row.key.startswith(PLUGIN_KEY)}
@@ -148,8 +153,9 @@ class SettingsReader:
             new |= {"initial": base["initial"], "max": base["max"]}
         if group == "rate_limit":
             values[group] = True
-        if group == "log" and new["directory"] is None and "directory" not in found:
-            text = f"Cannot use '{where}': no '{where}.directory' is given; the log stays on stderr"
+        required, consequence = _REQUIRED.get(group, ("", ""))
+        if required and new[required] is None and required not in found:
+            text = f"Cannot use '{where}': no '{where}.{required}' is given; {consequence}"
             self._report("error", text)
         values.update({f"{group}.{name}": value for name, value in new.items()})
 

@@ -14,6 +14,7 @@ from .setting_kinds import (
     directory,
     flag,
     mapping_only,
+    no_text_file,
     off,
     own_settings,
     seconds,
@@ -185,12 +186,26 @@ SETTINGS: tuple[Setting, ...] = (
         1_000,
         "Number of files kept per plugin, the current one included.",
     ),
-    flag(
+    Setting(
         "metrics",
+        "boolean or mapping",
         False,
+        "`true`, `false`, or a mapping of `textfile`",
         "`true`: vLLM's own `/metrics` shows state, restarts, last exit and lines of plugins, if "
-        "vLLM runs with `PROMETHEUS_MULTIPROC_DIR` (see "
-        "[metrics](../operators/operate.md#metrics)). The supervisor then wakes up every 5 s.",
+        "vLLM runs with `PROMETHEUS_MULTIPROC_DIR`. The supervisor then wakes up every 5 s. A "
+        "mapping writes the same metrics for node_exporter instead, for processes without vLLM's "
+        "`/metrics` (see [metrics](../operators/operate.md#metrics)).",
+        no_text_file,
+    ),
+    Setting(
+        "metrics.textfile",
+        "text",
+        None,
+        "a directory (with a `/` in it)",
+        "The directory of node_exporter's textfile collector (`--collector.textfile.directory`). "
+        "Each supervisor keeps one file there, writes it when a state changes and every 15 s, and "
+        "removes it when the engine exits. `~` and `$VARS` are expanded.",
+        directory,
     ),
     flag(
         "allow_insecure_permissions",

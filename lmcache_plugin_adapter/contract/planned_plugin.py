@@ -88,13 +88,13 @@ class PlannedMetrics:
     """How the supervisor writes metrics of plugins.
 
     Attributes:
-        directory: ``PROMETHEUS_MULTIPROC_DIR``.
-        module: The file of ``prometheus_client.mmap_dict``.
+        directory: ``PROMETHEUS_MULTIPROC_DIR``, or that of the setting ``metrics.textfile``.
+        module: The file of ``prometheus_client.mmap_dict``; None for a text file.
         labels: Role, rank and replica, on every series.
     """
 
     directory: str
-    module: str
+    module: str | None
     labels: Mapping[str, str]
 
 

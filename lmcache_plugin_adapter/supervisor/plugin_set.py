@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
 
     from .metrics.multiprocess_files import Metrics
+    from .metrics.text_file import TextFile
     from .services import Services
 
 
@@ -41,7 +42,7 @@ class PluginSet:
         self._connection = connection
         self._plugins: dict[str, Plugin] = {}
         self._successors: dict[Plugin, PlannedPlugin | None] = {}
-        self._metrics: Metrics | None = None
+        self._metrics: Metrics | TextFile | None = None
         first_processes = services.reaper.first_processes
         self._autogroups = Autogroups(services.loop, services.events, first_processes)
         services.loop.on_activity = self._autogroups.awake
@@ -185,16 +186,20 @@ class PluginSet:
             events.log(WARNING, f"Output goes to stderr, not to logging: {error}")
 
     def _start_metrics(self, plan: PlannedMetrics) -> None:
-        from .metrics.multiprocess_files import (
-            Metrics,
-        )  # imported only with the setting, as it takes memory
-
         services = self._services
         owner = f"{services.reaper.run_id.decode()}.{services.label}"
-        try:
-            self._metrics = Metrics(services.loop, self, plan, owner)
+        warn = partial(services.events.log, WARNING)
+        try:  # imported only with the setting, as it takes memory
+            if plan.module is None:
+                from .metrics.text_file import TextFile
+
+                self._metrics = TextFile(services.loop, self, plan, owner, warn)
+            else:
+                from .metrics.multiprocess_files import Metrics
+
+                self._metrics = Metrics(services.loop, self, plan, plan.module, owner)
         except (OSError, ImportError, AttributeError, ValueError) as error:
-            services.events.log(WARNING, f"No metrics of plugins: {error}")
+            warn(f"No metrics of plugins: {error}")
 
     def _add(self, plan: Iterable[PlannedPlugin]) -> list[Plugin]:
         """Add new plugins, then start them."""

@@ -32,6 +32,7 @@ PACKAGES = (
     "logrotate",
     "prometheus",
     "prometheus-alertmanager",
+    "prometheus-node-exporter",
     "prometheus-pushgateway",
     "rsyslog",
     "rsyslog-gnutls",

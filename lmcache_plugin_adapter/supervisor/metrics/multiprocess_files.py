@@ -40,7 +40,8 @@ class Metrics:
     Args:
         loop: The supervisor's loop.
         plugins: The plugins; iterated anew each time.
-        plan: Where and how to write.
+        plan: Where to write, and the labels of every series.
+        module: The file of ``prometheus_client.mmap_dict``.
         owner: Run token and role: a supervisor that replaces a killed one
             continues its files.
 
@@ -49,7 +50,12 @@ class Metrics:
     """
 
     def __init__(
-        self, loop: Loop, plugins: Iterable[Plugin], plan: PlannedMetrics, owner: str
+        self,
+        loop: Loop,
+        plugins: Iterable[Plugin],
+        plan: PlannedMetrics,
+        module: str,
+        owner: str,
     ) -> None:
         self._loop = loop
         self._plugins = plugins
@@ -57,7 +63,7 @@ class Metrics:
         self._bases: dict[Plugin, list[float]] = {}
         self._keys: dict[tuple[str, str, str], str] = {}
         self._timer: Timer | None = None
-        library: Any = _load(plan.module)
+        library: Any = _load(module)
         self._make_key = library.mmap_key
         self._paths = [f"{plan.directory}/{kind}_{MARK}.{owner}.db" for kind in ("counter", _GAUGE)]
         size = _LEAST_BYTES + _BYTES_PER_PLUGIN * len(list(plugins))

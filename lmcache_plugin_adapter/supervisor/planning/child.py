@@ -104,8 +104,8 @@ def run_planner(
     if not settings.enabled:
         log("note", "Plugins are switched off (extra_config.runtime_plugins.enabled: false)")
     metrics = None
-    if settings.enabled and settings.metrics:
-        metrics, problems = plan_metrics(spec, os.environ)
+    if settings.enabled and (settings.metrics or settings.metrics_textfile is not None):
+        metrics, problems = plan_metrics(spec, settings.metrics_textfile, os.environ)
         report(problems)
     skipped = [location if is_installed(location) else absolute(location) for location in skip]
     message = SupervisorPlan(

@@ -261,7 +261,9 @@ def test_never_in_two_states(directory) -> None:
     """Whoever reads between two writes finds a plugin in one state, or in none."""
     plugin: Any = Moving()
     plan = PlannedMetrics(str(directory), mmap_dict.__file__, {"role": "worker"})
-    kept: Any = multiprocess_files.Metrics(Loop(print), [plugin], plan, "run.worker-0")
+    kept: Any = multiprocess_files.Metrics(
+        Loop(print), [plugin], plan, mmap_dict.__file__, "run.worker-0"
+    )
     write = kept._gauges.write_value
     found = []
 
