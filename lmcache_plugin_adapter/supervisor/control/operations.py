@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.supervisor.plugin import Plugin
     from lmcache_plugin_adapter.supervisor.plugin_set import PluginSet
 
-    from .server import Client
+    from .client import Client
 
     Request = Mapping[str, Any]
 
