@@ -277,6 +277,7 @@ class Plugin:
         self.started_at = time.monotonic()
         self.trouble = None
         self._new_pipe = pipe
+        services.record(pid)
         services.loop.call_soon(self._announce)
         self._move(Event.SPAWNED)
 
@@ -296,7 +297,6 @@ class Plugin:
         self._lines_before = self.output.lines
         self.output.started(self.pid)
         self._readers.add(self._new_pipe)
-        self._services.record(self.pid)
         self._new_pipe = -1
         self._log(INFO, f"Started, pid {self.pid}: {self.command}")
 

@@ -126,7 +126,7 @@ class RuntimeFiles:
         return None
 
     def _record_soon(self, pid: int) -> None:
-        """Record a process together with the others that start now: one write for all."""
+        """Record a process before its start is logged; one write for all that start now."""
         self._unrecorded.append(pid)
         self._services.loop.call_soon(self._record)
 

@@ -222,7 +222,8 @@ class Supervisor:
         self._services.record(pid)
         name = os.fsdecode(command_of(pid))
         text = "carries no run token: it ends with the engine, not with its plugin"
-        self._events.log(WARNING, f"Process {pid} ({name!r}) of some plugin {text}")
+        text = f"Process {pid} ({name!r}) of some plugin {text}"
+        self._loop.call_soon(partial(self._events.log, WARNING, text))  # once it is recorded
 
     def _serve(self, client: socket.socket) -> None:
         self._control.adopt(client)
