@@ -71,6 +71,14 @@ def _print_version(requested: bool) -> None:
         raise typer.Exit
 
 
+def _print_schema(requested: bool) -> None:
+    if requested:
+        from lmcache_plugin_adapter.configuration.json_schema import SCHEMA_FILE
+
+        typer.echo(SCHEMA_FILE.read_text(encoding="utf-8"), nl=False)
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     version: Annotated[
@@ -136,6 +144,15 @@ def check(
             help="With --server: a location that LMCache's server is given; repeat the option.",
         ),
     ] = None,
+    _schema: Annotated[
+        bool,
+        typer.Option(
+            "--schema",
+            callback=_print_schema,
+            is_eager=True,
+            help="Print the JSON Schema of lmcache.yaml's settings and exit.",
+        ),
+    ] = False,
 ) -> None:
     """Show which plugins would run, where and with which command, and why others would not.
 

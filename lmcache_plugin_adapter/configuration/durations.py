@@ -10,6 +10,8 @@ from lmcache_plugin_adapter.messages.problem import InvalidValueError
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?) ?(ms|[smhd])(?![a-z]) ?", re.ASCII)
+DURATION_PATTERN = r"^([0-9]+([.][0-9]+)? ?(ms|s|m|h|d) ?)+$"
+"""The text form of a duration, for the JSON Schema of the settings."""
 
 
 def read_duration(value: object) -> float:

@@ -9,7 +9,7 @@ from lmcache_plugin_adapter.contract.frozen import frozen
 from lmcache_plugin_adapter.messages.near_miss import did_you_mean
 from lmcache_plugin_adapter.messages.problem import InvalidValueError
 
-from .durations import read_duration
+from .durations import DURATION_PATTERN, read_duration
 from .exec_limits import exec_text
 from .locations import LocationError, expand
 
@@ -36,6 +36,8 @@ class Setting:
             ``read`` takes what may replace the mapping, and returns values by key.
         per_plugin: The key may also be set under ``plugins.NAME``.
         secret: Messages never show the value.
+        schema: The accepted values as JSON Schema. For a key with keys below it, what may replace
+            the mapping.
     """
 
     key: str
@@ -46,6 +48,7 @@ class Setting:
     read: Callable[[object, _Environ], Any]
     per_plugin: bool = False
     secret: bool = False
+    schema: Mapping[str, Any] | None = None
 
 
 def flag(key: str, default: bool, meaning: str) -> Setting:
@@ -56,7 +59,8 @@ def flag(key: str, default: bool, meaning: str) -> Setting:
             return value
         raise InvalidValueError
 
-    return Setting(key, "boolean", default, "`true` or `false`", meaning, read)
+    schema = {"type": "boolean"}
+    return Setting(key, "boolean", default, "`true` or `false`", meaning, read, schema=schema)
 
 
 def word(
@@ -71,7 +75,8 @@ def word(
 
     *first, last = (f"`{choice}`" for choice in choices)
     accepted = f"{', '.join(first)} or {last}"
-    return Setting(key, "word", default, accepted, meaning, read, per_plugin)
+    schema = {"enum": list(choices)}
+    return Setting(key, "word", default, accepted, meaning, read, per_plugin, schema=schema)
 
 
 def seconds(key: str, default: float | None, low: float, high: float, meaning: str) -> Setting:
@@ -84,7 +89,13 @@ def seconds(key: str, default: float | None, low: float, high: float, meaning: s
         raise InvalidValueError
 
     accepted = f"a duration from {low:g} to {high:g} seconds: a number, or text such as `30s`, `5m`"
-    return Setting(key, "duration", default, accepted, meaning, read, per_plugin=True)
+    schema = {
+        "anyOf": [
+            {"type": "number", "minimum": low, "maximum": high},
+            {"type": "string", "pattern": DURATION_PATTERN},
+        ]
+    }
+    return Setting(key, "duration", default, accepted, meaning, read, True, schema=schema)
 
 
 def count(key: str, unit: str, default: int, low: int, high: int, meaning: str) -> Setting:
@@ -99,7 +110,9 @@ def count(key: str, unit: str, default: int, low: int, high: int, meaning: str) 
 
     of_unit = f"of {unit} " if unit else ""
     accepted = f"a whole number {of_unit}from {low} to {high}"
-    return Setting(key, unit or "number", default, accepted, meaning, read, per_plugin=True)
+    schema = {"type": "integer", "minimum": low, "maximum": high}
+    kind = unit or "number"
+    return Setting(key, kind, default, accepted, meaning, read, per_plugin=True, schema=schema)
 
 
 def mapping_only(_value: object, _environ: _Environ) -> dict[str, Any]:
@@ -129,6 +142,7 @@ def off(value: object, _environ: _Environ) -> dict[str, Any]:
 
 
 _LOG_WORDS = ("stderr", "logging")
+DIRECTORY_SCHEMA = {"type": "string", "pattern": "/|^[~$]"}
 
 
 def word_or_directory(value: object, environ: _Environ) -> dict[str, Any]:

@@ -8,6 +8,7 @@ its messages and ``docs/reference/settings.md`` use this table.
 from __future__ import annotations
 
 from .setting_kinds import (
+    DIRECTORY_SCHEMA,
     Setting,
     arguments,
     count,
@@ -42,6 +43,7 @@ SETTINGS: tuple[Setting, ...] = (
         "a location or a list of locations",
         "Additional locations, after those of `runtime_plugin_locations`.",
         read=lambda value, _environ: tuple(value) if isinstance(value, list) else value,
+        schema={"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
     ),
     word(
         "data_parallel",
@@ -134,6 +136,7 @@ SETTINGS: tuple[Setting, ...] = (
         "marked `<0>` to `<3>` (errors) have a burst of their own.",
         off,
         per_plugin=True,
+        schema={"enum": ["off", False]},
     ),
     count(
         "rate_limit.lines",
@@ -159,6 +162,7 @@ SETTINGS: tuple[Setting, ...] = (
         "through logging if `logging` is set for all plugins.",
         word_or_directory,
         per_plugin=True,
+        schema={"anyOf": [{"enum": ["stderr", "logging"]}, DIRECTORY_SCHEMA]},
     ),
     Setting(
         "log.directory",
@@ -169,6 +173,7 @@ SETTINGS: tuple[Setting, ...] = (
         "directory. `max_bytes` and `files` require this key.",
         directory,
         per_plugin=True,
+        schema=DIRECTORY_SCHEMA,
     ),
     count(
         "log.max_bytes",
@@ -237,6 +242,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Arguments that are passed to the plugin.",
         arguments,
         secret=True,
+        schema={"type": "array", "items": {"type": ["string", "integer"]}},
     ),
     Setting(
         f"{PLUGIN_KEY}env",
@@ -247,6 +253,7 @@ SETTINGS: tuple[Setting, ...] = (
         "`LMCACHE_RUNTIME_PLUGIN_` or `LMCACHE_PLUGIN_` are reserved.",
         mapping_only,
         secret=True,
+        schema={"type": "object", "additionalProperties": {"type": ["string", "integer"]}},
     ),
     Setting(
         f"{PLUGIN_KEY}settings",
@@ -257,6 +264,7 @@ SETTINGS: tuple[Setting, ...] = (
         "configuration and validates them; the supervisor does not.",
         own_settings,
         secret=True,
+        schema={"type": "object"},
     ),
 )
 """Every setting, in the order of the reference page."""
