@@ -23,7 +23,14 @@ from cli_under_test import ROOT, Running, command, environment
 if TYPE_CHECKING:
     from pathlib import Path
 
-EVERY_PAGE = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+EVERY_PAGE = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "SECURITY.md",
+        *(ROOT / "docs").rglob("*.md"),
+    ]
+)
 PAGES = [page for page in EVERY_PAGE if page.parent.name != "gallery"]
 """tests/gallery tries the examples of the gallery's pages."""
 
