@@ -22,6 +22,8 @@ PAGES = {
     "CHANGELOG.md": "contributing/CHANGELOG.md",
     "SECURITY.md": "contributing/SECURITY.md",
     "tests/README.md": "contributing/tests.md",
+    "tests/faults/side_by_side.md": "how-it-works/side-by-side.md",
+    "benchmarks/figures.md": "how-it-works/figures.md",
 }
 """Pages outside docs/, and where the site has them."""
 

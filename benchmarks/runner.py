@@ -21,7 +21,7 @@ from .rows import ROWS
 from .table import markdown
 
 FAILURES = (LateError, OSError, KeyError, ValueError, ZeroDivisionError, subprocess.SubprocessError)
-PAGE = ROOT / "docs" / "how-it-works" / "performance.md"
+PAGE = ROOT / "benchmarks" / "figures.md"
 PICTURES = ROOT / "docs" / "images"
 
 
@@ -72,7 +72,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--scratch", type=Path, help="for files meanwhile (default: /dev/shm)")
     parser.add_argument(
-        "--docs", action="store_true", help="write tables and plots into docs/, too"
+        "--docs",
+        action="store_true",
+        help="write tables into benchmarks/figures.md and plots into docs/, too",
     )
     parser.add_argument("--render", action="store_true", help="measure nothing, write again")
     parser.add_argument("--list", action="store_true", help="print the rows")

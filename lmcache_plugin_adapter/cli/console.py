@@ -25,7 +25,7 @@ _UNLIMITED = 100_000  # columns
 
 
 class ExitStatus(enum.IntEnum):
-    """Exit status of the commands; the table in docs/operators/operate.md has the details."""
+    """Exit status of the commands; docs/reference/exit-codes.md has the details."""
 
     OK = 0
     FAILED = 1

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the reference page of the settings from the tables that the code uses.
+"""Write the reference pages of settings and variables from the tables that the code uses.
 
-``python -m lmcache_plugin_adapter.configuration.reference_page > docs/reference/settings.md``
+``python -m lmcache_plugin_adapter.configuration.reference_page > docs/reference/settings.md``;
+the same with the argument ``environment`` for ``docs/reference/environment.md``.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def reference_page() -> str:
     own = [row for row in SETTINGS if row.key.startswith(PLUGIN_KEY)]
     parts = [
         _COMMENT,
-        "# Configuration",
+        "# Settings",
         _INTRO,
         "All general settings with their defaults:",
         f"```yaml\n{defaults_example()}```",
@@ -95,7 +96,16 @@ def reference_page() -> str:
         *_sections(own),
         "## Locations",
         _LOCATIONS,
-        "## Environment of a plugin",
+    ]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def environment_page() -> str:
+    """Return ``docs/reference/environment.md``."""
+    parts = [
+        _COMMENT,
+        "# Environment variables",
+        "## Of a plugin",
         "A plugin gets the engine's environment, with these differences:",
         _table(
             ("Variable", "Value"),
@@ -113,7 +123,7 @@ def reference_page() -> str:
             ),
         ),
         f"The variables of `{PREFIX}.plugins.NAME.env` are added last.",
-        "## Variables that the adapter reads",
+        "## Read by this package",
         _table(
             ("Variable", "Meaning"), ((f"`{name}`", meaning) for name, meaning in VARIABLES_READ)
         ),
@@ -186,4 +196,5 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(reference_page())
+    pages = {(): reference_page, ("environment",): environment_page}
+    sys.stdout.write(pages[tuple(sys.argv[1:])]())

@@ -157,7 +157,7 @@ SETTINGS: tuple[Setting, ...] = (
         "`stderr`, `logging`, a directory (with a `/` in it), or a mapping of `directory`, "
         "`max_bytes` and `files`",
         "Where a plugin's output goes: to the engine's stderr; through Python's logging in the "
-        "engine (see [the log](../operators/operate.md#the-log)); or to one rotated file per "
+        "engine (see [the log](../operators/monitor.md#the-log)); or to one rotated file per "
         "plugin in a directory. The supervisor logs starts, exits and restarts to stderr, or "
         "through logging if `logging` is set for all plugins.",
         word_or_directory,
@@ -199,8 +199,9 @@ SETTINGS: tuple[Setting, ...] = (
         "`true`: vLLM's own `/metrics` shows state, restarts, last exit and lines of plugins, if "
         "vLLM runs with `PROMETHEUS_MULTIPROC_DIR`. The supervisor then wakes up every 5 s. A "
         "mapping writes the same metrics for node_exporter instead, for processes without vLLM's "
-        "`/metrics` (see [metrics](../operators/operate.md#metrics)).",
+        "`/metrics` (see [metrics](metrics.md)).",
         no_text_file,
+        schema={"type": "boolean"},
     ),
     Setting(
         "metrics.textfile",
@@ -211,6 +212,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Each supervisor keeps one file there, writes it when a state changes and every 15 s, and "
         "removes it when the engine exits. `~` and `$VARS` are expanded.",
         directory,
+        schema=DIRECTORY_SCHEMA,
     ),
     flag(
         "allow_insecure_permissions",

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run every fault on this launcher and on LMCache's own, and write both beside each other.
 
-Usage: ``python tests/faults/side_by_side.py [--into docs/how-it-works/guarantees.md] [--jobs 4]``
+Usage: ``python tests/faults/side_by_side.py [--write] [--jobs 4]``. ``--write`` replaces the table
+of all cases in ``side_by_side.md``, and the summary in the guarantees' page.
 
 LMCache's launcher needs of its package the one module only; it is installed
 from PyPI, without what it depends on, into ``.venv-lmcache``.
@@ -14,6 +15,7 @@ import datetime as dt
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import venv
@@ -23,7 +25,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 VERSION = "0.5.6"
 BEGIN, END = "<!-- side by side -->", "<!-- end of side by side -->"
+PAGE = Path(__file__).with_name("side_by_side.md")
+SUMMARY_BEGIN, SUMMARY_END = "<!-- summary of side by side -->", "<!-- end of summary -->"
+SUMMARY_PAGE = ROOT / "docs" / "how-it-works" / "guarantees.md"
 MARKS = {"passed": "✓", "failed": "✗", "skipped": "–"}
+MARKS_IN_ROW = re.compile(r"\| [✓✗–]")
 NOT_OURS = "LMCache's launcher "
 
 
@@ -100,22 +106,55 @@ def page(ours: dict[str, dict[str, str]], theirs: dict[str, dict[str, str]]) -> 
     return "\n".join(lines)
 
 
+def summary_of_page(text: str) -> str:
+    """Return how many cases of each section hold, as a table."""
+    measured, _, rest = text.partition("\n\n")
+    lines = [measured, "", "| cases | this launcher | LMCache's |", "|---|---|---|"]
+    totals = [0, 0, 0, 0]
+    for section in rest.split("\n### ")[1:]:
+        rows = [
+            re.split(r" (?<!\\)\| ", row)
+            for row in section.splitlines()
+            if MARKS_IN_ROW.search(row)
+        ]
+        counts = []
+        for cells in zip(*(row[-2:] for row in rows), strict=True):
+            tried = [cell for cell in cells if cell[0] != MARKS["skipped"]]
+            counts += [sum(cell[0] == MARKS["passed"] for cell in tried), len(tried)]
+        totals = [one + more for one, more in zip(totals, counts, strict=True)]
+        title = section.partition("\n")[0]
+        link = (
+            f"../../tests/faults/side_by_side.md#{title.lower().replace(',', '').replace(' ', '-')}"
+        )
+        lines.append(
+            f"| [{title}]({link}) | {counts[0]} of {counts[1]} | {counts[2]} of {counts[3]} |"
+        )
+    lines.append(f"| all | **{totals[0]} of {totals[1]}** | {totals[2]} of {totals[3]} |")
+    return "\n".join(lines)
+
+
+def replace(path: Path, begin: str, end: str, text: str) -> None:
+    """Put a text between two marks of a page."""
+    before, _, rest = path.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
 def main() -> None:
     """Run both, write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--into", type=Path, help="replace the table in this page")
+    parser.add_argument("--write", action="store_true", help="replace the tables in the pages")
     parser.add_argument("--jobs", type=int, default=4)
     options = parser.parse_args()
     python = lmcache_python()
     ours = run("ours", options.jobs)
     theirs = run("lmcache", options.jobs, "--engine-python", python)
     text = page(ours, theirs)
-    if options.into is None:
-        print(text)
+    if options.write:
+        replace(PAGE, BEGIN, END, text)
+        replace(SUMMARY_PAGE, SUMMARY_BEGIN, SUMMARY_END, summary_of_page(text))
     else:
-        before, _, rest = options.into.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        options.into.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+        print(text)
     print(f"this launcher: {summary(ours)}; LMCache's: {summary(theirs)}")
     sys.exit(any(case["outcome"] == "failed" for case in ours.values()))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What docs/plugin-authors/kit.md shows exists; tests/project runs its commands."""
+"""What the pages of the kit and of its tests show exists; tests/project runs their commands."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from lmcache_plugin_adapter.kit.testing.trial import StandIn, Trial
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.kit.testing import RunPlugin
 
-PAGE = (Path(__file__).parents[2] / "docs" / "plugin-authors" / "kit.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+AUTHORS = Path(__file__).parents[2] / "docs" / "plugin-authors"
+PAGE = (AUTHORS / "kit.md").read_text()
+TESTING = (AUTHORS / "testing.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE + TESTING, re.MULTILINE | re.DOTALL)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
 PLUGIN = PYTHON[0]
 
@@ -51,12 +53,12 @@ def test_every_name_is_told() -> None:
     """Of the kit, of a context, of a stop and of a trial; and no other."""
     for name in set(kit.__all__) - {"ApiAddress", "Context", "Tick"}:
         assert f"kit.{name}" in PAGE, name
-    told = set(re.findall(r"^\| `(.*?)` \|", section("Who it is"), re.MULTILINE))
+    told = set(re.findall(r"^\| `(.*?)` \|", section("Identity"), re.MULTILINE))
     told = {name for names in told for name in names.split("`, `")}
     assert told == ctx_attributes() - {"from_environ", "settings", "names"}
     for name in set(re.findall(r"`stop\.(\w+)", PAGE)):
         assert hasattr(Stop, name), name
-    rows = re.findall(r"^\| (`.*?`) \|", section("Tests"), re.MULTILINE)
+    rows = re.findall(r"^\| (`.*?`) \|", TESTING, re.MULTILINE)
     names = {name for row in rows for name in re.findall(r"`(\w+(?:\.\w+)?)", row)}
     arguments = set(Trial.__init__.__annotations__) - {"return", "plugin", "directory"}
     for name in names - arguments:

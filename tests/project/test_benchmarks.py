@@ -25,7 +25,8 @@ from benchmarks.results import Results
 from benchmarks.rows import ROWS, completion, engine_loop, thousand
 from benchmarks.table import Line, Target, markdown, number, several, verdict
 
-PAGE = (ROOT / "docs" / "how-it-works" / "performance.md").read_text()
+PAGE = (ROOT / "benchmarks" / "figures.md").read_text()
+SUMMARY = (ROOT / "docs" / "how-it-works" / "performance.md").read_text()
 
 
 def test_medians_and_quartiles() -> None:
@@ -165,8 +166,20 @@ def test_the_page_is_whole() -> None:
     for table in re.findall(r"(?:^\|.*\n)+", block, re.MULTILINE):
         widths = [line.count(" | ") for line in table.splitlines()]
         assert all(one == other for one, other in pairwise(widths)), table
-    for picture in re.findall(r"\]\(\.\./(images/[^)]+)\)", PAGE):
+    pictures = re.findall(r"\]\(\.\./(images/[^)]+)\)", SUMMARY)
+    assert len(pictures) == 5
+    for picture in pictures:
         assert (ROOT / "docs" / picture).is_file()
+
+
+def test_the_headlines_are_figures_of_the_page() -> None:
+    """Each figure of the summary's table stands in the tables of all figures."""
+    table = SUMMARY.split("<!-- headlines -->\n\n")[1].split("\n\n")[0]
+    cells = re.findall(r"\|[^|]*\|[^|]*\|$", table, re.MULTILINE)
+    figures = re.findall(r"[\d.,]*\d", "".join(cells))
+    assert len(figures) > 20
+    for figure in figures:
+        assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d])", PAGE), figure
 
 
 def test_the_command_refuses_rows_that_are_not_there() -> None:

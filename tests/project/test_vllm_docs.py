@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The snippets of docs/operators/vllm.md, as far as they can be checked without vLLM."""
+"""The snippets of the pages on vLLM, Docker, Kubernetes and Ray, as far as this works without."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ from lmcache_plugin_adapter.hosts.vllm.connector_class import creates_lmcache
 from lmcache_plugin_adapter.planner.file_names import PluginName, parse_name
 
 PACKAGE = Path(hook.__file__).parents[2]
-PAGE = (PACKAGE.parent / "docs" / "operators" / "vllm.md").read_text()
+OPERATORS = PACKAGE.parent / "docs" / "operators"
+VLLM = (OPERATORS / "vllm.md").read_text()
+PAGE = "".join(
+    (OPERATORS / f"{name}.md").read_text() for name in ("vllm", "docker", "kubernetes", "ray")
+)
 
 
 def blocks(language: str) -> list[str]:
@@ -115,7 +119,7 @@ def test_lines_in_the_table_are_lines_of_the_code() -> None:
     sources = "".join(
         Path(str(module.__file__)).read_text() for module in (connector_takeover, hook)
     )
-    table = PAGE.partition("## When it cannot work")[2]
+    table = VLLM.partition("## When it cannot work")[2]
     lines = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     assert len(lines) == 4
     for line in lines:

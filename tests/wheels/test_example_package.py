@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The package that ``docs/plugin-authors/first-plugin.md`` shows, built and installed with pip."""
+"""The package that ``docs/plugin-authors/packaging.md`` shows, built and installed with pip."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BLOCK = re.compile(r"<!-- example: (\S+) -->\n\n```\w+\n(.*?)^```$", re.MULTILI
 
 def test_the_example_runs(tmp_path: Path) -> None:
     """Its plugin runs and logs. Pip needs a package index for the build backend."""
-    page = (ROOT / "docs" / "plugin-authors" / "first-plugin.md").read_text()
+    page = (ROOT / "docs" / "plugin-authors" / "packaging.md").read_text()
     examples = dict(_BLOCK.findall(page))
     assert len(examples) == 3
     for name, text in examples.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON document of ``status --json``; ``docs/operators/operate.md`` describes it."""
+"""The JSON document of ``status --json``; ``docs/reference/json-documents.md`` describes it."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ class Trial:
         return last_exit(self.reports)
 
     def wait_for(
-        self, text: str | re.Pattern[str], timeout: float = 10.0, *, since: int = 0
+        self, text: str | re.Pattern[str], timeout: float = 30.0, *, since: int = 0
     ) -> Line:
         """Wait for a line of the plugin and return it.
 
@@ -179,7 +179,7 @@ class Trial:
         what = f"line {(text if isinstance(text, str) else text.pattern)!r}"
         return self._await(look, timeout, what, while_running=True)
 
-    def wait_exit(self, timeout: float = 10.0) -> int:
+    def wait_exit(self, timeout: float = 30.0) -> int:
         """Wait until the plugin has exited, on its own or after ``engine.kill()``.
 
         Returns:

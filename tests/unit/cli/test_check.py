@@ -234,12 +234,12 @@ def test_names_of_any_bytes_are_shown_on_one_line_and_exact_for_machines(engine:
 
 
 def test_json_is_as_documented(engine: Path) -> None:
-    """The keys that ``docs/operators/operate.md`` shows, with their types."""
+    """The keys that ``docs/reference/json-documents.md`` shows, with their types."""
     plugin(engine, "worker_x.py", "#!/usr/bin/env python3\n")
     plugin(engine, "utils.py")
     configure(engine, "plugins", plugins={"worker_x": {"args": ["--fast"]}})
     document = report(engine, "--tp", "2", "--pp", "2", "--dp", "3")
-    page = (ROOT / "docs" / "operators" / "operate.md").read_text()
+    page = (ROOT / "docs" / "reference" / "json-documents.md").read_text()
     shown = json.loads(page.split("```json\n")[1].split("```")[0])
     assert skeleton(document) == skeleton(shown)
     runs, helper = document["files"][1], document["files"][0]

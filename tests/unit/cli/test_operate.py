@@ -165,8 +165,8 @@ def test_status_json(run, workers, plugin) -> None:
     done = run("status", "--json", "--engine", workers[0].pid)
     document = json.loads(done.out)
     (one,) = document["supervisors"]
-    page = (Path(__file__).parents[3] / "docs" / "operators" / "operate.md").read_text()
-    section = page.partition("## `lmcache-plugins status`")[2].partition("\n## ")[0]
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "json-documents.md").read_text()
+    section = page.partition("## `status --json`")[2].partition("\n## ")[0]
     for key in (*document, *one, *one["plugins"][0]):
         assert f"`{key}`" in section, key
     assert document["version"] == 1

@@ -23,7 +23,7 @@ VALUES = (
     *(True, False, 0, 1, 5, 300, 4096, -1, 0.5, 10**15, "", "off", "never", "all", "stop"),
     *("stderr", "/var/log/x", "30s", "1 h", "soon", "x", [], ["a"], [["a"]], {}, {"x": 1}),
 )
-BY_MAPPING = {"backoff", "rate_limit", "log"}
+BY_MAPPING = {"backoff", "rate_limit", "log", "metrics"}
 
 
 def section(settings: object) -> dict[str, object]:

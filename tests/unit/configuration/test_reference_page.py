@@ -13,6 +13,7 @@ from lmcache_plugin_adapter.configuration.reference_page import (
     ONE_PLUGIN_EXAMPLE,
     VARIABLES_READ,
     defaults_example,
+    environment_page,
     reference_page,
 )
 from lmcache_plugin_adapter.configuration.settings import Backoff, read_settings
@@ -20,14 +21,18 @@ from lmcache_plugin_adapter.configuration.settings_table import SETTINGS
 from lmcache_plugin_adapter.configuration.variables_table import VARIABLES_SET
 from lmcache_plugin_adapter.contract.frozen import replaced
 
-PAGE = Path(__file__).parents[3] / "docs" / "reference" / "settings.md"
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 
 
 def test_the_page_has_not_drifted() -> None:
     """After a change, write it anew; its first line says how."""
     command = [sys.executable, "-m", "lmcache_plugin_adapter.configuration.reference_page"]
-    written = subprocess.run(command, capture_output=True, check=True).stdout
-    assert written.decode() == PAGE.read_text(encoding="utf-8") == reference_page()
+    for arguments, name, page in (
+        ([], "settings.md", reference_page()),
+        (["environment"], "environment.md", environment_page()),
+    ):
+        written = subprocess.run([*command, *arguments], capture_output=True, check=True).stdout
+        assert written.decode() == (REFERENCE / name).read_text(encoding="utf-8") == page
 
 
 def test_the_example_of_the_defaults_is_the_defaults() -> None:
@@ -63,6 +68,7 @@ def test_every_setting_and_variable_is_on_the_page() -> None:
     for row in SETTINGS:
         assert row.meaning in page
         assert row.accepted in page
+    page = environment_page()
     for variable in VARIABLES_SET:
         assert f"| `{variable.name}` |" in page
     for name, meaning in VARIABLES_READ:
