@@ -261,7 +261,9 @@ def test_unmarked_daemon_is_logged(world: World) -> None:
         "    os.setsid()\n"
         "    if os.fork(): os._exit(0)\n"
         "    stay_unmarked('daemon')\n"
-        "while not os.path.exists(os.environ['NOTES']): time.sleep(0.01)\n",
+        "notes = os.environ['NOTES']\n"
+        "while not os.path.exists(notes) or 'daemon' not in open(notes).read():\n"
+        "    time.sleep(0.01)\n",
     )
     world.python("all_y.py")
     engine, _ = world.up(settings={"restart": "never"})
