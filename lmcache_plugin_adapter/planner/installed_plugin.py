@@ -29,6 +29,8 @@ GALLERY = (
     "all_metric_reporter",
     "scheduler_heartbeat",
     "scheduler_log_reporter",
+    "server_heartbeat",
+    "server_log_reporter",
 )
 """The plugins of this package, known even if it is not installed for the engine."""
 

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All plugins of the gallery beside a real vLLM, with the real servers that they report to."""
+"""All plugins of the gallery beside real vLLM and beside LMCache's server, with the real servers
+that they report to.
+"""  # noqa: D205
 
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 import os
+import re
 import signal
+import subprocess
 import sys
 import urllib.request
 from pathlib import Path
@@ -33,6 +38,26 @@ def ask(url: str, body: object = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     with urllib.request.urlopen(urllib.request.Request(url, data), timeout=10) as reply:
         return json.loads(reply.read())
+
+
+def etcd_in(data: Path) -> Any:
+    """Return an etcd, not yet started."""
+    from servers import Server as Helper
+    from servers import debian_binary
+
+    return Helper(
+        [
+            debian_binary("etcd-server", "etcd"),
+            "--data-dir={data}/etcd",
+            "--listen-client-urls=http://127.0.0.1:{port}",
+            "--advertise-client-urls=http://127.0.0.1:{port}",
+            "--listen-peer-urls=http://127.0.0.1:{peer}",
+            "--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
+            "--initial-cluster=default=http://127.0.0.1:{peer}",
+        ],
+        data,
+        ports=["peer"],
+    )
 
 
 def registered(etcd: Any) -> list[dict[str, Any]]:
@@ -67,23 +92,9 @@ def test_all_four_report_an_engine_and_its_death(tmp_path: Path, model: Path) ->
     from alerting import RealAlertmanager
     from log_receivers import Rsyslog
     from metric_servers import pushgateway, victoria
-    from servers import Server as Helper
-    from servers import debian_binary
     from servers import serving as serving_others
 
-    etcd = Helper(
-        [
-            debian_binary("etcd-server", "etcd"),
-            "--data-dir={data}/etcd",
-            "--listen-client-urls=http://127.0.0.1:{port}",
-            "--advertise-client-urls=http://127.0.0.1:{port}",
-            "--listen-peer-urls=http://127.0.0.1:{peer}",
-            "--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
-            "--initial-cluster=default=http://127.0.0.1:{peer}",
-        ],
-        tmp_path / "etcd",
-        ports=["peer"],
-    )
+    etcd = etcd_in(tmp_path / "etcd")
     gateway = pushgateway(tmp_path / "gateway")
     metrics = victoria(tmp_path / "victoria")
     alertmanager = RealAlertmanager(tmp_path / "alertmanager")
@@ -131,6 +142,98 @@ def test_all_four_report_an_engine_and_its_death(tmp_path: Path, model: Path) ->
         assert alertmanager.alerts()["EngineDied"]["labels"]["role"] == "scheduler"
         wait_for(lambda: not registered(etcd), 30, lambda: registered(etcd))
         wait_for(lambda: len(syslog.records()) > seen, 30, lambda: server.log[-4000:])
+        site.wait_until_nothing_is_left()
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "operators" / "lmcache-server.md"
+
+
+def blocks_of_the_page() -> list[str]:
+    """Return the marked blocks of the page: the file, two commands, the server, four commands."""
+    pattern = r"<!-- [^>]*four plugins -->\n\n```\w+\n(.*?)```"
+    return re.findall(pattern, PAGE.read_text(), re.DOTALL)
+
+
+def command(site: Site, line: str) -> str:
+    """Run a command of the page, and return its output."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", line],
+        env={**os.environ, **site.environ, "PATH": path},
+        cwd=site.directory,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("lmcache.v1.multiprocess.ext_server_module") is None,
+    reason="this LMCache's server takes no modules",
+)
+def test_the_page_of_the_server(tmp_path: Path) -> None:
+    """Its file and its commands put four plugins to work beside LMCache's server; when the server
+    is killed, an alert says so, its entry and its metrics go, and its last lines arrive.
+    """  # noqa: D205
+    from alerting import RealAlertmanager
+    from log_receivers import Rsyslog
+    from metric_servers import pushgateway
+    from servers import serving as serving_others
+    from test_mp_server import lmcache_server
+
+    etcd, gateway = etcd_in(tmp_path / "etcd"), pushgateway(tmp_path / "gateway")
+    alertmanager = RealAlertmanager(tmp_path / "alertmanager")
+    syslog = Rsyslog(tmp_path / "syslog")
+    site = Site(tmp_path / "site")
+    module, check, start, look = blocks_of_the_page()
+    for port, server in (
+        ("127.0.0.1:9091", gateway),
+        ("127.0.0.1:9093", alertmanager),
+        ("127.0.0.1:2379", etcd),
+    ):
+        assert module.count(port) == 1
+        module = module.replace(port, f"127.0.0.1:{server.port}")
+    module = module.replace('"port": 601', f'"port": {syslog.port}')
+    (site.directory / "module.json").write_text(module)
+    table, found = (command(site, line) for line in check.splitlines())
+    names = ("all_metric_reporter", "all_alert_reporter", "server_heartbeat", "server_log_reporter")
+    assert all(name in table for name in names)
+    assert "0 errors" in table
+    assert "lmcache_plugin_adapter.server_module" in found
+    assert '--server-module "$(cat module.json)" > lmcache.log 2>&1' in start
+
+    with (
+        serving_others(etcd, gateway, alertmanager, syslog.server),
+        lmcache_server(site, "--server-module", module) as server,
+    ):
+
+        def failure() -> str:
+            return server.log[-4000:]
+
+        def pushed() -> str:
+            with urllib.request.urlopen(f"{gateway.url}/metrics", timeout=10) as reply:
+                return str(reply.read().decode())
+
+        running = dict.fromkeys(names, "running")
+        wait_for(lambda: server.states() == running, 60, server.states)
+        wait_for(lambda: registered(etcd), 60, failure)
+        (entry,) = registered(etcd)
+        assert (entry["service"], entry["role"]) == ("lmcache", "server")
+        assert f'"port": {entry["port"]}' in json.dumps(server.get("/config"))
+        wait_for(lambda: 'role="server"' in pushed(), 60, failure)
+        assert "lmcache" in pushed()
+        assert "EngineDied" not in alertmanager.alerts()
+        assert all(name in command(site, look.splitlines()[0]) for name in names)
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.wait()
+        wait_for(lambda: "EngineDied" in alertmanager.alerts(), 60, failure)
+        assert alertmanager.alerts()["EngineDied"]["labels"]["role"] == "server"
+        wait_for(lambda: not registered(etcd), 60, lambda: registered(etcd))
+        wait_for(lambda: 'role="server"' not in pushed(), 60, failure)
+        wait_for(lambda: any("EngineDied" in one.text for one in syslog.records()), 60, failure)
         site.wait_until_nothing_is_left()
 
 

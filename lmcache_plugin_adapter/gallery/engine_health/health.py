@@ -76,7 +76,8 @@ class EngineHealth:
         self._has_api = False
         self._taken_logged = False
         if api is not None:
-            url, name = api.url + INTERNAL_API_PATH, "LMCache's internal API"
+            url = api.url + INTERNAL_API_PATH
+            name = "LMCache's server" if ctx.role == "SERVER" else "LMCache's internal API"
             self._endpoints.append(
                 Endpoint(name, url, lambda: api.client(timeout=timeout), accept_any)
             )

@@ -30,7 +30,7 @@ LATE = 2.0
 
 def run(ctx: kit.Context, stop: kit.Stop) -> int:
     """Register the engine while it works; remove the entries at the end."""
-    settings = ctx.settings(Heartbeat)
+    settings = ctx.settings(Heartbeat).completed(ctx)
     section = ctx.settings_key
     for key, text in contradictions(settings):
         kit.error(f"Cannot use setting '{section}.{key}': {text}")

@@ -14,6 +14,8 @@ import msgspec
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.http_client.address import is_this_host_only
 
+from .settings import PORT
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -71,11 +73,12 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
 def register(ctx: Context, settings: Heartbeat) -> Registration:
     """Return the registration of an engine, as of now."""
+    port = settings.port or PORT
     return Registration(
-        service=settings.service,
-        instance=settings.instance or default_instance(ctx, settings.port),
+        service=settings.service or "vllm",
+        instance=settings.instance or default_instance(ctx, port),
         address=advertised_address(os.environ, ctx.host, settings.address or ""),
-        port=settings.port,
+        port=port,
         tags=settings.tags,
         metadata=settings.metadata,
         host=ctx.host,

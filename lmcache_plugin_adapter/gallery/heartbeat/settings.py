@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -12,6 +12,11 @@ from lmcache_plugin_adapter.gallery.engine_health.settings import HealthSettings
 from lmcache_plugin_adapter.gallery.http_client.address import Filled, Url, check_url, check_urls
 from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
 
+if TYPE_CHECKING:
+    from lmcache_plugin_adapter.kit import Context
+
+PORT = 8000
+"""Port of vLLM's HTTP server."""
 TIMEOUT = 2.0
 """Seconds for a request: two refreshes must fit into the time to live, and one deregistration into
 the grace period."""
@@ -101,8 +106,8 @@ class Ping(HttpTarget, kw_only=True, forbid_unknown_fields=True):
 class Heartbeat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """All settings of the heartbeat."""
 
-    service: Annotated[str, Meta(min_length=1, max_length=255)] = "vllm"
-    """Name of the service."""
+    service: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    """Name of the service. Default: `vllm`, or `lmcache` beside LMCache's server."""
     instance: Filled | None = None
     """Unique name of this engine within the service. Default: host, port, data-parallel rank and
     role, such as `node7-8000-dp0-scheduler`."""
@@ -110,8 +115,9 @@ class Heartbeat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Address at which clients on other hosts reach the engine; a loopback or unspecified one is
     replaced. Default: `VLLM_HOST_IP` or `POD_IP` of the
     environment, else the address of the interface with the default route."""
-    port: Annotated[int, Meta(ge=1, le=65535)] = 8000
-    """Port of vLLM's HTTP server."""
+    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    """Port to register. Default: 8000, where vLLM's HTTP server listens, or the port of LMCache's
+    server."""
     tags: list[Filled] = []
     """Tags of the service."""
     metadata: Annotated[dict[_MetaKey, _MetaValue], Meta(max_length=48)] = {}
@@ -120,7 +126,7 @@ class Heartbeat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Seconds between two checks of the engine."""
     ask_vllm: bool = True
     """Check `/health` and `/metrics` of `http://127.0.0.1:PORT`, unless `engine` gives other
-    addresses."""
+    addresses. Not beside LMCache's server, whose own HTTP port is checked."""
     deregister_after: Annotated[float, Meta(ge=0, le=86400)] = 0.0
     """Seconds for which an unhealthy engine that is not dead keeps its entry. Meanwhile the entry
     is not refreshed (etcd), or critical (Consul)."""
@@ -133,11 +139,23 @@ class Heartbeat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     http: Ping | None = None
     """Send requests to a URL."""
 
+    def completed(self, ctx: Context) -> Heartbeat:
+        """Return the settings with the defaults of the host beside which the plugin runs."""
+        server = ctx.config.get("mp_config") if ctx.role == "SERVER" else None
+        if not isinstance(server, dict):
+            return self
+        return msgspec.structs.replace(
+            self,
+            service=self.service or "lmcache",
+            port=self.port or server.get("port"),
+            ask_vllm=False,
+        )
+
     def examination(self) -> HealthSettings:
         """Return how to check the engine, with the addresses that follow from ``port``."""
         if not self.ask_vllm:
             return self.engine
-        base = f"http://127.0.0.1:{self.port}"
+        base = f"http://127.0.0.1:{self.port or PORT}"
         return msgspec.structs.replace(
             self.engine,
             health_url=self.engine.health_url or f"{base}/health",

@@ -124,7 +124,7 @@ def choose(ctx: kit.Context, settings: MetricReporter) -> Source | None:
         return None
     place = api.socket.rpartition("/")[2] if api.socket else api.port
     return Source(
-        "LMCache's internal API",
+        _name(ctx),
         str(api) if api.socket else f"{api}/metrics",
         "/metrics",
         f"{ctx.host}:{place}",
@@ -133,6 +133,10 @@ def choose(ctx: kit.Context, settings: MetricReporter) -> Source | None:
         internal=True,
         is_taken=lambda: pid is not None and api.is_taken_from(pid),
     )
+
+
+def _name(ctx: kit.Context) -> str:
+    return "LMCache's server" if ctx.role == "SERVER" else "LMCache's internal API"
 
 
 def _in_every_replica(ctx: kit.Context) -> bool:
@@ -148,7 +152,7 @@ def why_none(ctx: kit.Context) -> str:
         return f"{what}, and vllm_metrics_url is not set; {how}, or vllm_metrics_url"
     if ctx.role == "WORKER":
         return f"{what}; {how}"
-    return "metrics are read on schedulers and workers of vLLM"
+    return "the address of LMCache's server is unknown; start it as 'lmcache server'"
 
 
 def shared_with_worker(ctx: kit.Context, where: Source) -> bool:

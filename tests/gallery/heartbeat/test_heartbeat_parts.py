@@ -235,6 +235,21 @@ class TestBounds:
         assert examination.health_url == "https://x/up"
         assert of(ask_vllm=False).examination().health_url is None
 
+    def test_defaults_beside_lmcaches_server(self) -> None:
+        """Its own port and service, and no requests to vLLM; settings win."""
+
+        def beside(role: str, **settings: Any) -> Heartbeat:
+            config = {"mp_config": {"port": 5555}}
+            ctx = Context(role=role, worker_id=0, worker_count=1, name="x", config=config)
+            return of(**settings).completed(ctx)
+
+        found = beside("SERVER")
+        assert (found.service, found.port) == ("lmcache", 5555)
+        assert found.examination().health_url is None
+        found = beside("SERVER", port=7, service="cache")
+        assert (found.service, found.port) == ("cache", 7)
+        assert beside("SCHEDULER").examination().health_url == "http://127.0.0.1:8000/health"
+
 
 class TestRegistration:
     """Names and addresses."""

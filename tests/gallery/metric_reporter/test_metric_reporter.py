@@ -150,7 +150,7 @@ def test_the_scheduler_reads_vllm_where_that_is_set(
         ("worker", {}, "internal_api_server_enabled: true", "warning"),
         ("scheduler", {}, "or vllm_metrics_url", "warning"),
         ("worker", {"vllm_metrics_url": "http://127.0.0.1:1/"}, "Nothing to report", "info"),
-        ("server", {}, "on schedulers and workers of vLLM", "warning"),
+        ("server", {}, "the address of LMCache's server is unknown", "warning"),
     ],
 )
 def test_with_nothing_to_read_it_says_what_to_set_and_ends(
