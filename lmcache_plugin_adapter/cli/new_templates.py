@@ -47,7 +47,7 @@ except ModuleNotFoundError as missing:
 class Settings(msgspec.Struct):
     """The settings with defaults and limits; invalid values are logged."""
 
-    interval: Annotated[float, msgspec.Meta(gt=0, description="Seconds between lines.")] = 10.0
+    interval: Annotated[kit.Duration, msgspec.Meta(gt=0, description="Time between lines.")] = 10.0
 
 
 def main(ctx: kit.Context, stop: kit.Stop) -> None:

@@ -34,6 +34,9 @@ def read_duration(value: object) -> float:
     elif isinstance(value, str):
         if re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII):
             raise InvalidValueError("write it without quotes, or with its unit")
+        units = re.findall(r"[^\W\d]+", value)
+        if value[:1].isdigit() and any(unit not in _SECONDS for unit in units):
+            raise InvalidValueError("units are ms, s, m, h and d")
         parts = _PART.findall(value)
         if parts and not _PART.sub("", value):
             return sum(float(number) * _SECONDS[unit] for number, unit in parts)

@@ -12,6 +12,7 @@ from lmcache_plugin_adapter.messages.problem import InvalidValueError
 from .durations import DURATION_PATTERN, read_duration
 from .exec_limits import exec_text
 from .locations import LocationError, expand
+from .sizes import read_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,6 +97,19 @@ def seconds(key: str, default: float | None, low: float, high: float, meaning: s
         ]
     }
     return Setting(key, "duration", default, accepted, meaning, read, True, schema=schema)
+
+
+def size(key: str, default: int, low: int, high: int, meaning: str) -> Setting:
+    """Return the row of a size."""
+
+    def read(value: object, _environ: _Environ) -> int:
+        found = read_size(value)
+        if low <= found <= high:
+            return found
+        raise InvalidValueError
+
+    accepted = f"a size from {low} to {high} bytes: a number, or text such as `64KiB`, `10MiB`"
+    return Setting(key, "size", default, accepted, meaning, read, per_plugin=True)
 
 
 def count(key: str, unit: str, default: int, low: int, high: int, meaning: str) -> Setting:

@@ -19,6 +19,7 @@ from .setting_kinds import (
     off,
     own_settings,
     seconds,
+    size,
     word,
     word_or_directory,
 )
@@ -107,9 +108,8 @@ SETTINGS: tuple[Setting, ...] = (
         "Which processes the kernel kills first if memory runs out: with 1,000, the default, a "
         "plugin before its engine. The engine's own value is the lowest.",
     ),
-    count(
+    size(
         "max_line_bytes",
-        "bytes",
         3_072,
         128,
         65_536,
@@ -117,9 +117,8 @@ SETTINGS: tuple[Setting, ...] = (
         "a whole record has at most 4,096 bytes, since a pipe keeps only such records in one "
         "piece.",
     ),
-    count(
+    size(
         "ring_bytes",
-        "bytes",
         16_384,
         1_024,
         1_048_576,
@@ -175,9 +174,8 @@ SETTINGS: tuple[Setting, ...] = (
         per_plugin=True,
         schema=DIRECTORY_SCHEMA,
     ),
-    count(
+    size(
         "log.max_bytes",
-        "bytes",
         10_485_760,
         4_096,
         1_099_511_627_776,

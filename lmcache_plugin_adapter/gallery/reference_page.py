@@ -21,6 +21,7 @@ import msgspec
 
 from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
 from lmcache_plugin_adapter.kit.settings.accepted import accepted, show_number
+from lmcache_plugin_adapter.kit.settings.quantities import SUCH_AS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,8 @@ BEGIN = f"<!-- Generated: {_COMMAND} -->"
 END = "<!-- End of what is generated -->"
 
 _PATTERN = re.compile(r"matches (\^\S+)")
+_UNITS = re.compile(rf"{SUCH_AS}'[^']+', '[^']+'")
+"""The page says once that durations and sizes may have units."""
 _HEAD = ("Key", "Accepted", "Default", "Meaning")
 _SHARED = tuple(field.name for field in msgspec.structs.fields(HttpTarget) if field.name != "url")
 
@@ -95,7 +98,7 @@ def _tables(kind: type[msgspec.Struct], path: str) -> Iterator[str]:
             shared.append(f"`{field.encode_name}`")
             continue
         hint = hints[field.name]
-        found = _PATTERN.sub(r"matches `\1`", accepted(hint))
+        found = _UNITS.sub("", _PATTERN.sub(r"matches `\1`", accepted(hint)))
         rows.append((f"`{field.encode_name}`", found, _default(field), meanings[field.name]))
     table = "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
     if shared:

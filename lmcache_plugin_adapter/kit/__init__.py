@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.kit.engine_api.address import ApiAddress
 
     from .retry import Backoff
+    from .settings.quantities import Duration, Size
 
 __all__ = [
     "ApiAddress",
     "Backoff",
     "Context",
     "ContextError",
+    "Duration",
     "SettingsError",
+    "Size",
     "Stop",
     "Stopped",
     "Tick",
@@ -64,4 +67,8 @@ def __getattr__(name: str) -> object:
         from .retry import Backoff
 
         return Backoff
+    if name in ("Duration", "Size"):
+        from .settings import quantities
+
+        return getattr(quantities, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -61,6 +62,15 @@ class Settings(msgspec.Struct, kw_only=True):
     words: list[Annotated[str, Meta(min_length=1)]] = []
     seed: Annotated[str, Meta(extra={"secret": True})] = ""
     anything: Any = None
+
+
+class Quantities(msgspec.Struct):
+    """Times and sizes."""
+
+    every: Annotated[kit.Duration, Meta(gt=0, le=3600)] = 10.0
+    pause: kit.Duration | None = None
+    most: kit.Size = 1024
+    each: dict[str, kit.Duration] = {}
 
 
 class Needy(msgspec.Struct, kw_only=True):
@@ -204,6 +214,38 @@ def test_an_unknown_key_is_named_with_a_suggestion(say: Say) -> None:
 def wrong(key: str, what: str) -> str:
     """Return the line that says what is wrong with a value."""
     return f"<3>Cannot use setting '{PREFIX}.{key}': {what}"
+
+
+def test_durations_and_sizes_have_units(say: Say) -> None:
+    """As numbers or as texts; whatever is wrong leaves the default in force."""
+
+    def read_quantities(**section: object) -> Quantities:
+        return read(section, Quantities)
+
+    good = read_quantities(every="2m", pause="1.5s", most="64MiB", each={"a": "1h", "b": 5})
+    assert say() == []
+    assert good == Quantities(120.0, 1.5, 67_108_864, {"a": 3600.0, "b": 5.0})
+    duration = "a duration above 0 and at most 3600 seconds: a number, or text such as '30s', '5m'"
+    size = "a size: a number, or text such as '64KiB', '10MiB'"
+    for value, found, hint in (
+        ("5", "'5'", " (write it without quotes, or with its unit)"),
+        ("0s", "'0s'", ""),
+        ("2h", "'2h'", ""),
+        ("5x", "'5x'", " (units are ms, s, m, h and d)"),
+        (math.nan, "nan", ""),
+        (-1, "-1", ""),
+    ):
+        assert read_quantities(every=value) == Quantities()
+        assert say() == [
+            wrong("every", f"found {found}, accepted is {duration}{hint}; 10 stays in force")
+        ]
+    for value in (-1, "1.5B", "x"):
+        assert read_quantities(most=value) == Quantities()
+        (line,) = say()
+        assert f"accepted is {size}" in line
+        assert "1024 stays in force" in line
+    assert read_quantities(pause=math.inf, each={"a": "-1s"}) == Quantities()
+    assert ["has no effect" in line for line in say()] == [True, True]
 
 
 def test_what_is_wrong_in_a_part_leaves_the_rest_of_it(say: Say) -> None:

@@ -11,8 +11,9 @@ import msgspec
 from msgspec import Meta
 
 from lmcache_plugin_adapter.gallery.alert_reporter.measuring.measures import MEASURES
+from lmcache_plugin_adapter.kit.settings.quantities import Amount, Duration
 
-Seconds = Annotated[float, Meta(ge=0, le=86400 * 7)]
+Seconds = Annotated[Duration, Meta(ge=0, le=86400 * 7)]
 Word = Annotated[str, Meta(min_length=1, max_length=200)]
 LabelName = Annotated[
     str,
@@ -56,13 +57,13 @@ class Rule(msgspec.Struct, kw_only=True, frozen=True):
     """Name of the alert: label `alertname`."""
     measure: MeasureName
     """The measure to compare: see the table of measures."""
-    above: float | None = None
+    above: Amount | None = None
     """Fires if the measure is above this value."""
-    below: float | None = None
+    below: Amount | None = None
     """Fires if the measure is below this value. Set one of the two."""
     for_: Seconds = msgspec.field(default=0.0, name="for")
     """Seconds for which this must hold without a break."""
-    hysteresis: Annotated[float, Meta(ge=0)] = 0.0
+    hysteresis: Annotated[Amount, Meta(ge=0)] = 0.0
     """How far the measure must return beyond the limit before the alert resolves: with `above: 90`
     and `hysteresis: 5`, to 85."""
     clear_after: Seconds = 0.0

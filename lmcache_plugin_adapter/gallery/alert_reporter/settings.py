@@ -16,6 +16,7 @@ from lmcache_plugin_adapter.gallery.alert_reporter.targets.webhook import Webhoo
 from lmcache_plugin_adapter.gallery.engine_health.settings import HealthSettings
 from lmcache_plugin_adapter.gallery.http_client.address import Filled
 from lmcache_plugin_adapter.gallery.state_file import default_directory
+from lmcache_plugin_adapter.kit.settings.quantities import Duration
 
 from .alerts import identity, labels_of
 from .rules import BUILT_IN, Annotations, Labels, Rule, Seconds, Word
@@ -47,7 +48,7 @@ class AlertSettings(msgspec.Struct, kw_only=True):
     """Names of built-in rules to leave out."""
     built_in_rules: bool = True
     """`false` leaves only the rules in `rules`."""
-    interval: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
+    interval: Annotated[Duration, Meta(ge=0.1, le=3600)] = 5.0
     """Seconds between two measurements."""
     engine: Annotated[str, Meta(max_length=200)] = ""
     """Name of the engine: label `engine`. Default: LMCache's `lmcache_instance_id`, if set."""
@@ -59,7 +60,7 @@ class AlertSettings(msgspec.Struct, kw_only=True):
     """Whether `EngineDied` fires when the engine dies."""
     engine_died_severity: Word = "critical"
     """Label `severity` of `EngineDied`."""
-    engine_died_keep: Annotated[float, Meta(ge=60, le=30 * 86400)] = 3600.0
+    engine_died_keep: Annotated[Duration, Meta(ge=60, le=30 * 86400)] = 3600.0
     """Seconds for which `EngineDied` fires, unless a reporter with the same labels starts earlier
     and resolves it."""
     keep_resolved: Seconds = 3600.0

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from lmcache_plugin_adapter.gallery.http_client.address import Url, check_urls
 from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
+from lmcache_plugin_adapter.kit.settings.quantities import Duration
 
 if TYPE_CHECKING:
     from .verdict import State
@@ -22,9 +23,9 @@ class ProbeRequest(HttpTarget, kw_only=True, forbid_unknown_fields=True):
     body: dict[str, object]
     """The request's JSON: `{"model": "m", "prompt": "x", "max_tokens": 1}` for
     `/v1/completions`."""
-    interval: Annotated[float, Meta(gt=0, le=86400)] = 60.0
+    interval: Annotated[Duration, Meta(gt=0, le=86400)] = 60.0
     """Seconds without progress after which the request is sent."""
-    timeout: Annotated[float, Meta(gt=0, le=3600)] = 30.0
+    timeout: Annotated[Duration, Meta(gt=0, le=3600)] = 30.0
     """Seconds without an answer, nor any other progress, that mean `stalled`."""
 
     def client(self, timeout: float | None = None) -> httpx.Client:
@@ -49,17 +50,17 @@ class HealthSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     progress."""
     internal_api: bool = True
     """Also check LMCache's internal API, if `internal_api_server_enabled` is set."""
-    timeout: Annotated[float, Meta(gt=0, le=60)] = 2.0
+    timeout: Annotated[Duration, Meta(gt=0, le=60)] = 2.0
     """Seconds in which each of them must answer."""
     failures: Annotated[int, Meta(ge=1, le=100)] = 3
     """Failed requests in a row that mean `unresponsive`."""
-    startup_timeout: Annotated[float, Meta(ge=0, le=7 * 86400)] = 1800.0
+    startup_timeout: Annotated[Duration, Meta(ge=0, le=7 * 86400)] = 1800.0
     """Seconds after the start of the engine process in which the engine need not answer yet,
     because it loads a model. Later, no answer means `unresponsive`, also for a plugin that was
     restarted and has not seen an answer."""
-    stopped_after: Annotated[float, Meta(ge=0, le=3600)] = 2.0
+    stopped_after: Annotated[Duration, Meta(ge=0, le=3600)] = 2.0
     """Seconds for which the process may be stopped without a fault."""
-    stalled_after: Annotated[float, Meta(gt=0, le=86400)] = 60.0
+    stalled_after: Annotated[Duration, Meta(gt=0, le=86400)] = 60.0
     """Seconds without progress (tokens, use of the KV cache) while there were requests, or with
     the engine's first thread hanging in the kernel, that mean `stalled`."""
     verify: bool = True

@@ -11,6 +11,7 @@ from msgspec import Meta
 from lmcache_plugin_adapter.gallery.engine_health.settings import HealthSettings
 from lmcache_plugin_adapter.gallery.http_client.address import Filled, Url, check_url, check_urls
 from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
+from lmcache_plugin_adapter.kit.settings.quantities import Duration, WholeSeconds
 
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.kit import Context
@@ -21,9 +22,9 @@ TIMEOUT = 2.0
 """Seconds for a request: two refreshes must fit into the time to live, and one deregistration into
 the grace period."""
 
-_Timeout = Annotated[float, Meta(gt=0, le=3600)]
-_Ttl = Annotated[int, Meta(ge=2, le=86400)]
-_Seconds = Annotated[float, Meta(gt=0, le=86400)]
+_Timeout = Annotated[Duration, Meta(gt=0, le=3600)]
+_Ttl = Annotated[WholeSeconds, Meta(ge=2, le=86400)]
+_Seconds = Annotated[Duration, Meta(gt=0, le=86400)]
 _MetaKey = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 _MetaValue = Annotated[str, Meta(max_length=512)]
 
@@ -62,7 +63,7 @@ class Consul(HttpTarget, kw_only=True, forbid_unknown_fields=True):
     """Seconds after which the check turns critical unless it is refreshed."""
     interval: _Seconds | None = None
     """Seconds from one refresh to the next. Default: a third of `ttl`."""
-    remove_critical_after: Annotated[float, Meta(ge=60, le=30 * 86400)] = 60.0
+    remove_critical_after: Annotated[Duration, Meta(ge=60, le=30 * 86400)] = 60.0
     """Seconds after which Consul itself removes a service that stays critical
     (`DeregisterCriticalServiceAfter`)."""
     warnings: bool = False
@@ -122,12 +123,12 @@ class Heartbeat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Tags of the service."""
     metadata: Annotated[dict[_MetaKey, _MetaValue], Meta(max_length=48)] = {}
     """Names and values of your own."""
-    interval: Annotated[float, Meta(gt=0, le=3600)] = 3.0
+    interval: Annotated[Duration, Meta(gt=0, le=3600)] = 3.0
     """Seconds between two checks of the engine."""
     ask_vllm: bool = True
     """Check `/health` and `/metrics` of `http://127.0.0.1:PORT`, unless `engine` gives other
     addresses. Not beside LMCache's server, whose own HTTP port is checked."""
-    deregister_after: Annotated[float, Meta(ge=0, le=86400)] = 0.0
+    deregister_after: Annotated[Duration, Meta(ge=0, le=86400)] = 0.0
     """Seconds for which an unhealthy engine that is not dead keeps its entry. Meanwhile the entry
     is not refreshed (etcd), or critical (Consul)."""
     engine: HealthSettings = HealthSettings()

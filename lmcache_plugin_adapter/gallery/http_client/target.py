@@ -21,6 +21,8 @@ import httpx
 import msgspec
 from msgspec import Meta
 
+from lmcache_plugin_adapter.kit.settings.quantities import Duration
+
 from .address import Filled, Url, check_url, shown_url
 from .answer import Answer, TargetError, read_retry_after
 from .certificates import CertificateError, client_context
@@ -67,7 +69,7 @@ class HttpTarget(msgspec.Struct, kw_only=True):
     """Key of `cert_file`, if that file does not contain it."""
     verify: bool = True
     """`false` accepts any certificate of the server. For tests only."""
-    timeout: Annotated[float, Meta(gt=0, le=3600)] = 10.0
+    timeout: Annotated[Duration, Meta(gt=0, le=3600)] = 10.0
     """Seconds in which the server must answer a request."""
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from lmcache_plugin_adapter.gallery.http_client.address import Filled
 from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
+from lmcache_plugin_adapter.kit.settings.quantities import Duration, Size
 
 FACILITIES = {"user": 1, "daemon": 3, **{f"local{number}": 16 + number for number in range(8)}}
 """The numbers of RFC 5424."""
@@ -69,9 +70,9 @@ class SyslogTarget(msgspec.Struct, kw_only=True):
     ] = "lmcache@32473"
     """SD-ID of the structured data. RFC 5612 reserves the number for examples: use your own
     enterprise number."""
-    max_message_bytes: Annotated[int, Meta(ge=1024)] = 8000
+    max_message_bytes: Annotated[Size, Meta(ge=1024)] = 8000
     """Longer messages are sent in parts. rsyslog accepts 8 KiB unless `maxMessageSize` is set."""
-    timeout: Annotated[float, Meta(gt=0, le=3600)] = 10.0
+    timeout: Annotated[Duration, Meta(gt=0, le=3600)] = 10.0
     """Seconds in which the server must confirm a batch."""
 
     def __post_init__(self) -> None:
@@ -145,17 +146,17 @@ class LogReporterSettings(msgspec.Struct, kw_only=True):
     """Directory for the positions. `~` and `$VARS` are expanded. Default:
     `$XDG_STATE_HOME/lmcache-plugins/NAME`, or `~/.local/state/lmcache-plugins/NAME`, with the
     plugin's name."""
-    poll: Annotated[float, Meta(ge=0.05, le=60)] = 0.5
+    poll: Annotated[Duration, Meta(ge=0.05, le=60)] = 0.5
     """Seconds between two reads of the files."""
     batch_records: Annotated[int, Meta(ge=1, le=100_000)] = 1000
     """Number of records that completes a batch."""
-    batch_bytes: Annotated[int, Meta(ge=1024)] = 524_288
+    batch_bytes: Annotated[Size, Meta(ge=1024)] = 524_288
     """Number of characters that completes a batch."""
-    flush_interval: Annotated[float, Meta(ge=0, le=300)] = 1.0
+    flush_interval: Annotated[Duration, Meta(ge=0, le=300)] = 1.0
     """Seconds after which a batch is sent, complete or not."""
-    max_line_bytes: Annotated[int, Meta(ge=256, le=65_536)] = 32_768
+    max_line_bytes: Annotated[Size, Meta(ge=256, le=65_536)] = 32_768
     """Longer lines are cut, with a mark."""
-    max_record_bytes: Annotated[int, Meta(ge=256)] = 65_536
+    max_record_bytes: Annotated[Size, Meta(ge=256)] = 65_536
     """Longer records of several lines are split."""
-    multiline_timeout: Annotated[float, Meta(ge=0, le=60)] = 1.0
+    multiline_timeout: Annotated[Duration, Meta(ge=0, le=60)] = 1.0
     """Seconds for which a record waits for more lines."""

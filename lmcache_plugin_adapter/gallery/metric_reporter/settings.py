@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from lmcache_plugin_adapter.gallery.http_client.address import Filled
 from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
+from lmcache_plugin_adapter.kit.settings.quantities import Duration, Size
 
 OWN_LABELS = ("job", "instance", "host", "role", "rank", "dp_rank")
 """Labels that the reporter adds to every series; ``rank`` on workers only."""
@@ -43,7 +44,7 @@ class Pushgateway(HttpTarget, kw_only=True):
 class Buffered(HttpTarget, kw_only=True):
     """A target that gets every sample, late if need be."""
 
-    buffer_seconds: Annotated[float, Meta(gt=0)] = 3600.0
+    buffer_seconds: Annotated[Duration, Meta(gt=0)] = 3600.0
     """Samples that are older are dropped when the target has been away so long."""
     buffer_samples: Annotated[int, Meta(ge=1)] = 1_000_000
     """As many samples are kept for the target; the oldest are dropped."""
@@ -69,11 +70,11 @@ class Otlp(Buffered, kw_only=True):
 class MetricReporter(msgspec.Struct, kw_only=True):
     """Settings of the metric reporter."""
 
-    interval: Annotated[float, Meta(gt=0, le=86400)] = 15.0
+    interval: Annotated[Duration, Meta(gt=0, le=86400)] = 15.0
     """Seconds from one reading to the next."""
-    scrape_timeout: Annotated[float, Meta(gt=0, le=3600)] = 10.0
+    scrape_timeout: Annotated[Duration, Meta(gt=0, le=3600)] = 10.0
     """Seconds in which the engine must answer. Readings that come due meanwhile are left out."""
-    max_bytes: Annotated[int, Meta(ge=1024)] = 16 * 1024 * 1024
+    max_bytes: Annotated[Size, Meta(ge=1024)] = 16 * 1024 * 1024
     """A longer answer of the engine is not taken."""
     vllm_metrics_url: Address | None = None
     """vLLM's own metrics, `http://127.0.0.1:8000/metrics`: read on the scheduler instead of
@@ -88,7 +89,7 @@ class MetricReporter(msgspec.Struct, kw_only=True):
     one leaves it out."""
     drop: list[Filled] = []
     """Metrics not to be sent, by name: `python_gc_*`."""
-    say_every: Annotated[float, Meta(gt=0)] = 60.0
+    say_every: Annotated[Duration, Meta(gt=0)] = 60.0
     """Seconds between two lines about the same trouble."""
     pushgateway: Pushgateway | None = None
     """Where to push to; see the table below."""

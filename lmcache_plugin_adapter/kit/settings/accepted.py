@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from .quantities import quantity_words
+
 
 def accepted(kind: Any) -> str:
     """Return what a field accepts: ``a whole number from 1 to 10``.
@@ -34,7 +36,7 @@ def show_number(number: float) -> str:
 def _words(info: msgspec.inspect.Type) -> str:
     if isinstance(info, msgspec.inspect.Metadata) and "accepted" in (info.extra or {}):
         return str((info.extra or {})["accepted"])
-    info = _plain(info)
+    described, info = info, _plain(info)
     found = msgspec.inspect
     if isinstance(info, found.UnionType):
         parts = [part for part in info.types if not isinstance(part, found.NoneType)]
@@ -42,9 +44,11 @@ def _words(info: msgspec.inspect.Type) -> str:
     if isinstance(info, found.BoolType):
         return "'true' or 'false'"
     if isinstance(info, found.IntType):
-        return f"a whole number{_limits(info)}"
+        limits = _limits(info)
+        return quantity_words(described, limits) or f"a whole number{limits}"
     if isinstance(info, found.FloatType):
-        return f"a number{_limits(info)}"
+        limits = _limits(info)
+        return quantity_words(described, limits) or f"a number{limits}"
     if isinstance(info, found.StrType):
         return _text(info)
     if words := _choices(info):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -13,8 +14,10 @@ from msgspec import Meta
 from lmcache_plugin_adapter.kit.printing import ERROR, WARNING
 from lmcache_plugin_adapter.messages.describe import describe_type, show
 from lmcache_plugin_adapter.messages.near_miss import did_you_mean
+from lmcache_plugin_adapter.messages.problem import InvalidValueError
 
 from .accepted import accepted, choices, show_number
+from .quantities import as_number
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -93,10 +96,12 @@ class Reader:
             pairs = dict(self._pairs(where, value, *inside))
             return self._sized(where, pairs, limits, in_force)
         try:
-            return msgspec.convert(value, kind)
-        except msgspec.ValidationError as error:
+            found = msgspec.convert(as_number(value, kind), kind)
+            _check_finite(found)
+        except (msgspec.ValidationError, InvalidValueError) as error:
             self._refuse(where, value, kind, error, in_force)
             raise _RefusedError from None
+        return found
 
     def _items(
         self, where: str, found: list[object] | tuple[object, ...], kind: Any
@@ -145,6 +150,8 @@ class Reader:
         stray = isinstance(value, str) and "a mapping" in words
         hidden = stray or _is_secret(where, value, kind)
         hint = "" if hidden else _hint(value, words, choices(kind))
+        if isinstance(error, InvalidValueError):  # its text is the hint
+            hint = f" ({error})" if str(error) else ""
         if words.startswith("a value of type"):
             hint = hint or f" ({_reason(error)})"
         found = describe_type(value) if hidden else show(value)
@@ -175,6 +182,12 @@ def _stripped(kind: Any) -> tuple[Any, tuple[Any, ...]]:
             (kind,) = set(inside) - {type(None)}
         else:
             return kind, notes
+
+
+def _check_finite(value: object) -> None:
+    """Refuse infinity, and what is no number to any limit (``.nan`` in YAML)."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidValueError
 
 
 def _key_text(key: object) -> str:

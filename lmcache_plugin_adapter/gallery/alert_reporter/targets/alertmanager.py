@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from msgspec import Meta
 
 from lmcache_plugin_adapter.gallery.alert_reporter.alerts import timestamp
+from lmcache_plugin_adapter.kit.settings.quantities import Duration
 
 from .target import AlertRequest, AlertTarget
 
@@ -33,7 +34,7 @@ class Alertmanager(AlertTarget, kw_only=True, forbid_unknown_fields=True):
     repeat_resolved: ClassVar[float] = 900.0
     keeps_alerts: ClassVar[bool] = True
 
-    resend: Annotated[float, Meta(ge=1, le=3600)] = 60.0
+    resend: Annotated[Duration, Meta(ge=1, le=3600)] = 60.0
     """Seconds after which a firing alert is sent again. An alert that is not sent for three times
     as long ends on its own: its reporter is gone."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 from msgspec import Meta
 
 from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
+from lmcache_plugin_adapter.kit.settings.quantities import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,7 @@ class AlertTarget(HttpTarget, kw_only=True, forbid_unknown_fields=True):
     keeps_alerts: ClassVar[bool]
     """Whether the target keeps alerts by their labels, so that a later reporter can end them."""
 
-    resend: Annotated[float, Meta(ge=1, le=7 * 86400)]
+    resend: Annotated[Duration, Meta(ge=1, le=7 * 86400)]
 
     def requests(
         self, alerts: Sequence[Alert], now: float, again: frozenset[str]

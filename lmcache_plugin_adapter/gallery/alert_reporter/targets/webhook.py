@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from lmcache_plugin_adapter.gallery.alert_reporter.alerts import timestamp
 from lmcache_plugin_adapter.gallery.http_client.address import Url
+from lmcache_plugin_adapter.kit.settings.quantities import Duration
 
 from .target import AlertRequest, AlertTarget
 
@@ -31,7 +32,7 @@ class Webhook(AlertTarget, kw_only=True, forbid_unknown_fields=True):
 
     url: Annotated[Url, Meta(extra={"secret": True})]
     """Address of the server."""
-    resend: Annotated[float, Meta(ge=1, le=7 * 86400)] = 14400.0
+    resend: Annotated[Duration, Meta(ge=1, le=7 * 86400)] = 14400.0
     """Seconds after which a firing alert is sent again."""
 
     def requests(
