@@ -32,6 +32,8 @@ _MetaValue = Annotated[str, Meta(max_length=512)]
 class Etcd(HttpTarget, kw_only=True, forbid_unknown_fields=True):
     """An entry in etcd v3 that expires with its lease, through etcd's JSON gateway."""
 
+    example: ClassVar[str] = "http://etcd:2379"
+
     timeout: _Timeout = TIMEOUT
     other_urls: list[Url] = msgspec.field(default_factory=list)
     """More members of the cluster, used when `url` does not answer."""
@@ -53,6 +55,8 @@ class Etcd(HttpTarget, kw_only=True, forbid_unknown_fields=True):
 
 class Consul(HttpTarget, kw_only=True, forbid_unknown_fields=True):
     """A service with a TTL check, registered with the Consul agent of this host."""
+
+    example: ClassVar[str] = "http://127.0.0.1:8500"
 
     timeout: _Timeout = TIMEOUT
     token: Filled | None = None

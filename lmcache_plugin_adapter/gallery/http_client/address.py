@@ -49,6 +49,20 @@ def check_urls(settings: msgspec.Struct, *keys: str) -> None:
             check_url(key, url)
 
 
+def completed(path: str, end: str) -> str:
+    """Return the path of a configured address, completed by a protocol's path.
+
+    A part of ``end`` that the address has already is not doubled: ``/loki`` and ``/loki/api/push``
+    make ``/loki/api/push``.
+    """
+    have = path.rstrip("/").split("/")[1:]
+    more = end.removeprefix("/").split("/")
+    shared = min(len(have), len(more))
+    while shared and have[-shared:] != more[:shared]:
+        shared -= 1
+    return "/" + "/".join([*have, *more[shared:]])
+
+
 def shown_url(url: str) -> str:
     """Return an address for messages: without user name, password and query."""
     return str(httpx.URL(url).copy_with(userinfo=b"", query=None, fragment=None))

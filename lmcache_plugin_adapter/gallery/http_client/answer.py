@@ -14,8 +14,7 @@ import msgspec
 SHOWN_CHARACTERS = 200
 """How much of an answer's body a message shows."""
 
-_TRANSIENT = frozenset({408, 425, 429})
-"""Besides 5xx: statuses that allow a retry. A retry does not change any other status."""
+_CONTENT = frozenset({400, 413, 422})
 
 _ERRNO = re.compile(r"\[Errno -?\d+\] ")
 
@@ -37,6 +36,8 @@ class Answer(msgspec.Struct, frozen=True):
     """Seconds to wait before the next request, if the server asked for a pause."""
     hide: Callable[[str], str] = str
     """Removes the target's own credentials from a text."""
+    advice: str = ""
+    """What to do about the answer, if that is known."""
 
     @property
     def accepted(self) -> bool:
@@ -44,9 +45,13 @@ class Answer(msgspec.Struct, frozen=True):
         return 200 <= self.status < 300
 
     @property
-    def transient(self) -> bool:
-        """Whether a retry of the same request may succeed (408, 425, 429, 5xx)."""
-        return self.status in _TRANSIENT or self.status >= 500
+    def refuses_content(self) -> bool:
+        """Whether the answer blames the content (400, 413, 422): a retry cannot change it.
+
+        An operator can fix any other cause at the server, at its address or in the credentials,
+        while a buffer keeps the content.
+        """
+        return self.status in _CONTENT
 
     def __repr__(self) -> str:
         """Return the answer without ``raw``, which may hold credentials."""
@@ -63,7 +68,8 @@ class Answer(msgspec.Struct, frozen=True):
 
     def _with_status(self, line: str) -> str:
         head = f"HTTP {self.status} {self.reason}".rstrip()
-        return f"{head}: {line}" if line else head
+        text = f"{head}: {line}" if line else head
+        return f"{text} ({self.hide(self.advice)})" if self.advice else text
 
     def quote(self, text: str) -> str:
         """Return text from ``raw`` for a message.

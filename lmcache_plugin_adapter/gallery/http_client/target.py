@@ -14,6 +14,7 @@ No ``repr``, no error text and no ``Answer`` shows credentials.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -23,7 +24,7 @@ from msgspec import Meta
 
 from lmcache_plugin_adapter.kit.settings.quantities import Duration
 
-from .address import Filled, Url, check_url, shown_url
+from .address import Filled, Url, check_url, completed, shown_url
 from .answer import Answer, TargetError, read_retry_after
 from .certificates import CertificateError, client_context
 from .deadline import Deadline
@@ -46,6 +47,8 @@ class HttpTarget(msgspec.Struct, kw_only=True):
 
     path_is_secret: ClassVar[bool] = False
     """Whether the path gives access, as with many webhooks. Messages then leave it out."""
+    example: ClassVar[str] = ""
+    """A right ``url``, for the message about an address that the server does not know."""
 
     url: Url
     """Address of the server."""
@@ -113,13 +116,14 @@ class HttpTarget(msgspec.Struct, kw_only=True):
     def at(self, path: str = "") -> str:
         """Return the address of ``path`` (``/api/v2/alerts``, percent-encoded) below ``url``.
 
+        What ``url`` has of the path already is not doubled.
         Without a path, return the configured address with its query. Credentials in the address
         are left out.
         """
         url = httpx.URL(self.url).copy_with(userinfo=b"", fragment=None)
         if path:
             raw, _, query = url.raw_path.partition(b"?")
-            joined = raw.rstrip(b"/") + path.encode("ascii")
+            joined = completed(raw.decode("ascii"), path).encode("ascii")
             url = url.copy_with(raw_path=joined + (b"?" + query if query else b""))
         return str(url)
 
@@ -194,7 +198,23 @@ class HttpTarget(msgspec.Struct, kw_only=True):
             raw,
             read_retry_after(response.headers.get("Retry-After")),
             hide,
+            self._advice(response, path),
         )
+
+    def _advice(self, response: httpx.Response, path: str) -> str:
+        """Return what to do about an answer that blames the address; empty for all others."""
+        status, location = response.status_code, response.headers.get("Location", "")
+        if response.has_redirect_location:
+            if self.path_is_secret:
+                return "set url to the address that the server redirects to"
+            with contextlib.suppress(httpx.InvalidURL, UnicodeError):
+                location = shown_url(str(response.request.url.join(location)))
+            return f"the server redirects to {location}: set url accordingly"
+        if status not in (404, 405):
+            return ""
+        asked = "" if self.path_is_secret else f"requested was {shown_url(self.at(path))}; "
+        right = f"should look like '{self.example}'" if self.example else "is the whole address"
+        return f"{asked}url {right}"
 
     def certificates(self) -> ssl.SSLContext | bool:
         """Return what the client verifies the server with, as httpx accepts it.

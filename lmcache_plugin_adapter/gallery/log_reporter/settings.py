@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -86,7 +86,9 @@ class SyslogTarget(msgspec.Struct, kw_only=True):
 
 
 class LokiTarget(HttpTarget, kw_only=True):
-    """Grafana Loki, or another server with its push API."""
+    """Grafana Loki, or another server with its push API (`/loki/api/v1/push`)."""
+
+    example: ClassVar[str] = "http://loki:3100"
 
     tenant: Filled | None = None
     """Tenant, sent as `X-Scope-OrgID`."""
@@ -113,7 +115,9 @@ class LokiTarget(HttpTarget, kw_only=True):
 
 
 class OtlpTarget(HttpTarget, kw_only=True):
-    """An OpenTelemetry collector, or another receiver of OTLP logs over HTTP."""
+    """An OpenTelemetry collector, or another receiver of OTLP logs over HTTP (`/v1/logs`)."""
+
+    example: ClassVar[str] = "http://collector:4318"
 
     service_name: Filled = "vllm"
     """Attribute `service.name`."""

@@ -19,10 +19,20 @@ RENAMED = "exported_"
 
 
 def own_labels(
-    ctx: kit.Context, job: str, instance: str, more: Mapping[str, str]
+    ctx: kit.Context, job: str, instance: str | None, source: str, more: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the labels of every series; ``more`` wins, and empty values are left out."""
-    labels = {"job": job, "instance": instance, "host": ctx.host}
+    """Return the labels of every series; ``more`` wins, and empty values are left out.
+
+    Args:
+        ctx: The plugin's context.
+        job: The label ``job``.
+        instance: The label ``instance``; None: the source.
+        source: Host and port of the source. No two reporters have the same.
+        more: More labels.
+    """
+    labels = {"job": job, "instance": instance or source, "host": ctx.host}
+    if instance not in (None, source):
+        labels["source"] = source
     if ctx.role:
         labels["role"] = ctx.role.lower()
     if ctx.role == "WORKER":

@@ -85,7 +85,7 @@ class Reporter:
         self._source = where
         self._timeout = settings.scrape_timeout
         self._interval = settings.interval
-        own = own_labels(ctx, settings.job, settings.instance or where.instance, settings.labels)
+        own = own_labels(ctx, settings.job, settings.instance, where.instance, settings.labels)
         self._labeller = Labeller(own, settings.drop)
         self._senders = _senders(settings, own, ctx.engine_pid)
         self._failing = Problem(settings.say_every, self._log_failure)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -12,8 +12,9 @@ from lmcache_plugin_adapter.gallery.http_client.address import Filled
 from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
 from lmcache_plugin_adapter.kit.settings.quantities import Duration, Size
 
-OWN_LABELS = ("job", "instance", "host", "role", "rank", "dp_rank")
-"""Labels that the reporter adds to every series; ``rank`` on workers only."""
+OWN_LABELS = ("job", "instance", "source", "host", "role", "rank", "dp_rank")
+"""Labels that the reporter adds to every series; ``rank`` on workers only, ``source`` only if
+``instance`` is set."""
 
 Address = Annotated[
     str,
@@ -37,8 +38,16 @@ LabelName = Annotated[
 class Pushgateway(HttpTarget, kw_only=True):
     """A Pushgateway, which keeps the last values of each group for Prometheus to collect."""
 
+    example: ClassVar[str] = "http://pushgateway:9091"
+
     delete_on_stop: bool = True
     """Delete the group when the engine ends. `false` leaves its last values there, for good."""
+
+    def __post_init__(self) -> None:
+        """Refuse the address of a group: the settings determine the group."""
+        super().__post_init__()
+        if "/metrics/job" in self.url:
+            raise ValueError(f"url has a group; accepted is an address such as '{self.example}'")
 
 
 class Buffered(HttpTarget, kw_only=True):
@@ -51,7 +60,9 @@ class Buffered(HttpTarget, kw_only=True):
 
 
 class RemoteWrite(Buffered, kw_only=True):
-    """A receiver of Prometheus' remote write 1.0."""
+    """A receiver of Prometheus' remote write 1.0 (`/api/v1/write`, or the path in `url`)."""
+
+    example: ClassVar[str] = "http://prometheus:9090/api/v1/write"
 
     request_samples: Annotated[int, Meta(ge=1, le=100_000)] = 2000
     """Most samples in one request."""
@@ -61,7 +72,9 @@ class RemoteWrite(Buffered, kw_only=True):
 
 
 class Otlp(Buffered, kw_only=True):
-    """A receiver of OTLP metrics over HTTP; ``url`` is the whole of it, with ``/v1/metrics``."""
+    """A receiver of OTLP metrics over HTTP (`/v1/metrics`)."""
+
+    example: ClassVar[str] = "http://collector:4318"
 
     resource: dict[Filled, str] = msgspec.field(default_factory=dict)
     """More attributes of the resource, such as `deployment.environment`."""
@@ -82,8 +95,8 @@ class MetricReporter(msgspec.Struct, kw_only=True):
     job: Annotated[str, Meta(min_length=1)] = "lmcache"
     """Label `job`; in OTLP the `service.name`."""
     instance: Filled | None = None
-    """Label `instance`; in OTLP the `service.instance.id`. Without it: this host's name and the
-    port that is read."""
+    """Label `instance`; in OTLP the `service.instance.id`. Default: this host's name and the port
+    that is read. If it is set, these are the label `source`, since engines may share it."""
     labels: dict[LabelName, str] = {}
     """More labels for every series. One of the reporter's own may be given another value; an empty
     one leaves it out."""

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import msgspec
@@ -166,15 +166,62 @@ def test_credentials_in_the_url_and_headers_are_sent(gate: Gate) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "accepted", "transient"),
-    [(204, True, False), (302, False, False), (400, False, False), (401, False, False)]
-    + [(n, False, True) for n in (408, 425, 429, 500, 503)],
+    ("status", "accepted", "final"),
+    [(204, True, False), (400, False, True), (413, False, True), (422, False, True)]
+    + [(n, False, False) for n in (301, 401, 403, 404, 405, 408, 425, 429, 500, 503)],
 )
-def test_answers_are_told_apart(gate: Gate, status: int, accepted: bool, transient: bool) -> None:
+def test_answers_are_told_apart(gate: Gate, status: int, accepted: bool, final: bool) -> None:
     """What is there, what may be tried again, and what may not."""
     gate.status = status
     answer = ask(target(url=gate.url))
-    assert (answer.accepted, answer.transient) == (accepted, transient)
+    assert (answer.accepted, answer.refuses_content) == (accepted, final)
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_an_unknown_address_is_explained(gate: Gate, status: int) -> None:
+    """With the requested address and a right one, without credentials and query."""
+    gate.status = status
+
+    class Known(HttpTarget, kw_only=True):
+        example: ClassVar[str] = "http://known:1"
+
+    url = gate.url.replace("//", "//me:hidden@") + "/base?key=hidden-too"
+    text = str(ask(msgspec.convert({"url": url}, Known), path="/v1/x"))
+    assert f"requested was {gate.url}/base/v1/x; url should look like 'http://known:1'" in text
+    assert "hidden" not in text
+
+
+def test_a_redirect_shows_the_new_address(gate: Gate) -> None:
+    """A redirected request is not followed: it may lose its body."""
+    gate.status = 301
+    gate.headers = {"Location": "https://other.example/x?key=hidden"}
+    text = str(ask(target(url=gate.url)))
+    assert "redirects to https://other.example/x: set url accordingly" in text
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "asked"),
+    [
+        ("", "/v1/logs", "/v1/logs"),
+        ("/", "/v1/logs", "/v1/logs"),
+        ("/v1", "/v1/logs", "/v1/logs"),
+        ("/v1/logs", "/v1/logs", "/v1/logs"),
+        ("/v1/logs/", "/v1/logs", "/v1/logs"),
+        ("/otlp", "/v1/logs", "/otlp/v1/logs"),
+        ("/otlp/v1/logs?x=1", "/v1/logs", "/otlp/v1/logs?x=1"),
+        ("/loki", "/loki/api/v1/push", "/loki/api/v1/push"),
+        ("/metrics", "/metrics/job/a%2Fb", "/metrics/job/a%2Fb"),
+        ("/am", "/api/v2/alerts", "/am/api/v2/alerts"),
+        ("/api/v1/alerts", "/api/v2/alerts", "/api/v1/alerts/api/v2/alerts"),
+        ("/hook?x=1", "", "/hook?x=1"),
+    ],
+)
+def test_an_address_is_completed_and_never_doubled(
+    gate: Gate, url: str, path: str, asked: str
+) -> None:
+    """A base address, one with a prefix, and a whole one."""
+    ask(target(url=gate.url + url), path=path)
+    assert gate.requests[-1].path == asked
 
 
 def test_an_answer_without_end_is_cut(gate: Gate) -> None:

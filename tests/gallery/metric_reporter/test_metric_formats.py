@@ -38,6 +38,7 @@ from lmcache_plugin_adapter.gallery.metric_reporter.settings import (
     RemoteWrite,
 )
 from lmcache_plugin_adapter.gallery.metric_reporter.targets.otlp import OtlpKind
+from lmcache_plugin_adapter.gallery.metric_reporter.targets.otlp_points import Starts
 from lmcache_plugin_adapter.gallery.metric_reporter.targets.pushgateway import (
     PushgatewayKind,
     group_path,
@@ -201,7 +202,7 @@ def test_what_the_engine_says_under_our_names_is_renamed_as_prometheus_does() ->
 def test_labels_of_the_settings_go_over_our_own_and_empty_ones_go_away() -> None:
     """A worker has a rank, a scheduler none."""
     worker = Context(role="WORKER", worker_id=3, worker_count=4, name="x", host="node", dp_rank=1)
-    assert own_labels(worker, "j", "i", {"host": "", "cluster": "eu"}) == {
+    assert own_labels(worker, "j", "i", "i", {"host": "", "cluster": "eu"}) == {
         "job": "j",
         "instance": "i",
         "role": "worker",
@@ -210,7 +211,7 @@ def test_labels_of_the_settings_go_over_our_own_and_empty_ones_go_away() -> None
         "cluster": "eu",
     }
     scheduler = Context(role="SCHEDULER", worker_id=-1, worker_count=4, name="x", host="node")
-    assert "rank" not in own_labels(scheduler, "j", "i", {})
+    assert "rank" not in own_labels(scheduler, "j", None, "i", {})
 
 
 def test_metrics_are_dropped_by_name_and_a_series_comes_once() -> None:
@@ -413,12 +414,29 @@ def test_what_was_only_partly_taken_is_read_from_the_answer() -> None:
     assert otlp().partly_refused(Answer(200, "OK", "{}", b"{}")) is None
 
 
-@pytest.mark.parametrize(
-    ("status", "again"), [(429, True), (503, True), (500, False), (400, False)]
-)
-def test_otlp_is_tried_again_on_its_four_answers_only(status: int, again: bool) -> None:
-    """By its specification, 500 is final."""
-    assert otlp().may_retry(Answer(status, "", "")) is again
+def test_series_with_similar_names_have_their_own_start() -> None:
+    """Counters ``x`` and ``x_total``, and a histogram whose name ends in ``_total``."""
+    starts = Starts()
+    text = (
+        "# TYPE x counter\nx 5\n# TYPE x_total counter\nx_total 9\n"
+        '# TYPE h_total histogram\nh_total_bucket{le="+Inf"} 1\nh_total_sum 1\nh_total_count 1\n'
+        "# TYPE h_total_created gauge\nh_total_created 1\n"
+        "# TYPE g gauge\ng_created 7\n"
+    )
+    begun = set()
+    for time_ms in (2000, 3000, 4000):
+        families = exposition.parse(text)
+        starts.read(Report(time_ms, 0.0, families))
+        assert [one.name for one in families if starts.is_start(one)] == ["h_total_created"]
+        begun.add(
+            (
+                starts.start("x", {}, 5, time_ms, is_counter=True),
+                starts.start("x_total", {}, 9, time_ms, is_counter=True),
+                starts.start("h_total", {}, 1, time_ms),
+            )
+        )
+        starts.forget_others()
+    assert begun == {(2000 * 10**6, 2000 * 10**6, 1000 * 10**6)}
 
 
 def test_the_defaults_are_within_their_own_limits() -> None:

@@ -133,7 +133,7 @@ def test_an_address_of_this_host_only_is_no_instance(local: str) -> None:
 def test_all_that_a_target_refuses_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     """Also what was refused after the first line, when the target accepts samples again."""
     with Gate() as gate:
-        gate.status = 401
+        gate.status = 400
         kind = PushgatewayKind(Pushgateway(url=gate.url), {"job": "j"})
         buffer = Buffer(samples=10_000, seconds=float("inf"))
         sender = Sender(kind, buffer, 3600)

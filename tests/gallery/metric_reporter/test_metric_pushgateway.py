@@ -15,7 +15,10 @@ from metric_servers import LOOKS, get, pushgateway
 from metric_stubs import EngineMetrics, Gate
 from servers import Server, serving
 
+from lmcache_plugin_adapter.gallery.metric_reporter.labelling import own_labels
+from lmcache_plugin_adapter.gallery.metric_reporter.settings import Pushgateway
 from lmcache_plugin_adapter.gallery.metric_reporter.targets.pushgateway import group_path
+from lmcache_plugin_adapter.kit import Context
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -143,11 +146,11 @@ def test_a_killed_engine_takes_its_group_along(
 
 
 def test_bad_credentials_are_said(tmp_path: Path, run: Any) -> None:
-    """A push that is refused is lost; the next one is tried."""
+    """The newest values wait."""
     with Gate(authorization="Bearer right-token") as gate:
         plugin = run(gate.url, bearer_token="wrong-token")
-        line = plugin.wait_for("refuses the samples")
-        assert "HTTP 401" in line.text
+        line = plugin.wait_for("HTTP 401")
+        assert "Cannot send to pushgateway" in line.text
         assert plugin.stop() == 0
         assert "wrong-token" not in plugin.log
 
@@ -161,11 +164,19 @@ def test_a_target_that_never_answers_does_not_hold_the_exit(run: Any) -> None:
         assert plugin.stop() == 0
 
 
-def test_hosts_that_share_an_instance_have_groups_of_their_own(tmp_path: Path) -> None:
-    """One must not overwrite the other."""
+def test_engines_that_share_an_instance_have_groups_of_their_own(tmp_path: Path) -> None:
+    """On several hosts, and on one; none must overwrite another."""
     with pushgateway(tmp_path / "server") as server:
-        for host in ("a", "b"):
-            own = {"job": "lmcache", "instance": "vllm:8000", "host": host, "role": "scheduler"}
+        for host, port in (("a", 1), ("b", 1), ("b", 2)):
+            ctx = Context(role="SCHEDULER", worker_id=-1, worker_count=1, name="x", host=host)
+            own = own_labels(ctx, "lmcache", "vllm:8000", f"{host}:{port}", {})
             answer = httpx.put(server.url + group_path(own), content=b"x 1\n", timeout=30)
             assert answer.status_code == 200
-        assert sorted(group["labels"]["host"] for group in groups(server)) == ["a", "b"]
+        sources = sorted(group["labels"]["source"] for group in groups(server))
+        assert sources == ["a:1", "b:1", "b:2"]
+
+
+def test_the_address_of_a_group_is_refused() -> None:
+    """The settings determine the group."""
+    with pytest.raises(ValueError, match="http://pushgateway:9091"):
+        Pushgateway(url="http://h:9091/metrics/job/x")

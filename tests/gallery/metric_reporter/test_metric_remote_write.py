@@ -197,6 +197,23 @@ def test_what_is_refused_is_not_sent_again_but_said_once_in_a_while(run: Any) ->
         assert plugin.stop() == 0
 
 
+@pytest.mark.parametrize("status", [301, 401, 403, 404])
+def test_samples_wait_while_an_operator_mends_the_target(run: Any, status: int) -> None:
+    """A wrong address or credential loses nothing that the buffer holds."""
+    with Gate() as gate:
+        gate.status = status
+        plugin = run(gate.url)
+        line = plugin.wait_for(f"HTTP {status}")
+        assert ("url should look like" in line.text) == (status == 404)
+        wait_until(lambda: len(gate.requests) >= 3, 20, "requests")
+        gate.status = None
+        plugin.wait_for("answers again")
+        wait_until(lambda: len(looks(gate)) >= 3, 20, "samples")
+        assert plugin.stop() == 0
+        assert looks(gate) == [float(n + 1) for n in range(len(looks(gate)))]
+        assert "lost" not in plugin.log
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_target_that_asks_to_wait_is_left_alone(run: Any, status: int) -> None:
     """``Retry-After`` is longer than our own pause would be."""
@@ -223,9 +240,10 @@ def test_bad_credentials_are_said_without_them_and_mended_without_a_restart(
     with Gate(authorization=basic("me", "right-secret")) as gate:
         plugin = run(gate.url + WRITE, target={"username": "me", "password_file": str(secret)})
         line = plugin.wait_for("HTTP 401")
-        assert "refuses the samples" in line.text
+        assert "Cannot send to remote_write" in line.text
         secret.write_text("right-secret\n")
-        plugin.wait_for("accepts samples again")
+        plugin.wait_for("answers again")
+        assert looks(gate)[0] == 1.0
         secret.unlink()
         plugin.wait_for("cannot read password_file")
         secret.write_text("right-secret\n")

@@ -30,6 +30,8 @@ _REQUEST_TIME = 30.0
 class Alertmanager(AlertTarget, kw_only=True, forbid_unknown_fields=True):
     """An Alertmanager."""
 
+    example: ClassVar[str] = "http://alertmanager:9093"
+
     # After a restart, Alertmanager has forgotten its alerts, but not whom it has notified.
     repeat_resolved: ClassVar[float] = 900.0
     keeps_alerts: ClassVar[bool] = True

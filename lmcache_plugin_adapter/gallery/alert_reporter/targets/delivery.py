@@ -30,9 +30,6 @@ _LAST_PAUSE = 0.25
 _LONGEST_WISH = 300.0
 """The longest pause that a target may ask for (Retry-After)."""
 
-_REFUSED = frozenset({400, 413, 422})
-"""Statuses that blame the content, which is not sent again unchanged."""
-
 _SHARE = 0.3
 """Part of the grace period that the request in flight may still take."""
 
@@ -219,7 +216,7 @@ class AlertDelivery:
                     self._sending_since = None
                     self._changed.notify_all()
         if not answer.accepted:
-            final = answer.status in _REFUSED
+            final = answer.refuses_content
             raise _AlertsRefusedError(str(answer), final=final, wait=answer.retry_after or 0.0)
 
     def _log_problem(self, why: str) -> None:

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
 
 _TOO_LARGE = 413
-_NEVER = frozenset({400, 422})
-"""Statuses that blame the records. An operator can fix any other cause at the server, or in the
-credentials, while the files keep the records."""
 
 
 class HttpLogTarget(LogTarget):
@@ -29,7 +26,7 @@ class HttpLogTarget(LogTarget):
     Args:
         kind: The kind of server, for messages.
         settings: The server.
-        path: The path below its URL, used if the URL has no path of its own.
+        path: The path that completes its URL.
         compress: Whether to use gzip.
         headers: The headers of each request.
     """
@@ -45,7 +42,7 @@ class HttpLogTarget(LogTarget):
     ) -> None:
         super().__init__(f"{kind} at {settings.shown}", settings.timeout)
         self._settings = settings
-        self._path = path if httpx.URL(settings.url).path in ("", "/") else ""
+        self._path = path
         self._compress = compress
         self._headers = dict(headers)
         self._client: httpx.Client | None = None
@@ -74,7 +71,7 @@ class HttpLogTarget(LogTarget):
             raise TargetUnavailableError(failure(error)) from None
         if answer.accepted:
             return answer
-        if answer.status == _TOO_LARGE or answer.status in _NEVER:
+        if answer.refuses_content:
             raise self.refusal(answer, too_large=answer.status == _TOO_LARGE)
         raise TargetUnavailableError(str(answer), answer.retry_after)
 

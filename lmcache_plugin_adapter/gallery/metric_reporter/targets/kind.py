@@ -48,10 +48,6 @@ class Kind:
         """
         return []
 
-    def may_retry(self, answer: Answer) -> bool:
-        """Tell whether the target may accept the same request later."""
-        return answer.transient
-
     def partly_refused(self, answer: Answer) -> tuple[int, str] | None:  # noqa: ARG002 - as above
         """Return how much of an accepted request was refused, and why; None: nothing."""
         return None

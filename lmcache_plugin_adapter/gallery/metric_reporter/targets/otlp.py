@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.gallery.metric_reporter.report import Report
     from lmcache_plugin_adapter.gallery.metric_reporter.settings import Otlp
 
+METRICS = "/v1/metrics"
+"""The path of requests."""
 SCOPE = "lmcache_plugin_adapter.gallery.metric_reporter"
-_AGAIN = frozenset({429, 502, 503, 504})
 _RESOURCE = {"job": "service.name", "instance": "service.instance.id", "host": "host.name"}
 
 
@@ -46,7 +47,7 @@ class OtlpKind(Kind):
 
     def __init__(self, settings: Otlp, own: Mapping[str, str], engine_pid: int | None) -> None:
         headers = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}
-        super().__init__(settings, headers)
+        super().__init__(settings, headers, METRICS)
         attributes: dict[str, str | int] = {
             name: own[label] for label, name in _RESOURCE.items() if label in own
         }
@@ -71,10 +72,6 @@ class OtlpKind(Kind):
             return []
         body = gzip.compress(request.SerializeToString(), 5, mtime=0)
         return [Batch(body, report.samples, report.born)]
-
-    def may_retry(self, answer: Answer) -> bool:
-        """Tell whether the status is one of the four that the protocol retries."""
-        return answer.status in _AGAIN
 
     def partly_refused(self, answer: Answer) -> tuple[int, str] | None:
         """Return number and reason in the answer's ``partial_success``."""

@@ -44,7 +44,7 @@ class Starts:
     def read(self, report: Report) -> None:
         """Take the ``_created`` samples of a report and the series they belong to."""
         cumulative = {
-            family.name.removesuffix("_total"): family.kind
+            _name_of_start(family.name, family.kind == "counter")
             for family in report.families
             if family.kind in ("counter", "histogram", "summary")
         }
@@ -63,7 +63,15 @@ class Starts:
         """Tell whether a family holds only the start times of another."""
         return family.name in self._families
 
-    def start(self, name: str, labels: dict[str, str], value: float, time_ms: int) -> int:
+    def start(
+        self,
+        name: str,
+        labels: dict[str, str],
+        value: float,
+        time_ms: int,
+        *,
+        is_counter: bool = False,
+    ) -> int:
         """Return the start time of a series, in nanoseconds since 1970.
 
         Args:
@@ -71,9 +79,11 @@ class Starts:
             labels: The labels without ``le`` and ``quantile``.
             value: The cumulative value.
             time_ms: The time of the value.
+            is_counter: Whether the series is a counter, whose ``_created`` has no ``_total``.
         """
-        key = (name.removesuffix("_total"), frozenset(labels.items()))
-        created = int(self._created.get(key, 0.0) * 1000)
+        key = (name, frozenset(labels.items()))
+        start_key = (_name_of_start(name, is_counter), key[1])
+        created = int(self._created.get(start_key, 0.0) * 1000)
         seen = self._seen.get(key)
         if seen is None:
             begun = created or time_ms
@@ -91,11 +101,18 @@ class Starts:
         self._seen = self._now
 
 
+def _name_of_start(name: str, is_counter: bool) -> str:
+    """Return a metric's name as it stands before ``_created``."""
+    return name.removesuffix("_total") if is_counter else name
+
+
 def plain(sample: Sample, time_ms: int, starts: Starts | None) -> NumberDataPoint:
     """Return the point of a gauge, or of a counter if there are ``starts``."""
     if sample.timestamp is not None:
         time_ms = min(max(sample.timestamp, 0), _LATEST_MS)  # OTLP has no time before 1970
-    begun = starts.start(sample.name, sample.labels, sample.value, time_ms) if starts else 0
+    begun = 0
+    if starts is not None:
+        begun = starts.start(sample.name, sample.labels, sample.value, time_ms, is_counter=True)
     return NumberDataPoint(
         attributes=attributes(sample.labels),
         start_time_unix_nano=begun,

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.gallery.metric_reporter.report import Report
     from lmcache_plugin_adapter.gallery.metric_reporter.settings import Pushgateway
 
-GROUPING = ("instance", "host", "role", "rank", "dp_rank")
-"""The labels that, after ``job``, distinguish one reporter's group from all others. Hosts may
-share an ``instance``, such as the name of a service."""
+GROUPING = ("instance", "source", "host", "role", "rank", "dp_rank")
+"""The labels that, after ``job``, distinguish one reporter's group from all others. Engines may
+share an ``instance``, such as the name of a service; no two have one ``source``."""
 
 
 class PushgatewayKind(Kind):

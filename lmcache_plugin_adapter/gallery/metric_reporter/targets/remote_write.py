@@ -7,6 +7,7 @@ import struct
 from typing import TYPE_CHECKING
 
 import cramjam
+import httpx
 
 from .buffer import Batch
 from .kind import Kind
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from lmcache_plugin_adapter.gallery.metric_reporter.report import Report
     from lmcache_plugin_adapter.gallery.metric_reporter.settings import RemoteWrite
+
+WRITE = "/api/v1/write"
+"""Prometheus' path of requests."""
 
 Series = tuple[tuple[str, str], ...]
 """The labels of a series as sorted pairs, ``__name__`` included."""
@@ -46,7 +50,9 @@ class RemoteWriteKind(Kind):
             "Content-Encoding": "snappy",
             "X-Prometheus-Remote-Write-Version": "0.1.0",
         }
-        super().__init__(settings, headers)
+        # Servers differ in their paths: one that is no beginning of this one is complete.
+        own = httpx.URL(settings.url).path.rstrip("/")
+        super().__init__(settings, headers, WRITE if WRITE.startswith(own) else "")
         self._most = settings.request_samples
         self._marks = settings.stale_markers
         self._last: dict[Series, int] = {}

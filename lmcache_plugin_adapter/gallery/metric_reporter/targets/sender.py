@@ -30,9 +30,9 @@ LONGEST_WAIT = 3600.0
 class Sender(threading.Thread):
     """Send the batches of one target, in order, each until it is accepted or refused.
 
-    A batch is retried only if its arrival is unknown: no connection, no answer in time, or an
-    answer that allows a retry. A retry sends the same bytes, timestamps included, so that the
-    target can recognize duplicates.
+    A batch is retried as long as the buffer keeps it, unless the target accepts it or blames its
+    content: an operator can mend credentials and addresses meanwhile. A retry sends the same
+    bytes, timestamps included, so that the target can recognize duplicates.
 
     Args:
         kind: The target.
@@ -127,7 +127,7 @@ class Sender(threading.Thread):
         except Exception as error:  # noqa: BLE001 - a thread must not die silently
             self._failed(failure(error), None)
             return False
-        if kind.may_retry(answer):
+        if not answer.accepted and not answer.refuses_content:
             self._failed(str(answer), answer.retry_after)
             return False
         self._back()
