@@ -27,7 +27,7 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^{}]*)\})", re.ASCII)
 
 
 def is_installed(location: str) -> bool:
-    """Tell whether a location is ``pkg:NAME`` and not a path."""
+    """Return whether a location is ``pkg:NAME`` and not a path."""
     return location.startswith(INSTALLED_PREFIX)
 
 
@@ -147,7 +147,7 @@ def unquoted(text: str) -> str:
 
 
 def _exists(text: str, environ: Mapping[str, str]) -> bool:
-    """Tell whether a value that could be split exists as a path; others are not checked."""
+    """Return whether a value that could be split exists as a path; others are not checked."""
     if "," not in text and not text.startswith("["):
         return False
     try:

@@ -49,7 +49,7 @@ ROLE_WORDS = (*(role.value for role in Role), ALL_ROLES)
 
 @frozen
 class ProcessIdentity:
-    """What decides which plugins a process runs, and what their environment says.
+    """What decides which plugins a process runs, and what their environment contains.
 
     Attributes:
         role: None switches the filter by file name off and leaves the role

@@ -48,7 +48,7 @@ def threshold_from(environ: Mapping[str, str]) -> int:
 
 
 def wants_color(fd: int, environ: Mapping[str, str]) -> bool:
-    """Tell whether ``fd`` is a terminal with colours; respects ``NO_COLOR`` and ``TERM``."""
+    """Return whether ``fd`` is a terminal with colours; respects ``NO_COLOR`` and ``TERM``."""
     if environ.get("NO_COLOR") or environ.get("TERM", "dumb") == "dumb":
         return False
     try:

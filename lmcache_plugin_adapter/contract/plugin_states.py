@@ -36,11 +36,11 @@ class State(str, enum.Enum):
 _MEANING = {
     State.STARTING: "about to be started",
     State.RUNNING: "its first process runs",
-    State.CLEARING: "its first process ended; what it left behind is being ended",
+    State.CLEARING: "its first process ended; its leftover processes are being stopped",
     State.BACKING_OFF: "waits before it is started again",
     State.STOPPING: "was sent SIGTERM; its grace period runs",
     State.STOPPED: "stopped on request",
     State.EXITED: "ended, and its restart policy leaves it so",
     State.FAILED: "cannot run, or asked not to be restarted (exit code 125)",
-    State.REFUSED: "not started: its file must be mended first",
+    State.REFUSED: "not started: its file must be repaired first",
 }

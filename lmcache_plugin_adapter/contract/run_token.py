@@ -22,7 +22,7 @@ def new_run_id() -> str:
 
 
 def engine_lives(name: str) -> bool:
-    """Tell whether an engine of this PID namespace lives, whose run token ``name`` begins with.
+    """Return whether an engine of this PID namespace lives, whose run token ``name`` begins with.
 
     Args:
         name: A run token, or the name of a supervisor's directory.
@@ -34,7 +34,7 @@ def engine_lives(name: str) -> bool:
 
 
 def engine_is_gone(run_id: str) -> bool:
-    """Tell whether the engine that made ``run_id`` has ended, as far as can be known from here."""
+    """Return whether the engine that made ``run_id`` has exited, as far as visible from here."""
     parts = run_id.split(".")
     if len(parts) != 4 or parts[0] != pid_namespace() or not parts[1].isdigit():
         return False

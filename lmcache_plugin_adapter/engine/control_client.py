@@ -2,7 +2,7 @@
 """Send one request to this process's own supervisor: over the connection, else its control socket.
 
 The control socket is the second way: a host that closes all descriptors closes the
-connection too, and the supervisor goes on.
+connection too, and the supervisor continues.
 """
 
 from __future__ import annotations

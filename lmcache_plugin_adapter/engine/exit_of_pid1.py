@@ -24,7 +24,7 @@ WAIT_SECONDS = 2.0
 def wait_at_exit() -> None:
     """In PID 1: have the exit of this process wait for the supervisors. Elsewhere: nothing."""
     if os.getpid() == 1:
-        atexit.unregister(wait_for_supervisors)  # registered once, whoever asks
+        atexit.unregister(wait_for_supervisors)  # registered once per process
         atexit.register(wait_for_supervisors)
 
 

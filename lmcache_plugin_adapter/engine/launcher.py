@@ -160,13 +160,13 @@ class RuntimePluginLauncher:
     def stop_plugins(self, wait: bool = True, timeout: float | None = None) -> None:
         """Stop the plugins: SIGTERM, grace period, SIGKILL. Never raises; idempotent.
 
-        If other launchers of this process use the plugins, they run on and stop with
+        If other launchers of this process use the plugins, they continue and stop with
         the last one.
 
         Args:
             wait: Return when no plugin is left, or after the longest grace period;
                 otherwise return at once, and the supervisor finishes the stop.
-            timeout: Wait at most so many seconds, whatever the grace period.
+            timeout: Wait at most so many seconds, even if the grace period is longer.
         """
         if self._keeper is not None:
             self._keeper.leave(self, wait, None if timeout is None else _seconds(timeout))

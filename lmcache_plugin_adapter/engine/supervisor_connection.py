@@ -186,7 +186,7 @@ class SupervisorConnection:
         self._started = process.start if process is not None else 0
 
     def request_stop(self) -> bool:
-        """Ask the supervisor to stop its plugins and exit; returns at once.
+        """Request that the supervisor stops its plugins and exits; returns at once.
 
         Returns:
             Whether the request was sent: not over a connection that is lost.

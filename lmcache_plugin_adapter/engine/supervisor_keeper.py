@@ -135,7 +135,7 @@ class SupervisorKeeper:
     def leave(self, user: object, wait: bool, timeout: float | None) -> None:
         """Stop the plugins for ``user``, as :meth:`.RuntimePluginLauncher.stop_plugins` describes.
 
-        They run on while another user is left.
+        They continue while another launcher uses them.
         """
         if self._owner != os.getpid():
             return
@@ -147,7 +147,7 @@ class SupervisorKeeper:
         self.stop(wait, timeout)
 
     def stop(self, wait: bool, timeout: float | None) -> None:
-        """Stop the plugins, whoever uses them."""
+        """Stop the plugins, even if other launchers use them."""
         connection = self.connection
         if connection is None:
             return
@@ -187,7 +187,7 @@ class SupervisorKeeper:
                 self._connection.request_stop()
             else:
                 connection.report_exit()
-        except Exception as error:  # noqa: BLE001 - an exit must go on
+        except Exception as error:  # noqa: BLE001 - an exit must continue
             logger.warning("Cannot stop what a killed supervisor left: %s", error)
         finally:
             self._starting.release()
@@ -324,7 +324,7 @@ class SupervisorKeeper:
         if not self._stopping:
             logger.warning(
                 "The engine has closed the descriptors of the runtime plugin adapter: "
-                "plugins of %s run on, and stop with the engine",
+                "plugins of %s continue, and stop with the engine",
                 self._label,
             )
         directory = self._start_command.instance_directory()
@@ -382,13 +382,13 @@ def _lock() -> threading.RLock:
 
 
 def stop_all() -> None:
-    """Ask every supervisor of this process to stop; do not wait."""
+    """Request the stop of every supervisor of this process; do not wait."""
     for keeper in list(_active.values()):
         keeper.stop(wait=False, timeout=None)
 
 
 def report_exit() -> None:
-    """Report to the supervisors of this process that it exits on its own; plugins may ask why."""
+    """Report to the supervisors of this process that it exits on its own, for plugins to read."""
     for keeper in list(_keepers):
         keeper.finish_at_exit()
     receiver = sys.modules.get(f"{__package__}.logging_receiver")  # loaded on first use

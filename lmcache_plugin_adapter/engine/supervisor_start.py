@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start supervisors from the engine: the work is constant, whatever its memory and its plugins.
+"""Start supervisors from the engine, in constant time for any memory and number of plugins.
 
 Nothing here waits for the supervisor.
 """
@@ -35,7 +35,7 @@ class SupervisorStart:
     """All that a supervisor of this process is started with, as it is at the launch.
 
     The first supervisor inherits working directory and environment. One that replaces
-    another gets the same, whatever the engine has changed since.
+    another gets the same, even if the engine has changed its own since.
 
     Args:
         spec: A launch spec, from :meth:`.contract.launch_spec.LaunchSpec.to_bytes`.
@@ -164,7 +164,7 @@ def _own_pidfd() -> int:
     try:
         fd = pidfd_open(os.getpid())
     except OSError:
-        return -1  # the supervisor reads /proc instead, and says so
+        return -1  # the supervisor reads /proc instead, and logs that
     try:
         return _above_standard(fd)
     finally:

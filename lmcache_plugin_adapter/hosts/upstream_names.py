@@ -246,7 +246,7 @@ def installed_version(project: str) -> str:
 
 
 def is_supported(project: str, version: str) -> bool:
-    """Tell whether ``version`` is one the adapter supports; patch releases of the last are."""
+    """Return whether ``version`` is one the adapter supports; patch releases of the last are."""
     first, last = (_numbers(text) for text in SUPPORTED[project])
     return first <= _numbers(version) and _numbers(version)[:2] <= last[:2]
 

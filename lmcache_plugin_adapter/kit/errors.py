@@ -5,7 +5,7 @@ from __future__ import annotations
 
 
 class ContextError(Exception):
-    """The environment is not that of a plugin; the text says what is missing."""
+    """The environment is not that of a plugin; the text names what is missing."""
 
 
 class SettingsError(Exception):

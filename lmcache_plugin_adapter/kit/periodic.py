@@ -28,7 +28,7 @@ def every(
 ) -> Iterator[Tick]:
     """Yield at a fixed rate until the plugin is to stop, which ends the wait at once.
 
-    Round ``n`` is due ``n * seconds`` after the beginning, plus a random part, however long the
+    Round ``n`` starts ``n * seconds`` after the beginning, plus a random part, however long the
     previous rounds took. A round that comes due during the previous one is skipped.
 
     Args:

@@ -25,7 +25,7 @@ def run(main: Callable[[Context, Stop], int | None]) -> int:
 
     Unusable settings and a module that is not installed lead to 125, "do not restart me". Any other
     exception leads to 1, one error line, and its traceback at debug level. Without an engine, the
-    code is 2, and the line says how to try the plugin.
+    code is 2, and the line shows how to try the plugin.
 
     Args:
         main: Receives the context and the stop; returns an exit code, or None for 0.

@@ -64,7 +64,7 @@ class Stop:
             Stop.latest = self._before
 
     def is_set(self) -> bool:
-        """Tell whether to stop."""
+        """Return whether to stop."""
         return self._asked_at is not None
 
     def set(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The supervisor's event loop: descriptors, timers and signals; asleep when nothing is due."""
+"""The supervisor's event loop: descriptors, timers and signals; without any due, it sleeps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FEW_TIMERS = 64
 
 
 class Timer:
-    """A callback that is due at a time; cancelling it is final."""
+    """A callback with a time; cancelling it is final."""
 
     __slots__ = ("callback", "due")
 
@@ -37,7 +37,7 @@ class Timer:
 
 
 class Loop:
-    """Wait for descriptors, timers (monotonic clock) and signals, and call what is due.
+    """Wait for descriptors, timers (monotonic clock) and signals, and call their callbacks.
 
     Args:
         on_error: Called with an exception that a callback raised. An error of one

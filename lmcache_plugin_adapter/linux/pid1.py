@@ -30,7 +30,7 @@ def name_of_pid1(proc: str = "/proc") -> str:
 
 
 def server_is_pid1() -> bool:
-    """Tell whether PID 1 is a Python server and not an init."""
+    """Return whether PID 1 is a Python server and not an init."""
     if os.getpid() == 1:
         return True
     try:

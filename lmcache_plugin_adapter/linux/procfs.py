@@ -106,7 +106,7 @@ class ProcessTable:
         return _latest
 
     def variables(self, pid: int, *names: bytes) -> tuple[bytes | None, ...]:
-        """Return variables of a process of this table; read once, so always ask for the same."""
+        """Return variables of a process of this table; read once, so always request the same."""
         if pid not in self._variables:
             environment = environment_of(pid)
             self._variables[pid] = tuple(variable(environment, name) for name in names)
@@ -243,7 +243,7 @@ def memory_image(pid: int) -> str:
 
 
 def has_memory(pid: int) -> bool:
-    """Tell whether a process has a command line, which an exiting process has lost."""
+    """Return whether a process has a command line, which an exiting process has lost."""
     return bool(_read(pid, "cmdline") or _read_of_threads(pid, "cmdline"))
 
 

@@ -34,7 +34,7 @@ _SIGNAL_INFO_BYTES = 128  # struct signalfd_siginfo, which begins with the numbe
 
 
 def set_parent_death_signal(number: int) -> None:
-    """Ask the kernel to send ``number`` to this process when the thread that forked it exits."""
+    """Make the kernel send ``number`` to this process when the thread that forked it exits."""
     _prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 

@@ -79,7 +79,7 @@ def _too_far(word: str, other: str, limit: int) -> bool:
 
 
 def _plausible(word: str, target: str) -> bool:
-    """Tell a typing error from another short word: ``alll`` is ``all``, ``call`` is not."""
+    """Distinguish a typing error from another short word: ``alll`` is ``all``, ``call`` is not."""
     if len(word) < 3:
         return False
     if len(target) > 4:

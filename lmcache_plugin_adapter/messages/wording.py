@@ -70,7 +70,7 @@ def exit_text(code: int, asked: bool = False) -> str:
         return f"Exited with code {code}"
     text = f"Killed by {signal_name(-code)}"
     if -code == signal.SIGKILL and not asked:
-        text += " (out of memory? the kernel log tells)"
+        text += " (out of memory? see the kernel log)"
     return text
 
 

@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def is_plugin(self) -> bool:
-        """Whether the name says which processes run it."""
+        """Whether the name selects the processes that run it."""
         return isinstance(self.name, PluginName)
 
     @property

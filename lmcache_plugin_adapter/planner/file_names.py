@@ -108,7 +108,7 @@ def parse_name(
     Args:
         file_name: The last part of the path, extension included.
         executable: The file has an exec bit, so it is a program even if its
-            extension says documentation or data.
+            extension is one of documentation or data.
         is_location: The configuration names this file, so a leading ``.`` or
             ``_`` does not hide it.
 
@@ -140,7 +140,7 @@ def parse_name(
 
 
 def runs_on(name: PluginName, identity: ProcessIdentity) -> bool:
-    """Tell whether a process runs a plugin of this name.
+    """Return whether a process runs a plugin of this name.
 
     Ids are compared as numbers. An id after ``all`` is a worker's id. No id
     matches a scheduler, whose own id is -1. A process without a role runs
@@ -163,7 +163,7 @@ def name_warning(name: PluginName, identities: Sequence[ProcessIdentity]) -> str
 
     Args:
         name: The plugin's name.
-        identities: The processes; their ``worker_count`` says which ids exist.
+        identities: The processes; their ``worker_count`` limits the ids.
 
     Returns:
         What is wrong and how to repair it, for a line that starts with the
@@ -271,5 +271,5 @@ _ID_DIGITS = 18
 
 
 def _is_lock(file_name: str) -> bool:
-    """Tell whether this is an autosave file of Emacs (``#name#``)."""
+    """Return whether this is an autosave file of Emacs (``#name#``)."""
     return len(file_name) > 2 and file_name.startswith("#") and file_name.endswith("#")

@@ -174,7 +174,7 @@ class Packages:
 
 
 def is_name(text: str) -> bool:
-    """Tell whether a text can be an installed plugin's name: letters, digits, ``_``, ``-``."""
+    """Return whether a text can be an installed plugin's name: letters, digits, ``_``, ``-``."""
     if not text.isascii() or len(text) > MAX_NAME:
         return False
     return bool(text) and all(c.isalnum() or c in _EXTRA_LETTERS for c in text)

@@ -31,7 +31,7 @@ class Command:
             when the plugin cannot run.
         error: Why the plugin cannot run and how to repair it, for a line that
             starts with the plugin; None when it can run.
-        warnings: What runs differently than the file says. The log shows one
+        warnings: What runs differently than the file specifies. The log shows one
             line for each when the plugin starts.
         hints: Advice to the plugin author, which only ``check`` shows.
     """
@@ -43,7 +43,7 @@ class Command:
 
 
 class CannotRunError(Exception):
-    """The plugin cannot run; the message says why and how to repair it."""
+    """The plugin cannot run; the message has the reason and the repair."""
 
 
 class Interpreters:
@@ -131,7 +131,7 @@ class Interpreters:
             )
             return _by_itself(choice)
         raise CannotRunError(
-            "nothing says what runs it: write its interpreter into the first line, as "
+            "it names no interpreter: write its interpreter into the first line, as "
             "'#!/usr/bin/env perl', or set the exec bit if it is a compiled program (chmod +x)"
         )
 

@@ -217,6 +217,6 @@ class LocationSearch:
 
 
 def _could_be_plugin(entry: Entry) -> bool:
-    """Tell whether the name is a plugin's, or could become one with a role."""
+    """Return whether the name is a plugin's, or could become one with a role."""
     name = entry.name
     return isinstance(name, PluginName) or name.kind in ("near-miss", "no-role")

@@ -34,7 +34,7 @@ class FileFacts:
         return os.readlink(path)
 
     def is_read_only(self, path: str) -> bool:
-        """Tell whether the file system of ``path`` is mounted read-only."""
+        """Return whether the file system of ``path`` is mounted read-only."""
         try:
             return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
         except OSError:

@@ -32,7 +32,7 @@ class Plan:
     Attributes:
         plugins: The plugins to run and the refused ones, ordered by path.
         problems: Problems with locations, names and settings, and plugins that
-            run differently than their files say.
+            run differently than their files specify.
     """
 
     plugins: tuple[PlannedPlugin, ...]

@@ -207,12 +207,12 @@ def _config_variable(
 
 
 def _config_fits(text: str) -> bool:
-    """Tell whether the kernel accepts ``text`` under both names of the variable."""
+    """Return whether the kernel accepts ``text`` under both names of the variable."""
     return _fits(CONFIG, text) and _fits(variables.OLDER_NAMES[CONFIG], text)
 
 
 def _fits(name: str, value: str) -> bool:
-    """Tell whether the kernel accepts the variable."""
+    """Return whether the kernel accepts the variable."""
     try:
         size = len(os.fsencode(f"{name}={value}")) + 1
     except UnicodeEncodeError:

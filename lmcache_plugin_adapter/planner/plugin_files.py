@@ -36,7 +36,7 @@ class Inspection:
         argv: The command; empty when the file is refused.
         refused: Why the file must not or cannot run and how to repair it, or None.
         exposures: Who else could change the file, where that is no reason to refuse it.
-        warnings: What runs differently than the file says.
+        warnings: What runs differently than the file specifies.
         checked: The paths to check again before each start.
         shares: The name of the interpreter that imports from the file's directory, or None.
         keeps_log: Whether its output goes to the log that its settings name.
@@ -98,7 +98,7 @@ class PluginFiles:
         return self._settings.filter_by_role
 
     def filtered(self, identity: ProcessIdentity) -> ProcessIdentity:
-        """Return the identity that file names are compared with, as ``filter_by_role`` says."""
+        """Return the identity that file names are compared with, as ``filter_by_role`` requires."""
         return identity if self._settings.filter_by_role else without_filter(identity)
 
     def select(self, identity: ProcessIdentity) -> tuple[Entry, ...]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Look programs up on PATH, and tell Pythons apart."""
+"""Search programs on PATH, and distinguish Pythons."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def imports_from_own_directory(argv: Sequence[bytes], script: bytes) -> str | No
 
 
 def is_other_python(program: bytes, python: bytes) -> bool:
-    """Tell whether ``program`` is a Python, but not ``python``."""
+    """Return whether ``program`` is a Python, but not ``python``."""
     if _PYTHON.fullmatch(os.path.basename(program)) is None:
         return False
     return _python_home(program) != _python_home(python)

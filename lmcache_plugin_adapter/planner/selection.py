@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def is_wanted(entry: Entry, identity: ProcessIdentity) -> bool:
-    """Tell whether a process runs an entry, by its name alone.
+    """Return whether a process runs an entry, by its name alone.
 
     Args:
         entry: An entry of a location.
@@ -37,7 +37,7 @@ def is_wanted(entry: Entry, identity: ProcessIdentity) -> bool:
 
 
 def could_run(entry: Entry) -> bool:
-    """Tell whether the entry is a plugin, or would be one if its name had a role."""
+    """Return whether the entry is a plugin, or would be one if its name had a role."""
     if isinstance(entry.name, PluginName):
         return True
     if entry.kind != "file" or entry.name.kind not in ("no-role", "near-miss"):

@@ -94,7 +94,7 @@ class EngineConnection:
                 self._events.log(
                     WARNING,
                     f"The engine (pid {self._handover.engine}) has closed the connection to its "
-                    "supervisor: plugins run on, and stop with the engine",
+                    "supervisor: plugins continue, and stop with the engine",
                 )
             else:
                 self._events.engine_ended()

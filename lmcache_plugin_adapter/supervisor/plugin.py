@@ -176,9 +176,7 @@ class Plugin:
     def _exit_message(self, code: int, uptime: float, leftovers: int) -> str:
         text = f"{exit_text(code)} after {span(uptime)}"
         if leftovers:
-            text += (
-                f"; it left {count_processes(leftovers)} behind, which end now {_LEFTOVERS_HINT}"
-            )
+            text += f"; it left {count_processes(leftovers)} behind, stopped now {_LEFTOVERS_HINT}"
         if self._after is Event.GIVE_UP:
             return f"{text}; not restarted: it asked for that by its exit code"
         if self._after is Event.DONE:
@@ -219,7 +217,7 @@ class Plugin:
         if not leftovers:
             return False
         count = count_processes(len(leftovers))
-        self._log(WARNING, f"It left {count} behind, which end now {_LEFTOVERS_HINT}")
+        self._log(WARNING, f"It left {count} behind, stopped now {_LEFTOVERS_HINT}")
         if self.state is State.STOPPED:
             self._after = Event.DONE
         self._cancel_timer()

@@ -66,7 +66,7 @@ class RuntimeFiles:
         if problem is not None:
             self._log(
                 "No usable runtime directory, so no control socket and no "
-                f"LMCACHE_RUNTIME_PLUGIN_CONFIG_FILE; plugins run all the same ({problem})"
+                f"LMCACHE_RUNTIME_PLUGIN_CONFIG_FILE; plugins run without them ({problem})"
             )
 
     def keep_config(self) -> None:

@@ -237,5 +237,5 @@ class Supervisor:
         self._loss_report.check()
 
     def _on_error(self, error: BaseException) -> None:
-        text = f"Internal error, supervision goes on: {error!r} at {raised_at(error)}"
+        text = f"Internal error, supervision continues: {error!r} at {raised_at(error)}"
         self._events.log(ERROR, text)

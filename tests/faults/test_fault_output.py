@@ -72,7 +72,7 @@ def test_endless(world: World) -> None:
     engine.do("launcher.stop_plugins()")
     world.expect_gone(pids, 1, since)
     seconds = time.monotonic() - begun
-    world.wait_logged(engine, "held back")
+    world.wait_logged(engine, "suppressed")
     lines = engine.log().count("[all_x] yyy")
     assert lines < 10_000 + 1000 * (seconds + 1)
     world.measured(f"{lines:,} lines logged")

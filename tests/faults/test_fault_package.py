@@ -139,7 +139,7 @@ def test_removal_before_addition(world: World, case: str) -> None:
         plugins = engine.ask("status")["plugins"]
         return {one["name"] for one in plugins if one["state"] == "running"}
 
-    world.wait_logged(engine, "Internal error, supervision goes on: RuntimeError('a mistake')")
+    world.wait_logged(engine, "Internal error, supervision continues: RuntimeError('a mistake')")
     expected = {"all_x", "all_y"} | ({"all_z"} - {case})
     world.wait(lambda: running() == expected, f"{expected} running")
 

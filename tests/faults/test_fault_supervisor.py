@@ -346,4 +346,4 @@ def test_internal_error(world: World, case: str) -> None:
     engine.kill()
     world.expect_gone(pids, GRACE + 1, since)
     world.expect_nothing(2)
-    assert "Internal error, supervision goes on: RuntimeError('a mistake')" in engine.log()
+    assert "Internal error, supervision continues: RuntimeError('a mistake')" in engine.log()

@@ -210,7 +210,7 @@ def test_a_flood_while_the_server_answers(site: Site) -> None:
     site.forget()
     site.add("server_flood.sh", FLOODS)
     with lmcache_server(site, *module(site)) as server:
-        wait_for(lambda: "held back" in server.log, 60, lambda: server.log[-500:])
+        wait_for(lambda: "suppressed" in server.log, 60, lambda: server.log[-500:])
         size, began = len(server.log), time.monotonic()
         flooded = median_milliseconds(server)
         # The default limit is 1,000 lines a second, of some 200 bytes with their prefix.

@@ -125,7 +125,7 @@ def test_a_flood_while_completions_run_then_a_killed_engine_core(
     site.add("scheduler_flood.sh", FLOODS)
     with serving(site, model) as server:
         assert who(wait_until_seen(site, 2)) == WHO_TP1
-        wait_for(lambda: "held back" in server.log, 60, lambda: server.log[-500:])
+        wait_for(lambda: "suppressed" in server.log, 60, lambda: server.log[-500:])
         size, began = len(server.log), time.monotonic()
         for _ in range(20):
             server.complete()

@@ -34,7 +34,7 @@ _COMPARES_ROLE = re.compile(
 
 
 def bypasses_lookup(config_json: str) -> bool:
-    """Tell whether LMCache's configuration gives the scheduler an engine, and the id 0."""
+    """Return whether LMCache's configuration gives the scheduler an engine, and the id 0."""
     found = json.loads(config_json)
     return isinstance(found, dict) and found.get(BYPASS) is True
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def lmcache_runs(file_name: str, identity: ProcessIdentity, *, has_engine: bool = False) -> bool:
-    """Tell whether LMCache's launcher (0.3.4 to 0.5.6) runs a file in a process.
+    """Return whether LMCache's launcher (0.3.4 to 0.5.6) runs a file in a process.
 
     Args:
         file_name: The last part of the path.

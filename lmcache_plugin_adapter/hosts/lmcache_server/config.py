@@ -169,7 +169,7 @@ def _as_list(value: object) -> list[object]:
 
 
 def _is_below(location: object, others: list[str]) -> bool:
-    """Tell whether a location is one of the others, or lies in one; links are not followed."""
+    """Return whether a location is one of the others, or lies in one; links are not followed."""
     path = os.path.abspath(os.path.expanduser(str(location)))
     return any(path == one or path.startswith(one.rstrip("/") + "/") for one in others)
 

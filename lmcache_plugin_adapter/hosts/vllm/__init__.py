@@ -21,7 +21,7 @@ patched here.
 
 
 def lmcache_chooses() -> bool:
-    """Tell whether the installed LMCache creates an installed launcher; imports nothing of it."""
+    """Return whether the installed LMCache creates an installed launcher; imports nothing of it."""
     import importlib.util
 
     spec = importlib.util.find_spec("lmcache")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def creates_lmcache(factory: object, kv_transfer_config: object) -> bool:
-    """Tell whether vLLM will create LMCache's in-process connector, or a connector that holds it.
+    """Return whether vLLM will create LMCache's in-process connector, or a connector that holds it.
 
     The multiprocess connector does not count: its LMCache runs in a server of its own.
 
@@ -34,7 +34,7 @@ def creates_lmcache(factory: object, kv_transfer_config: object) -> bool:
 
 
 def is_lmcache_class(found: type) -> bool:
-    """Tell whether a class is LMCache's in-process connector, or derived from it."""
+    """Return whether a class is LMCache's in-process connector, or derived from it."""
     bases = found.__mro__
     return _names_lmcache(" ".join(f"{base.__module__} {base.__qualname__}" for base in bases))
 

@@ -57,7 +57,7 @@ class ApiAddress:
         )
 
     def listens_in(self, pid: int) -> bool | None:
-        """Tell whether the process ``pid`` listens here.
+        """Return whether the process ``pid`` listens here.
 
         If several engines share a host, another engine may have taken the port.
 
@@ -69,7 +69,7 @@ class ApiAddress:
         return listens(pid, self.port, self.socket)
 
     def is_taken_from(self, pid: int) -> bool:
-        """Tell whether another process than ``pid`` listens here, and answers in its place.
+        """Return whether another process than ``pid`` listens here, and answers in its place.
 
         False also if no process listens (yet), and if this is unknown.
         """

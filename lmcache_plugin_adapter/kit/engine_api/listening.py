@@ -10,7 +10,7 @@ _LISTENING_UNIX = 0x10000  # __SO_ACCEPTCON
 
 
 def listens(pid: int, port: int, socket: str | None = None) -> bool | None:
-    """Tell whether a process listens on a TCP port, or on a unix socket if one is given.
+    """Return whether a process listens on a TCP port, or on a unix socket if one is given.
 
     Returns:
         None if this is unknown, because the process belongs to another user.
@@ -24,7 +24,7 @@ def listens(pid: int, port: int, socket: str | None = None) -> bool | None:
 
 
 def others_listen(pid: int, port: int, socket: str | None = None) -> bool:
-    """Tell whether a process listens, but not the process ``pid``."""
+    """Return whether a process listens, but not the process ``pid``."""
     try:
         inodes = _listening(pid, port, socket)
         return bool(inodes) and not _has_one(pid, inodes)
@@ -37,7 +37,7 @@ def _listening(pid: int, port: int, socket: str | None) -> set[str]:
 
 
 def _has_one(pid: int, inodes: set[str]) -> bool:
-    """Tell whether a process has one of these sockets open."""
+    """Return whether a process has one of these sockets open."""
     if not inodes:
         return False
     with os.scandir(f"/proc/{pid}/fd") as entries:

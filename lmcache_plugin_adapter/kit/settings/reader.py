@@ -203,7 +203,7 @@ def _in_force(field: msgspec.structs.FieldInfo, where: str) -> str:
 
 
 def _is_secret(where: str, value: object, kind: Any) -> bool:
-    """Tell whether a value must not be shown.
+    """Return whether a value must not be shown.
 
     An address may have a password before its ``@``, or a key after its ``?``.
     """

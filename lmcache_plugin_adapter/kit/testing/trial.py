@@ -245,7 +245,7 @@ class Trial:
 
 
 def _runs(pid: int, directory: bytes) -> bool:
-    """Tell whether a process with this runtime directory runs, not another one with its pid."""
+    """Return whether a process with this runtime directory runs, not another one with its pid."""
     process = read_process(pid)
     alive = process is not None and process.state not in "ZX"
     return alive and variable(environment_of(pid), DIRECTORY_VARIABLE.encode()) == directory

@@ -126,7 +126,7 @@ class Operations:
     def _shutdown(self, _request: Request, client: Client) -> dict[str, Any]:
         """Serve an engine that has lost its connection: the way to its STOP."""
         if client.user != os.getuid():
-            raise OperationError("only the engine's own user may ask for 'shutdown'")
+            raise OperationError("only the engine's own user may request 'shutdown'")
         self._shut_down()
         return {}
 
@@ -189,7 +189,7 @@ class Operations:
         if request.get("all") is True:
             return list(self._plugins)
         if not isinstance(names, list) or not names:
-            raise OperationError("no plugin is named; name some, or ask for all")
+            raise OperationError("no plugin is named; name some, or request all")
         return list(dict.fromkeys(map(self._find, dict.fromkeys(names))))
 
     def _find(self, name: object) -> Plugin:

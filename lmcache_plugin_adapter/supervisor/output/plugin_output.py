@@ -200,5 +200,5 @@ class PluginOutput:
             return
         self._dropped += suppressed
         seconds = max(time.monotonic() - self._report_since, 0.1)
-        text = f"{count_lines(suppressed)} held back in {seconds:.1f} s (rate_limit)"
+        text = f"{count_lines(suppressed)} suppressed in {seconds:.1f} s (rate_limit)"
         self._events.log(WARNING, text, self.name)

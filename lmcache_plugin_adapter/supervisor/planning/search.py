@@ -236,7 +236,7 @@ class _Child:
         self._services.events.log(
             WARNING,
             f"Location '{self._location}' does not answer: its plugins start when it does, "
-            "the others go on",
+            "the others continue",
         )
         self._search.try_fork(self.number, self.skip | {self._location})
 

@@ -244,8 +244,8 @@ def test_stop_of_one_that_waits_for_its_restart(plugin, engine) -> None:
         ({"names": ["all_aa"]}, "unknown plugin 'all_aa'; did you mean 'all_a'?"),
         ({"names": ["zzz"]}, "unknown plugin 'zzz'"),
         ({"names": [3]}, "unknown plugin 3"),
-        ({"names": []}, "no plugin is named; name some, or ask for all"),
-        ({}, "no plugin is named; name some, or ask for all"),
+        ({"names": []}, "no plugin is named; name some, or request all"),
+        ({}, "no plugin is named; name some, or request all"),
     ],
 )
 def test_wrong_names(one, request_, error) -> None:

@@ -120,7 +120,9 @@ def test_flood_is_limited_and_counted(plugin, engine) -> None:
     supervisor = one.supervisor()
     one.close()
     wait_until(lambda: gone(supervisor))  # it says at its end what was held back last
-    held = sum(int(n.replace(",", "")) for n in re.findall(r"([\d,]+) lines? held back", one.log()))
+    held = sum(
+        int(n.replace(",", "")) for n in re.findall(r"([\d,]+) lines? suppressed", one.log())
+    )
     passed = len(one.texts("all_x"))
     assert 100 <= passed < 1000
     assert passed + held == 200_000

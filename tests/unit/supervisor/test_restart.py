@@ -74,7 +74,7 @@ def test_leftovers_end_with_the_first_process(plugin, engine, tmp_path) -> None:
     """What a plugin leaves in the background is ended, counted, and the mend is named."""
     plugin("all_x.sh", f"sleep 60 & echo $! > {tmp_path}/pid; exit 0")
     one = engine()
-    one.wait_log(r"Exited with code 0 .* it left 1 process behind, which end now \(use 'exec'")
+    one.wait_log(r"Exited with code 0 .* it left 1 process behind, stopped now \(use 'exec'")
     wait_until(lambda: gone(int((tmp_path / "pid").read_text())))
     one.wait_for(lambda: one.status()["state"] == "exited")
 
