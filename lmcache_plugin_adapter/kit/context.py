@@ -129,7 +129,8 @@ class Context:
 
         ``closing``: the engine closes in order; ``failed``: an exception ended it; ``died``: its
         process exited without closing; ``replaced``: it replaced itself with another program;
-        ``told``: the supervisor received a signal. Empty: only this plugin stops, or the reason is unknown.
+        ``told``: the supervisor received a signal. Empty: only this plugin stops, or the reason
+        is unknown.
         """
         if not self._ending_file:
             return ""
