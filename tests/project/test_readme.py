@@ -42,7 +42,7 @@ _BLOCK = re.compile(
     r"(?:<!-- (?P<comment>[^>]*) -->\n+)?^```(?P<language>\w+)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-_LINK = re.compile(r"\]\((?P<target>[^)#]+)(?:#[^)]*)?\)")
+_LINK = re.compile(r"\]\((?P<target>[^)#\s]*)(?:#(?P<anchor>[^)]*))?\)")
 
 
 @dataclass(frozen=True)
@@ -135,11 +135,25 @@ def test_readme_has_the_two_commands_that_ci_runs() -> None:
 
 @pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    """The target of each relative link exists."""
-    for found in _LINK.finditer(page.read_text()):
-        target = found["target"]
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
+    """The target of each relative link exists, and has the heading that the link names."""
+    for found in _LINK.finditer(_without_code(page)):
+        target, anchor = found["target"], found["anchor"]
+        if "://" in target:
+            continue
+        path = page.parent / target if target else page
+        assert path.exists(), found[0]
+        if anchor:
+            assert anchor in anchors(path), found[0]
+
+
+def _without_code(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as code hosts make them."""
+    headings = re.findall(r"^#+ (.+)$", _without_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_readmes_output_is_what_is_printed(checkout: Path) -> None:
