@@ -139,7 +139,7 @@ def defaults_example() -> str:
             continue
         below = [child for child in _children(row) if child.default is not None]
         if row.key == "log" or not below:
-            text = "{}" if row.default is None else _yaml(row.default)
+            text = "null" if row.default is None else _yaml(row.default)
         else:
             text = "{" + ", ".join(f"{_last(c)}: {_yaml(c.default)}" for c in below) + "}"
         lines.append(f"    {row.key}: {text}")

@@ -99,7 +99,7 @@ def seconds(key: str, default: float | None, low: float, high: float, meaning: s
     return Setting(key, "duration", default, accepted, meaning, read, True, schema=schema)
 
 
-def size(key: str, default: int, low: int, high: int, meaning: str) -> Setting:
+def size(key: str, default: int | None, low: int, high: int, meaning: str) -> Setting:
     """Return the row of a size."""
 
     def read(value: object, _environ: _Environ) -> int:
@@ -112,7 +112,7 @@ def size(key: str, default: int, low: int, high: int, meaning: str) -> Setting:
     return Setting(key, "size", default, accepted, meaning, read, per_plugin=True)
 
 
-def count(key: str, unit: str, default: int, low: int, high: int, meaning: str) -> Setting:
+def count(key: str, unit: str, default: int | None, low: int, high: int, meaning: str) -> Setting:
     """Return the row of a whole number."""
 
     def read(value: object, _environ: _Environ) -> int:

@@ -73,6 +73,8 @@ class PluginSettings:
         leftovers: What happens to processes that outlive the plugin's first one.
         nice: CPU priority, for processes and sessions.
         oom_score_adj: How much sooner the kernel kills its processes if memory runs out.
+        memory_max: The limit of bytes in memory for all its processes.
+        max_processes: The limit of the number of its processes.
     """
 
     enabled: bool
@@ -89,6 +91,8 @@ class PluginSettings:
     leftovers: Literal["stop", "keep"]
     nice: int
     oom_score_adj: int
+    memory_max: int | None
+    max_processes: int | None
 
 
 @frozen
@@ -181,4 +185,6 @@ def _plugin_settings(values: dict[str, Any]) -> PluginSettings:
         leftovers=values["leftovers"],
         nice=values["nice"],
         oom_score_adj=values["oom_score_adj"],
+        memory_max=values["memory_max"],
+        max_processes=values["max_processes"],
     )

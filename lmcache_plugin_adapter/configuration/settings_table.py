@@ -109,6 +109,24 @@ SETTINGS: tuple[Setting, ...] = (
         "plugin before its engine. The engine's own value is the lowest.",
     ),
     size(
+        "memory_max",
+        None,
+        16_777_216,  # an interpreter needs about 10 MiB
+        1_099_511_627_776,
+        "Limit of the memory that all processes of a plugin use together. The supervisor checks it "
+        "every second. A plugin over it is stopped as a failure: SIGTERM, the grace period, "
+        "SIGKILL, then `restart` applies. Pages that processes share count once.",
+    ),
+    count(
+        "max_processes",
+        "processes",
+        None,
+        1,
+        100_000,
+        "Limit of the number of processes of a plugin, its first one included. It applies as "
+        "`memory_max` does. A plugin that starts more processes in its grace period is killed.",
+    ),
+    size(
         "max_line_bytes",
         3_072,
         128,

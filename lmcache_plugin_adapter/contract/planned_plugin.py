@@ -49,6 +49,8 @@ class PlannedPlugin:
         leftovers: Whether leftover processes are stopped or kept.
         nice: The nice value of its processes and of its sessions' autogroups.
         oom_score_adj: How much sooner the kernel kills its processes if memory runs out.
+        memory_max: The limit of its memory in bytes, and the full key of the setting; or None.
+        max_processes: The limit of its processes, and the full key of the setting; or None.
         checked: The paths whose permissions are checked again before each start.
         shares: The interpreter that imports from the file's directory, or None.
     """
@@ -74,6 +76,8 @@ class PlannedPlugin:
     leftovers: Literal["stop", "keep"]
     nice: int
     oom_score_adj: int
+    memory_max: tuple[int, str] | None
+    max_processes: tuple[int, str] | None
     checked: tuple[str, ...]
     shares: str | None
 

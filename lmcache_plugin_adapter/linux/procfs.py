@@ -37,6 +37,8 @@ class Process:
         return self.state in "ZX" and self.threads < 2
 
 
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
 _RECENT = 5
 """A table of processes is recent for this multiple of the time that reading it took."""
 
@@ -227,6 +229,20 @@ def variable(environment: bytes, name: bytes) -> bytes | None:
     start += len(mark) - 1
     end = environment.find(b"\0", start)
     return environment[start : end if end >= 0 else len(environment)]
+
+
+def resident_memory(pid: int) -> int:
+    """Return the bytes of a process in memory, shared pages included."""
+    words = _read(pid, "statm").split()
+    return int(words[1]) * _PAGE if len(words) > 1 else 0
+
+
+def proportional_memory(pid: int) -> int:
+    """Return the bytes of a process in memory, with its part of shared pages if it is known."""
+    for line in _read(pid, "smaps_rollup").split(b"\n"):
+        if line.startswith(b"Pss:"):
+            return int(line.split()[1]) * 1_024
+    return resident_memory(pid)
 
 
 def memory_image(pid: int) -> str:

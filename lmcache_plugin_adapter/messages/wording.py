@@ -59,17 +59,29 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def exit_text(code: int, asked: bool = False) -> str:
+def size(count: int) -> str:
+    """Return an amount of memory in MiB or GiB."""
+    mebi = count / 1_048_576
+    return f"{mebi / 1_024:.1f} GiB" if mebi >= 1_000 else f"{mebi:.1f} MiB"
+
+
+def exit_text(code: int, asked: bool = False, out_of_memory: bool = False) -> str:
     """Return the exit reason of a process in words.
 
     Args:
         code: The exit code, or the negative number of the signal.
         asked: The process was being stopped, so that SIGKILL needs no explanation.
+        out_of_memory: The kernel has killed a process because memory ran out.
     """
+    killed = code == -signal.SIGKILL
+    if out_of_memory and not killed:
+        return f"{exit_text(code, asked)} (the kernel's OOM killer had killed another process)"
     if code >= 0:
         return f"Exited with code {code}"
     text = f"Killed by {signal_name(-code)}"
-    if -code == signal.SIGKILL and not asked:
+    if killed and out_of_memory:
+        text += " from the kernel's OOM killer (out of memory)"
+    elif killed and not asked:
         text += " (out of memory? see the kernel log)"
     return text
 

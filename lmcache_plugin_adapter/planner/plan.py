@@ -98,6 +98,8 @@ def _planned(entry: Entry, files: PluginFiles) -> PlannedPlugin:
         leftovers=settings.leftovers,
         nice=settings.nice,
         oom_score_adj=settings.oom_score_adj,
+        memory_max=files.limit(entry, "memory_max"),
+        max_processes=files.limit(entry, "max_processes"),
         checked=inspection.checked,
         shares=inspection.shares,
     )

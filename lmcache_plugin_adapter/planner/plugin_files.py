@@ -124,6 +124,15 @@ class PluginFiles:
         """Return the settings in force for an entry: those of its most specific name."""
         return self._settings.for_plugin(*names_of(entry)[:3])
 
+    def limit(self, entry: Entry, key: str) -> tuple[int, str] | None:
+        """Return the value of an entry's limit and its full key, or None without a limit."""
+        value = getattr(self.settings_of(entry), key)
+        if value is None:
+            return None
+        own = self._settings.key_for(*names_of(entry)[:3])
+        is_own = own is not None and value != getattr(self._settings.defaults, key)
+        return value, f"{PREFIX}.plugins.{own}.{key}" if is_own else f"{PREFIX}.{key}"
+
     def inspect(self, entry: Entry) -> Inspection:
         """Inspect a file's permissions and its first line.
 

@@ -21,6 +21,7 @@ class Event(str, enum.Enum):
     SPAWN_FAILED = "spawn failed"
     CANNOT_RUN = "cannot run"
     EXITED = "first process exited"
+    OVER_LIMIT = "limit exceeded"
     CLEARED = "no process left"
     LEFTOVERS = "leftover processes found"
     RESTART_DUE = "policy: restart"
@@ -44,6 +45,7 @@ _MOVES: dict[tuple[State, Event], State] = {
     (_S.STARTING, _E.STOP): _S.STOPPED,
     (_S.RUNNING, _E.CANNOT_RUN): _S.FAILED,  # exec failed after the fork
     (_S.RUNNING, _E.EXITED): _S.CLEARING,
+    (_S.RUNNING, _E.OVER_LIMIT): _S.STOPPING,  # a failed run, unlike a stopped one
     (_S.RUNNING, _E.STOP): _S.STOPPING,
     (_S.CLEARING, _E.RESTART_DUE): _S.BACKING_OFF,
     (_S.CLEARING, _E.DONE): _S.EXITED,
@@ -57,6 +59,9 @@ _MOVES: dict[tuple[State, Event], State] = {
     (_S.BACKING_OFF, _E.START): _S.STARTING,
     (_S.BACKING_OFF, _E.STOP): _S.STOPPED,
     (_S.STOPPING, _E.CLEARED): _S.STOPPED,
+    (_S.STOPPING, _E.RESTART_DUE): _S.BACKING_OFF,
+    (_S.STOPPING, _E.DONE): _S.EXITED,
+    (_S.STOPPING, _E.GIVE_UP): _S.FAILED,
     (_S.STOPPED, _E.START): _S.STARTING,
     (_S.EXITED, _E.START): _S.STARTING,
     (_S.FAILED, _E.START): _S.STARTING,
@@ -90,17 +95,18 @@ def transition(state: State, event: Event) -> State:
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE})
 
 
-def after_exit(code: int, restart: str) -> Event:
+def after_exit(code: int, restart: str, failed: bool = False) -> Event:
     """Return what follows an exit under the restart policy.
 
     Args:
         code: The exit code, or minus the signal's number.
         restart: ``never``, ``on-failure`` or ``always``. A failure is a code
             other than 0, or a signal other than TERM, INT, HUP and PIPE.
+        failed: Whether the exit is a failure whatever its code.
     """
     if code == NO_RESTART_CODE:
         return Event.GIVE_UP
-    failed = code != 0 and -code not in _STOP_SIGNALS
+    failed = failed or (code != 0 and -code not in _STOP_SIGNALS)
     if restart == "always" or (restart == "on-failure" and failed):
         return Event.RESTART_DUE
     return Event.DONE

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
 
 from lmcache_plugin_adapter.contract.log_records import ERROR, INFO, WARNING
@@ -75,6 +76,8 @@ class Plugin:
         self.replaced = False
         """Whether it stops for good, because another version or none replaces it."""
         self._after = Event.CLEARED
+        self._failed = False
+        """Whether the supervisor ends the run because it has failed."""
         self._ending: RunEnding | None = None
         self._timer: Timer | None = None
         self.output = PluginOutput(services.events, name, planned, services.label)
@@ -107,7 +110,7 @@ class Plugin:
 
     def stop(self) -> None:
         """Stop the plugin: SIGTERM now, SIGKILL to all its processes after the grace period."""
-        self.starts_again = False
+        self.starts_again = self._failed = False
         self._announce()
         was = self.state
         self._move(Event.STOP)
@@ -115,6 +118,27 @@ class Plugin:
             self._cancel_timer()
         elif was is not State.STOPPING:
             self._begin_ending().stop()
+
+    def fail(self, cause: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """End a run as a failure: the signal, the grace period, SIGKILL, then the restart policy.
+
+        Args:
+            cause: What is wrong, as the start of a log line.
+            number: The signal.
+        """
+        if self.state is not State.RUNNING:
+            return
+        self._announce()
+        self._log(WARNING, f"{cause}: ending it with {number.name}")
+        self.trouble = uncapitalized(cause)
+        self._failed = True
+        self._move(Event.OVER_LIMIT)
+        self._begin_ending().stop(number)
+
+    def cut_grace_short(self, why: str) -> None:
+        """Kill a plugin that is being stopped now, without the rest of its grace period."""
+        if self._ending is not None:
+            self._ending.cut_short(why)
 
     # --- events -----------------------------------------------------------
 
@@ -142,7 +166,11 @@ class Plugin:
         self._readers.drain()
         was = self.state
         self._move(Event.EXITED)
-        if was is State.STOPPING:
+        if self._failed:
+            self._after = after_exit(code, self.planned.restart, failed=True)
+            text = self._exit_message(code, uptime, 0)
+            self._log(WARNING, text + self.output.last_lines(self._lines_before))
+        elif was is State.STOPPING:
             text = uncapitalized(exit_text(code, asked=True))
             self._log(INFO, f"Stopped: {text} after {span(uptime)}")
         elif self.state is State.FAILED:
@@ -174,7 +202,9 @@ class Plugin:
             self._cleared()
 
     def _exit_message(self, code: int, uptime: float, leftovers: int) -> str:
-        text = f"{exit_text(code)} after {span(uptime)}"
+        failed = after_exit(code, "on-failure") is Event.RESTART_DUE
+        out_of_memory = failed and self._services.oom_kills.new()
+        text = f"{exit_text(code, self._failed, out_of_memory)} after {span(uptime)}"
         if leftovers:
             text += f"; it left {count_processes(leftovers)} behind, stopped now {_LEFTOVERS_HINT}"
         if self._after is Event.GIVE_UP:
@@ -188,7 +218,9 @@ class Plugin:
         """Handle that no process of the run is left."""
         self._ending = None
         self._finish_pipes()
-        self._move(Event.CLEARED if self.state is State.STOPPING else self._after)
+        is_stop = self.state is State.STOPPING and not self._failed
+        self._failed = False
+        self._move(Event.CLEARED if is_stop else self._after)
         if self.starts_again:
             self.starts_again = False
             self.start()

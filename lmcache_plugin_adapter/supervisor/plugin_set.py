@@ -10,6 +10,7 @@ from lmcache_plugin_adapter.contract.log_records import ERROR, INFO, WARNING
 from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.supervisor.processes.autogroups import Autogroups
 
+from .limits import Limits
 from .operator_stops import OperatorStops
 from .plugin import Plugin
 
@@ -46,6 +47,7 @@ class PluginSet:
         first_processes = services.reaper.first_processes
         self._autogroups = Autogroups(services.loop, services.events, first_processes)
         services.loop.on_activity = self._autogroups.awake
+        self._limits = Limits(services, self)
         self.stops = OperatorStops(lambda text: services.events.log(WARNING, text))
         """The plugins that an operator has stopped."""
         self.on_change: Callable[[Plugin], None] = lambda _plugin: None
@@ -140,6 +142,7 @@ class PluginSet:
             self._services.loop.call_soon(partial(self._settled, plugin))
         elif plugin.state is State.RUNNING:
             self._autogroups.started()
+            self._limits.watch()
         self.on_change(plugin)
         if self._metrics is not None:  # an error there is not the plugin's
             self._services.loop.attempt(partial(self._metrics.changed, plugin))

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from lmcache_plugin_adapter.supervisor.processes.oom_kills import OomKills
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +41,8 @@ class Services:
         self.label = label
         self.environment: dict[bytes, bytes] = {}
         """The environment of all plugins, without the variables of a single one."""
+        self.oom_kills = OomKills()
+        """Whether the kernel killed a process because memory ran out."""
         self.plugin_count = 0
         """How many plugins there are."""
         self.record: Callable[[int], None] = lambda _pid: None

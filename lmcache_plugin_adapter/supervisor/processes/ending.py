@@ -64,12 +64,16 @@ class RunEnding:
         self._killing_since = 0.0
         self._reaper.endings[self] = None
 
-    def stop(self) -> None:
-        """Send SIGTERM to the first process's group now, to all else once that has exited."""
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send a signal to the first process's group now, SIGTERM to all else once it has exited.
+
+        Args:
+            number: The signal.
+        """
         self._stopping = True
         if self.pid in self._reaper.first_processes:
-            # SIGCONT, so that a stopped process can act on SIGTERM.
-            signal_group(self.pid, signal.SIGTERM, signal.SIGCONT)
+            # SIGCONT, so that a stopped process can act on the signal.
+            signal_group(self.pid, number, signal.SIGCONT)
         else:  # only leftovers remain, which have got SIGTERM
             self._reaper.loop.call_soon(self._check_now)
         self._start_grace()
@@ -98,6 +102,15 @@ class RunEnding:
                 leftovers = {p for p in leftovers if table.by_pid[p].group != self.pid}
             self._terminate(table, leftovers)
 
+    def cut_short(self, why: str) -> None:
+        """End the grace period now.
+
+        Args:
+            why: The reason, as the start of a log line.
+        """
+        if not self._killing_since:
+            self._kill_all(f"{why} within the grace period")
+
     def finish(self) -> None:
         """Report that no process of the run is left."""
         self._cancel_timer()
@@ -120,14 +133,13 @@ class RunEnding:
         self._call_later(self._grace, self._grace_elapsed)
 
     def _grace_elapsed(self) -> None:
+        self._kill_all(f"Did not end within {self._grace:g} s of SIGTERM (stop_grace)")
+
+    def _kill_all(self, why: str) -> None:
         table = self._reaper.table()
         leftovers = self._leftovers(table)
         if leftovers:  # else all have exited and only wait to be reaped
-            self._log(
-                WARNING,
-                f"Did not end within {self._grace:g} s of SIGTERM (stop_grace): "
-                f"killing {count_processes(len(leftovers))}",
-            )
+            self._log(WARNING, f"{why}: killing {count_processes(len(leftovers))}")
         self._killing_since = time.monotonic()
         if self.pid in self._reaper.first_processes:
             signal_group(self.pid, signal.SIGKILL)

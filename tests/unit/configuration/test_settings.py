@@ -52,6 +52,7 @@ def test_defaults_are_those_of_the_design() -> None:
     assert plugin.rate_limit == RateLimit(lines=1000, per=1, burst=10_000)
     assert (plugin.max_line_bytes, plugin.ring_bytes, plugin.log) == (3072, 16_384, None)
     assert (plugin.nice, plugin.oom_score_adj) == (19, 1000)
+    assert (plugin.memory_max, plugin.max_processes) == (None, None)
 
 
 @pytest.mark.parametrize("extra_config", [None, {}, {"other": 1}, {"runtime_plugins": None}])
@@ -92,6 +93,9 @@ def test_keys_with_nothing_after_them_are_as_if_absent() -> None:
         ({"leftovers": "keep"}, "leftovers", "keep"),
         ({"nice": 0}, "nice", 0),
         ({"oom_score_adj": -1000}, "oom_score_adj", -1000),
+        ({"memory_max": "512MiB"}, "memory_max", 512 << 20),
+        ({"memory_max": 1 << 30}, "memory_max", 1 << 30),
+        ({"max_processes": 1}, "max_processes", 1),
     ],
 )
 def test_a_general_setting_holds_for_every_plugin(

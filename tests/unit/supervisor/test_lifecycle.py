@@ -23,16 +23,16 @@ from lmcache_plugin_adapter.supervisor.lifecycle import (
 
 # One row a state, one column an event, in the order of the enums; "." stays, "!" cannot happen.
 TABLE = """
-             SPAWNED SPAWN_FAILED CANNOT_RUN EXITED   CLEARED LEFTOVERS RESTART_DUE DONE   GIVE_UP BACKOFF  STOP     START
-STARTING     RUNNING BACKING_OFF  FAILED     !        !       !         !           !      !       .        STOPPED  .
-RUNNING      !       !            FAILED     CLEARING !       !         !           !      !       .        STOPPING .
-CLEARING     !       !            !          !        !       !         BACKING_OFF EXITED FAILED  .        STOPPING .
-BACKING_OFF  !       !            !          !        !       CLEARING  !           !      !       STARTING STOPPED  STARTING
-STOPPING     !       !            .          .        STOPPED !         !           !      !       .        .        .
-STOPPED      !       !            !          !        !       CLEARING  !           !      !       .        .        STARTING
-EXITED       !       !            !          !        !       CLEARING  !           !      !       .        .        STARTING
-FAILED       !       !            !          .        !       CLEARING  !           !      !       .        .        STARTING
-REFUSED      !       !            !          !        !       !         !           !      !       .        .        .
+             SPAWNED SPAWN_FAILED CANNOT_RUN EXITED   OVER_LIMIT CLEARED LEFTOVERS RESTART_DUE DONE   GIVE_UP BACKOFF  STOP     START
+STARTING     RUNNING BACKING_OFF  FAILED     !        !          !       !         !           !      !       .        STOPPED  .
+RUNNING      !       !            FAILED     CLEARING STOPPING   !       !         !           !      !       .        STOPPING .
+CLEARING     !       !            !          !        !          !       !         BACKING_OFF EXITED FAILED  .        STOPPING .
+BACKING_OFF  !       !            !          !        !          !       CLEARING  !           !      !       STARTING STOPPED  STARTING
+STOPPING     !       !            .          .        !          STOPPED !         BACKING_OFF EXITED FAILED  .        .        .
+STOPPED      !       !            !          !        !          !       CLEARING  !           !      !       .        .        STARTING
+EXITED       !       !            !          !        !          !       CLEARING  !           !      !       .        .        STARTING
+FAILED       !       !            !          .        !          !       CLEARING  !           !      !       .        .        STARTING
+REFUSED      !       !            !          !        !          !       !         !           !      !       .        .        .
 """
 
 CELLS = [
@@ -82,6 +82,14 @@ def test_each_cell_is_decided(state: State, event: Event, cell: str) -> None:
 def test_restart_policy(code: int, restart: str, expected: Event) -> None:
     """A failure is a code other than 0, or a signal other than TERM, INT, HUP and PIPE."""
     assert after_exit(code, restart) is expected
+
+
+def test_a_run_over_a_limit_has_failed_whatever_its_exit_code() -> None:
+    """The supervisor has ended it: with SIGTERM, or by its own exit."""
+    assert after_exit(0, "on-failure", failed=True) is Event.RESTART_DUE
+    assert after_exit(-signal.SIGTERM, "on-failure", failed=True) is Event.RESTART_DUE
+    assert after_exit(-signal.SIGTERM, "never", failed=True) is Event.DONE
+    assert after_exit(NO_RESTART_CODE, "always", failed=True) is Event.GIVE_UP
 
 
 def test_one_exit_code_asks_not_to_be_restarted() -> None:
