@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lmcache_plugin_adapter.contract.frozen import frozen
+from lmcache_plugin_adapter.messages.describe import show
 from lmcache_plugin_adapter.messages.near_miss import did_you_mean
 from lmcache_plugin_adapter.messages.problem import InvalidValueError
 
@@ -110,6 +111,38 @@ def size(key: str, default: int | None, low: int, high: int, meaning: str) -> Se
 
     accepted = f"a size from {low} to {high} bytes: a number, or text such as `64KiB`, `10MiB`"
     return Setting(key, "size", default, accepted, meaning, read, per_plugin=True)
+
+
+def account(key: str, default_text: str, what: str, meaning: str) -> Setting:
+    """Return the row of a user or a group."""
+
+    def read(value: object, _environ: _Environ) -> str:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return str(value)
+        if isinstance(value, str) and value and "\0" not in value:
+            return value
+        raise InvalidValueError
+
+    accepted = f"the name or number of a {what}; without the key, {default_text}"
+    return Setting(key, what, None, accepted, meaning, read, per_plugin=True)
+
+
+def patterns(value: object, _environ: _Environ) -> tuple[str, ...]:
+    """Return patterns of names."""
+    if isinstance(value, str):
+        raise InvalidValueError(f"write [{value!r}]")
+    if not isinstance(value, (list, tuple)):
+        raise InvalidValueError
+    for index, item in enumerate(value):
+        if not isinstance(item, str) or not item:
+            raise InvalidValueError(f"item {index} is {show(item)}")
+    return tuple(value)
+
+
+def optional_flag(key: str, meaning: str) -> Setting:
+    """Return the row of a boolean whose default depends on other settings."""
+    read = flag(key, False, meaning).read
+    return Setting(key, "boolean", None, "`true` or `false`", meaning, read, per_plugin=True)
 
 
 def count(key: str, unit: str, default: int | None, low: int, high: int, meaning: str) -> Setting:

@@ -75,6 +75,10 @@ class PluginSettings:
         oom_score_adj: How much sooner the kernel kills its processes if memory runs out.
         memory_max: The limit of bytes in memory for all its processes.
         max_processes: The limit of the number of its processes.
+        user: The name or number of the user it runs as; None for the engine's.
+        group: The name or number of the group it runs as; None for the user's.
+        no_new_privs: Whether no program that it executes gains privileges.
+        env_hide: Patterns of the variables that it does not get.
     """
 
     enabled: bool
@@ -93,6 +97,10 @@ class PluginSettings:
     oom_score_adj: int
     memory_max: int | None
     max_processes: int | None
+    user: str | None
+    group: str | None
+    no_new_privs: bool
+    env_hide: tuple[str, ...]
 
 
 @frozen
@@ -187,4 +195,10 @@ def _plugin_settings(values: dict[str, Any]) -> PluginSettings:
         oom_score_adj=values["oom_score_adj"],
         memory_max=values["memory_max"],
         max_processes=values["max_processes"],
+        user=values["user"],
+        group=values["group"],
+        no_new_privs=(values["user"] is not None or values["group"] is not None)
+        if values["no_new_privs"] is None
+        else values["no_new_privs"],
+        env_hide=values["env_hide"],
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from .setting_kinds import (
     DIRECTORY_SCHEMA,
     Setting,
+    account,
     arguments,
     count,
     directory,
@@ -17,7 +18,9 @@ from .setting_kinds import (
     mapping_only,
     no_text_file,
     off,
+    optional_flag,
     own_settings,
+    patterns,
     seconds,
     size,
     word,
@@ -125,6 +128,37 @@ SETTINGS: tuple[Setting, ...] = (
         100_000,
         "Limit of the number of processes of a plugin, its first one included. It applies as "
         "`memory_max` does. A plugin that starts more processes in its grace period is killed.",
+    ),
+    account(
+        "user",
+        "the engine's",
+        "user",
+        "The user that a plugin runs as; the engine must run as root. The plugin gets the user's "
+        "groups, `HOME`, `USER` and `LOGNAME`, and a copy of the configuration file that only this "
+        "user can read. The checks of permissions apply to this user. See "
+        "[other users](../how-it-works/security.md#plugins-of-other-users).",
+    ),
+    account(
+        "group",
+        "the user's main group",
+        "group",
+        "The group that a plugin runs as; the engine must run as root.",
+    ),
+    optional_flag(
+        "no_new_privs",
+        "`true`: no program that the plugin executes gains privileges, such as set-uid programs. "
+        "Without the key, this applies to plugins with a `user` or a `group`.",
+    ),
+    Setting(
+        "env_hide",
+        "list",
+        (),
+        "a list of patterns of names, such as `*TOKEN*`",
+        "Variables of the engine's environment that plugins do not get. In a pattern, `*` stands "
+        "for any text and `?` for one character. The variables of the "
+        "[contract](../plugin-authors/contract.md), `PATH`, and those in `env` stay.",
+        patterns,
+        per_plugin=True,
     ),
     size(
         "max_line_bytes",

@@ -51,6 +51,9 @@ class PlannedPlugin:
         oom_score_adj: How much sooner the kernel kills its processes if memory runs out.
         memory_max: The limit of its memory in bytes, and the full key of the setting; or None.
         max_processes: The limit of its processes, and the full key of the setting; or None.
+        credentials: The numbers of user, group, and all groups it runs as; None for the engine's.
+        no_new_privs: Whether no program that it executes gains privileges.
+        hidden: The variables of the engine that it does not get.
         checked: The paths whose permissions are checked again before each start.
         shares: The interpreter that imports from the file's directory, or None.
     """
@@ -78,6 +81,9 @@ class PlannedPlugin:
     oom_score_adj: int
     memory_max: tuple[int, str] | None
     max_processes: tuple[int, str] | None
+    credentials: tuple[int, int, tuple[int, ...]] | None
+    no_new_privs: bool
+    hidden: tuple[bytes, ...]
     checked: tuple[str, ...]
     shares: str | None
 

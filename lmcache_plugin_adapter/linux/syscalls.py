@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
 _SYS_PIDFD_OPEN = 434  # the same number on every architecture
 
 _IN_SELF = 0x400 | 0x800  # IN_DELETE_SELF, IN_MOVE_SELF
@@ -36,6 +37,17 @@ _SIGNAL_INFO_BYTES = 128  # struct signalfd_siginfo, which begins with the numbe
 def set_parent_death_signal(number: int) -> None:
     """Make the kernel send ``number`` to this process when the thread that forked it exits."""
     _prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
+def set_no_new_privileges() -> None:
+    """Keep this process, and all that it executes, from gaining privileges.
+
+    Raises:
+        OSError: The kernel refuses.
+    """
+    if _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def unblock_all_signals() -> None:

@@ -89,6 +89,7 @@ def report_files(
             command = inspection.argv
             texts = (*inspection.exposures, *inspection.warnings)
             problems = [Problem("error", inspection.refused)] if inspection.refused else []
+            problems += [Problem("error", text) for text in inspection.errors]
             problems += [*(Problem("warning", text) for text in texts), *inspection.hints]
             status = "refused" if inspection.refused else "runs"
         else:

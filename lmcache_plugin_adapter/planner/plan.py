@@ -12,6 +12,7 @@ from lmcache_plugin_adapter.messages.problem import Problem, quoted
 from lmcache_plugin_adapter.messages.wording import capitalized
 
 from .file_names import PluginName, name_advice, name_warning, runs_on
+from .plugin_environment import hidden_variables
 from .selection import why_left_out
 
 TYPE_CHECKING = False
@@ -58,9 +59,9 @@ def make_plan(identity: ProcessIdentity, files: PluginFiles) -> Plan:
     for entry in enabled:
         name, inspection = files.names[entry.path], files.inspect(entry)
         problems += [Problem("warning", capitalized(text)) for text in inspection.exposures]
-        problems += [
-            Problem("warning", f"Plugin {quoted(name)}: {text}") for text in inspection.warnings
-        ]
+        plugin = f"Plugin {quoted(name)}"
+        problems += [Problem("error", f"{plugin}: {text}") for text in inspection.errors]
+        problems += [Problem("warning", f"{plugin}: {text}") for text in inspection.warnings]
     # All workers see the same directory: the first process reports for all.
     if identity.worker_id <= 0:
         problems += _name_warnings(identity, files)
@@ -74,6 +75,8 @@ def _planned(entry: Entry, files: PluginFiles) -> PlannedPlugin:
     backoff, rate, log = settings.backoff, settings.rate_limit, settings.log
     file_name = os.path.basename(entry.path)
     package = entry.installed
+    account = inspection.account
+    variables = {**({} if account is None else account.environment), **settings.env}
     return PlannedPlugin(
         names=tuple(dict.fromkeys((files.names[entry.path], file_name, entry.path))),
         path=entry.path,
@@ -83,7 +86,7 @@ def _planned(entry: Entry, files: PluginFiles) -> PlannedPlugin:
         package=None if package is None else (package.project, package.version),
         argv=inspection.argv,
         own_args=len(settings.args) if inspection.argv else 0,
-        environment={os.fsencode(k): os.fsencode(v) for k, v in settings.env.items()},
+        environment={os.fsencode(k): os.fsencode(v) for k, v in variables.items()},
         refused=inspection.refused,
         restart=settings.restart,
         backoff=(backoff.initial, backoff.max, backoff.reset_after),
@@ -100,6 +103,13 @@ def _planned(entry: Entry, files: PluginFiles) -> PlannedPlugin:
         oom_score_adj=settings.oom_score_adj,
         memory_max=files.limit(entry, "memory_max"),
         max_processes=files.limit(entry, "max_processes"),
+        credentials=None if account is None else (account.uid, account.gid, account.groups),
+        no_new_privs=settings.no_new_privs,
+        hidden=tuple(
+            os.fsencode(name)
+            for name in hidden_variables(settings.env_hide, os.environ)
+            if name not in variables
+        ),
         checked=inspection.checked,
         shares=inspection.shares,
     )

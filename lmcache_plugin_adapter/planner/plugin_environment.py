@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from lmcache_plugin_adapter.contract.launch_spec import LaunchSpec
 
+_NEVER_HIDDEN = ("PATH", "PYTHONUNBUFFERED")
+"""The variables of the contract without a prefix of its own."""
+
 _METRICS_LOWER_CASE = METRICS_DIRECTORY.lower()
 
 
@@ -75,6 +78,21 @@ def plugin_environment(
     return values, problems
 
 
+def hidden_variables(patterns: tuple[str, ...], environ: Mapping[str, str]) -> list[str]:
+    """Return the variables that match a pattern, without those of the contract."""
+    if not patterns:
+        return []
+    from fnmatch import fnmatchcase  # only the setting pays for it
+
+    return [
+        name
+        for name in environ
+        if name not in _NEVER_HIDDEN
+        and not name.startswith((variables.OWN, variables.OLDER))
+        and any(fnmatchcase(name, pattern) for pattern in patterns)
+    ]
+
+
 def plugin_path(python: str, path: str | None) -> str:
     """Return the PATH of plugins, and for looking up their interpreters.
 
@@ -105,14 +123,15 @@ def config_text(spec: LaunchSpec) -> str:
 
 
 def write_config_file(
-    directory: int | str, name: str, text: str
+    directory: int | str, name: str, text: str, owner: tuple[int, int] | None = None
 ) -> tuple[str | None, list[Problem]]:
-    """Write a file that only this user can read, completely or not at all.
+    """Write a file that only one user can read, completely or not at all.
 
     Args:
         directory: The path of its directory, or an open descriptor of it.
         name: The file's name; an existing file is replaced.
         text: The content.
+        owner: The numbers of its user and group; None for those of this process.
 
     Returns:
         The file's name if ``directory`` is a descriptor, else its path; or None
@@ -130,6 +149,8 @@ def write_config_file(
             with open(fd, "wb") as file:
                 os.fchmod(fd, 0o600)  # independent of the umask
                 file.write(text.encode("utf-8", "surrogateescape"))
+                if owner is not None:
+                    os.fchown(fd, *owner)
             os.rename(temporary, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
         except BaseException:
             os.unlink(temporary, dir_fd=dir_fd)

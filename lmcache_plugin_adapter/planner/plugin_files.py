@@ -7,6 +7,7 @@ import os
 
 from lmcache_plugin_adapter.configuration.settings_table import PREFIX
 from lmcache_plugin_adapter.contract.frozen import frozen
+from lmcache_plugin_adapter.linux.accounts import Account, look_up_account
 from lmcache_plugin_adapter.messages.near_miss import did_you_mean
 from lmcache_plugin_adapter.messages.problem import Problem, quoted
 from lmcache_plugin_adapter.messages.wording import error_reason
@@ -36,7 +37,9 @@ class Inspection:
         argv: The command; empty when the file is refused.
         refused: Why the file must not or cannot run and how to repair it, or None.
         exposures: Who else could change the file, where that is no reason to refuse it.
+        errors: Settings that cannot be used, though the file runs.
         warnings: What runs differently than the file specifies.
+        account: The user that it runs as; None for the engine's.
         checked: The paths to check again before each start.
         shares: The name of the interpreter that imports from the file's directory, or None.
         keeps_log: Whether its output goes to the log that its settings name.
@@ -46,7 +49,9 @@ class Inspection:
     argv: tuple[bytes, ...] = ()
     refused: str | None = None
     exposures: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    account: Account | None = None
     hints: tuple[Problem, ...] = ()
     checked: tuple[str, ...] = ()
     shares: str | None = None
@@ -81,6 +86,7 @@ class PluginFiles:
         self._settings = settings
         self._python = os.fsencode(python)
         self._rules = PermissionRules()
+        self._rules_of_users: dict[int, PermissionRules] = {}
         self.path, path_problems = self._trusted(path, os.path.dirname(python))
         self._interpreters = Interpreters(python, self.path)
         self._progress = progress
@@ -127,11 +133,35 @@ class PluginFiles:
     def limit(self, entry: Entry, key: str) -> tuple[int, str] | None:
         """Return the value of an entry's limit and its full key, or None without a limit."""
         value = getattr(self.settings_of(entry), key)
-        if value is None:
-            return None
+        return None if value is None else (value, self._full_key(entry, key))
+
+    def _full_key(self, entry: Entry, key: str) -> str:
+        """Return the full key of the setting in force for an entry."""
         own = self._settings.key_for(*names_of(entry)[:3])
-        is_own = own is not None and value != getattr(self._settings.defaults, key)
-        return value, f"{PREFIX}.plugins.{own}.{key}" if is_own else f"{PREFIX}.{key}"
+        if own is None:
+            return f"{PREFIX}.{key}"
+        value, general = (
+            getattr(each, key) for each in (self.settings_of(entry), self._settings.defaults)
+        )
+        return f"{PREFIX}.{key}" if value == general else f"{PREFIX}.plugins.{own}.{key}"
+
+    def _account(self, entry: Entry) -> tuple[Account | None, str | None]:
+        """Return the user that an entry runs as, if not the engine's, and why it cannot."""
+        settings = self.settings_of(entry)
+        user, group = settings.user, settings.group
+        if user is None and group is None:
+            return None, None
+        key, value = ("group", group) if user is None else ("user", user)
+        where = f"{self._full_key(entry, key)}: {value}"
+        try:
+            account = look_up_account(user, group)
+        except LookupError as error:
+            return None, f"{error.args[0]} ('{where}')"
+        if os.geteuid() == 0:
+            return account, None
+        if (account.uid, account.gid) == (os.geteuid(), os.getegid()):
+            return None, None
+        return None, f"'{where}' needs an engine that runs as root; it runs as the engine's user"
 
     def inspect(self, entry: Entry) -> Inspection:
         """Inspect a file's permissions and its first line.
@@ -158,8 +188,15 @@ class PluginFiles:
         paths = [entry.path] if installed is None else [*installed.files]
         settings = self.settings_of(entry)
         shares = None
+        account, account_problem = self._account(entry)
+        if account_problem is not None and os.geteuid() == 0:
+            return Inspection(refused=account_problem)  # never as root instead
+        rules = self._rules
+        if account is not None:
+            uid = account.uid
+            rules = self._rules_of_users.setdefault(uid, PermissionRules(uid=uid))
         try:
-            exposures = dict.fromkeys(each for path in paths for each in self._rules.check(path))
+            exposures = dict.fromkeys(each for path in paths for each in rules.check(path))
             if self._refuses(exposures):
                 return _refused(exposures)
             if installed is None:
@@ -168,12 +205,12 @@ class PluginFiles:
                 program = command.argv[0] if command.argv else self._python
                 if program not in (self._python, os.fsencode(entry.path)):
                     paths.append(os.fsdecode(program))
-                    found = self._rules.check(paths[-1])
+                    found = rules.check(paths[-1])
                     exposures.update(dict.fromkeys(each for each in found if each.refuse))
             else:
                 command = self._interpreters.entry_point(installed, settings.args)
             if shares is not None:
-                found = self._rules.check_own_directory(entry.path, shares)
+                found = rules.check_own_directory(entry.path, shares)
                 exposures.update(dict.fromkeys(found))
         except OSError as error:
             return Inspection(refused=f"it cannot be inspected: {error_reason(error)}")
@@ -186,7 +223,9 @@ class PluginFiles:
             argv=command.argv,
             refused=command.error,
             exposures=texts,
+            errors=() if account_problem is None else (account_problem,),
             warnings=(*command.warnings, *filter(None, [log])),
+            account=account,
             hints=command.hints,
             checked=() if insecure else tuple(paths),
             shares=None if insecure else shares,

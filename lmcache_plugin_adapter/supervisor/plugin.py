@@ -147,7 +147,9 @@ class Plugin:
         self._announce()
         self._readers.drain()
         self._move(Event.CANNOT_RUN)
-        cause = f"Cannot run {self.command}: {exec_error_text(number)}"
+        credentials = self.planned.credentials
+        user = "" if credentials is None else f" as user {credentials[0]}"
+        cause = f"Cannot run {self.command}{user}: {exec_error_text(number)}"
         self.trouble = uncapitalized(cause)
         self._log(ERROR, f"{cause}; not tried again until reload")
 
@@ -168,8 +170,7 @@ class Plugin:
         self._move(Event.EXITED)
         if self._failed:
             self._after = after_exit(code, self.planned.restart, failed=True)
-            text = self._exit_message(code, uptime, 0)
-            self._log(WARNING, text + self.output.last_lines(self._lines_before))
+            self._log_exit(code, uptime, 0)
         elif was is State.STOPPING:
             text = uncapitalized(exit_text(code, asked=True))
             self._log(INFO, f"Stopped: {text} after {span(uptime)}")
@@ -185,8 +186,15 @@ class Plugin:
             table = None
         if table is not None:
             leftovers = self._services.reaper.leftovers_of(table, self.pid, self.name)
-        failed = after_exit(code, "on-failure") is not Event.DONE
-        text = self._exit_message(code, uptime, len(leftovers))
+        self._log_exit(code, uptime, len(leftovers))
+        if table is not None and (leftovers or not table.complete):
+            self._begin_ending().clear(table, leftovers)
+        else:
+            self._cleared()
+
+    def _log_exit(self, code: int, uptime: float, leftovers: int) -> None:
+        failed = self._failed or after_exit(code, "on-failure") is not Event.DONE
+        text = self._exit_message(code, uptime, leftovers)
         last = self.output.last_lines(self._lines_before) if failed else []
         if self._after is Event.GIVE_UP:
             self.trouble = ": ".join([uncapitalized(exit_text(code)), *last[-1:]])
@@ -196,10 +204,6 @@ class Plugin:
             # The last lines before code 125 are its reason, and the log has just shown them.
             text += "; last output: " + " | ".join(last)
         self._log(WARNING if failed else INFO, text)
-        if table is not None and (leftovers or not table.complete):
-            self._begin_ending().clear(table, leftovers)
-        else:
-            self._cleared()
 
     def _exit_message(self, code: int, uptime: float, leftovers: int) -> str:
         failed = after_exit(code, "on-failure") is Event.RESTART_DUE
@@ -287,6 +291,8 @@ class Plugin:
             _NAME: os.fsencode(self.name),
             **self.planned.environment,
         }
+        for name in self.planned.hidden:
+            environment.pop(name, None)
         check = None if self._is_checked else self._why_refused
         self._is_checked = False
         try:
@@ -318,7 +324,9 @@ class Plugin:
         # Imported in the child alone, as it takes memory.
         from lmcache_plugin_adapter.supervisor.processes.start_check import why_refused
 
-        return why_refused(self.planned.checked, self.planned.shares)
+        planned = self.planned
+        uid = planned.credentials and planned.credentials[0]
+        return why_refused(planned.checked, planned.shares, uid)
 
     def _announce(self) -> None:
         """Log the start and read the new pipe, after all plugins have been started."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from lmcache_plugin_adapter.contract import variables
 from lmcache_plugin_adapter.contract.backoff import backoff_delay
 from lmcache_plugin_adapter.contract.log_records import WARNING
 from lmcache_plugin_adapter.contract.runtime_dir import (
@@ -23,11 +24,14 @@ from lmcache_plugin_adapter.linux.syscalls import removal_descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from lmcache_plugin_adapter.contract.planned_plugin import SupervisorPlan
     from lmcache_plugin_adapter.linux.event_loop import Timer
 
     from .control.server import ControlServer
     from .operator_stops import OperatorStops
     from .services import Services
+
+_CONFIG_FILE, _ENDING_FILE = variables.CONFIG_FILE.encode(), variables.ENDING_FILE.encode()
 
 _SETTLE_SECONDS = 0.1
 """Pause before the files are checked: whoever removes one may remove more, or replace it."""
@@ -55,6 +59,7 @@ class RuntimeFiles:
         self.instance: InstanceDir | None = None
         """The directory; None if there is no usable one."""
         self._config = -1
+        self._user_files: dict[bytes, set[bytes]] = {_CONFIG_FILE: set(), _ENDING_FILE: set()}
         self._removals = -1
         self._timer: Timer | None = None
         self._attempt = 0
@@ -81,15 +86,34 @@ class RuntimeFiles:
             os.close(self._config)
         self._config = fd
 
+    def keep_user_files(self, plan: SupervisorPlan) -> None:
+        """Keep the paths of the files that a search has written for plugins of other users."""
+        for plugin in plan.plugins:
+            for name, files in self._user_files.items():
+                if name in plugin.environment:
+                    files.add(plugin.environment[name])
+
     def say_ending(self, reason: str) -> None:
         """Write the reason for the end, for plugins."""
         if self.instance is not None:
             if self._missing(self.instance):
                 self._restore(self.instance)
             self.instance.say_ending(reason)
+        for path in self._user_files[_ENDING_FILE]:
+            try:
+                write_whole(os.fsdecode(path), f"{reason}\n".encode())
+                os.chmod(path, 0o644)
+            except OSError:
+                continue  # a full disk: plugins find no file
 
     def remove(self) -> None:
         """Remove all files."""
+        for path in set().union(*self._user_files.values()):
+            try:
+                os.unlink(path)
+                os.rmdir(os.path.dirname(path))
+            except OSError:
+                continue  # other files are still in the directory
         if self.instance is not None:
             self.instance.remove()
 

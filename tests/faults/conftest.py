@@ -21,6 +21,7 @@ GROUPS = {
     "test_fault_operator": "An operator asks for something",
     "test_fault_plugin": "A plugin misbehaves",
     "test_fault_containment": "A plugin takes too much",
+    "test_fault_users": "A plugin of another user",
     "test_fault_daemons": "Daemons and unmarked processes",
     "test_fault_adversary": "The engine is hostile",
     "test_fault_output": "Output is hostile",

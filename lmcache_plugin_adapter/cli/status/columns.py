@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from rich.cells import cell_len
 
 from lmcache_plugin_adapter.contract.plugin_states import State
-from lmcache_plugin_adapter.messages.wording import signal_name
+from lmcache_plugin_adapter.messages.wording import signal_name, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -100,18 +100,10 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return ""
     whole = int(seconds)
-    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60)):
-        if whole >= size:
-            return f"{whole // size}{unit} {whole % size // part}{smaller}"
+    for unit, length, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60)):
+        if whole >= length:
+            return f"{whole // length}{unit} {whole % length // part}{smaller}"
     return f"{whole // 60}m {whole % 60}s" if whole >= 60 else f"{whole}s"
-
-
-def size(count: float | None) -> str:
-    """Return an amount of memory in MiB or GiB."""
-    if count is None:
-        return ""
-    mega = count / (1 << 20)
-    return f"{mega / 1024:.1f} GiB" if mega >= 1000 else f"{mega:.1f} MiB"
 
 
 def _state(row: Row) -> Cell:
@@ -148,7 +140,7 @@ COLUMNS: tuple[Column[Row], ...] = (
     Column(
         "memory",
         80,
-        lambda row: (size(row.usage.memory_bytes if row.usage else None), ""),
+        lambda row: (size(row.usage.memory_bytes) if row.usage else "", ""),
         is_right=True,
     ),
     Column("package", 10, lambda row: (" ".join(row.plugin.package or ()), "dim")),

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter.cli.console import printable
+from lmcache_plugin_adapter.messages.wording import size
 
-from .columns import Column, duration, size
+from .columns import Column, duration
 
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.cli.supervisors.status_answer import SupervisorStatus
@@ -28,7 +29,7 @@ class Process:
 
 def _memory(process: Process) -> Cell:
     usage = process.report.supervisor_usage.get(process.supervisor.supervisor_pid)
-    return size(usage.memory_bytes if usage else None), ""
+    return size(usage.memory_bytes) if usage else "", ""
 
 
 def _command(process: Process) -> Cell:

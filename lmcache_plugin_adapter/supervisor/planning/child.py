@@ -34,6 +34,8 @@ from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
 from lmcache_plugin_adapter.supervisor.metrics.plan import clear_dead, plan_metrics
 from lmcache_plugin_adapter.supervisor.processes.orphans import kill_orphans, kill_recorded
 
+from .user_files import UserFiles, remove_stale_user_files
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -108,8 +110,13 @@ def run_planner(
         metrics, problems = plan_metrics(spec, settings.metrics_textfile, os.environ)
         report(problems)
     skipped = [location if is_installed(location) else absolute(location) for location in skip]
+    plugins = plan.plugins if settings.enabled else ()
+    if config_file is not None:
+        user_files = UserFiles(os.environ, os.path.basename(os.path.dirname(config_file)), text)
+        plugins = tuple(map(user_files.add_to, plugins))
+        report(user_files.problems)
     message = SupervisorPlan(
-        plugins=plan.plugins if settings.enabled else (),
+        plugins=plugins,
         environment=variables,
         skipped=tuple(skipped),
         metrics=metrics,
@@ -122,6 +129,7 @@ def run_planner(
         log("note", f"Ended {count_processes(killed)} that dead engines left")
     if root is not None:
         remove_stale(root, kill_recorded, _STALE_SECONDS)
+        remove_stale_user_files(os.environ)
     if metrics is not None:
         clear_dead(metrics.directory)
 

@@ -94,6 +94,7 @@ class PluginLoader:
         if self._services.stopping or search < self._adopted:
             return  # a newer search has a newer result
         self._files.keep_config()
+        self._files.keep_user_files(plan)
         if search == self._adopted or not self._adopted:
             self._plugins.adopt(plan)  # the first result, or a hung location's later one
         else:

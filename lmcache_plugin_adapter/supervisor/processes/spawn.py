@@ -13,7 +13,11 @@ import resource
 import signal
 import struct
 
-from lmcache_plugin_adapter.linux.syscalls import set_parent_death_signal, unblock_all_signals
+from lmcache_plugin_adapter.linux.syscalls import (
+    set_no_new_privileges,
+    set_parent_death_signal,
+    unblock_all_signals,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -138,11 +142,26 @@ class ChildSetup:
         """
         pid = os.fork()
         if pid == 0:
-            set_parent_death_signal(signal.SIGKILL)
-            if os.getppid() != self._supervisor:
-                os._exit(EXEC_FAILED_CODE)
+            self._die_with_supervisor()
             unblock_all_signals()
         return pid
+
+    def _die_with_supervisor(self) -> None:
+        set_parent_death_signal(signal.SIGKILL)
+        if os.getppid() != self._supervisor:
+            os._exit(EXEC_FAILED_CODE)
+
+    def become_user(self, planned: PlannedPlugin) -> None:
+        """Give a child the user and the groups of its plugin, and take privileges from it."""
+        if planned.credentials is not None:
+            uid, gid, groups = planned.credentials
+            os.fchown(1, uid, gid)  # so that it can open /dev/stdout
+            os.setgroups(groups)
+            os.setresgid(gid, gid, gid)
+            os.setresuid(uid, uid, uid)
+            self._die_with_supervisor()  # a change of the user clears the signal
+        if planned.no_new_privs:
+            set_no_new_privileges()
 
     def lower_priority(self, planned: PlannedPlugin) -> None:
         """Give a child the priorities of its plugin, never higher than the engine's."""
@@ -268,6 +287,7 @@ def _become(
             setup.report(REFUSED)
             os._exit(EXEC_FAILED_CODE)
         setup.restore_limits()
+        setup.become_user(planned)
         os.execve(planned.argv[0], list(planned.argv), environment)
     except OSError as problem:
         error = problem.errno or 0

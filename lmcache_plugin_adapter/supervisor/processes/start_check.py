@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def why_refused(paths: Sequence[str], shares: str | None) -> str | None:
+def why_refused(paths: Sequence[str], shares: str | None, uid: int | None) -> str | None:
     """Return why a plugin must not start any more, or None.
 
     Args:
         paths: What it runs; its own file first.
         shares: The interpreter that imports from the file's directory, or None.
+        uid: The user that it runs as; None for the engine's.
     """
-    rules = PermissionRules()
+    rules = PermissionRules(uid=uid)
     try:
         found = [exposure for path in paths for exposure in rules.check(path)]
         if shares is not None:

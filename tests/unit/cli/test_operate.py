@@ -23,13 +23,14 @@ from harness import STAYS, Engine, alive, all_places, gone, wait_until
 
 from lmcache_plugin_adapter.cli import manage
 from lmcache_plugin_adapter.cli.main import app
-from lmcache_plugin_adapter.cli.status.columns import duration, size
+from lmcache_plugin_adapter.cli.status.columns import duration
 from lmcache_plugin_adapter.cli.status.report import make_report
 from lmcache_plugin_adapter.cli.supervisors import search
 from lmcache_plugin_adapter.cli.supervisors.client import request_all
 from lmcache_plugin_adapter.cli.supervisors.resource_usage import UsageTable, command_line
 from lmcache_plugin_adapter.cli.supervisors.survey import Selector
 from lmcache_plugin_adapter.linux.procfs import ProcessTable
+from lmcache_plugin_adapter.messages.wording import size
 
 UP = "trap 'echo goodbye; exit' TERM; echo up; while :; do sleep 30 & wait $!; done"
 
@@ -607,7 +608,7 @@ def test_durations(seconds, text) -> None:
 
 def test_sizes() -> None:
     """In the unit that reads best."""
-    assert [size(None), size(1 << 20), size(3 << 30)] == ["", "1.0 MiB", "3.0 GiB"]
+    assert [size(1 << 20), size(3 << 30)] == ["1.0 MiB", "3.0 GiB"]
 
 
 def test_selectors() -> None:

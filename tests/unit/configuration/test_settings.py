@@ -96,6 +96,8 @@ def test_keys_with_nothing_after_them_are_as_if_absent() -> None:
         ({"memory_max": "512MiB"}, "memory_max", 512 << 20),
         ({"memory_max": 1 << 30}, "memory_max", 1 << 30),
         ({"max_processes": 1}, "max_processes", 1),
+        ({"no_new_privs": True}, "no_new_privs", True),
+        ({"env_hide": ["*TOKEN*"]}, "env_hide", ("*TOKEN*",)),
     ],
 )
 def test_a_general_setting_holds_for_every_plugin(
@@ -106,6 +108,60 @@ def test_a_general_setting_holds_for_every_plugin(
     assert problems == []
     assert settings.defaults == replaced(DEFAULTS.defaults, **{field: value})
     assert settings.plugins["p"] == replaced(settings.defaults, args=("x",))
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({}, (None, None, False)),
+        ({"user": "nobody"}, ("nobody", None, True)),
+        ({"user": 1000}, ("1000", None, True)),
+        ({"group": "video"}, (None, "video", True)),
+        ({"user": "nobody", "no_new_privs": False}, ("nobody", None, False)),
+    ],
+)
+def test_no_new_privs_is_the_default_of_plugins_of_other_users(
+    section: dict[str, object], expected: tuple[object, ...]
+) -> None:
+    """And can be chosen by itself."""
+    settings, problems = read(section)
+    assert problems == []
+    plugin = settings.defaults
+    assert (plugin.user, plugin.group, plugin.no_new_privs) == expected
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"nice": 20},
+        {"nice": -1},
+        {"nice": "19"},
+        {"nice": True},
+        {"oom_score_adj": 1001},
+        {"oom_score_adj": 1.5},
+        {"memory_max": "1MiB"},
+        {"memory_max": "512M"},
+        {"memory_max": -1},
+        {"memory_max": "lots"},
+        {"max_processes": 0},
+        {"max_processes": "10"},
+        {"user": True},
+        {"user": ""},
+        {"user": -1},
+        {"group": ["video"]},
+        {"no_new_privs": "yes"},
+        {"env_hide": "*TOKEN*"},
+        {"env_hide": [1]},
+        {"env_hide": {"A": "B"}},
+    ],
+)
+def test_a_bad_limit_of_a_plugin_is_one_line(section: dict[str, object]) -> None:
+    """With key, value, and what is accepted; the default stays in force."""
+    (key,) = section
+    problem = one_problem(section)
+    assert problem.level == "error"
+    assert f"{PREFIX}.{key}': found " in problem.text
+    assert "accepted is" in problem.text
 
 
 def test_numbers_of_seconds_are_floats_and_counts_are_ints() -> None:

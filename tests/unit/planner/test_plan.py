@@ -504,3 +504,75 @@ def test_names_are_unique(files: list[Entry]) -> None:
     for found in files:
         assert called[found.path]
         assert by_name.setdefault(called[found.path], found.key) == found.key
+
+
+@pytest.fixture
+def as_user(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Make the engine's user one who is not root."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1)
+    monkeypatch.setattr(os, "getegid", lambda: 1)
+    return 1
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"user": "root"}, "user: root' needs an engine that runs as root"),
+        ({"group": 0}, "group: 0' needs an engine that runs as root"),
+        ({"user": "no-such-user"}, "there is no user 'no-such-user'"),
+        ({"group": "no-such-group"}, "there is no group 'no-such-group'"),
+    ],
+)
+def test_an_engine_that_is_not_root_cannot_run_plugins_as_others(
+    top: Path, make: Callable[..., Path], settings: dict[str, object], error: str
+) -> None:
+    """One error says so; the plugin runs as the engine's user."""
+    make("worker_a.py")
+    made = plan(top, **settings)
+    [plugin] = made.plugins
+    assert (plugin.refused, plugin.credentials) == (None, None)
+    [problem] = [problem for problem in made.problems if problem.level == "error"]
+    assert problem.text.startswith("Plugin 'worker_a': ")
+    assert error in problem.text
+    assert [p.level for p in check(top, **settings)["worker_a.py"].problems].count("error") == 1
+
+
+def test_the_engine_s_own_user_needs_no_root(
+    top: Path, make: Callable[..., Path], as_user: int
+) -> None:
+    """The configuration may be the same for engines of either kind."""
+    make("worker_a.py")
+    made = plan(top, user=as_user, group=as_user)
+    assert made.plugins[0].credentials is None
+    assert not [problem for problem in made.problems if problem.level == "error"]
+
+
+def test_limits_name_the_setting_that_applies(top: Path, make: Callable[..., Path]) -> None:
+    """A plugin's own one, or the general one."""
+    make("worker_a.py", "worker_b.py")
+    own = {"worker_a": {"memory_max": "32MiB"}, "worker_b": {"max_processes": 7}}
+    a, b = plan(top, memory_max="64MiB", plugins=own).plugins
+    prefix = "extra_config.runtime_plugins"
+    assert a.memory_max == (32 << 20, f"{prefix}.plugins.worker_a.memory_max")
+    assert b.memory_max == (64 << 20, f"{prefix}.memory_max")
+    assert (a.max_processes, b.max_processes) == (
+        None,
+        (7, f"{prefix}.plugins.worker_b.max_processes"),
+    )
+
+
+def test_hidden_variables_are_never_those_of_the_contract(
+    top: Path, make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor those that the plugin's settings give it."""
+    for name in ("MY_TOKEN", "my_token", "OTHER", "LMCACHE_RUNTIME_PLUGIN_TOKEN"):
+        monkeypatch.setenv(name, "x")
+    make("worker_a.py")
+    [plugin] = plan(top, env_hide=["*TOKEN*"]).plugins
+    assert b"MY_TOKEN" in plugin.hidden
+    assert not {b"my_token", b"OTHER", b"LMCACHE_RUNTIME_PLUGIN_TOKEN"} & {*plugin.hidden}
+    own = {"worker_a": {"env": {"MY_TOKEN": "own"}}}
+    [plugin] = plan(top, env_hide=["*"], plugins=own).plugins
+    assert b"OTHER" in plugin.hidden
+    assert not {b"MY_TOKEN", b"PATH", b"LMCACHE_RUNTIME_PLUGIN_TOKEN"} & {*plugin.hidden}

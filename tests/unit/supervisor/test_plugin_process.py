@@ -30,6 +30,7 @@ json.dump({
     "cpus": sorted(os.sched_getaffinity(0)),
     "nofile": __import__("resource").getrlimit(7),
     "umask": os.umask(0),
+    "no_new_privs": status["NoNewPrivs"],
 }, open(os.environ["PROBE"] + ".new", "w"))
 os.rename(os.environ["PROBE"] + ".new", os.environ["PROBE"])
 signal.pause()
@@ -175,3 +176,21 @@ def test_arguments_and_variables_of_its_own(probe) -> None:
     )
     assert found["argv"][1:] == ["--verbose", "a b"]
     assert found["env"]["K"] == "v"
+
+
+def test_hidden_variables(probe) -> None:
+    """A plugin lacks them; the contract's, and those of its settings, stay."""
+    found, _ = probe(
+        settings={"env_hide": ["*SECRET*", "PYTHON*", "LMCACHE_*"]},
+        env={"MY_SECRET": "x", "OPEN": "y"},
+    )
+    assert "MY_SECRET" not in found["env"]
+    assert found["env"]["OPEN"] == "y"
+    assert found["env"]["PYTHONUNBUFFERED"] == "1"
+    assert found["env"]["LMCACHE_RUNTIME_PLUGIN_NAME"] == "worker_probe"
+
+
+def test_no_new_privileges_without_another_user(probe) -> None:
+    """By itself, for an engine of any user."""
+    found, _ = probe(settings={"no_new_privs": True})
+    assert found["no_new_privs"] == "1"
