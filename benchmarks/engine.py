@@ -72,6 +72,26 @@ class Engine:
         with open(into, "wb") as out:
             times.tofile(out)
 
+    def steps_on_all(self, seconds: float, milliseconds: float, cpus: list[int], into: str) -> None:
+        """Run pure Python in one process on each CPU; each writes the end of each step."""
+        size = _calibrated(milliseconds / 1000)
+        children = []
+        for cpu in cpus:
+            child = os.fork()
+            if not child:
+                os.sched_setaffinity(0, {cpu})
+                times = array.array("d")
+                end = time.monotonic() + seconds
+                while time.monotonic() < end:
+                    _step(size)
+                    times.append(time.monotonic())
+                with open(f"{into}/{cpu}", "wb") as out:
+                    times.tofile(out)
+                os._exit(0)
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
+
     def _class(self, who: str) -> Any:
         if who == "ours":
             from lmcache_plugin_adapter import RuntimePluginLauncher

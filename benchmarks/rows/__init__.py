@@ -6,6 +6,7 @@ from __future__ import annotations
 from benchmarks.row import Row
 
 from . import (
+    burners,
     completion,
     drain,
     engine_killed,
@@ -24,6 +25,7 @@ ROWS: tuple[Row, ...] = (
     engine_loop.ROW,
     drain.ROW,
     flood.ROW,
+    burners.ROW,
     launch_to_running.ROW,
     stop.ROW,
     engine_killed.ROW,
