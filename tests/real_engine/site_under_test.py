@@ -115,7 +115,8 @@ class Site:
             "local_cpu": True,
             "max_local_cpu_size": 0.1,
             "runtime_plugin_locations": [str(self.plugins)],
-            "extra_config": {"runtime_plugins": settings},
+            # As important as the tests, which wait for plugins beside busy engines.
+            "extra_config": {"runtime_plugins": {"nice": 0, **settings}},
         }
         (self.directory / "lmcache.yaml").write_text(json.dumps(values))
 

@@ -97,7 +97,8 @@ class Trial:
         directory.mkdir(parents=True)
         location, self.name = locate(str(plugin), directory, role, name)
         self._log = directory / "engine.log"
-        general = {"rate_limit": "off", "max_line_bytes": 65_536}
+        # On a busy machine, nice 19 would let the plugin wait longer than its test does.
+        general = {"rate_limit": "off", "max_line_bytes": 65_536, "nice": 0}
         general.update(stop_grace=stop_grace, restart=restart)
         own = {self.name: {"settings": settings}} if settings is not None else {}
         self._config = configuration(config or {}, location, general, own)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harness import Engine
 
 SHOW = 'echo "$LMCACHE_RUNTIME_PLUGIN_ROLE|$LMCACHE_RUNTIME_PLUGIN_WORKER_ID"\n'
-WAIT = SHOW + "trap 'echo goodbye; exit 0' TERM\nwhile :; do sleep 1 & wait $!; done\n"
+WAIT = f"trap 'echo goodbye; exit 0' TERM\n{SHOW}while :; do sleep 1 & wait $!; done\n"
 
 
 @pytest.fixture
