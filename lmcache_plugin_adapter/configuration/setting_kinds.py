@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lmcache_plugin_adapter.contract.frozen import frozen
+from lmcache_plugin_adapter.contract.frozen import frozen, replaced
 from lmcache_plugin_adapter.messages.describe import show
 from lmcache_plugin_adapter.messages.near_miss import did_you_mean
 from lmcache_plugin_adapter.messages.problem import InvalidValueError
@@ -124,7 +124,8 @@ def account(key: str, default_text: str, what: str, meaning: str) -> Setting:
         raise InvalidValueError
 
     accepted = f"the name or number of a {what}; without the key, {default_text}"
-    return Setting(key, what, None, accepted, meaning, read, per_plugin=True)
+    schema = {"type": ["string", "integer"], "minLength": 1, "minimum": 0}
+    return Setting(key, what, None, accepted, meaning, read, True, schema=schema)
 
 
 def patterns(value: object, _environ: _Environ) -> tuple[str, ...]:
@@ -141,8 +142,8 @@ def patterns(value: object, _environ: _Environ) -> tuple[str, ...]:
 
 def optional_flag(key: str, meaning: str) -> Setting:
     """Return the row of a boolean whose default depends on other settings."""
-    read = flag(key, False, meaning).read
-    return Setting(key, "boolean", None, "`true` or `false`", meaning, read, per_plugin=True)
+    row = flag(key, False, meaning)
+    return replaced(row, default=None, per_plugin=True)
 
 
 def count(key: str, unit: str, default: int | None, low: int, high: int, meaning: str) -> Setting:

@@ -159,6 +159,7 @@ SETTINGS: tuple[Setting, ...] = (
         "[contract](../plugin-authors/contract.md), `PATH`, and those in `env` stay.",
         patterns,
         per_plugin=True,
+        schema={"type": "array", "items": {"type": "string", "minLength": 1}},
     ),
     size(
         "max_line_bytes",
