@@ -20,8 +20,8 @@ from benchmarks.table import Line, Target, several
 STEP_MS = 1.0
 WINDOW = 0.5
 SETTLING = 0.05
-SECONDS = 12.0
-BEAT = 0.5
+SECONDS = 20.0
+BEAT = 1.0
 
 NICE_0 = "ours, nice: 0"
 HOW = (

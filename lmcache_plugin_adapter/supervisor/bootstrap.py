@@ -65,6 +65,12 @@ def settle(descriptors: list[int]) -> None:
         os.sched_setaffinity(0, range(os.sysconf("SC_NPROCESSORS_CONF")))
     except OSError:
         pass  # refused: plugins stay on the engine's cores
+    try:
+        if os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+            # A plugin would inherit the real-time policy, under which nice has no effect.
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    except OSError:
+        pass  # a C library or a sandbox without these calls
 
 
 def main(argv: list[str]) -> None:

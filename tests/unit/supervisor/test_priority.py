@@ -132,3 +132,13 @@ def test_a_kernel_that_refuses_is_one_line(engine, plugin) -> None:
         started.wait_log("cannot write /proc/PID/autogroup: Read-only file", 20)
     assert started.log().count(refused) == 1
     assert {started.status(name)["state"] for name in ("all_a", "all_b")} == {"running"}
+
+
+def test_an_engine_under_a_real_time_policy(with_daemon) -> None:
+    """Plugins do not inherit the policy, under which their nice value would have no effect."""
+    if not works("chrt", "--fifo", "1", "true"):
+        pytest.skip("needs chrt, and the right to use a real-time policy")
+    started, pids = with_daemon({"nice": 19}, prefix=("chrt", "--fifo", "1"))
+    assert os.sched_getscheduler(started.pid) == os.SCHED_FIFO
+    for pid in [*pids, started.supervisor()]:
+        assert os.sched_getscheduler(pid) == os.SCHED_OTHER
