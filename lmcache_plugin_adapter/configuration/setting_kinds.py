@@ -13,7 +13,7 @@ from lmcache_plugin_adapter.messages.problem import InvalidValueError
 from .durations import DURATION_PATTERN, read_duration
 from .exec_limits import exec_text
 from .locations import LocationError, expand
-from .sizes import read_size
+from .sizes import SIZE_PATTERN, read_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,7 +110,13 @@ def size(key: str, default: int | None, low: int, high: int, meaning: str) -> Se
         raise InvalidValueError
 
     accepted = f"a size from {low} to {high} bytes: a number, or text such as `64KiB`, `10MiB`"
-    return Setting(key, "size", default, accepted, meaning, read, per_plugin=True)
+    schema = {
+        "anyOf": [
+            {"type": "integer", "minimum": low, "maximum": high},
+            {"type": "string", "pattern": SIZE_PATTERN},
+        ]
+    }
+    return Setting(key, "size", default, accepted, meaning, read, True, schema=schema)
 
 
 def account(key: str, default_text: str, what: str, meaning: str) -> Setting:

@@ -7,6 +7,9 @@ import re
 
 from lmcache_plugin_adapter.messages.problem import InvalidValueError
 
+SIZE_PATTERN = r"^[0-9]+([.][0-9]+)? ?([bB]|[kmgtKMGT]([iI][bB]?|[bB]))$"
+"""The text form of a size, for the JSON Schema of the settings."""
+
 _BYTES: dict[str, int] = {
     "b": 1,
     **{f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", 1)},

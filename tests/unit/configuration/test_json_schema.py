@@ -20,7 +20,8 @@ from lmcache_plugin_adapter.configuration.settings_table import PLUGIN_KEY, SETT
 SCHEMA = settings_schema()
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 VALUES = (
-    *(True, False, 0, 1, 5, 300, 4096, -1, 0.5, 10**15, "", "off", "never", "all", "stop"),
+    *(True, False, 0, 1, 5, 300, 4096, 10**8, 10**15, -1, 0.5, ""),
+    *("off", "never", "all", "stop"),
     *("stderr", "/var/log/x", "30s", "1 h", "soon", "x", [], ["a"], [["a"]], {}, {"x": 1}),
 )
 BY_MAPPING = {"backoff", "rate_limit", "log", "metrics"}

@@ -73,7 +73,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 def test_every_time_and_size_takes_units(row) -> None:
     """A wrong one leaves the default, and the message has the key and what is accepted."""
     group, _, key = row.key.rpartition(".")
-    for value, usable in (("64KiB" if row.kind == "size" else "20s", True), ("5 x", False)):
+    with_unit = {"memory_max": "64MiB"}.get(row.key, "64KiB" if row.kind == "size" else "20s")
+    for value, usable in ((with_unit, True), ("5 x", False)):
         section = {group: {key: value}} if group else {key: value}
         if group == "log":
             section[group]["directory"] = "/logs"
