@@ -119,7 +119,7 @@ def run(
     of the plugins goes to stderr, as in an engine.
     Ctrl-C stops everything; a second Ctrl-C skips the grace period.
     """
-    from . import run as command
+    from .run import command
 
     stand_ins = command.StandIns(tp * pp, role, worker_id, worker_count, server)
     sys.exit(command.run(config, stand_ins, seconds))
@@ -279,7 +279,7 @@ def logs(
 
     Includes the lines that the rate limit suppressed in the engine's log.
     """
-    from . import logs as command
+    from .logs import command
     from .supervisors.survey import Selector
 
     selector = Selector(engine, role, rank, dp)

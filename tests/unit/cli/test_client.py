@@ -21,7 +21,7 @@ from types import SimpleNamespace
 import pytest
 from harness import connect, dead_run_id
 
-from lmcache_plugin_adapter.cli import logs
+from lmcache_plugin_adapter.cli.logs import command as logs
 from lmcache_plugin_adapter.cli.status.json_document import to_json
 from lmcache_plugin_adapter.cli.status.report import make_report
 from lmcache_plugin_adapter.cli.supervisors import client, connection, search

@@ -12,6 +12,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+from lmcache_plugin_adapter.cli.console import (
+    ExitStatus,
+    fail,
+    listed,
+    print_line,
+    print_problem,
+    print_progress,
+)
+from lmcache_plugin_adapter.cli.inputs import (
+    UsageError,
+    engine_processes,
+    read_config,
+    read_server,
+    require_work,
+)
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.contract.version import __version__
 from lmcache_plugin_adapter.hosts import standin
@@ -21,13 +36,9 @@ from lmcache_plugin_adapter.linux.event_loop import Loop
 from lmcache_plugin_adapter.linux.syscalls import become_subreaper
 from lmcache_plugin_adapter.messages.wording import exit_text
 
-from .console import ExitStatus, fail, listed, print_line, print_problem, print_progress
-from .inputs import UsageError, engine_processes, read_config, read_server, require_work
-
 if TYPE_CHECKING:
+    from lmcache_plugin_adapter.cli.lmcache_yaml import StandInConfig
     from lmcache_plugin_adapter.hosts.lmcache_server.config import ServerConfig
-
-    from .lmcache_yaml import StandInConfig
 
 KILL_INTERVAL = 0.1
 """Seconds between two searches for plugins to kill, after a second Ctrl-C."""

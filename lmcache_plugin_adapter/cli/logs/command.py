@@ -9,18 +9,17 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from lmcache_plugin_adapter.contract.log_records import ERROR, WARNING, wants_color
-
-from .console import ExitStatus, discard_stdout, print_problem, printable
-from .supervisors.client import ANSWER_SECONDS
-from .supervisors.connection import (
+from lmcache_plugin_adapter.cli.console import ExitStatus, discard_stdout, print_problem, printable
+from lmcache_plugin_adapter.cli.supervisors.client import ANSWER_SECONDS
+from lmcache_plugin_adapter.cli.supervisors.connection import (
     Connection,
     SupervisorError,
     SupervisorGoneError,
     awaits_supervisor,
     check_answer,
 )
-from .supervisors.survey import survey
+from lmcache_plugin_adapter.cli.supervisors.survey import survey
+from lmcache_plugin_adapter.contract.log_records import ERROR, WARNING, wants_color
 
 _MOST_SECONDS = 32503680000
 """Seconds since 1970 that a log line may have: until the year 3000."""
@@ -32,8 +31,8 @@ _GATHERING_SECONDS = 60.0
 if TYPE_CHECKING:
     from typing import Any
 
-    from .supervisors.status_answer import SupervisorStatus
-    from .supervisors.survey import Selector
+    from lmcache_plugin_adapter.cli.supervisors.status_answer import SupervisorStatus
+    from lmcache_plugin_adapter.cli.supervisors.survey import Selector
 
     Line = tuple[float, str, int, str, int]
     """Time, plugin, level, text, number of lines missed before it."""
