@@ -4,10 +4,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -154,3 +160,55 @@ class Running:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(10)
+
+
+class OnTerminal(Running):
+    """A running ``lmcache-plugins`` whose three streams are a terminal of its own.
+
+    Args:
+        words: The command and its arguments.
+        columns: Width of the terminal.
+        env: More variables.
+    """
+
+    def __init__(
+        self, *words: str | Path, columns: int = 100, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.mark = uuid.uuid4().hex
+        self._shown = b""
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
+        self.process = subprocess.Popen(
+            [*COMMAND, *map(str, words)],
+            cwd=ROOT,
+            env=environment(**{MARK: self.mark, "TERM": "xterm-256color"}, **(env or {})),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self._reader = threading.Thread(target=self._read, args=(ours,), daemon=True)
+        self._reader.start()
+
+    def _read(self, fd: int) -> None:
+        with contextlib.suppress(OSError):  # the terminal's other end is closed
+            while part := os.read(fd, 65536):
+                self._shown += part
+        os.close(fd)
+
+    @property
+    def log(self) -> str:
+        """What the terminal showed so far, with its colour sequences."""
+        return self._shown.decode(errors="replace").replace("\r\n", "\n")
+
+    @property
+    def stdout(self) -> str:
+        """The same, as text."""
+        return re.sub(r"\x1b\[[0-9;]*m", "", self.log)
+
+    def wait(self, seconds: float = 30) -> int:
+        """Wait for its end and its last output; return the exit status."""
+        status = super().wait(seconds)
+        self._reader.join(seconds)
+        return status

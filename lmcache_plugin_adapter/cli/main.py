@@ -12,7 +12,9 @@ from typer.core import TyperCommand, TyperGroup
 from lmcache_plugin_adapter.contract.identity import Role
 from lmcache_plugin_adapter.contract.version import __version__
 
-from .console import exit_with, open_standard_streams
+from .console import exit_with, fail, open_standard_streams
+from .inputs import UsageError
+from .logs.formats import Level, LogFormat, RunFormat
 from .new_templates import Language, RoleWord
 from .options import (
     AllUsers,
@@ -93,6 +95,13 @@ def _options(
 
 @app.command(cls=_Command)
 def run(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Run these plugin files, without a configuration or in place of its locations.",
+            show_default=False,
+        ),
+    ] = None,
     config: Config = None,
     tp: TensorParallel = 1,
     pp: PipelineParallel = 1,
@@ -111,8 +120,17 @@ def run(
         float | None, typer.Option("--for", metavar="SECONDS", min=0, help="Stop after this time.")
     ] = None,
     server: Server = False,
+    form: Annotated[
+        RunFormat | None,
+        typer.Option(
+            "--format",
+            case_sensitive=False,
+            help="Form of log lines. Default: short on a terminal, else lmcache.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Run the plugins of a configuration, without vLLM or a GPU, until Ctrl-C.
+    """Run plugins without vLLM or a GPU, until Ctrl-C: those of a configuration, or single files.
 
     Stand-in engines take vLLM's place, one process each: the scheduler and
     TP x PP workers; with --server, LMCache's multiprocess server. The output
@@ -120,9 +138,10 @@ def run(
     Ctrl-C stops everything; a second Ctrl-C skips the grace period.
     """
     from .run import command
+    from .run.stand_ins import StandIns
 
-    stand_ins = command.StandIns(tp * pp, role, worker_id, worker_count, server)
-    sys.exit(command.run(config, stand_ins, seconds))
+    stand_ins = StandIns(tp * pp, role, worker_id, worker_count, server)
+    sys.exit(command.run(config, stand_ins, seconds, files or (), form))
 
 
 @app.command(cls=_Command)
@@ -270,6 +289,32 @@ def logs(
     lines: Annotated[
         int | None, typer.Option("--lines", "-n", metavar="N", min=0, help="Number of last lines.")
     ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            metavar="TIME",
+            help="Only lines from this time on: 10m (ago), 14:30 or 2026-11-22 14:30:00.",
+        ),
+    ] = None,
+    level: Annotated[
+        Level | None,
+        typer.Option(
+            "--level", case_sensitive=False, help="Only lines of this level and more urgent ones."
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document a line.")
+    ] = False,
+    form: Annotated[
+        LogFormat | None,
+        typer.Option(
+            "--format",
+            case_sensitive=False,
+            help="Form of lines. Default: short with --follow on a terminal, else timed.",
+            show_default=False,
+        ),
+    ] = None,
     engine: Engine = None,
     role: EngineRole = None,
     rank: Rank = None,
@@ -280,10 +325,18 @@ def logs(
     Includes the lines that the rate limit suppressed in the engine's log.
     """
     from .logs import command
+    from .logs.printer import make_filter
     from .supervisors.survey import Selector
 
     selector = Selector(engine, role, rank, dp)
-    sys.exit(command.logs(tuple(names or ()), selector, follow=follow, lines=lines))
+    try:
+        wanted = make_filter(since, level and level.value, lines)
+    except UsageError as error:
+        sys.exit(fail(error))
+    status = command.logs(
+        tuple(names or ()), selector, wanted, follow=follow, form=form, as_json=as_json
+    )
+    sys.exit(status)
 
 
 def _manager(operation: str) -> Callable[..., None]:

@@ -15,7 +15,7 @@ from cli_under_test import ROOT, Running, command, until
 
 from lmcache_plugin_adapter.cli.console import listed
 from lmcache_plugin_adapter.cli.inputs import UsageError
-from lmcache_plugin_adapter.cli.run.command import StandIns
+from lmcache_plugin_adapter.cli.run.stand_ins import StandIns
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.hosts import standin
 

@@ -22,6 +22,9 @@ import pytest
 from harness import connect, dead_run_id
 
 from lmcache_plugin_adapter.cli.logs import command as logs
+from lmcache_plugin_adapter.cli.logs import source
+from lmcache_plugin_adapter.cli.logs.formats import to_json as line_to_json
+from lmcache_plugin_adapter.cli.logs.printer import Filter, Printer
 from lmcache_plugin_adapter.cli.status.json_document import to_json
 from lmcache_plugin_adapter.cli.status.report import make_report
 from lmcache_plugin_adapter.cli.supervisors import client, connection, search
@@ -383,10 +386,17 @@ def test_other_users_supervisor_cannot_make_root_wait(place, monkeypatch) -> Non
 
 def test_stored_lines_without_end_are_cut_off(answering, capsys, monkeypatch) -> None:
     """A process that sends for ever neither fills the memory nor holds the command."""
-    monkeypatch.setattr(logs, "_STORED_BYTES", 1000)
+    monkeypatch.setattr(source, "_STORED_BYTES", 1000)
     line = b'{"time": 1, "name": "x", "level": 6, "text": "%s"}\n' % (b"x" * 100)
     answering(b'{"ok": true, "protocol": 1, "lines": 999999}\n' + line * 100)
-    source = SimpleNamespace(label="worker 0", address=find_supervisors({}).addresses[0])
+    supervisor = SimpleNamespace(
+        label="worker 0",
+        identity="worker 0",
+        engine_pid=1,
+        plugins=(),
+        address=find_supervisors({}).addresses[0],
+    )
+    printer = Printer(Filter(), line_to_json, as_json=True)
     with contextlib.suppress(KeyboardInterrupt):
-        assert logs._print_all([logs._Source(source, {"op": "logs"})], False, None) == 1
+        assert logs._print_all([source.Source(supervisor, {"op": "logs"})], False, printer) == 1
     assert "sends stored lines without end" in capsys.readouterr().err

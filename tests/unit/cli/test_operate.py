@@ -408,6 +408,38 @@ def test_logs(run, plugin, engine) -> None:
     assert len(run("logs", "-n", 3).out.splitlines()) == 3
 
 
+def test_logs_selected(run, plugin, engine) -> None:
+    """By time and level, of all stored lines; -n counts the lines that are left."""
+    plugin("all_x.sh", "echo '<4>old'; for i in $(seq 300); do echo $i; done; exec sleep 60")
+    one = engine()
+    one.wait_log(r"\] 300 ")
+    assert [line.split("] ")[1] for line in run("logs", "--level", "warning").out.splitlines()] == [
+        "old"
+    ]
+    assert len(run("logs", "--since", "1h").out.splitlines()) == 301
+    assert len(run("logs", "--since", "1h", "-n", "5").out.splitlines()) == 5
+    assert run("logs", "--since", "2199-01-01").out == ""
+    done = run("logs", "--since", "soon")
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("error: --since is 'soon': accepted are ")
+    (line,) = run("logs", "--json", "-n", "1").out.splitlines()
+    document = json.loads(line)
+    page = Path(__file__).parents[3] / "docs" / "operators" / "operate.md"
+    section = page.read_text().partition("## `lmcache-plugins logs`")[2].partition("\n## ")[0]
+    for key in document:
+        assert f"`{key}`" in section, key
+    assert (document["plugin"], document["process"], document["text"]) == (
+        "all_x",
+        "worker 0",
+        "300",
+    )
+    assert (document["engine_pid"], document["level"]) == (one.pid, "info")
+    (record,) = run("logs", "--format", "lmcache", "--level", "warning").out.splitlines()
+    assert "] LMCache WARNING: [all_x] old (all_x.sh:" in record
+    assert record in one.log() or record.partition(" LMCache ")[2] in one.log()
+    assert run("logs", "--format", "short", "-n", "1").out == "worker 0 | all_x | 300\n"
+
+
 def start(tmp_path: Path, *words: str, **options) -> subprocess.Popen[str]:
     """Start a command as a process that sees this test's engines."""
     env = environment(LMCACHE_PLUGINS_RUNTIME_DIR=str(tmp_path / "run"))
