@@ -47,6 +47,11 @@ def threshold_from(environ: Mapping[str, str]) -> int:
     return _THRESHOLDS.get(environ.get("LMCACHE_LOG_LEVEL", "").upper(), INFO)
 
 
+def is_debug_requested(environ: Mapping[str, str]) -> bool:
+    """Return whether ``LMCACHE_LOG_LEVEL`` names the level DEBUG."""
+    return environ.get("LMCACHE_LOG_LEVEL", "").upper() == "DEBUG"
+
+
 def wants_color(fd: int, environ: Mapping[str, str]) -> bool:
     """Return whether ``fd`` is a terminal with colours; respects ``NO_COLOR`` and ``TERM``."""
     if environ.get("NO_COLOR") or environ.get("TERM", "dumb") == "dumb":

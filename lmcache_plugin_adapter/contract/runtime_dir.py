@@ -26,6 +26,8 @@ CONTROL_SOCKET = "control.sock"
 CONFIG_FILE = "config.json"
 ENDING_FILE = "ending"
 STOPPED_FILE = "stopped"
+REPORTED_FILE = "reported"
+"""The problems that the supervisor has logged, for the other processes of its replica."""
 PROCESSES_FILE = "processes"
 """Pid and start time of each first process, one a line: the next supervisor ends what they left."""
 

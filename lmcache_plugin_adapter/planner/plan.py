@@ -62,10 +62,8 @@ def make_plan(identity: ProcessIdentity, files: PluginFiles) -> Plan:
         plugin = f"Plugin {quoted(name)}"
         problems += [Problem("error", f"{plugin}: {text}") for text in inspection.errors]
         problems += [Problem("warning", f"{plugin}: {text}") for text in inspection.warnings]
-    # All workers see the same directory: the first process reports for all.
-    if identity.worker_id <= 0:
-        problems += _name_warnings(identity, files)
-        problems += files.unknown_settings()
+    problems += _name_warnings(identity, files)
+    problems += files.unknown_settings()
     plugins = tuple(_planned(entry, files) for entry in enabled)
     return Plan(plugins, tuple(dict.fromkeys(problems)))
 

@@ -16,12 +16,13 @@ from lmcache_plugin_adapter.configuration.locations import (
     is_installed,
 )
 from lmcache_plugin_adapter.contract.launch_spec import LaunchSpec
-from lmcache_plugin_adapter.contract.log_records import LEVELS
+from lmcache_plugin_adapter.contract.log_records import LEVELS, is_debug_requested
 from lmcache_plugin_adapter.contract.planned_plugin import SupervisorPlan
 from lmcache_plugin_adapter.contract.planner_pipe import write_message
 from lmcache_plugin_adapter.contract.runtime_dir import ENDING_FILE, remove_stale
 from lmcache_plugin_adapter.linux.pid1 import ADVICE, server_is_pid1
-from lmcache_plugin_adapter.messages.wording import count_processes
+from lmcache_plugin_adapter.messages.problem import Problem
+from lmcache_plugin_adapter.messages.wording import count_processes, counted
 from lmcache_plugin_adapter.planner.discovery import scan
 from lmcache_plugin_adapter.planner.plan import make_plan
 from lmcache_plugin_adapter.planner.plugin_environment import (
@@ -34,13 +35,12 @@ from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
 from lmcache_plugin_adapter.supervisor.metrics.plan import clear_dead, plan_metrics
 from lmcache_plugin_adapter.supervisor.processes.orphans import kill_orphans, kill_recorded
 
+from .replica_reports import claim
 from .user_files import UserFiles, remove_stale_user_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from lmcache_plugin_adapter.messages.problem import Problem
+    from collections.abc import Callable, Iterable, Mapping
 
 _STALE_SECONDS = 30.0
 """How long directories of dead engines are tried again while a process holds them."""
@@ -62,16 +62,24 @@ def run_planner(
     def log(level: str, text: str) -> None:
         write_message(fd, ("log", (LEVELS[level], text)))
 
+    directory = None if config_file is None else os.path.dirname(config_file)
+
     def report(problems: Iterable[Problem]) -> None:
-        for problem in problems:
-            if problem.level != "note":
+        wanted = [problem for problem in problems if problem.level != "note"]
+        if not wanted:
+            return
+        claimed = claim(directory, [each.text for each in wanted]) if directory else {}
+        elsewhere.update(claimed)
+        for problem in wanted:
+            if problem.text not in claimed:
                 log(problem.level, problem.text)
 
+    elsewhere: dict[str, str] = {}
     spec = LaunchSpec.from_bytes(data)
     for level, text in spec.notes:
         log(level, text)
     if server_is_pid1():
-        log("warning", f"Plugins may end without warning: {ADVICE}")
+        report([Problem("warning", f"Plugins may end without warning: {ADVICE}")])
     text = config_text(spec)
     ending_file = None
     if config_file is not None:
@@ -82,9 +90,7 @@ def run_planner(
     report(problems)
     configured = read_effective(_extra_config(text), spec.locations, os.environ)
     settings, locations = configured.settings, configured.locations
-    if spec.identity.worker_id <= 0:  # all workers read the same: the first one reports
-        report(configured.settings_problems)
-    report(configured.location_problems)
+    report([*configured.settings_problems, *configured.location_problems])
     if any(map(is_installed, skip)):
         # All are looked up in the same places: if one hangs, all do.
         skip |= set(filter(is_installed, locations))
@@ -115,6 +121,7 @@ def run_planner(
         user_files = UserFiles(os.environ, os.path.basename(os.path.dirname(config_file)), text)
         plugins = tuple(map(user_files.add_to, plugins))
         report(user_files.problems)
+    _say_elsewhere(log, elsewhere)
     message = SupervisorPlan(
         plugins=plugins,
         environment=variables,
@@ -132,6 +139,16 @@ def run_planner(
         remove_stale_user_files(os.environ)
     if metrics is not None:
         clear_dead(metrics.directory)
+
+
+def _say_elsewhere(log: Callable[[str, str], None], elsewhere: Mapping[str, str]) -> None:
+    """Log at debug level what other processes of the replica have logged in full."""
+    if is_debug_requested(os.environ):
+        for text, label in elsewhere.items():
+            log("debug", f"{text} (logged by {label})")
+    elif elsewhere:
+        labels = " and ".join(sorted(set(elsewhere.values())))
+        log("debug", f"{counted(len(elsewhere), 'problem')} logged by {labels}")
 
 
 def _extra_config(text: str) -> object:
