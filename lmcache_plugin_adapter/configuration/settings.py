@@ -66,7 +66,7 @@ class PluginSettings:
         backoff: The delay before a restart.
         stop_grace: Seconds between SIGTERM and SIGKILL.
         max_line_bytes: Longer lines are cut.
-        ring_bytes: Memory for the last lines of output.
+        log_buffer_bytes: Memory for the last lines of output.
         rate_limit: None for no limit.
         log: None for the engine's stderr or its logging.
         relay: Output goes through Python's logging in the engine.
@@ -88,7 +88,7 @@ class PluginSettings:
     backoff: Backoff
     stop_grace: float
     max_line_bytes: int
-    ring_bytes: int
+    log_buffer_bytes: int
     rate_limit: RateLimit | None
     log: LogFiles | None
     relay: bool
@@ -186,7 +186,7 @@ def _plugin_settings(values: dict[str, Any]) -> PluginSettings:
         backoff=Backoff(**group("backoff")),
         stop_grace=values["stop_grace"],
         max_line_bytes=values["max_line_bytes"],
-        ring_bytes=values["ring_bytes"],
+        log_buffer_bytes=values["log_buffer_bytes"],
         rate_limit=RateLimit(**group("rate_limit")) if values["rate_limit"] else None,
         log=LogFiles(**group("log")) if values["log.directory"] is not None else None,
         relay=values["log"] == "logging" and values["log.directory"] is None,

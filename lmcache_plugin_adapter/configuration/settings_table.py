@@ -171,7 +171,7 @@ SETTINGS: tuple[Setting, ...] = (
         "piece.",
     ),
     size(
-        "ring_bytes",
+        "log_buffer_bytes",
         16_384,
         1_024,
         1_048_576,

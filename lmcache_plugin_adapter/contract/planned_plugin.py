@@ -41,7 +41,7 @@ class PlannedPlugin:
             resets the delay.
         stop_grace: Seconds between SIGTERM and SIGKILL.
         max_line_bytes: The length at which a line is cut.
-        ring_bytes: The size of the memory of last lines.
+        log_buffer_bytes: The size of the memory of last lines.
         rate_limit: Lines, per seconds, burst; None for no limit.
         log: Directory, bytes of a file and number of files; None for the
             engine's log.
@@ -72,7 +72,7 @@ class PlannedPlugin:
     backoff: tuple[float, float, float]
     stop_grace: float
     max_line_bytes: int
-    ring_bytes: int
+    log_buffer_bytes: int
     rate_limit: tuple[int, float, int] | None
     log: tuple[str, int, int] | None
     relay: bool

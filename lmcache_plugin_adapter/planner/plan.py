@@ -90,7 +90,7 @@ def _planned(entry: Entry, files: PluginFiles) -> PlannedPlugin:
         backoff=(backoff.initial, backoff.max, backoff.reset_after),
         stop_grace=settings.stop_grace,
         max_line_bytes=settings.max_line_bytes,
-        ring_bytes=settings.ring_bytes,
+        log_buffer_bytes=settings.log_buffer_bytes,
         rate_limit=None if rate is None else (rate.lines, rate.per, rate.burst),
         log=None
         if log is None or not inspection.keeps_log

@@ -158,7 +158,7 @@ def settings(data: bytes) -> None:
     for each in [found.defaults, *found.plugins.values()]:
         check(each.stop_grace >= 0)
         check(each.max_line_bytes > 0)
-        check(each.ring_bytes >= 0)
+        check(each.log_buffer_bytes >= 0)
         check(each.restart in ("never", "on-failure", "always"))
         check(0 < each.backoff.initial <= each.backoff.max, each.backoff)
         check(each.rate_limit is None or each.rate_limit.lines > 0)

@@ -63,7 +63,7 @@ def watch(world: World, minutes: float) -> tuple[list[list[float]], dict[str, fl
             "restart": "always",
             "stop_grace": 2,
             "backoff": {"initial": 0.5, "max": 5, "reset_after": 10},
-            "ring_bytes": 4096,  # soon full: what grows after that is no remembered line
+            "log_buffer_bytes": 4096,  # soon full: what grows after that is no remembered line
         },
     )
     world.wait(lambda: engine.do("launcher.status() is not None"), 20, "the supervisor answers")

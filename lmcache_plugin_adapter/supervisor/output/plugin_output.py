@@ -58,7 +58,7 @@ class PluginOutput:
             events.relay if plugin.relay else None
         ) or events.stderr
         self._file = self._open_file(plugin, label)
-        self.ring = Ring(plugin.ring_bytes)
+        self.ring = Ring(plugin.log_buffer_bytes)
         self._limiter: LineLimiter | None = None
         if plugin.rate_limit is not None and self._file is None:
             self._limiter = LineLimiter(*plugin.rate_limit, time.monotonic())

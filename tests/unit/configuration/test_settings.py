@@ -50,7 +50,7 @@ def test_defaults_are_those_of_the_design() -> None:
     assert (plugin.restart, plugin.leftovers, plugin.stop_grace) == ("on-failure", "stop", 5)
     assert plugin.backoff == Backoff(initial=0.5, max=30, reset_after=30)
     assert plugin.rate_limit == RateLimit(lines=1000, per=1, burst=10_000)
-    assert (plugin.max_line_bytes, plugin.ring_bytes, plugin.log) == (3072, 16_384, None)
+    assert (plugin.max_line_bytes, plugin.log_buffer_bytes, plugin.log) == (3072, 16_384, None)
     assert (plugin.nice, plugin.oom_score_adj) == (19, 1000)
     assert (plugin.memory_max, plugin.max_processes) == (None, None)
 
@@ -79,7 +79,7 @@ def test_keys_with_nothing_after_them_are_as_if_absent() -> None:
         ({"backoff": {"initial": 60, "max": 60}}, "backoff", Backoff(60, 60, 30)),
         ({"stop_grace": 0}, "stop_grace", 0),
         ({"max_line_bytes": 128}, "max_line_bytes", 128),
-        ({"ring_bytes": 1_048_576}, "ring_bytes", 1_048_576),
+        ({"log_buffer_bytes": 1_048_576}, "log_buffer_bytes", 1_048_576),
         ({"rate_limit": False}, "rate_limit", None),
         ({"rate_limit": "off"}, "rate_limit", None),
         ({"rate_limit": {}}, "rate_limit", RateLimit(1000, 1, 10_000)),
@@ -168,7 +168,7 @@ def test_numbers_of_seconds_are_floats_and_counts_are_ints() -> None:
     """Callers can rely on the types."""
     plugin = read({"stop_grace": 3, "backoff": {"max": 4}})[0].defaults
     assert [type(plugin.stop_grace), type(plugin.backoff.max)] == [float, float]
-    assert type(plugin.ring_bytes) is int
+    assert type(plugin.log_buffer_bytes) is int
 
 
 def test_one_plugin_goes_over_the_general_settings_key_by_key() -> None:
@@ -256,7 +256,7 @@ NAN, INF = float("nan"), float("inf")
         ({"stop_grace": 10**400}, "stop_grace", "found a very large number"),
         ({"max_line_bytes": 127}, "max_line_bytes", "from 128 to 65536"),
         ({"max_line_bytes": 3072.0}, "max_line_bytes", "found 3072.0"),
-        ({"ring_bytes": 10**9}, "ring_bytes", "found 1000000000"),
+        ({"log_buffer_bytes": 10**9}, "log_buffer_bytes", "found 1000000000"),
         ({"rate_limit": True}, "rate_limit", "or 'off'"),
         ({"rate_limit": "of"}, "rate_limit", "found 'of'"),
         ({"rate_limit": 1000}, "rate_limit", "found 1000"),
@@ -345,14 +345,16 @@ def test_the_rest_stays_in_force() -> None:
             "stop_grace": "long",
             "restart": "never",
             "backoff": {"initial": "x", "max": 7, "oops": 1},
-            "plugins": {"p": {"env": {"GOOD": "1", "BAD": True}, "args": [[]], "ring_bytes": 2048}},
+            "plugins": {
+                "p": {"env": {"GOOD": "1", "BAD": True}, "args": [[]], "log_buffer_bytes": 2048}
+            },
         }
     )
     assert len(problems) == 5
     assert settings.defaults.restart == "never"
     assert settings.defaults.backoff == Backoff(0.5, 7, 30)
     assert settings.plugins["p"].env == {"GOOD": "1"}
-    assert settings.plugins["p"].ring_bytes == 2048
+    assert settings.plugins["p"].log_buffer_bytes == 2048
 
 
 def test_a_wrong_value_of_a_plugin_leaves_the_general_one() -> None:
@@ -450,8 +452,8 @@ def test_any_value_is_read_and_every_problem_names_its_key(value: object, sectio
 @given(ANYTHING, st.sampled_from(["backoff", "log", "plugins", "enabled", "no_such_key"]))
 def test_valid_settings_stay_in_force_beside_any_other(value: object, key: str) -> None:
     """Whatever stands at one key, another keeps its value."""
-    settings, _ = read({key: value, "stop_grace": 7.5, "ring_bytes": 2048})
-    assert (settings.defaults.stop_grace, settings.defaults.ring_bytes) == (7.5, 2048)
+    settings, _ = read({key: value, "stop_grace": 7.5, "log_buffer_bytes": 2048})
+    assert (settings.defaults.stop_grace, settings.defaults.log_buffer_bytes) == (7.5, 2048)
 
 
 @pytest.mark.parametrize("own", [{}, {"interval": "5", "stop_grace": "x", "deep": {"a": [None]}}])

@@ -61,7 +61,7 @@ def test_burst_after_a_flood_passes(plugin, engine) -> None:
 def test_remembered_lines_of_a_flood_have_no_gap(plugin, engine) -> None:
     """``logs`` has the last lines, as many as there is memory for, whatever was not looked at."""
     plugin("all_x.py", READ + "write(lines(b'flood', 50_000))\ntime.sleep(60)")
-    one = engine({"rate_limit": TIGHT, "ring_bytes": 100_000})
+    one = engine({"rate_limit": TIGHT, "log_buffer_bytes": 100_000})
     wait_until(lambda: one.status().get("lines") == 50_000, 20, "all is read")
     with connect(one.control) as connection, connection.makefile() as answer:
         connection.sendall(

@@ -327,7 +327,7 @@ def test_logs_of_many_lines(plugin, engine) -> None:
             "print('last', flush=True)\nsignal.pause()",
         )
     plugin("all_x.sh", UP)
-    one = engine({"rate_limit": "off", "ring_bytes": 1 << 20})
+    one = engine({"rate_limit": "off", "log_buffer_bytes": 1 << 20})
     for name in (*names, "all_x"):
         one.wait_log(rf"\[{name}\] (last|up) ", 60)
     with connect(one.control) as connection:
