@@ -46,8 +46,8 @@ SESSIONS = {
     "act": (
         "act on plugins while the engine serves",
         [
-            "lmcache-plugins logs worker_push_stats --rank 0 -n 4",
-            "lmcache-plugins stop worker_push_stat --rank 0",
+            "lmcache-plugins logs worker_push_stats --worker-id 0 -n 4",
+            "lmcache-plugins stop worker_push_stat --worker-id 0",
             "lmcache-plugins stop worker_push_stats",
             "lmcache-plugins stop worker_push_stats --all --wait",
             "chmod go-w plugins/worker_1_nic_check.sh && lmcache-plugins reload",

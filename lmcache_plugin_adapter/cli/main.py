@@ -17,6 +17,7 @@ from .inputs import UsageError
 from .logs.formats import Level, LogFormat, RunFormat
 from .new_templates import Language, RoleWord
 from .options import (
+    ALIASES,
     AllUsers,
     AsJson,
     Config,
@@ -26,12 +27,12 @@ from .options import (
     Names,
     OtherContainers,
     PipelineParallel,
-    Rank,
     Replica,
     Server,
     TensorParallel,
     Timeout,
     Wait,
+    WorkerId,
 )
 
 if TYPE_CHECKING:
@@ -51,7 +52,20 @@ class _FlagsWithoutType:
 
 
 class _Command(_FlagsWithoutType, TyperCommand):
-    """A command."""
+    """A command, which accepts shorter names of options, too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse arguments after replacing aliases."""
+        known = {name for param in self.params for name in param.opts}
+        aliases = {
+            alias: name for alias, name in ALIASES.items() if name in known and alias not in known
+        }
+        for i, word in enumerate(args):
+            if word == "--":
+                break
+            alias, equals, value = word.partition("=")
+            args[i] = aliases.get(alias, alias) + equals + value
+        return super().parse_args(ctx, args)
 
 
 class _Group(_FlagsWithoutType, TyperGroup):
@@ -149,7 +163,9 @@ def check(
     config: Config = None,
     tp: TensorParallel = 1,
     pp: PipelineParallel = 1,
-    dp: Annotated[int, typer.Option("--dp", min=1, help="Data parallel size.")] = 1,
+    dp: Annotated[
+        int, typer.Option("--dp", min=1, help="Data parallel size, as given to vLLM.")
+    ] = 1,
     strict: Annotated[
         bool, typer.Option("--strict", help="Count warnings as errors for the exit status.")
     ] = False,
@@ -260,7 +276,7 @@ def status(
     ] = False,
     engine: Engine = None,
     role: EngineRole = None,
-    rank: Rank = None,
+    worker_id: WorkerId = None,
     dp: Replica = None,
 ) -> None:
     """Show the plugins of all engines of this host, or the named plugins only.
@@ -274,7 +290,7 @@ def status(
     from .status import command
     from .supervisors.survey import Selector
 
-    selection = tuple(names or ()), Selector(engine, role, rank, dp)
+    selection = tuple(names or ()), Selector(engine, role, worker_id, dp)
     if probe:
         sys.exit(command.probe(*selection))
     sys.exit(command.status(*selection, watch=watch, as_json=as_json, wide=wide))
@@ -317,7 +333,7 @@ def logs(
     ] = None,
     engine: Engine = None,
     role: EngineRole = None,
-    rank: Rank = None,
+    worker_id: WorkerId = None,
     dp: Replica = None,
 ) -> None:
     """Print the last lines of plugins, from their supervisors' memory.
@@ -328,7 +344,7 @@ def logs(
     from .logs.printer import make_filter
     from .supervisors.survey import Selector
 
-    selector = Selector(engine, role, rank, dp)
+    selector = Selector(engine, role, worker_id, dp)
     try:
         wanted = make_filter(since, level and level.value, lines)
     except UsageError as error:
@@ -350,7 +366,7 @@ def _manager(operation: str) -> Callable[..., None]:
         timeout: Timeout = None,
         engine: Engine = None,
         role: EngineRole = None,
-        rank: Rank = None,
+        worker_id: WorkerId = None,
         dp: Replica = None,
         all_users: AllUsers = False,
     ) -> None:
@@ -360,7 +376,7 @@ def _manager(operation: str) -> Callable[..., None]:
         status = manage(
             operation,
             tuple(names or ()),
-            Selector(engine, role, rank, dp),
+            Selector(engine, role, worker_id, dp),
             everything=everything,
             other_containers=other_containers,
             wait=wait,
@@ -387,7 +403,7 @@ for _operation, _help in {
 def reload(
     engine: Engine = None,
     role: EngineRole = None,
-    rank: Rank = None,
+    worker_id: WorkerId = None,
     dp: Replica = None,
     all_users: AllUsers = False,
 ) -> None:
@@ -398,7 +414,7 @@ def reload(
     from .manage import reload
     from .supervisors.survey import Selector
 
-    sys.exit(reload(Selector(engine, role, rank, dp), all_users))
+    sys.exit(reload(Selector(engine, role, worker_id, dp), all_users))
 
 
 def main() -> None:

@@ -143,7 +143,7 @@ def _is_ambiguous(operation: str, names: tuple[str, ...], found: Survey) -> bool
             print_problem(
                 "error",
                 f"{quoted(name)} runs {len(labels)} times ({where}): choose with --engine, --role, "
-                f"--rank or --dp, or {operation} all of them with --all",
+                f"--worker-id or --dp-rank, or {operation} all of them with --all",
             )
             return True
     return False

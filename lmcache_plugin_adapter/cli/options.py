@@ -56,12 +56,15 @@ EngineRole = Annotated[
     Role | None,
     typer.Option("--role", case_sensitive=False, help="Select engine processes of this role."),
 ]
-Rank = Annotated[
-    int | None, typer.Option("--rank", metavar="N", help="Select workers of this rank.")
+WorkerId = Annotated[
+    int | None, typer.Option("--worker-id", metavar="N", help="Select workers of this rank.")
 ]
 Replica = Annotated[
-    int | None, typer.Option("--dp", metavar="N", help="Select this data-parallel replica.")
+    int | None, typer.Option("--dp-rank", metavar="N", help="Select this data-parallel replica.")
 ]
+ALIASES = {"--rank": "--worker-id", "--dp": "--dp-rank"}
+"""Shorter names of options, where a command has no option of this name."""
+
 Everything = Annotated[
     bool, typer.Option("--all", help="Apply to all plugins, or to all plugins that a name matches.")
 ]

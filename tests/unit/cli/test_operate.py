@@ -119,7 +119,10 @@ def test_status_table(run, workers) -> None:
     assert lines[2].split()[4] == str(workers[0].plugin_pid("all_x"))
     assert lines[2].split()[-1] == "MiB"
     assert "\x1b" not in done.out
-    assert "worker_0_y" not in run("status", "--rank", 1).out
+    assert "worker_0_y" not in run("status", "--worker-id", 1).out
+    assert "worker_0_y" not in run("status", "--rank=1").out
+    assert "worker 0" not in run("status", "--rank", 1, "--dp", 0).out
+    assert "worker 0" in run("status", "--dp-rank", 0).out
     assert "worker 1" not in run("status", "worker_0_y").out
     wide = run("status", "--wide").out.splitlines()
     titles = "process plugin state pid up restarts last exit lines dropped CPU memory package"
@@ -203,10 +206,10 @@ def test_status_says_how_it_ended(run, plugin, engine) -> None:
 def test_a_selector_that_matches_nothing(run, workers) -> None:
     """All but a stop, which has nothing to do then, report it in the same way."""
     for words in (("status",), ("logs",), ("restart",), ("reload",)):
-        done = run(*words, "--rank", 9)
+        done = run(*words, "--worker-id", 9)
         text = "error: the options select none of 2 supervisors\n"
         assert done == (1, "", text), words
-    document = json.loads(run("status", "--rank", 9, "--json").out)
+    document = json.loads(run("status", "--worker-id", 9, "--json").out)
     assert document["problems"] == ["the options select none of 2 supervisors"]
     assert run("status", "nosuch").out == ""
 
@@ -295,7 +298,7 @@ def test_more_than_one_needs_to_be_meant(run, workers) -> None:
     )
     assert all(alive(one.plugin_pid("all_x")) for one in workers)
     assert run("stop", "worker_0_y", "--wait").status == 0
-    assert run("stop", "--rank", 1, "--wait").out.endswith(": stopped\n")
+    assert run("stop", "--worker-id", 1, "--wait").out.endswith(": stopped\n")
     assert gone(workers[1].plugin_pid("all_x"))
     assert alive(workers[0].plugin_pid("all_x"))
 
