@@ -16,7 +16,7 @@ import yaml
 from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.supervisor.metrics import series
 
-MONITORING = Path(__file__).parents[2] / "examples" / "monitoring"
+MONITORING = Path(__file__).parents[2] / "configs" / "monitoring"
 PROMTOOL = shutil.which("promtool")
 NAMES = {f"{name}_total" if name in series.COUNTERS else name for name in series.HELP}
 
