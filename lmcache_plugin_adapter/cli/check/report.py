@@ -14,6 +14,7 @@ from lmcache_plugin_adapter.cli.inputs import UsageError, engine_processes
 from lmcache_plugin_adapter.configuration.effective import read_effective
 from lmcache_plugin_adapter.configuration.locations import INSTALLED_PREFIX, is_installed
 from lmcache_plugin_adapter.configuration.settings_table import PREFIX
+from lmcache_plugin_adapter.contract.frozen import replaced
 from lmcache_plugin_adapter.hosts.lmcache_server.config import server_identity
 from lmcache_plugin_adapter.messages.problem import Problem, quoted
 from lmcache_plugin_adapter.planner.discovery import scan
@@ -23,6 +24,7 @@ from lmcache_plugin_adapter.planner.plugin_environment import plugin_path
 from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
 
 from .differences import BYPASS_NOTE, bypasses_lookup, with_differences
+from .missing_libraries import with_missing_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -137,7 +139,7 @@ def make_report(engine: EngineSize, config: StandInConfig | ServerConfig) -> Rep
         plugin_files = PluginFiles(entries, settings, sys.executable, path, progress)
         unused = _unused_plugins(searched, progress)
         found = [*entries.problems, *plugin_files.unknown_settings(), *unused]
-        return report_files(processes, plugin_files), found
+        return without_companion_notes(report_files(processes, plugin_files), config.source), found
 
     try:
         (files, found), hung = patiently(search)
@@ -147,6 +149,7 @@ def make_report(engine: EngineSize, config: StandInConfig | ServerConfig) -> Rep
         Problem("warning", f"Location {quoted(location)} does not answer: it was not searched")
         for location in hung
     ]
+    files = with_missing_libraries(files, config.to_json())
     if not engine.server and settings.filter_by_role:
         bypasses = bypasses_lookup(config.to_json())
         problems += [Problem("note", BYPASS_NOTE)] if bypasses else []
@@ -160,6 +163,30 @@ def make_report(engine: EngineSize, config: StandInConfig | ServerConfig) -> Rep
         files,
         tuple(dict.fromkeys([*problems, *found])),
     )
+
+
+def without_companion_notes(files: Sequence[FileReport], config: str) -> tuple[FileReport, ...]:
+    """Return the reports without notes on files that stand beside plugins on purpose.
+
+    These are the configuration itself, and directories whose names keep them from being
+    searched, such as the ``_tests`` that ``new`` creates.
+
+    Args:
+        files: The reports of all entries.
+        config: The configuration file.
+    """
+    own = os.path.realpath(config)
+    return tuple(
+        replaced(file, problems=())
+        if file.status == "ignored"
+        and (os.path.realpath(file.path) == own or _is_unsearched(file.path))
+        else file
+        for file in files
+    )
+
+
+def _is_unsearched(path: str) -> bool:
+    return os.path.basename(path).startswith(("_", ".")) and os.path.isdir(path)
 
 
 def _log_directories(settings: Settings) -> Iterator[Problem]:

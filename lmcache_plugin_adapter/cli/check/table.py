@@ -16,6 +16,7 @@ from lmcache_plugin_adapter.contract.frozen import replaced
 from lmcache_plugin_adapter.contract.identity import Role
 from lmcache_plugin_adapter.messages.problem import quoted
 from lmcache_plugin_adapter.messages.wording import counted
+from lmcache_plugin_adapter.planner.installed_plugin import RUNNER
 
 from .report import LEVELS
 
@@ -44,7 +45,7 @@ def to_table(report: Report) -> str:
             parts.append(_table(f"in {location}", running))
     installed = [file for file in report.running if file.installed is not None]
     if installed:
-        parts.append(_table("installed", installed))
+        parts.append(_table("installed", installed, "as the function"))
     problems = _problems(report)
     if problems:
         parts.append(_grid(problems))
@@ -52,11 +53,11 @@ def to_table(report: Report) -> str:
     return captured(_heading(report), *(line for part in parts for line in ("", part)))
 
 
-def _table(title: str, files: list[FileReport]) -> Table:
+def _table(title: str, files: list[FileReport], runs: str = "with the command") -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column(Text(printable(title)), overflow="fold")
     table.add_column("runs on", overflow="fold")
-    table.add_column("with the command", overflow="fold")
+    table.add_column(runs, overflow="fold")
     for file in files:
         name = file.relative
         if file.installed is not None:
@@ -120,7 +121,11 @@ def _relative(path: str) -> str:
 
 
 def _command(file: FileReport) -> Text:
+    """Return the command; of an installed plugin, the function and its arguments."""
     words = [os.fsdecode(word) for word in file.command]
+    if file.installed is not None and RUNNER in words:
+        # Python, the runner, the name, the function, the directory of the package.
+        words = [file.installed.reference, *words[words.index(RUNNER) + 4 :]]
     shown = shlex.join(_relative(word) if word == file.path else word for word in words)
     return Text(printable(shown))
 

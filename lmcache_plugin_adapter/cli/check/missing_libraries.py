@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find for ``check`` the libraries that an installed plugin imports and that are not installed.
+
+Nothing of the plugin runs: its modules are parsed.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from lmcache_plugin_adapter.contract.frozen import replaced
+from lmcache_plugin_adapter.messages.problem import Problem, quoted
+from lmcache_plugin_adapter.planner.installed_plugin import GALLERY_REQUIREMENT, module_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from lmcache_plugin_adapter.planner.file_report import FileReport
+
+_MOST_MODULES = 500
+_GALLERY = "lmcache_plugin_adapter.gallery."
+_TARGETS = "targets"
+"""The folder of the gallery's modules that are imported only if the settings name them."""
+
+
+def with_missing_libraries(files: Sequence[FileReport], config_json: str) -> tuple[FileReport, ...]:
+    """Return the reports with a warning for each library that an installed plugin lacks.
+
+    Args:
+        files: The reports of all entries.
+        config_json: LMCache's configuration, which names targets of the gallery.
+    """
+    return tuple(
+        replaced(file, problems=(*file.problems, *_problems(file.installed.reference, config_json)))
+        if file.installed is not None and file.status == "runs"
+        else file
+        for file in files
+    )
+
+
+def _problems(reference: str, config_json: str) -> list[Problem]:
+    module = reference.partition(":")[0]
+    modules = [module]
+    advice = "install it, or the extra of the plugin's package that brings it"
+    if module.startswith(_GALLERY):  # its plugins import their modules late
+        modules += _gallery_modules(module, config_json)
+        advice = f"pip install '{GALLERY_REQUIREMENT}'"
+    why = "which is not installed for the engine's Python"
+    return [
+        Problem("warning", f"it needs {quoted(name)}, {why}: {advice}")
+        for name in missing_libraries(modules)
+    ]
+
+
+def missing_libraries(modules: Iterable[str]) -> list[str]:
+    """Return the libraries that modules import when they are imported, and that are not installed.
+
+    Args:
+        modules: Modules of one package; the package's other modules are followed.
+    """
+    waiting = list(modules)
+    own = waiting[0].partition(".")[0]
+    seen: set[str] = set()
+    missing: dict[str, None] = {}
+    while waiting and len(seen) < _MOST_MODULES:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        for name in _imports_of(module):
+            top = name.partition(".")[0]
+            if top == own:
+                waiting.append(name)
+            elif not _is_installed(top):
+                missing[top] = None
+    return sorted(missing)
+
+
+def _imports_of(module: str) -> Iterator[str]:
+    """Return what importing a module imports: modules, or modules and names in them."""
+    chain = module_files(module, sys.path)
+    for file, _ in chain:
+        try:
+            with open(file, "rb") as source:
+                tree = ast.parse(source.read())
+        except (OSError, SyntaxError, ValueError):
+            continue  # no file, or none that Python reads
+        is_package = os.path.basename(file) == "__init__.py"
+        package = module if is_package else module.rpartition(".")[0]
+        for node in _certain(tree.body):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                base = node.module or ""
+                if node.level:
+                    words = package.split(".")
+                    parent = ".".join(words[: len(words) - node.level + 1])
+                    base = f"{parent}.{base}".rstrip(".")
+                yield base
+                yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _certain(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """Return the statements that always run, and those whose failure ends the plugin."""
+    for node in body:
+        if isinstance(node, ast.Try):
+            if any(_gives_up(handler) for handler in node.handlers):
+                yield from node.body
+        else:
+            yield node
+
+
+def _gives_up(handler: ast.ExceptHandler) -> bool:
+    """Tell whether a handler raises, or calls a function such as ``kit.exit_without``."""
+    for node in ast.walk(handler):
+        if isinstance(node, ast.Raise):
+            return True
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name in ("exit", "exit_without"):
+                return True
+    return False
+
+
+def _is_installed(top: str) -> bool:
+    if top in sys.stdlib_module_names or top in sys.builtin_module_names:
+        return True
+    try:
+        return importlib.util.find_spec(top) is not None  # imports nothing: it has no parent
+    except (ImportError, ValueError):
+        return False
+
+
+def _gallery_modules(module: str, config_json: str) -> Iterator[str]:
+    for file, _ in module_files(module, sys.path)[-1:]:
+        top = os.path.dirname(file)
+        for directory, _, names in os.walk(top):
+            folder = os.path.relpath(directory, top).replace(os.sep, ".").strip(".")
+            for name in names:
+                stem, extension = os.path.splitext(name)
+                is_target = os.path.basename(directory) == _TARGETS
+                if extension == ".py" and (not is_target or f'"{stem}"' in config_json):
+                    yield ".".join(filter(None, [module, folder, stem]))

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``check`` shows of installed plugins, and what it finds missing without importing them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from cli_under_test import ROOT, command
+from installed_packages import write_package
+
+from lmcache_plugin_adapter.cli.check import missing_libraries as module
+from lmcache_plugin_adapter.cli.check.missing_libraries import missing_libraries
+from lmcache_plugin_adapter.planner.installed_plugin import RUNNER
+
+
+def check(directory: Path, *options: str, status: int = 0, **settings: object) -> str:
+    """Check ``pkg:all_x`` of the packages in ``directory``; return what is printed."""
+    content = {
+        "runtime_plugin_locations": ["pkg:all_x"],
+        "extra_config": {"runtime_plugins": {"plugins": {"all_x": settings}}},
+    }
+    (directory / "lmcache.yaml").write_text(json.dumps(content))
+    result = command(
+        *("check", "-c", "lmcache.yaml", *options),
+        cwd=directory,
+        env={"PYTHONPATH": f"{ROOT}{os.pathsep}{directory}"},
+    )
+    assert (result.returncode, result.stderr) == (status, ""), result
+    return result.stdout
+
+
+def test_function_and_command(tmp_path: Path) -> None:
+    """The table names the function, with the plugin's arguments; JSON has the whole command."""
+    write_package(tmp_path, {"all_x": "acme.x:main"}, modules={"acme/x.py": "import json\n"})
+    shown = check(tmp_path, "--strict", args=["--verbose", "a b"])
+    (row,) = (line for line in shown.splitlines() if line.startswith("all_x (acme-plugins 1.0)"))
+    assert row.endswith("  acme.x:main --verbose 'a b'")
+    document = json.loads(check(tmp_path, "--json", args=["--verbose", "a b"]))
+    (file,) = document["files"]
+    assert file["command"] == [
+        *(sys.executable, RUNNER, "all_x", "acme.x:main", str(tmp_path), "--verbose", "a b")
+    ]
+    assert file["package"]["entry_point"] == "acme.x:main"
+
+
+def test_missing_library(tmp_path: Path) -> None:
+    """A warning, so an error with ``--strict``; nothing of the package is imported."""
+    modules = {
+        "acme/__init__.py": "raise SystemExit('imported')\n",
+        "acme/x.py": "from .y import z\n",
+        "acme/y.py": "import os, no_such_library.part\n",
+    }
+    write_package(tmp_path, {"all_x": "acme.x:main"}, modules=modules)
+    check(tmp_path)
+    shown = check(tmp_path, "--strict", status=1)
+    assert (
+        "warning 'pkg:all_x': it needs 'no_such_library', which is not installed for the engine's "
+        "Python: install it, or the extra of the plugin's package that brings it\n"
+    ) in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("import json, acme.other\nfrom yaml import safe_load\n", []),
+        ("import no_a\nfrom no_b.c import d\n", ["no_a", "no_b"]),
+        ("from . import lib\n", ["no_l"]),
+        ("from acme.lib import x\n", ["no_l"]),
+        ("import acme.lib as l\n", ["no_l"]),
+        ("try:\n    import no_a\nexcept ImportError:\n    no_a = None\n", []),
+        ("try:\n    import no_a\nexcept ImportError as e:\n    kit.exit_without(e)\n", ["no_a"]),
+        ("try:\n    import no_a\nexcept ImportError:\n    raise SystemExit(3)\n", ["no_a"]),
+        ("if TYPE_CHECKING:\n    import no_a\n", []),
+        ("def main():\n    import no_a\n", []),
+        ("import no_a as\n", []),
+        ("from . import x\nimport no_a\n", ["no_a"]),
+    ],
+)
+def test_imports(tmp_path, monkeypatch, text: str, missing: list[str]) -> None:
+    """Those at the top of the module, and of the modules of its package that these import."""
+    (tmp_path / "acme").mkdir()
+    (tmp_path / "acme" / "x.py").write_text(text)
+    (tmp_path / "acme" / "lib.py").write_text("import no_l\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert missing_libraries(["acme.x"]) == missing
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [({}, ["httpx"]), ({"remote_write": {"url": "http://x"}}, ["cramjam", "httpx"])],
+)
+def test_gallery(monkeypatch, settings: dict[str, object], missing: list[str]) -> None:
+    """Its modules, and those of the targets that the settings name."""
+    installed = module._is_installed
+    monkeypatch.setattr(
+        module, "_is_installed", lambda top: top not in ("cramjam", "httpx") and installed(top)
+    )
+    problems = module._problems(
+        "lmcache_plugin_adapter.gallery.metric_reporter:main", json.dumps(settings)
+    )
+    assert [problem.text.split("'")[1] for problem in problems] == missing
+    assert problems[0].text.endswith(": pip install 'lmcache-plugin-adapter[gallery]'")
+
+
+def test_companions_have_no_notes(tmp_path: Path) -> None:
+    """The configuration beside its plugins, and directories that are not searched."""
+    (tmp_path / "_tests").mkdir()
+    (tmp_path / ".git").mkdir()
+    for name in ("all_x.sh", "_tests/test_x.py", "notes.md"):
+        (tmp_path / name).write_text("true\n")
+    (tmp_path / "lmcache.yaml").write_text("runtime_plugin_locations: [.]\n")
+    shown = command("check", "-c", "lmcache.yaml", cwd=tmp_path).stdout
+    assert "lmcache.yaml': '" not in shown
+    assert "_tests" not in shown
+    assert ".git" not in shown
+    assert "'notes.md': '.md' is documentation or data" in shown
+    assert shown.endswith("\n1 plugin, 0 errors, 0 warnings, 1 note\n")
+
+
+@pytest.mark.parametrize("language", ["python", "bash"])
+def test_a_new_plugin_has_no_notes(tmp_path: Path, language: str) -> None:
+    """Nor has its test or its configuration."""
+    command("new", "x", "--role", "all", "--lang", language, "-d", tmp_path, cwd=tmp_path)
+    shown = command("check", "-c", tmp_path / "lmcache.yaml", "--strict", cwd=tmp_path).stdout
+    assert shown.endswith("\n1 plugin, 0 errors, 0 warnings, 0 notes\n")
