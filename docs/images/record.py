@@ -19,12 +19,12 @@ import tempfile
 import termios
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.text import Text
 
 HERE = Path(__file__).resolve().parent
-COLUMNS = 112
 
 PLUGINS = {
     "scheduler_queue_report.py": (
@@ -41,10 +41,43 @@ PLUGINS = {
 }
 REFUSED = "worker_1_nic_check.sh"
 
+
+class Session(NamedTuple):
+    """What a picture shows.
+
+    Attributes:
+        title: Above the terminal.
+        workers: Of the engine that runs meanwhile; 0: no engine runs.
+        columns: Width of the terminal.
+        commands: What is typed.
+    """
+
+    title: str
+    workers: int
+    columns: int
+    commands: list[str]
+
+
 SESSIONS = {
-    "status": ("lmcache-plugins run: scheduler and two workers", ["lmcache-plugins status"]),
-    "act": (
+    "run": Session(
+        "lmcache-plugins run on a terminal",
+        0,
+        118,
+        [
+            "lmcache-plugins run plugins/all_heartbeat.sh plugins/worker_push_stats.sh "
+            "--tp 2 --for 2"
+        ],
+    ),
+    "status": Session(
+        "an engine with eight workers, on a terminal of 80 columns",
+        8,
+        80,
+        ["lmcache-plugins status"],
+    ),
+    "act": Session(
         "act on plugins while the engine serves",
+        2,
+        112,
         [
             "lmcache-plugins logs worker_push_stats --worker-id 0 -n 4",
             "lmcache-plugins stop worker_push_stat --worker-id 0",
@@ -55,51 +88,61 @@ SESSIONS = {
         ],
     ),
 }
-"""By the picture's name: its title and what is typed."""
+"""By the picture's name."""
 
 
 def main() -> None:
-    """Start engines, type, draw, end."""
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        (directory / "plugins").mkdir()
-        (directory / "run").mkdir(mode=0o700)
-        (directory / "lmcache.yaml").write_text("runtime_plugin_locations: [plugins]\n")
-        for file, text in PLUGINS.items():
-            path = directory / "plugins" / file
-            path.write_text(text)
-            path.chmod(0o777 if file == REFUSED else 0o755)
-        environment = {
-            **os.environ,
-            "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]),
-            "LMCACHE_PLUGINS_RUNTIME_DIR": str(directory / "run"),
-            "TERM": "xterm-256color",
-            "PS1": "",
-        }
-        environment.pop("NO_COLOR", None)
-        command = [sys.executable, "-m", "lmcache_plugin_adapter", "run", "-c", "lmcache.yaml"]
+    """Start engines, type, draw, end; the arguments name pictures, all without arguments."""
+    for picture, session in SESSIONS.items():
+        if picture in (sys.argv[1:] or SESSIONS):
+            with tempfile.TemporaryDirectory() as name:
+                record(picture, session, Path(name))
+
+
+def record(picture: str, session: Session, directory: Path) -> None:
+    """Record one picture."""
+    (directory / "plugins").mkdir()
+    (directory / "run").mkdir(mode=0o700)
+    (directory / "lmcache.yaml").write_text("runtime_plugin_locations: [plugins]\n")
+    for file, text in PLUGINS.items():
+        path = directory / "plugins" / file
+        path.write_text(text)
+        path.chmod(0o777 if file == REFUSED else 0o755)
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]),
+        "LMCACHE_PLUGINS_RUNTIME_DIR": str(directory / "run"),
+        "TERM": "xterm-256color",
+        "PS1": "",
+    }
+    environment.pop("NO_COLOR", None)
+    command = [sys.executable, "-m", "lmcache_plugin_adapter", "run", "-c", "lmcache.yaml"]
+    engines = None
+    if session.workers:
         engines = subprocess.Popen(
-            [*command, "--tp", "2"],
+            [*command, "--tp", str(session.workers)],
             cwd=directory,
             env={**environment, "PYTHONPATH": str(HERE.parents[1])},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        try:
+    try:
+        if engines:
             time.sleep(8)  # long enough for some restarts
-            for picture, (title, commands) in SESSIONS.items():
-                draw(
-                    picture, title, [(one, typed(one, directory, environment)) for one in commands]
-                )
-        finally:
+        shown = [
+            (one, typed(one, directory, environment, session.columns)) for one in session.commands
+        ]
+        draw(picture, session, shown)
+    finally:
+        if engines:
             engines.send_signal(signal.SIGINT)
             engines.wait()
 
 
-def typed(command: str, directory: Path, environment: dict[str, str]) -> str:
+def typed(command: str, directory: Path, environment: dict[str, str], columns: int) -> str:
     """Run a command on a terminal and return what that shows."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 50, COLUMNS, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
     process = subprocess.Popen(
         [shutil.which("sh") or "/bin/sh", "-c", command],
         cwd=directory,
@@ -122,18 +165,19 @@ def typed(command: str, directory: Path, environment: dict[str, str]) -> str:
     os.close(ours)
     process.wait()
     text = shown.decode().replace("\r\n", "\n")
+    text = text.replace(os.path.dirname(sys.executable), "/opt/venv/bin")
     return text.replace(str(directory), "/etc/lmcache")
 
 
-def draw(picture: str, title: str, session: list[tuple[str, str]]) -> None:
+def draw(picture: str, session: Session, shown: list[tuple[str, str]]) -> None:
     """Write what a terminal showed as a picture."""
     with open(os.devnull, "w") as nowhere:
-        console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True)
-        for command, shown in session:
+        console = Console(record=True, width=session.columns, file=nowhere, force_terminal=True)
+        for command, output in shown:
             console.print(Text.assemble(("$ ", "bold green"), (command, "bold")))
-            console.print(Text.from_ansi(shown.rstrip("\n")))
+            console.print(Text.from_ansi(output.rstrip("\n")))
             console.print()
-        svg = console.export_svg(title=title, unique_id=picture)
+        svg = console.export_svg(title=session.title, unique_id=picture)
     # Some viewers drop spaces at the start of a text otherwise.
     svg = svg.replace("<text ", '<text xml:space="preserve" ')
     (HERE / f"{picture}.svg").write_text(svg)
