@@ -64,8 +64,8 @@ SESSIONS = {
         0,
         118,
         [
-            "lmcache-plugins run plugins/all_heartbeat.sh plugins/worker_push_stats.sh "
-            "--tp 2 --for 2"
+            "lmcache-plugins run --tp 2 --for 2 "
+            "plugins/all_heartbeat.sh plugins/worker_push_stats.sh",
         ],
     ),
     "status": Session(
