@@ -39,6 +39,7 @@ PLUGINS = {
     ),
     "worker_1_nic_check.sh": "exec sleep infinity\n",
 }
+SHOWN = ("all_heartbeat.sh", "worker_push_stats.sh")
 REFUSED = "worker_1_nic_check.sh"
 
 
@@ -63,10 +64,7 @@ SESSIONS = {
         "lmcache-plugins run on a terminal",
         0,
         118,
-        [
-            "lmcache-plugins run --tp 2 --for 2 "
-            "plugins/all_heartbeat.sh plugins/worker_push_stats.sh",
-        ],
+        [f"lmcache-plugins run {' '.join(f'plugins/{name}' for name in SHOWN)} --tp 2 --for 2"],
     ),
     "status": Session(
         "an engine with eight workers, on a terminal of 80 columns",

@@ -20,6 +20,7 @@ from lmcache_plugin_adapter.contract.runtime_dir import DIRECTORY_VARIABLE, cand
 from lmcache_plugin_adapter.contract.version import __version__
 from lmcache_plugin_adapter.hosts import upstream_names
 from lmcache_plugin_adapter.linux.pid1 import INITS, name_of_pid1
+from lmcache_plugin_adapter.linux.supported import why_unsupported
 from lmcache_plugin_adapter.planner.discovery import scan
 
 from .console import ExitStatus, listed
@@ -282,10 +283,9 @@ def _configuration(environ: Mapping[str, str]) -> Iterator[Diagnosis]:
 
 
 def _system() -> Diagnosis:
-    if not sys.platform.startswith("linux"):
-        return Diagnosis(
-            OFF, "system", f"{sys.platform} is not supported: the supervisor needs Linux"
-        )
+    why = why_unsupported()
+    if why is not None:
+        return Diagnosis(OFF, "system", why)
     try:
         os.close(os.pidfd_open(os.getpid()))
     except (AttributeError, OSError) as error:

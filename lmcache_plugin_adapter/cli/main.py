@@ -11,6 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from lmcache_plugin_adapter.contract.identity import Role
 from lmcache_plugin_adapter.contract.version import __version__
+from lmcache_plugin_adapter.linux.supported import why_unsupported
 
 from .console import exit_with, fail, open_standard_streams
 from .inputs import UsageError
@@ -68,6 +69,17 @@ class _Command(_FlagsWithoutType, TyperCommand):
         return super().parse_args(ctx, args)
 
 
+class _SupervisorCommand(_Command):
+    """A command that runs supervisors or sends requests to them."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, on a system that has supervisors."""
+        why = why_unsupported()
+        if why is not None:
+            sys.exit(fail(UsageError(why)))
+        return super().invoke(ctx)
+
+
 class _Group(_FlagsWithoutType, TyperGroup):
     """The command that holds the others."""
 
@@ -107,7 +119,7 @@ def _options(
     """Run LMCache runtime plugins: programs that live and die with a vLLM engine."""
 
 
-@app.command(cls=_Command)
+@app.command(cls=_SupervisorCommand)
 def run(
     files: Annotated[
         list[str] | None,
@@ -257,7 +269,7 @@ def doctor(
     sys.exit(doctor(as_json, server, kv_transfer_config))
 
 
-@app.command(cls=_Command)
+@app.command(cls=_SupervisorCommand)
 def status(
     names: Names = None,
     watch: Annotated[
@@ -296,7 +308,7 @@ def status(
     sys.exit(command.status(*selection, watch=watch, as_json=as_json, wide=wide))
 
 
-@app.command(cls=_Command)
+@app.command(cls=_SupervisorCommand)
 def logs(
     names: Names = None,
     follow: Annotated[
@@ -396,10 +408,10 @@ for _operation, _help in {
     """,
     "restart": "Stop plugins, then start them again.",
 }.items():
-    app.command(_operation, cls=_Command, help=_help)(_manager(_operation))
+    app.command(_operation, cls=_SupervisorCommand, help=_help)(_manager(_operation))
 
 
-@app.command(cls=_Command)
+@app.command(cls=_SupervisorCommand)
 def reload(
     engine: Engine = None,
     role: EngineRole = None,

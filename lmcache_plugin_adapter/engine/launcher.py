@@ -20,6 +20,7 @@ from lmcache_plugin_adapter.contract.engine_settings import (
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.contract.launch_spec import LaunchSpec
 from lmcache_plugin_adapter.contract.run_token import new_run_id
+from lmcache_plugin_adapter.linux.supported import why_unsupported
 
 from . import exit_of_pid1
 from .supervisor_keeper import SupervisorKeeper, report_exit, stop_all
@@ -202,6 +203,9 @@ class RuntimePluginLauncher:
         )
 
     def _new_keeper(self, locations: object, section: Mapping[str, Any]) -> SupervisorKeeper:
+        why = why_unsupported()
+        if why is not None:
+            raise LaunchError(why)
         python = supervisor_python()
         run_id = new_run_id()
         config_json, notes = _config_json(self.config)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _FEW_TIMERS = 64
 """Below this number of timers, cancelled ones are not searched for."""
 
+_EPOLLIN = 1
+"""``select.EPOLLIN``, which only Linux has; this module can be imported elsewhere, too."""
+
 
 class Timer:
     """A callback with a time; cancelling it is final."""
@@ -60,7 +63,7 @@ class Loop:
         self.on_activity: Callable[[], None] = lambda: None
         """Called when descriptors were ready, after their callbacks."""
 
-    def watch(self, fd: int, callback: Callable[[], None], events: int = select.EPOLLIN) -> None:
+    def watch(self, fd: int, callback: Callable[[], None], events: int = _EPOLLIN) -> None:
         """Call ``callback`` when ``fd`` is ready; replaces a previous callback."""
         if fd in self._callbacks:
             self._epoll.modify(fd, events)

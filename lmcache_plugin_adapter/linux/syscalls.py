@@ -21,13 +21,15 @@ _SYS_PIDFD_OPEN = 434  # the same number on every architecture
 _IN_SELF = 0x400 | 0x800  # IN_DELETE_SELF, IN_MOVE_SELF
 _IN_ENTRIES = 0x200 | 0x40  # IN_DELETE, IN_MOVED_FROM
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_prctl = _libc.prctl
-_prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
-_sigprocmask = _libc.sigprocmask
-_sigprocmask.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-
 _SIGNAL_SET_BYTES = 128  # sigset_t of glibc and musl
+
+if sys.platform == "linux":  # elsewhere this module can be imported, and nothing calls it
+    _libc = ctypes.CDLL(None, use_errno=True)
+    _prctl = _libc.prctl
+    _prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
+    _sigprocmask = _libc.sigprocmask
+    _sigprocmask.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+
 _NO_SIGNALS = ctypes.create_string_buffer(_SIGNAL_SET_BYTES)
 _NO_SIGNALS_AT = ctypes.addressof(_NO_SIGNALS)
 _SET_MASK = int(signal.SIG_SETMASK)
