@@ -427,8 +427,8 @@ def test_logs_selected(run, plugin, engine) -> None:
     assert done.err.startswith("error: --since is 'soon': accepted are ")
     (line,) = run("logs", "--json", "-n", "1").out.splitlines()
     document = json.loads(line)
-    page = Path(__file__).parents[3] / "docs" / "operators" / "operate.md"
-    section = page.read_text().partition("## `lmcache-plugins logs`")[2].partition("\n## ")[0]
+    page = Path(__file__).parents[3] / "docs" / "reference" / "json-documents.md"
+    section = page.read_text().partition("## `logs --json`")[2].partition("\n## ")[0]
     for key in document:
         assert f"`{key}`" in section, key
     assert (document["plugin"], document["process"], document["text"]) == (
