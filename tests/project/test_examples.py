@@ -10,8 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from typing import TYPE_CHECKING
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from cli_under_test import ROOT, Running, state_of, until
@@ -21,7 +23,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EXAMPLES = ROOT / "examples"
-NAMES = sorted(path.name for path in EXAMPLES.iterdir() if path.is_file())
+NOWHERE = "http://127.0.0.1:1"
+"""An address at which no server listens."""
+
+PATHS = {
+    path.name: path
+    for directory in (EXAMPLES, ROOT / "configs" / "vllm" / "plugins")
+    for path in sorted(directory.iterdir())
+    if path.is_file()
+}
+NAMES = list(PATHS)
 
 # What makes each of them warn, as extra_config or as arguments.
 WARNING: dict[str, tuple[dict[str, object], list[str], str]] = {
@@ -29,7 +40,67 @@ WARNING: dict[str, tuple[dict[str, object], list[str], str]] = {
     "scheduler_foo_plugin.py": ({}, [], "taking 5 s"),
     "worker_0_test.sh": ({"worker_0_test": {"min_free_mb": 10**9}}, [], "less than"),
     "worker_uptime.pl": ({}, ["--warn-load", "-1"], "load"),
+    "scheduler_hit_rates.py": ({"hit_rates": {"warn_percent": 50}}, [], "20 of 80 tokens"),
+    "scheduler_warm_cache.py": ({"warm_cache": {"prompts": []}}, [], "nothing to send"),
+    "worker_0_disk_backend.py": ({"disk_backend": {"warn_percent": 0}}, [], "% full"),
 }
+
+METRICS = """
+vllm:prefix_cache_queries_total{engine="0",model_name="m"} 60.0
+vllm:prefix_cache_queries_total{engine="1",model_name="m"} 20.0
+vllm:prefix_cache_hits_total{engine="0",model_name="m"} 20.0
+vllm:prefix_cache_hits_total{engine="1",model_name="m"} 0.0
+vllm:external_prefix_cache_queries_total{engine="0",model_name="m"} 10.0
+vllm:external_prefix_cache_hits_total{engine="0",model_name="m"} 9.0
+"""
+
+
+class Vllm(BaseHTTPRequestHandler):
+    """The part of vLLM's server that the examples use."""
+
+    bodies: ClassVar[list[Any]] = []
+
+    def do_GET(self) -> None:
+        """Answer with metrics, or with the models."""
+        self._answer(METRICS if self.path == "/metrics" else json.dumps({"data": [{"id": "m"}]}))
+
+    def do_POST(self) -> None:
+        """Keep the body."""
+        self.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self._answer("{}")
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+    def _answer(self, text: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+
+@pytest.fixture
+def vllm() -> Iterator[str]:
+    """Return the address of a server."""
+    Vllm.bodies.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Vllm) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def settings(name: str, url: str, **more: object) -> dict[str, object]:
+    """Return a configuration with which an example has something to do."""
+    extra: dict[str, dict[str, object]] = {
+        "scheduler_hit_rates.py": {"hit_rates": {"url": f"{url}/metrics"}},
+        "scheduler_warm_cache.py": {"warm_cache": {"url": url, "prompts": ["a"]}},
+    }.get(name, {})
+    for section, values in more.items():
+        extra.setdefault(section, {}).update(values)  # type: ignore[call-overload]
+    local = {"local_disk": f"file://{ROOT}/configs"} if name == "worker_0_disk_backend.py" else {}
+    return {"extra_config": extra or None, **local}
 
 
 class Plugin:
@@ -46,7 +117,7 @@ class Plugin:
             "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]),
         }
         self.process = subprocess.Popen(
-            [EXAMPLES / name, *arguments],
+            [PATHS[name], *arguments],
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -93,7 +164,7 @@ def start() -> Iterator[object]:
 @pytest.mark.parametrize("name", NAMES)
 def test_sigterm_is_answered_at_once_and_leaves_nothing(name: str, to_group: bool, start) -> None:
     """The supervisor sends it to the group, LMCache's launcher to the process alone."""
-    plugin = start(name, {"extra_config": None}, [])
+    plugin = start(name, settings(name, NOWHERE), [])
     lines = plugin.lines()
     hello = next(line for line in lines if not line.startswith("<4>"))
     assert hello == "hello from WORKER 3 of 8 workers\n"
@@ -119,12 +190,41 @@ def sleeps(plugin: Plugin) -> bool:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_level_is_a_prefix(name: str, start) -> None:
+def test_a_level_is_a_prefix(name: str, start, vllm: str) -> None:
     """Each example logs a warning with these parameters."""
     extra_config, arguments, said = WARNING[name]
-    plugin = start(name, {"extra_config": extra_config}, arguments)
+    plugin = start(name, settings(name, vllm, **extra_config), arguments)
     warning = next(line for line in plugin.lines() if line.startswith("<4>"))
     assert said in warning
+
+
+def test_hit_rates(start, vllm: str) -> None:
+    """Of all engines together, for each cache."""
+    plugin = start("scheduler_hit_rates.py", settings("scheduler_hit_rates.py", vllm), [])
+    lines = plugin.lines()
+    assert [next(lines) for _ in range(3)][1:] == [
+        "vLLM: 20 of 80 tokens found\n",
+        "LMCache: 9 of 10 tokens found\n",
+    ]
+
+
+def test_the_cache_is_warmed_once(start, vllm: str) -> None:
+    """Each prompt is sent once, to the served model; then the plugin has done its work."""
+    parameters = settings("scheduler_warm_cache.py", vllm, warm_cache={"prompts": ["a", "bc"]})
+    plugin = start("scheduler_warm_cache.py", parameters, [])
+    sent = ["sent a prompt of 1 characters\n", "sent a prompt of 2 characters\n"]
+    assert list(plugin.lines())[1:] == sent
+    assert plugin.process.wait(20) == 0
+    assert Vllm.bodies == [{"model": "m", "prompt": p, "max_tokens": 1} for p in ("a", "bc")]
+
+
+def test_disk_backend(start, tmp_path: Path) -> None:
+    """How full it is, of the size that LMCache may use."""
+    (tmp_path / "chunk.pt").write_bytes(bytes(1 << 20))
+    config = {"local_disk": f"file://{tmp_path}", "max_local_disk_size": 1 / 1024}
+    plugin = start("worker_0_disk_backend.py", config, [])
+    lines = plugin.lines()
+    assert [next(lines) for _ in range(2)][1] == f"<4>{tmp_path}: 0.0 of 0 GB, 100 % full\n"
 
 
 def test_a_wrong_argument_is_final(start) -> None:
@@ -137,7 +237,7 @@ def test_a_wrong_argument_is_final(start) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_short_and_executable(name: str) -> None:
     """Each example has less than 40 lines."""
-    path = EXAMPLES / name
+    path = PATHS[name]
     assert len(path.read_text().splitlines()) < 40
     assert os.access(path, os.X_OK)
 
