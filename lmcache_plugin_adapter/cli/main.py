@@ -4,21 +4,19 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from lmcache_plugin_adapter.contract.identity import Role
 from lmcache_plugin_adapter.contract.version import __version__
-from lmcache_plugin_adapter.linux.supported import why_unsupported
 
+from .command_classes import Command, Group, SupervisorCommand
 from .console import exit_with, fail, open_standard_streams
 from .inputs import UsageError
 from .logs.formats import Level, LogFormat, RunFormat
 from .new_templates import Language, RoleWord
 from .options import (
-    ALIASES,
     AllUsers,
     AsJson,
     Config,
@@ -39,54 +37,9 @@ from .options import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
-class _FlagsWithoutType:
-    """Hide the type of flags in the help: newer versions of typer show ``<bool>``."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return the parameters of the command, ``--help`` included."""
-        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
-        for param in params:
-            if getattr(param, "is_flag", False):
-                param.metavar = ""
-        return params
-
-
-class _Command(_FlagsWithoutType, TyperCommand):
-    """A command, which accepts shorter names of options, too."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse arguments after replacing aliases."""
-        known = {name for param in self.params for name in param.opts}
-        aliases = {
-            alias: name for alias, name in ALIASES.items() if name in known and alias not in known
-        }
-        for i, word in enumerate(args):
-            if word == "--":
-                break
-            alias, equals, value = word.partition("=")
-            args[i] = aliases.get(alias, alias) + equals + value
-        return super().parse_args(ctx, args)
-
-
-class _SupervisorCommand(_Command):
-    """A command that runs supervisors or sends requests to them."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command, on a system that has supervisors."""
-        why = why_unsupported()
-        if why is not None:
-            sys.exit(fail(UsageError(why)))
-        return super().invoke(ctx)
-
-
-class _Group(_FlagsWithoutType, TyperGroup):
-    """The command that holds the others."""
-
-
 app = typer.Typer(
     name="lmcache-plugins",
-    cls=_Group,
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -119,7 +72,7 @@ def _options(
     """Run LMCache runtime plugins: programs that live and die with a vLLM engine."""
 
 
-@app.command(cls=_SupervisorCommand)
+@app.command(cls=SupervisorCommand)
 def run(
     files: Annotated[
         list[str] | None,
@@ -170,7 +123,7 @@ def run(
     sys.exit(command.run(config, stand_ins, seconds, files or (), form))
 
 
-@app.command(cls=_Command)
+@app.command(cls=Command)
 def check(
     config: Config = None,
     tp: TensorParallel = 1,
@@ -214,7 +167,7 @@ def check(
     sys.exit(command.check(config, engine, given, strict=strict, as_json=as_json))
 
 
-@app.command(cls=_Command)
+@app.command(cls=Command)
 def new(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="The plugin's task, such as queue_watch.")
@@ -244,7 +197,7 @@ def new(
     sys.exit(command.new(command.NewPlugin(name, role, language, directory, worker_id)))
 
 
-@app.command(cls=_Command)
+@app.command(cls=Command)
 def doctor(
     as_json: AsJson = False,
     server: Annotated[
@@ -269,7 +222,7 @@ def doctor(
     sys.exit(doctor(as_json, server, kv_transfer_config))
 
 
-@app.command(cls=_SupervisorCommand)
+@app.command(cls=SupervisorCommand)
 def status(
     names: Names = None,
     watch: Annotated[
@@ -308,7 +261,7 @@ def status(
     sys.exit(command.status(*selection, watch=watch, as_json=as_json, wide=wide))
 
 
-@app.command(cls=_SupervisorCommand)
+@app.command(cls=SupervisorCommand)
 def logs(
     names: Names = None,
     follow: Annotated[
@@ -408,10 +361,10 @@ for _operation, _help in {
     """,
     "restart": "Stop plugins, then start them again.",
 }.items():
-    app.command(_operation, cls=_SupervisorCommand, help=_help)(_manager(_operation))
+    app.command(_operation, cls=SupervisorCommand, help=_help)(_manager(_operation))
 
 
-@app.command(cls=_SupervisorCommand)
+@app.command(cls=SupervisorCommand)
 def reload(
     engine: Engine = None,
     role: EngineRole = None,
