@@ -226,7 +226,7 @@ class PluginFiles:
             errors=() if account_problem is None else (account_problem,),
             warnings=(*command.warnings, *filter(None, [log])),
             account=account,
-            hints=command.hints,
+            hints=(*command.hints, *_account_hints(account)),
             checked=() if insecure else tuple(paths),
             shares=None if insecure else shares,
             keeps_log=log is None,
@@ -269,6 +269,13 @@ class PluginFiles:
             else:
                 kept.append(directory)
         return ":".join(kept) or os.defpath, problems
+
+
+def _account_hints(account: Account | None) -> tuple[Problem, ...]:
+    if account is None:
+        return ()
+    text = f"it runs as user {account.name!r} ({account.uid}), group {account.gid}"
+    return (Problem("note", text),)
 
 
 def _refused(exposures: Iterable[Exposure]) -> Inspection:

@@ -109,9 +109,12 @@ def test_supervisor_killed(world: World) -> None:
     notes_of_all(world)
     world.file("all_x.sh", f"{SH}trap '' TERM\n{NOTE_UP}{STAY}")
     engine, pids = world.up(settings={"user": USER})
-    os.kill(world.supervisor_of(engine), signal.SIGKILL)
+    supervisor = world.supervisor_of(engine)
+    os.kill(engine.pid, signal.SIGSTOP)  # so that no next supervisor ends it
+    os.kill(supervisor, signal.SIGKILL)
+    world.wait(lambda: not alive(pids[0]), "ended by the kernel")
+    os.kill(engine.pid, signal.SIGCONT)
     (again,) = world.wait_noted("up", 2)[1:]
-    assert not alive(pids[0])
     assert owner(again) == USER
 
 

@@ -546,6 +546,16 @@ def test_the_engine_s_own_user_needs_no_root(
     assert not [problem for problem in made.problems if problem.level == "error"]
 
 
+def test_check_shows_the_user_of_a_plugin(
+    top: Path, make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its group, in a note."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    make("worker_a.py")
+    found = check(top, user=54_321, group=12_345)["worker_a.py"].problems
+    assert "it runs as user '54321' (54321), group 12345" in [problem.text for problem in found]
+
+
 def test_limits_name_the_setting_that_applies(top: Path, make: Callable[..., Path]) -> None:
     """A plugin's own one, or the general one."""
     make("worker_a.py", "worker_b.py")
