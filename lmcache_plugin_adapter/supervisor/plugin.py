@@ -11,6 +11,7 @@ import time
 from lmcache_plugin_adapter.contract.log_records import ERROR, INFO, WARNING
 from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.contract.variables import NAME
+from lmcache_plugin_adapter.contract.version import __version__, installed_version
 from lmcache_plugin_adapter.messages.wording import count_processes, exit_text, span, uncapitalized
 from lmcache_plugin_adapter.supervisor.output.pipe_reader import PipeReaders
 from lmcache_plugin_adapter.supervisor.output.plugin_output import PluginOutput
@@ -319,8 +320,8 @@ class Plugin:
 
     def _why_refused(self) -> str | None:
         """Return why it must not start, in the child that is about to become the plugin."""
-        if not self.planned.checked:
-            return None
+        if not self.planned.checked or installed_version() != __version__:
+            return None  # the check's own code was removed or replaced, which only the owner can do
         # Imported in the child alone, as it takes memory.
         from lmcache_plugin_adapter.supervisor.processes.start_check import why_refused
 

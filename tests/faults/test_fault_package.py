@@ -96,6 +96,7 @@ def test_requests(world: World, case: tuple[Callable[[Path], None], str]) -> Non
     assert engine.ask("stop", names=["none"])["ok"] is False
     assert engine.ask("stop", names=["all_x"], wait=True)["ok"]
     assert engine.ask("start", names=["all_x"], wait=True)["plugins"][0]["state"] == "running"
+    world.wait_noted("up", 3)
     assert engine.ask("logs", names=["all_x"])["ok"]
     engine.do("launcher.stop_plugins()")
     world.wait(lambda: not world.processes(), "plugins stopped")
