@@ -84,13 +84,20 @@ class PluginSet:
         """The longest grace period of any plugin, in seconds."""
         return max((plugin.planned.stop_grace for plugin in self), default=0.0)
 
-    def adopt(self, plan: SupervisorPlan) -> None:
-        """Add the plugins of ``plan`` that are not known yet, and start them."""
+    def adopt(self, plan: SupervisorPlan) -> dict[str, list[str]]:
+        """Add the plugins of ``plan`` that are not known yet, and start them.
+
+        Returns:
+            As :meth:`reload` does.
+        """
         self._prepare(plan)
-        known = {plugin.planned.key for plugin in self}
-        self._add(planned for planned in plan.plugins if planned.key not in known)
+        known = {plugin.planned.key: plugin.name for plugin in self}
+        added = self._add(planned for planned in plan.plugins if planned.key not in known)
         if plan.metrics is not None and self._metrics is None:
             self._start_metrics(plan.metrics)
+        started = [plugin.name for plugin in added]
+        unchanged = list(known.values())
+        return {"started": started, "restarted": [], "stopped": [], "unchanged": unchanged}
 
     def reload(self, plan: SupervisorPlan) -> dict[str, list[str]]:
         """Bring the plugins in line with ``plan``; unchanged plugins continue.

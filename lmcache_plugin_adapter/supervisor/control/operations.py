@@ -7,6 +7,7 @@ import os
 
 from lmcache_plugin_adapter.contract.plugin_states import State
 
+from .kept_lines import KeptLines
 from .server import CLIENTS
 
 TYPE_CHECKING = False
@@ -88,7 +89,7 @@ class Operations:
         over = [waiter for waiter in self._waiting if not waiter.pending]
         self._waiting = [waiter for waiter in self._waiting if waiter.pending]
         for waiter in over:
-            waiter.answer()
+            self._loop.attempt(waiter.answer)
 
     # --- operations -----------------------------------------------------------
 
@@ -137,19 +138,14 @@ class Operations:
             raise OperationError(f"'lines' is {count!r}, not a whole number from 0")
         if request.get("follow") and not self._admits_follower(client):
             return
-        kept = [
-            (when, plugin.name, level, text)
-            for plugin in plugins
-            for when, level, text in plugin.output.ring.lines()
-        ]
-        kept.sort(key=lambda line: line[0])
-        kept = kept[-count:] if count else []
+        kept = KeptLines([(plugin.name, plugin.output.ring) for plugin in plugins], count)
         names = [plugin.name for plugin in plugins]
-        client.send_kept({"names": names, "lines": len(kept)}, kept)
-        if not request.get("follow"):
+        client.follows = bool(request.get("follow"))
+        client.send_kept({"names": names, "lines": kept.count}, kept)
+        if not client.follows:
             client.finish()
+        if not client.open or not client.follows:
             return
-        client.busy = True
         if request.get("all") is True:
             self._followers[client] = True
         for plugin in plugins:

@@ -145,8 +145,7 @@ class PluginOutput:
     def last_lines(self, before: int) -> list[str]:
         """Return the last lines since line ``before``, cut to a readable length."""
         count = min(self.lines - before, _LAST_LINES)
-        lines = self.ring.lines()[-count:] if count else []
-        return [text[:_LAST_CHARACTERS] for _, _, text in lines]
+        return [text[:_LAST_CHARACTERS] for text in self.ring.last_lines(count)]
 
     @property
     def has_own_file(self) -> bool:

@@ -10,21 +10,28 @@ _BLOCK_BYTES = 150
 
 
 class Ring:
-    """The last lines of a plugin, within a bound of bytes."""
+    """The last lines of a plugin, within a bound of bytes.
 
-    __slots__ = ("_blocks", "_size", "limit")
+    Blocks and lines are numbered from 0 on, dropped ones included.
+    """
+
+    __slots__ = ("_blocks", "_size", "block_count", "limit", "line_count")
 
     def __init__(self, limit: int) -> None:
-        self._blocks: deque[tuple[float, int, bytes]] = deque()
+        self._blocks: deque[tuple[float, int, bytes, int]] = deque()
         self.limit = limit
         self._size = 0
+        self.block_count = 0
+        self.line_count = 0
 
     def add(self, now: float, level: int, text: bytes) -> None:
         """Keep ``text``, lines joined by newlines, and drop the oldest."""
         if len(text) > self.limit:
             text = text[-self.limit :]
             text = text[text.find(b"\n") + 1 :]
-        self._blocks.append((now, level, text))
+        self._blocks.append((now, level, text, self.line_count))
+        self.block_count += 1
+        self.line_count += text.count(b"\n") + 1
         self._size += len(text) + _BLOCK_BYTES
         while self._size > self.limit and len(self._blocks) > 1:
             self._size -= len(self._blocks.popleft()[2]) + _BLOCK_BYTES
@@ -36,13 +43,27 @@ class Ring:
 
     def copy_from(self, previous: Ring) -> None:
         """Add the lines of another ring."""
-        for block in previous._blocks:
-            self.add(*block)
+        for when, level, text, _ in previous._blocks:
+            self.add(when, level, text)
 
-    def lines(self) -> list[tuple[float, int, str]]:
-        """Return time, level and text of each line, oldest first."""
-        return [
-            (when, level, line.decode("utf-8", "replace"))
-            for when, level, text in self._blocks
-            for line in text.split(b"\n")
-        ]
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest block that is kept."""
+        return self.block_count - len(self._blocks)
+
+    def block(self, number: int) -> tuple[float, int, bytes, int]:
+        """Return time, level and text of a kept block, and the number of its first line."""
+        return self._blocks[number - self.oldest]
+
+    def first_line(self) -> int:
+        """Return the number of the oldest line that is kept."""
+        return self._blocks[0][3] if self._blocks else self.line_count
+
+    def last_lines(self, count: int) -> list[str]:
+        """Return the text of the last lines, oldest first."""
+        found: list[bytes] = []
+        for _, _, text, _ in reversed(self._blocks):
+            if len(found) >= count:
+                break
+            found[:0] = text.split(b"\n")
+        return [line.decode("utf-8", "replace") for line in found[-count:]] if count else []

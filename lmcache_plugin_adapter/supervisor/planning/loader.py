@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from lmcache_plugin_adapter.contract import wire
 from lmcache_plugin_adapter.contract.log_records import INFO
@@ -57,6 +58,8 @@ class PluginLoader:
         self._engine = engine
         self._adopted = 0
         self._reloads: list[tuple[int, Answer]] = []
+        self._later: list[Answer] = []
+        """Requests that came while a reload ran: one more search serves all of them."""
         self._files = files
         self._search = Search(services, self._plan, (handover.spec,), self._adopt, self._failed)
 
@@ -66,14 +69,28 @@ class PluginLoader:
 
     def reload(self, answer: Answer) -> None:
         """Search again, bring the plugins in line, and answer with what was done."""
+        self._later.append(answer)
+        if not self._reloads:
+            self._begin_reload()
+
+    def _begin_reload(self) -> None:
+        requests, self._later = self._later, []
+        if not requests:
+            return
         try:
-            self._reloads.append((self._search.start(), answer))
+            number = self._search.start()
         except OSError as error:
-            answer({"ok": False, "error": f"cannot search for plugins: {error.strerror}"})
+            problem = f"cannot search for plugins: {error.strerror}"
+            self._send({"ok": False, "error": problem}, requests)
+        else:
+            self._reloads = [(number, answer) for answer in requests]
 
     def cancel(self) -> None:
         """End all searches, and start no more."""
         self._search.cancel()
+        requests = [answer for _, answer in self._reloads] + self._later
+        self._reloads, self._later = [], []
+        self._send({"ok": False, "error": "the supervisor stops"}, requests)
 
     def _plan(self, fd: int, skip: frozenset[str]) -> None:
         """Run the planner, in the child: only if it is of the supervisor's version."""
@@ -96,13 +113,13 @@ class PluginLoader:
         self._files.keep_config()
         self._files.keep_user_files(plan)
         if search == self._adopted or not self._adopted:
-            self._plugins.adopt(plan)  # the first result, or a hung location's later one
+            done = self._plugins.adopt(plan)  # the first result, or a hung location's later one
         else:
             done = self._plugins.reload(plan)
             counts = ", ".join(f"{len(names)} {what}" for what, names in done.items())
             self._services.events.log(INFO, f"Reloaded: {counts}")
-            self._answer(search, done)
         self._adopted = search
+        self._answer(search, done)
         self._engine.send(wire.GRACE, self._plugins.longest_grace)
         if not len(self._plugins):
             text = f"No plugin is meant for this {self._handover.label}"
@@ -115,5 +132,10 @@ class PluginLoader:
         """Answer the requests for this search and for earlier ones."""
         due = [send for asked, send in self._reloads if asked <= search]
         self._reloads = [pair for pair in self._reloads if pair[0] > search]
-        for send in due:
-            send(answer)
+        self._send(answer, due)
+        if due:
+            self._begin_reload()
+
+    def _send(self, answer: dict[str, Any], requests: list[Answer]) -> None:
+        for send in requests:  # an error with one of them concerns no other
+            self._services.loop.attempt(partial(send, answer))

@@ -76,6 +76,8 @@ class Search:
         self._fork(self._number + 1, frozenset())
         self._number += 1
         self._logged.clear()
+        for child in [one for one in self._children if one.hung and not one.done]:
+            self._end(child)  # the new one waits for the same location
         return self._number
 
     def begin(self) -> None:
@@ -163,10 +165,14 @@ class Search:
         self._cancelled = True
         if self._timer is not None:
             self._timer.cancel()
-        for child in self._children:
-            child.close()
-            if child.pid in self._services.reaper.searches:
-                os.kill(child.pid, signal.SIGKILL)
+        for child in list(self._children):
+            self._end(child)
+
+    def _end(self, child: _Child) -> None:
+        self._children.discard(child)
+        child.close()
+        if child.pid in self._services.reaper.searches:
+            os.kill(child.pid, signal.SIGKILL)
 
 
 def _close_all_but(kept: set[int], most: int) -> None:
@@ -202,6 +208,8 @@ class _Child:
         self.skip = skip
         self.pid = pid
         self.done = False
+        self.hung = False
+        """Whether it waits for a location, and another child searches the others."""
         self._data = b""
         self._location: str | None = None
         self._timer: Timer | None = None
@@ -227,6 +235,7 @@ class _Child:
         if self._location is None:
             text = "The search for plugins takes long: some path does not answer"
             if self._silent:  # for a long time: clients have waited enough
+                self.hung = True
                 self._search.fail(self.number, text)
                 return
             self._silent = True
@@ -238,6 +247,7 @@ class _Child:
             f"Location '{self._location}' does not answer: its plugins start when it does, "
             "the others continue",
         )
+        self.hung = True
         self._search.try_fork(self.number, self.skip | {self._location})
 
     def _readable(self) -> None:

@@ -170,8 +170,8 @@ def test_start_of_one_whose_leftovers_are_being_ended(plugin, engine, tmp_path, 
     one = engine({"stop_grace": 60, "backoff": {"initial": 60, "max": 60}})
     one.wait_log(rf"Exited with code {code} .* it left 1 process behind")
     with connect(one.control) as connection, connection.makefile() as answers:
-        connection.sendall(b'{"op": "start", "all": true, "wait": true}\n{"op": "status"}\n')
-        assert json.loads(answers.readline())["plugins"][0]["state"] == "clearing"
+        connection.sendall(b'{"op": "start", "all": true, "wait": true}\n')
+        assert one.ask("status")["plugins"][0]["state"] == "clearing"
         (tmp_path / "go").touch()
         assert json.loads(answers.readline())["plugins"][0]["state"] == "running"
     one.wait_log(r"\[all_x\] again ")
