@@ -11,7 +11,6 @@ import os
 import select
 import socket
 import sys
-import time
 import weakref
 
 from lmcache_plugin_adapter.contract import wire
@@ -19,6 +18,8 @@ from lmcache_plugin_adapter.linux.descriptor_identity import identity_of, is_pid
 from lmcache_plugin_adapter.linux.descriptor_passing import receive_descriptors
 from lmcache_plugin_adapter.linux.procfs import is_dying, read_process
 from lmcache_plugin_adapter.linux.syscalls import pidfd_open
+
+from .unpatched import unpatched
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class SupervisorConnection:
         """
         if not self.intact:
             raise DescriptorsLostError
-        poll = select.poll()
+        poll = unpatched("select", "poll")()
         poll.register(self.socket, select.POLLIN)
         if self.pidfd >= 0:  # a forked copy of the engine may hold the socket's other end
             poll.register(self.pidfd, select.POLLIN)
@@ -130,7 +131,7 @@ class SupervisorConnection:
     def poll_messages(self) -> None:
         """Read the supervisor's messages and reap the helper, if no thread does so."""
         self._detaching_process.poll()
-        poll = select.poll()
+        poll = unpatched("select", "poll")()
         poll.register(self.socket, select.POLLIN)
         try:
             while self.intact and poll.poll(0) and self.receive():
@@ -152,7 +153,7 @@ class SupervisorConnection:
         """
         if not self.intact:
             return _wait_for_process(self.pid, self._started, seconds)
-        poll = select.poll()
+        poll = unpatched("select", "poll")()
         # The watching thread may read the socket at the same time: hang-up is a state
         # that every thread sees. The pidfd becomes readable when the process has exited.
         if self.pidfd >= 0:
@@ -240,10 +241,10 @@ def _wait_for_process(pid: int, started: int, seconds: float) -> bool:
     exited = process is None or process.start != started
     if fd < 0:
         if not exited:
-            time.sleep(min(seconds, _POLL_SECONDS))
+            unpatched("time", "sleep")(min(seconds, _POLL_SECONDS))
         return exited
     try:
-        poll = select.poll()
+        poll = unpatched("select", "poll")()
         poll.register(fd, select.POLLIN)
         return exited or bool(poll.poll(seconds * 1000))
     finally:

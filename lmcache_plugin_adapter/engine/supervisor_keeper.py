@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 import weakref
-from _thread import start_new_thread
 
 from lmcache_plugin_adapter.contract.runtime_dir import remove_instance
 from lmcache_plugin_adapter.contract.version import VERSION_DIFFERS_CODE
@@ -22,6 +21,7 @@ from lmcache_plugin_adapter.contract.version import VERSION_DIFFERS_CODE
 from .control_client import ask, supervisor_pid
 from .respawn import MAX_SECONDS, Respawn
 from .supervisor_connection import DescriptorsLostError, SupervisorConnection
+from .unpatched import unpatched
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ class SupervisorKeeper:
         self._connection: SupervisorConnection | None = None
         self._watching = False
         # Held until a stop: a lock may be released anywhere, signal handlers included.
-        self._pause = threading.Lock()
+        self._pause = unpatched("_thread", "allocate_lock")()
         self._pause.acquire()
-        self._starting = threading.Lock()
+        self._starting = unpatched("_thread", "allocate_lock")()
         self._exiting = False
 
     def begin(self, user: object) -> SupervisorKeeper:
@@ -118,7 +118,7 @@ class SupervisorKeeper:
             # threading.Thread.start() waits until the thread runs, which takes milliseconds
             # while the supervisor starts. A thread holds its arguments, and with them a
             # connection, until it exits: so it gets none.
-            start_new_thread(self._keep_watch, ())
+            unpatched("_thread", "start_new_thread")(self._keep_watch, ())
         except RuntimeError as error:  # the limit of threads is reached
             self._watching = False
             logger.warning(
@@ -265,7 +265,7 @@ class SupervisorKeeper:
         if connection is None:
             return
         if threading.get_native_id() != os.getpid():
-            # The engine's own threads handle its signals. Where gevent has replaced threads,
+            # The engine's own threads handle its signals. Where eventlet has replaced threads,
             # this is the main thread.
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         previous, respawn = 0, Respawn()

@@ -6,6 +6,7 @@ Nothing here waits for the supervisor.
 
 from __future__ import annotations
 
+import _socket
 import fcntl
 import os
 import socket
@@ -20,6 +21,7 @@ from lmcache_plugin_adapter.linux.procfs import memory_image, read_process
 from lmcache_plugin_adapter.linux.syscalls import pidfd_open
 
 from .supervisor_connection import SupervisorConnection
+from .unpatched import unpatched
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -81,9 +83,9 @@ class SupervisorStart:
         connection = None
         try:
             # Above the standard descriptors, which an engine may have closed.
-            pair = socket.socketpair()
+            pair = _socket.socketpair()
             try:
-                connection = socket.socket(fileno=_above_standard(pair[0].fileno()))
+                connection = unpatched("socket", "socket")(fileno=_above_standard(pair[0].fileno()))
                 passed.append(_above_standard(pair[1].fileno()))
             finally:
                 pair[0].close()
@@ -105,7 +107,7 @@ class SupervisorStart:
                 self.run_id,
                 self.label,
             ]
-            detaching_process = subprocess.Popen(
+            detaching_process = unpatched("subprocess", "Popen")(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 from harness import gone
@@ -81,3 +83,19 @@ def test_receiver_that_cannot_be_imported(world: World) -> None:
     )
     os.kill(world.supervisor_of(engine), 9)
     world.wait_noted("up", 2)
+
+
+@pytest.mark.fault("G2 G4", "gevent has replaced its threads: it keeps its signals, plugins return")
+def test_gevent(world: World) -> None:
+    """The greenlet that watches the supervisor runs in the main thread."""
+    pytest.importorskip("gevent")
+    world.file("all_x.sh", SHELL)
+    engine, _ = world.up(prelude="from gevent import monkey; monkey.patch_all()")
+    engine.do("import gevent; gevent.sleep(0.5)")
+    status = Path(f"/proc/{engine.pid}/status").read_text()
+    assert re.findall(r"SigBlk:\s+0+\n", status), "signals are blocked"
+    os.kill(world.supervisor_of(engine), 9)
+    engine.do("gevent.sleep(2)")
+    world.wait_noted("up", 2)
+    engine.do("launcher.stop_plugins()")
+    world.wait(lambda: not world.processes(), "plugins stopped")
