@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
     from lmcache_plugin_adapter.linux.event_loop import Loop
 
-    from .kept_lines import KeptLines
-
-    Line = tuple[float, str, int, str]
-    """Time, plugin, level and text."""
+    from .kept_lines import KeptLines, Line
 
 _REQUEST_BYTES = 1 << 16
 _CLIENT_BYTES = 1 << 20

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from lmcache_plugin_adapter.supervisor.output.ring import Ring
 
-    from .client import Line
+    Line = tuple[float, str, int, str]
+    """Time, plugin, level and text."""
 
 
 class KeptLines:
