@@ -351,6 +351,18 @@ def _recorded_in(directory: int) -> list[tuple[int, int]]:
     return [(int(p[0]), int(p[1])) for p in pairs if len(p) == 2 and all(map(bytes.isdigit, p))]
 
 
+def recorded_processes(path: str) -> list[tuple[int, int]]:
+    """Return pid and start time of the first processes that a supervisor recorded in ``path``."""
+    try:
+        fd = os.open(path, _OPEN)
+    except OSError:
+        return []
+    try:
+        return _recorded_in(fd)
+    finally:
+        os.close(fd)
+
+
 def _has_group(leader: int) -> bool:
     try:
         os.killpg(leader, 0)

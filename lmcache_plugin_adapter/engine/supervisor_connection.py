@@ -19,6 +19,7 @@ from lmcache_plugin_adapter.linux.descriptor_passing import receive_descriptors
 from lmcache_plugin_adapter.linux.procfs import is_dying, read_process
 from lmcache_plugin_adapter.linux.syscalls import pidfd_open
 
+from .adopted import reap_child
 from .unpatched import unpatched
 
 TYPE_CHECKING = False
@@ -179,6 +180,11 @@ class SupervisorConnection:
                 self.stopped_by_signal = True
             elif message == wire.FINISHED:
                 self.finished = True
+
+    def reap(self) -> None:
+        """Reap the supervisor, which has exited, if this process has become its parent."""
+        if self.pid and self.wait_for_exit(_DYING_SECONDS):
+            reap_child(self.pid, self._started)
 
     def know_process(self, pid: int) -> None:
         """Keep the supervisor's pid, and the start time that tells it from later processes."""

@@ -18,6 +18,7 @@ import weakref
 from lmcache_plugin_adapter.contract.runtime_dir import remove_instance
 from lmcache_plugin_adapter.contract.version import VERSION_DIFFERS_CODE
 
+from .adopted import AdoptedProcesses
 from .control_client import ask, supervisor_pid
 from .respawn import MAX_SECONDS, Respawn
 from .supervisor_connection import DescriptorsLostError, SupervisorConnection
@@ -80,6 +81,7 @@ class SupervisorKeeper:
         self._pause.acquire()
         self._starting = unpatched("_thread", "allocate_lock")()
         self._exiting = False
+        self._adopted = AdoptedProcesses(start.run_id)
 
     def begin(self, user: object) -> SupervisorKeeper:
         """Start the supervisor for ``user``, or join the keeper that this identity already has.
@@ -115,9 +117,8 @@ class SupervisorKeeper:
 
     def _start_watching(self) -> None:
         try:
-            # threading.Thread.start() waits until the thread runs, which takes milliseconds
-            # while the supervisor starts. A thread holds its arguments, and with them a
-            # connection, until it exits: so it gets none.
+            # threading.Thread.start() waits until the thread runs, which takes milliseconds here.
+            # A thread holds its arguments until it exits: so it gets no connection.
             unpatched("_thread", "start_new_thread")(self._keep_watch, ())
         except RuntimeError as error:  # the limit of threads is reached
             self._watching = False
@@ -265,14 +266,15 @@ class SupervisorKeeper:
         if connection is None:
             return
         if threading.get_native_id() != os.getpid():
-            # The engine's own threads handle its signals. Where eventlet has replaced threads,
-            # this is the main thread.
+            # The engine's own threads handle its signals. With eventlet, this is the main thread.
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         previous, respawn = 0, Respawn()
         while True:
             respawn.started()
             code = connection.reap_detaching_process()
-            if self._wait_until_gone(connection):
+            needs_none = self._wait_until_gone(connection)
+            connection.reap()
+            if needs_none:
                 return
             # It was killed. The next one kills the orphaned processes and starts the plugins.
             respawn.exited(ready=connection.pid > 0)
@@ -295,6 +297,7 @@ class SupervisorKeeper:
                     )
                 if not self._stopping:
                     self._pause.acquire(timeout=delay)
+                self._adopted.find(self._start_command.instance_directory())
                 with self._starting:
                     if self._exiting:
                         return
@@ -311,6 +314,7 @@ class SupervisorKeeper:
         """Wait until the supervisor has exited; return True if it needs no successor."""
         try:
             while connection.receive():
+                self._adopted.reap()
                 if connection.stopped_by_signal:
                     self._forget()
         except DescriptorsLostError:
@@ -338,9 +342,8 @@ class SupervisorKeeper:
         return directory is None or not os.path.isdir(directory)
 
     def _why_unready(self, code: int) -> str:
-        return (
-            f"it ended before it was ready ('{self._start_command.python}' exited with code {code})"
-        )
+        python = self._start_command.python
+        return f"it ended before it was ready ('{python}' exited with code {code})"
 
     def _gives_up(self, code: int, respawn: Respawn, problem: str) -> bool:
         """Return True, and log why, if another supervisor could not start either."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 from harness import gone
-from world import World
+from world import POLITE, World
 
 pytestmark = pytest.mark.ours_only("LMCache's launcher has no supervisor")
 
@@ -99,3 +100,20 @@ def test_gevent(world: World) -> None:
     world.wait_noted("up", 2)
     engine.do("launcher.stop_plugins()")
     world.wait(lambda: not world.processes(), "plugins stopped")
+
+
+@pytest.mark.fault("G8", "a subreaper adopts supervisors and their plugins: it keeps no zombie")
+def test_subreaper(world: World) -> None:
+    """Where the engine, or a process above it, has asked for orphans."""
+    world.python("all_x.py", "if not os.fork():\n    os.setsid(); note('up'); stay()\n" + POLITE)
+    engine, _ = world.up(2, prelude="import ctypes; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)")
+
+    def children() -> list[str]:
+        command = ["ps", "-o", "stat=", "--ppid", str(engine.pid)]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+
+    os.kill(world.supervisor_of(engine), 9)
+    world.wait_noted("up", 4)
+    world.wait(lambda: len(children()) == 1, "no child but the next supervisor")
+    engine.do("launcher.stop_plugins()")
+    world.wait(lambda: not children(), "no child")
