@@ -101,7 +101,7 @@ def test_logs_for_clients_that_do_not_read(plugin, engine) -> None:
     """However many lines are kept for however many clients: memory holds each once."""
     for letter in "abcd":
         plugin(f"all_{letter}.sh", "yes '' | head -c 900000; echo last; exec sleep 60\n")
-    one = engine({"rate_limit": "off", "ring_bytes": 1 << 20, "log": "stderr"})
+    one = engine({"rate_limit": "off", "log_buffer_bytes": 1 << 20, "log": "stderr"})
     for letter in "abcd":
         one.wait_log(rf"\[all_{letter}\] last ", 60)
     memory = Path(f"/proc/{one.supervisor()}/status")
