@@ -158,7 +158,7 @@ def test_a_complete_configuration_is_handed_on_as_it_is() -> None:
         ("{bad", "Expecting property name"),
         ("[1]", "not a JSON object"),
         ("null", "not a JSON object"),
-        ("[" * 100_000, "recursion"),
+        ("[" * 100_000, "while decoding a JSON array"),
     ],
 )
 def test_a_broken_configuration_is_handed_on_and_said(text: str, reason: str) -> None:

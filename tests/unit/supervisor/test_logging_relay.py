@@ -24,7 +24,7 @@ from lmcache_plugin_adapter.supervisor.output.logging_relay import ACCEPTED, Log
 from lmcache_plugin_adapter.supervisor.output.stderr_route import StderrRoute, StreamTarget
 from lmcache_plugin_adapter.supervisor.output.writer import Writer
 
-UP = "trap 'echo goodbye; exit' TERM; echo up; while :; do sleep 30 & wait $!; done"
+UP = "trap 'echo goodbye; exit 0' TERM; echo up; while :; do sleep 30 & wait $!; done"
 
 # As vLLM sets up its logger, with a formatter for machines.
 PRELUDE = """\
