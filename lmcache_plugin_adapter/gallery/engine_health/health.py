@@ -28,6 +28,7 @@ import httpx
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.http_client.address import shown_url
+from lmcache_plugin_adapter.gallery.http_client.certificates import trusts_nobody
 
 from .endpoints import Endpoint, accept_any, accept_ok
 from .idle_probe import IdleProbe
@@ -85,7 +86,7 @@ class EngineHealth:
         def open_client() -> httpx.Client:
             return httpx.Client(
                 timeout=timeout,
-                verify=settings.verify,
+                verify=settings.verify if settings.has_tls else trusts_nobody(),
                 trust_env=False,  # no proxies: the engine is local
             )
 

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from lmcache_plugin_adapter.gallery.http_client.address import Url, check_urls
+from lmcache_plugin_adapter.gallery.http_client.certificates import trusts_nobody
 from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
 from lmcache_plugin_adapter.kit.settings.quantities import Duration
 
@@ -34,7 +35,7 @@ class ProbeRequest(HttpTarget, kw_only=True, forbid_unknown_fields=True):
         return httpx.Client(
             headers=usual.headers,
             auth=usual.auth,
-            verify=self.certificates(),
+            verify=self.certificates() if self.url.startswith("https:") else trusts_nobody(),
             timeout=usual.timeout,
             trust_env=False,
         )
@@ -71,6 +72,11 @@ class HealthSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     def __post_init__(self) -> None:
         """Refuse invalid addresses."""
         check_urls(self, "health_url", "metrics_url")
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether vLLM's HTTP server is checked over TLS."""
+        return any((url or "").startswith("https:") for url in (self.health_url, self.metrics_url))
 
     def detection(self, interval: float) -> dict[State, float]:
         """Return the longest time from each fault to its verdict, in seconds.

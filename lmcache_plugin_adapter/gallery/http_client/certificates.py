@@ -21,6 +21,11 @@ class CertificateError(OSError):
         self.error = error
 
 
+def trusts_nobody() -> ssl.SSLContext:
+    """Return a context for plain connections: it loads no certificates, and accepts none."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 def client_context(
     *, ca_file: str | None, cert_file: str | None, key_file: str | None, verify: bool
 ) -> ssl.SSLContext:

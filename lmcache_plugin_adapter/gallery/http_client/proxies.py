@@ -15,9 +15,11 @@ from urllib.request import getproxies_environment
 import httpx
 
 from .address import ip_address, is_this_host_only
+from .certificates import trusts_nobody
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import ssl
+    from collections.abc import Callable, Mapping
 
 _PORT = re.compile(r"(\[[^\]]*\]|[^:]*):([0-9]+)")
 
@@ -26,12 +28,15 @@ class EnvironmentProxies(httpx.BaseTransport):
     """A transport that picks the proxy for each request.
 
     Args:
-        options: Of each ``httpx.HTTPTransport``.
+        certificates: Returns ``verify`` for a connection with TLS. Plain connections load no
+            certificates, which take more than a megabyte.
+        options: More options of each ``httpx.HTTPTransport``.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, certificates: Callable[[], ssl.SSLContext | bool], **options: Any) -> None:
+        self._certificates = certificates
         self._options = options
-        self._transports: dict[str | None, httpx.HTTPTransport] = {}
+        self._transports: dict[tuple[str | None, bool], httpx.HTTPTransport] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request.
@@ -40,18 +45,20 @@ class EnvironmentProxies(httpx.BaseTransport):
             httpx.ProxyError: The environment's proxy cannot be used; the text has no credentials.
         """
         proxy = proxy_for(request.url, getproxies_environment())
-        if proxy not in self._transports:
-            self._transports[proxy] = self._open(proxy)
-        return self._transports[proxy].handle_request(request)
+        key = proxy, request.url.scheme == "https" or (proxy or "").startswith("https:")
+        if key not in self._transports:
+            self._transports[key] = self._open(*key)
+        return self._transports[key].handle_request(request)
 
     def close(self) -> None:
         """Close all connections."""
         for transport in self._transports.values():
             transport.close()
 
-    def _open(self, proxy: str | None) -> httpx.HTTPTransport:
+    def _open(self, proxy: str | None, secure: bool) -> httpx.HTTPTransport:
+        verify = self._certificates() if secure else trusts_nobody()
         try:
-            return httpx.HTTPTransport(proxy=proxy, **self._options)
+            return httpx.HTTPTransport(proxy=proxy, verify=verify, **self._options)
         except ImportError:
             text = "the environment sets a SOCKS proxy, which needs the package 'httpx[socks]'"
             raise httpx.ProxyError(text) from None

@@ -132,16 +132,13 @@ class HttpTarget(msgspec.Struct, kw_only=True):
 
         Args:
             timeout: Seconds; None: the configured ones.
-
-        Raises:
-            TargetError: A file of certificates cannot be used.
         """
         return httpx.Client(
             headers={"User-Agent": "lmcache-plugin-adapter", **self.headers},
             auth=self._authorize,
             timeout=self.timeout if timeout is None else timeout,
             transport=EnvironmentProxies(
-                verify=self.certificates(),
+                self.certificates,
                 limits=httpx.Limits(max_connections=4, max_keepalive_connections=1),
             ),
         )

@@ -7,12 +7,15 @@ import fnmatch
 import re
 from typing import TYPE_CHECKING
 
+from .relabelling import relabelled
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lmcache_plugin_adapter import kit
 
     from .exposition import Family, Sample
+    from .relabelling import Step
 
 RENAMED = "exported_"
 """Prefix of an engine's label whose name the reporter uses, as in Prometheus."""
@@ -42,29 +45,41 @@ def own_labels(
     return {name: value for name, value in labels.items() if value}
 
 
+def _pattern(patterns: Iterable[str]) -> re.Pattern[str] | None:
+    text = "|".join(fnmatch.translate(pattern) for pattern in patterns)
+    return re.compile(text) if text else None
+
+
 class Labeller:
     """Add labels, rename the engine's conflicting ones, and drop unwanted metrics.
 
     Args:
         own: The labels of every series.
         drop: Name patterns of metrics to drop, with ``*`` and ``?``.
+        keep: Name patterns of metrics to keep; none: all.
+        steps: Steps of relabelling, before the labels are added.
     """
 
-    def __init__(self, own: Mapping[str, str], drop: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        own: Mapping[str, str],
+        drop: Iterable[str] = (),
+        keep: Iterable[str] = (),
+        steps: Sequence[Step] = (),
+    ) -> None:
         self.own = dict(own)
-        patterns = [fnmatch.translate(pattern) for pattern in drop]
-        self._dropped = re.compile("|".join(patterns)) if patterns else None
+        self._dropped = _pattern(drop)
+        self._kept = _pattern(keep)
+        self._steps = steps
 
     def apply(self, families: Iterable[Family]) -> list[Family]:
         """Return the families with the labels, without dropped metrics and duplicate series."""
         done: list[Family] = []
         seen: set[tuple[str, frozenset[tuple[str, str]]]] = set()
-        for family in families:
-            if self._dropped is not None and self._dropped.match(family.name):
-                continue
+        for family in relabelled(families, self._steps):
             samples = []
             for sample in family.samples:
-                if self._dropped is not None and self._dropped.match(sample.name):
+                if not self._is_wanted(family.name, sample.name):
                     continue
                 labelled = self._label(sample)
                 key = (labelled.name, frozenset(labelled.labels.items()))
@@ -74,6 +89,11 @@ class Labeller:
             if samples:
                 done.append(family._replace(samples=samples))
         return done
+
+    def _is_wanted(self, *names: str) -> bool:
+        if self._kept is not None and not any(map(self._kept.match, names)):
+            return False
+        return self._dropped is None or not any(map(self._dropped.match, names))
 
     def _label(self, sample: Sample) -> Sample:
         labels: dict[str, str] = {}

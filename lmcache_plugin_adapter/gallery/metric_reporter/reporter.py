@@ -15,6 +15,7 @@ from lmcache_plugin_adapter.messages.wording import counted
 from . import exposition, source
 from .labelling import Labeller, own_labels
 from .problem import Problem, times
+from .relabelling import step_of
 from .report import Report, counter, gauge
 from .settings import Buffered, MetricReporter
 
@@ -56,18 +57,29 @@ def report(ctx: Context, stop: Stop) -> int:
             "there is no target: give one of pushgateway, remote_write and otlp in "
             f"'{ctx.settings_key}'"
         )
-    where = source.choose(ctx, settings)
-    if where is None:
+    sources = source.choose(ctx, settings)
+    if not sources:
         reason = source.why_none(ctx)
         # With vLLM's metrics on the scheduler, workers need no internal API.
         say = kit.info if settings.vllm_metrics_url and ctx.role == "WORKER" else kit.warning
         say(f"Nothing to report: {reason}")
         return 0
-    reporter = Reporter(ctx, settings, where)
-    reporter.start()
+    reporters = [Reporter(ctx, settings, where) for where in sources]
+    for reporter in reporters:
+        reporter.start()
     for _ in kit.every(settings.interval, jitter=0.02, stop=stop):
-        reporter.read()
-    reporter.finish(stop)
+        for reporter in reporters:
+            reporter.read()
+    # All at once: each may need the whole grace period.
+    endings = [
+        threading.Thread(target=reporter.finish, args=(stop,), daemon=True)
+        for reporter in reporters[1:]
+    ]
+    for ending in endings:
+        ending.start()
+    reporters[0].finish(stop)
+    for ending in endings:
+        ending.join(stop.remaining())
     return 0
 
 
@@ -86,7 +98,8 @@ class Reporter:
         self._timeout = settings.scrape_timeout
         self._interval = settings.interval
         own = own_labels(ctx, settings.job, settings.instance, where.instance, settings.labels)
-        self._labeller = Labeller(own, settings.drop)
+        steps = [step_of(one) for one in settings.relabel]
+        self._labeller = Labeller(own, settings.drop, settings.keep, steps)
         self._senders = _senders(settings, own, ctx.engine_pid)
         self._failing = Problem(settings.say_every, self._log_failure)
         self._begun = time.monotonic()

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+import re
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -33,6 +34,38 @@ LabelName = Annotated[
         },
     ),
 ]
+
+
+class MetricSource(HttpTarget, kw_only=True):
+    """An endpoint with metrics in Prometheus' text format (`/metrics`)."""
+
+    example: ClassVar[str] = "https://127.0.0.1:8000"
+
+
+class Relabel(msgspec.Struct, kw_only=True):
+    """A step of relabelling, as in `metric_relabel_configs` of Prometheus."""
+
+    action: Literal["replace", "keep", "drop", "labeldrop", "labelkeep", "labelmap"] = "replace"
+    """What to do with a series whose labels match, or with the labels whose names match."""
+    source_labels: list[Filled] = []
+    """Labels to match; `__name__` is the metric's name."""
+    separator: str = ";"
+    """Stands between the values of several labels."""
+    regex: str = "(.*)"
+    """Regular expression for the whole value (or the label's name)."""
+    target_label: str = ""
+    """Label to set, for `replace`."""
+    replacement: str = "$1"
+    """Value to set; `$1` or `${1}` is the first group. An empty value removes the label."""
+
+    def __post_init__(self) -> None:
+        """Refuse an invalid pattern, and a replacement without its label."""
+        try:
+            re.compile(self.regex)
+        except re.error as error:
+            raise ValueError(f"regex is no regular expression: {error}") from None
+        if self.action == "replace" and not self.target_label:
+            raise ValueError("replace needs target_label")
 
 
 class Pushgateway(HttpTarget, kw_only=True):
@@ -92,6 +125,10 @@ class MetricReporter(msgspec.Struct, kw_only=True):
     vllm_metrics_url: Address | None = None
     """vLLM's own metrics, `http://127.0.0.1:8000/metrics`: read on the scheduler instead of
     LMCache's internal API."""
+    sources: list[MetricSource] = []
+    """More endpoints, read on the scheduler: over TLS, with credentials, or of other programs.
+    Each has series, groups and buffers of its own. With a source, `vllm_metrics_url` is not
+    needed."""
     job: Annotated[str, Meta(min_length=1)] = "lmcache"
     """Label `job`; in OTLP the `service.name`."""
     instance: Filled | None = None
@@ -100,8 +137,12 @@ class MetricReporter(msgspec.Struct, kw_only=True):
     labels: dict[LabelName, str] = {}
     """More labels for every series. One of the reporter's own may be given another value; an empty
     one leaves it out."""
+    keep: list[Filled] = []
+    """Metrics to send, by name: `vllm:*`. Default: all."""
     drop: list[Filled] = []
     """Metrics not to be sent, by name: `python_gc_*`."""
+    relabel: list[Relabel] = []
+    """Steps of relabelling, in their order, before the reporter adds its labels."""
     say_every: Annotated[Duration, Meta(gt=0)] = 60.0
     """Seconds between two lines about the same trouble."""
     pushgateway: Pushgateway | None = None

@@ -15,15 +15,20 @@ from lmcache_plugin_adapter.gallery.http_client.address import (
     is_this_host_only,
     shown_url,
 )
-from lmcache_plugin_adapter.gallery.http_client.answer import failure
+from lmcache_plugin_adapter.gallery.http_client.answer import TargetError, failure
 from lmcache_plugin_adapter.gallery.http_client.deadline import Deadline
 from lmcache_plugin_adapter.kit.engine_api.address import internal_api
+
+from .settings import MetricSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .exposition import Family
     from .settings import MetricReporter
+
+METRICS = "/metrics"
+"""The path of metrics."""
 
 # A new connection for each reading: a kept one would stay with a process that has lost the port.
 _HEADERS = {"Accept": "text/plain;version=0.0.4", "Connection": "close"}
@@ -74,7 +79,7 @@ class Source:
                     taken += piece
                     if len(taken) > self.max_bytes:
                         raise SourceError(f"the answer is over {self.max_bytes} bytes")
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, TargetError) as error:
             raise SourceError(failure(error)) from None
         return taken.decode(errors="replace")
 
@@ -95,30 +100,29 @@ class Source:
         ]
 
 
-def choose(ctx: kit.Context, settings: MetricReporter) -> Source | None:
-    """Return the source of this process; None: there is none, see ``why_none``.
+def choose(ctx: kit.Context, settings: MetricReporter) -> list[Source]:
+    """Return the sources of this process; none: see ``why_none``.
 
     Raises:
         SettingsError: ``vllm_metrics_url`` is invalid.
     """
+    own = _own_source(ctx, settings)
+    found = [] if own is None else [own]
+    if ctx.role != "WORKER":
+        found += [_over_http("metrics", one, ctx, settings) for one in settings.sources]
+    return found
+
+
+def _own_source(ctx: kit.Context, settings: MetricReporter) -> Source | None:
+    """Return vLLM's ``/metrics`` if it is configured, else the internal API if there is one."""
     if ctx.role == "SCHEDULER" and settings.vllm_metrics_url is not None:
         try:
-            url = check_url("it", settings.vllm_metrics_url)
+            check_url("it", settings.vllm_metrics_url)
+            vllm = MetricSource(url=settings.vllm_metrics_url)
         except ValueError as wrong:
             key = f"{ctx.settings_key}.vllm_metrics_url"
             raise kit.SettingsError(f"cannot use setting '{key}': {wrong}") from None
-        port = url.port or (443 if url.scheme == "https" else 80)
-        host = ctx.host if is_this_host_only(url.host) else url.host
-        return Source(
-            "vLLM's metrics",
-            shown_url(settings.vllm_metrics_url),
-            str(url),
-            f"{host}:{port}",
-            httpx.Client(trust_env=False),
-            settings.max_bytes,
-            internal=False,
-            replica=ctx.dp_rank if _in_every_replica(ctx) else None,
-        )
+        return _over_http("vLLM's metrics", vllm, ctx, settings)
     api, pid = ctx.internal_api, ctx.engine_pid
     if api is None:
         return None
@@ -132,6 +136,26 @@ def choose(ctx: kit.Context, settings: MetricReporter) -> Source | None:
         settings.max_bytes,
         internal=True,
         is_taken=lambda: pid is not None and api.is_taken_from(pid),
+    )
+
+
+def _over_http(
+    name: str, where: MetricSource, ctx: kit.Context, settings: MetricReporter
+) -> Source:
+    """Return an endpoint that the settings name."""
+    url = httpx.URL(where.at(METRICS))
+    port = url.port or (443 if url.scheme == "https" else 80)
+    host = ctx.host if is_this_host_only(url.host) else url.host
+    path = "" if url.path == METRICS else url.path
+    return Source(
+        name,
+        shown_url(str(url)),
+        str(url),
+        f"{host}:{port}{path}",
+        where.client(),
+        settings.max_bytes,
+        internal=False,
+        replica=ctx.dp_rank if _in_every_replica(ctx) else None,
     )
 
 

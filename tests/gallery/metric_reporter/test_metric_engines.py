@@ -112,11 +112,10 @@ def test_vllms_metrics_of_several_replicas_are_sent_once(
 ) -> None:
     """Each reporter sends its replica's; what is the server's goes with the first."""
     text = 'running{engine="0"} 1\nrunning{engine="1"} 2\nmemory 3\n'
-    where = choose(
+    (where,) = choose(
         scheduler(rank, data_parallel),
         msgspec.convert({"vllm_metrics_url": "http://127.0.0.1:8000/metrics"}, MetricReporter),
     )
-    assert where is not None
     found = [
         " ".join([sample.name, *sample.labels.values()])
         for family in where.own(exposition.parse(text))
@@ -127,11 +126,10 @@ def test_vllms_metrics_of_several_replicas_are_sent_once(
 
 def test_a_server_of_later_replicas_has_a_first_one_too() -> None:
     """A node behind a load balancer of its own: replicas 2 and 3. Old servers name none."""
-    where = choose(
+    (where,) = choose(
         scheduler(2, "all"),
         msgspec.convert({"vllm_metrics_url": "http://127.0.0.1:8000/metrics"}, MetricReporter),
     )
-    assert where is not None
 
     def names(text: str) -> list[str]:
         return [one.name for one in where.own(exposition.parse(text)) if one.samples]

@@ -117,7 +117,7 @@ def test_what_only_looks_like_an_address_ends_it_for_good(url: str) -> None:
         choose(scheduler, settings)
     assert "s3cret" not in str(error.value)
     worker = kit.Context(role="WORKER", worker_id=0, worker_count=2, name="x", config={})
-    assert choose(worker, settings) is None
+    assert choose(worker, settings) == []
 
 
 @pytest.mark.parametrize("local", ["0.0.0.0", "[::]", "127.0.0.1", "127.1.1.1", "LocalHost"])
@@ -125,8 +125,7 @@ def test_an_address_of_this_host_only_is_no_instance(local: str) -> None:
     """It would be the same on every host."""
     settings = MetricReporter(vllm_metrics_url=f"http://{local}:8000/metrics")
     scheduler = kit.Context(role="SCHEDULER", worker_id=-1, worker_count=1, name="x", host="node7")
-    where = choose(scheduler, settings)
-    assert where is not None
+    (where,) = choose(scheduler, settings)
     assert where.instance == "node7:8000"
 
 

@@ -183,8 +183,7 @@ def test_a_scheduler_that_is_worker_0_too_leaves_its_metrics_to_that_reporter(
 ) -> None:
     """Both internal API servers answer with the same; this one would count everything twice."""
     ctx = context(engine, os.getpid())
-    where = choose(ctx, MetricReporter())
-    assert where is not None
+    (where,) = choose(ctx, MetricReporter())
     assert shared_with_worker(ctx, where)  # this process listens at worker 0's port
     assert not shared_with_worker(context(engine, os.getppid()), where)
     other = context(engine, os.getpid(), internal_api_server_port_start=free_port())
