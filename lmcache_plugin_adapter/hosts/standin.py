@@ -38,12 +38,14 @@ class Assignment:
         runtime_plugin_locations: As the configuration has it.
         extra_config: As the configuration has it.
         config_json: LMCache's whole configuration as JSON text.
+        serves: Offer the HTTP APIs of an engine.
     """
 
     identity: ProcessIdentity
     runtime_plugin_locations: object
     extra_config: object
     config_json: str
+    serves: bool = False
 
     def to_json(self) -> str:
         """LMCache's configuration, under the name that LMCache gives this method."""
@@ -78,6 +80,10 @@ def main() -> int:
 def _run(assignment: Assignment, loop: Loop) -> int:
     from lmcache_plugin_adapter.engine.launcher import LaunchError, RuntimePluginLauncher
 
+    if assignment.serves:
+        from lmcache_plugin_adapter.hosts.standin_api import serve
+
+        serve(assignment.identity, assignment.config_json)
     launcher = RuntimePluginLauncher.for_identity(assignment, assignment.identity)
     try:
         launcher.launch_or_raise()

@@ -62,7 +62,11 @@ def run(
     for identity in identities:
         engines.start(
             Assignment(
-                identity, config.runtime_plugin_locations, config.extra_config, config.to_json()
+                identity,
+                config.runtime_plugin_locations,
+                config.extra_config,
+                config.to_json(),
+                serves=not stand_ins.for_server,
             )
         )
     return engines.wait(seconds)

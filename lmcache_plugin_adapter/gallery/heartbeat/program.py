@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.engine_health.health import EngineHealth
+from lmcache_plugin_adapter.gallery.heartbeat.targets.console import ConsoleTarget
 from lmcache_plugin_adapter.gallery.heartbeat.targets.consul import ConsulTarget
 from lmcache_plugin_adapter.gallery.heartbeat.targets.etcd import EtcdTarget
 from lmcache_plugin_adapter.gallery.heartbeat.targets.ping import PingTarget
@@ -38,7 +39,8 @@ def run(ctx: kit.Context, stop: kit.Stop) -> int:
     targets = list(_targets(settings, registration))
     if not targets:
         raise kit.SettingsError(
-            f"cannot register the engine: '{section}' has none of 'etcd', 'consul' and 'http'"
+            f"cannot register the engine: '{section}' has none of 'etcd', 'consul' and 'http', "
+            "nor 'target: console' for a trial"
         )
     _introduce(settings, registration, targets)
     _warn_of_grace(targets, stop)
@@ -71,6 +73,8 @@ def _targets(settings: Heartbeat, registration: Registration) -> Iterator[Target
         yield ConsulTarget(settings.consul, registration, settings.address)
     if settings.http is not None:
         yield PingTarget(settings.http, registration)
+    if settings.target == "console":
+        yield ConsoleTarget(registration)
 
 
 def _introduce(settings: Heartbeat, registration: Registration, targets: list[Target]) -> None:
@@ -82,7 +86,7 @@ def _introduce(settings: Heartbeat, registration: Registration, targets: list[Ta
             f"{target.name}: {target.where}; every {target.rhythm.interval:g} s, "
             f"answers within {target.rhythm.timeout:g} s"
         )
-        for state, effects in limits[target.name].items():
+        for state, effects in limits.get(target.name, {}).items():
             kit.info(f"{target.name}: engine {state}: {', '.join(map(str, effects))}")
 
 

@@ -137,6 +137,8 @@ class Heartbeat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     is not refreshed (etcd), or critical (Consul)."""
     engine: HealthSettings = HealthSettings()
     """How the engine is checked."""
+    target: Literal["console"] | None = None
+    """`console` prints what would be registered to the log, for a trial without a server."""
     etcd: Etcd | None = None
     """Register in etcd."""
     consul: Consul | None = None

@@ -155,11 +155,15 @@ def write(families: list[Family]) -> bytes:
             text = family.help.replace("\\", "\\\\").replace("\n", "\\n")
             lines.append(f"# HELP {family.name} {text}")
         lines.append(f"# TYPE {family.name} {family.kind}")
-        for sample in family.samples:
-            labels = ",".join(f'{name}="{_escape(text)}"' for name, text in sample.labels.items())
-            inside = f"{{{labels}}}" if labels else ""
-            lines.append(f"{sample.name}{inside} {number(sample.value)}")
+        lines += map(line_of, family.samples)
     return ("\n".join(lines) + "\n").encode("utf-8", "replace") if lines else b""
+
+
+def line_of(sample: Sample) -> str:
+    """Return a sample in the text format."""
+    labels = ",".join(f'{name}="{_escape(text)}"' for name, text in sample.labels.items())
+    inside = f"{{{labels}}}" if labels else ""
+    return f"{sample.name}{inside} {number(sample.value)}"
 
 
 def _escape(text: str) -> str:

@@ -52,10 +52,10 @@ def report(ctx: Context, stop: Stop) -> int:
         SettingsError: There is no target.
     """
     settings = ctx.settings(MetricReporter)
-    if not any((settings.pushgateway, settings.remote_write, settings.otlp)):
+    if not any((settings.target, settings.pushgateway, settings.remote_write, settings.otlp)):
         raise kit.SettingsError(
             "there is no target: give one of pushgateway, remote_write and otlp in "
-            f"'{ctx.settings_key}'"
+            f"'{ctx.settings_key}', or 'target: console' for a trial"
         )
     sources = source.choose(ctx, settings)
     if not sources:
@@ -101,6 +101,7 @@ class Reporter:
         steps = [step_of(one) for one in settings.relabel]
         self._labeller = Labeller(own, settings.drop, settings.keep, steps)
         self._senders = _senders(settings, own, ctx.engine_pid)
+        self._prints = settings.target == "console"
         self._failing = Problem(settings.say_every, self._log_failure)
         self._begun = time.monotonic()
         self._reading: threading.Thread | None = None
@@ -117,7 +118,7 @@ class Reporter:
         """Start the senders, and log source and targets."""
         for sender in self._senders:
             sender.start()
-        targets = ", ".join(f"{sender.kind.shown}" for sender in self._senders)
+        targets = ", ".join(sender.kind.shown for sender in self._senders) or "the log"
         kit.info(
             f"Reads {self._source.name} ({self._source.shown}) every {self._interval:g} s "
             f"and sends to {targets}"
@@ -197,6 +198,10 @@ class Reporter:
             if self._closed:
                 return
             self._sent = True
+            if self._prints:
+                kit.info(f"Would send {counted(found.samples, 'sample')}:")
+                lines = (exposition.line_of(s) for one in found.families for s in one.samples)
+                kit.info("\n".join(lines))
             for sender in self._senders:
                 for batch in sender.kind.encode(found):
                     sender.buffer.put(batch)

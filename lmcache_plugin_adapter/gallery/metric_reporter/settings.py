@@ -145,6 +145,8 @@ class MetricReporter(msgspec.Struct, kw_only=True):
     """Steps of relabelling, in their order, before the reporter adds its labels."""
     say_every: Annotated[Duration, Meta(gt=0)] = 60.0
     """Seconds between two lines about the same trouble."""
+    target: Literal["console"] | None = None
+    """`console` prints the samples to the log, for a trial without a server."""
     pushgateway: Pushgateway | None = None
     """Where to push to; see the table below."""
     remote_write: RemoteWrite | None = None

@@ -294,6 +294,6 @@ def test_certificates_are_checked_and_shown(certificate: tuple[Path, Path], tmp_
         with pytest.raises(httpx.HTTPError):
             ask(target(url=url, ca_file=str(cert)))
     with pytest.raises(TargetError, match="cannot use ca_file"):
-        target(url=url, ca_file="/no/such/file").client()
+        ask(target(url=url, ca_file="/no/such/file"))
     with pytest.raises(TargetError, match="cannot use cert_file"):
-        target(url=url, cert_file=str(key)).client()
+        ask(target(url=url, cert_file=str(key)))

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP servers of a stand-in engine: LMCache's internal API, vLLM's /health and /metrics.
+
+Runs in the stand-in of ``lmcache-plugins run``, so that plugins that check or read their engine
+find one. The values are those of an engine without requests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import threading
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lmcache_plugin_adapter.contract.identity import ProcessIdentity
+
+HOST = "127.0.0.1"
+VLLM_PORT = 8000
+"""Where vLLM's HTTP server listens by default."""
+
+_INTERNAL_API = "internal_api_server_"
+_FIRST_PORT = 6999
+_OK = ("/health", "/healthcheck", "/version", "/lmc_version", "/status")
+_BEGUN = time.time()
+_VLLM = """\
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="stand-in"} 0.0
+# HELP vllm:num_requests_waiting Number of requests waiting to be processed.
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="stand-in"} 0.0
+# HELP vllm:kv_cache_usage_perc KV-cache usage. 1 means 100 percent usage.
+# TYPE vllm:kv_cache_usage_perc gauge
+vllm:kv_cache_usage_perc{engine="0",model_name="stand-in"} 0.0
+# HELP vllm:generation_tokens Number of generation tokens processed.
+# TYPE vllm:generation_tokens counter
+vllm:generation_tokens_total{engine="0",model_name="stand-in"} 0.0
+"""
+_PROCESS = """\
+# HELP process_start_time_seconds Start time of the process since unix epoch in seconds.
+# TYPE process_start_time_seconds gauge
+process_start_time_seconds {begun}
+"""
+
+
+def serve(identity: ProcessIdentity, config_json: str) -> None:
+    """Serve the internal API if the configuration has one, and vLLM's API with it.
+
+    A port that another process uses is left to that process.
+    """
+    config = json.loads(config_json)
+    if not isinstance(config, dict) or config.get(f"{_INTERNAL_API}enabled") is not True:
+        return
+    first = config.get(f"{_INTERNAL_API}port_start")
+    port = (first if isinstance(first, int) else _FIRST_PORT) + identity.worker_id + 1
+    ports = [port, VLLM_PORT] if identity.worker_id < 0 else [port]
+    for number in ports:
+        with contextlib.suppress(OSError, OverflowError):
+            server = http.server.ThreadingHTTPServer((HOST, number), _Handler)
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    """Answer the paths that plugins read."""
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            self._answer(200, _VLLM + _PROCESS.format(begun=_BEGUN))
+        elif path in _OK:
+            self._answer(200, '"stand-in"\n')
+        else:
+            self._answer(404, "not found\n")
+
+    def _answer(self, status: int, text: str) -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
