@@ -67,8 +67,9 @@ def _table(title: str, files: list[FileReport], runs: str = "with the command") 
 
 
 def _grid(lines: list[tuple[str, str]]) -> Table:
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(min_width=max(map(len, LEVELS)))
+    width = max(map(len, LEVELS)) + 1
+    grid = Table.grid(padding=0)  # versions of rich pad the columns of a grid differently
+    grid.add_column(min_width=width)
     grid.add_column(overflow="fold")
     for level, text in lines:
         grid.add_row(Text(level, STYLES[level]), Text(text))
