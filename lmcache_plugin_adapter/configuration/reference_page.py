@@ -139,7 +139,7 @@ def defaults_example() -> str:
             continue
         below = [child for child in _children(row) if child.default is not None]
         if row.key == "log" or not below:
-            text = "null" if row.default is None else _yaml(row.default)
+            text = _default_yaml(row)
         else:
             text = "{" + ", ".join(f"{_last(c)}: {_yaml(c.default)}" for c in below) + "}"
         lines.append(f"    {row.key}: {text}")
@@ -176,7 +176,17 @@ def _last(row: Setting) -> str:
 
 
 def _default(row: Setting) -> str:
-    return "none" if row.default is None else f"`{_yaml(row.default)}`"
+    return "none" if row.default is None and not _is_optional(row) else f"`{_default_yaml(row)}`"
+
+
+def _is_optional(row: Setting) -> bool:
+    return row.accepted.endswith("`off`")
+
+
+def _default_yaml(row: Setting) -> str:
+    if row.default is None:
+        return "off" if _is_optional(row) else "null"
+    return _yaml(row.default)
 
 
 def _yaml(value: object) -> str:

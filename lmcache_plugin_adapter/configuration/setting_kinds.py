@@ -53,7 +53,7 @@ class Setting:
     schema: Mapping[str, Any] | None = None
 
 
-def flag(key: str, default: bool, meaning: str) -> Setting:
+def flag(key: str, default: bool, meaning: str, *, per_plugin: bool = False) -> Setting:
     """Return the row of a boolean."""
 
     def read(value: object, _environ: _Environ) -> bool:
@@ -62,7 +62,8 @@ def flag(key: str, default: bool, meaning: str) -> Setting:
         raise InvalidValueError
 
     schema = {"type": "boolean"}
-    return Setting(key, "boolean", default, "`true` or `false`", meaning, read, schema=schema)
+    accepted = "`true` or `false`"
+    return Setting(key, "boolean", default, accepted, meaning, read, per_plugin, schema=schema)
 
 
 def word(
@@ -150,6 +151,19 @@ def optional_flag(key: str, meaning: str) -> Setting:
     """Return the row of a boolean whose default depends on other settings."""
     row = flag(key, False, meaning)
     return replaced(row, default=None, per_plugin=True)
+
+
+def seconds_or_off(key: str, low: float, high: float, meaning: str) -> Setting:
+    """Return the row of a duration without which something does not happen, the default."""
+    row = seconds(key, None, low, high, meaning)
+
+    def read(value: object, environ: _Environ) -> float | None:
+        # YAML reads a bare off as false.
+        return None if value is False or value == "off" else row.read(value, environ)
+
+    accepted = f"{row.accepted}; or `off`"
+    schema = {"anyOf": [*(row.schema or {})["anyOf"], {"enum": [False, "off"]}]}
+    return Setting(key, row.kind, None, accepted, meaning, read, per_plugin=True, schema=schema)
 
 
 def count(key: str, unit: str, default: int | None, low: int, high: int, meaning: str) -> Setting:

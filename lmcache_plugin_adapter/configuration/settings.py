@@ -65,6 +65,12 @@ class PluginSettings:
         restart: When to restart the plugin after it exits.
         backoff: The delay before a restart.
         stop_grace: Seconds between SIGTERM and SIGKILL.
+        every: Seconds from one scheduled run to the next; None without a schedule.
+        jitter: The greatest random delay of a scheduled run, in seconds.
+        timeout: The longest duration of a scheduled run, in seconds; None for no limit.
+        notify: Whether the plugin reports its readiness, by the protocol of sd_notify(3).
+        ready_timeout: Seconds from its start until it must be ready.
+        watchdog: The longest time between two signs of life, in seconds; None without.
         max_line_bytes: Longer lines are cut.
         log_buffer_bytes: Memory for the last lines of output.
         rate_limit: None for no limit.
@@ -87,6 +93,12 @@ class PluginSettings:
     restart: Literal["never", "on-failure", "always"]
     backoff: Backoff
     stop_grace: float
+    every: float | None
+    jitter: float
+    timeout: float | None
+    notify: bool
+    ready_timeout: float
+    watchdog: float | None
     max_line_bytes: int
     log_buffer_bytes: int
     rate_limit: RateLimit | None
@@ -185,6 +197,12 @@ def _plugin_settings(values: dict[str, Any]) -> PluginSettings:
         restart=values["restart"],
         backoff=Backoff(**group("backoff")),
         stop_grace=values["stop_grace"],
+        every=values["every"],
+        jitter=values["jitter"],
+        timeout=values["timeout"],
+        notify=values["notify"],
+        ready_timeout=values["ready_timeout"],
+        watchdog=values["watchdog"] if values["notify"] else None,
         max_line_bytes=values["max_line_bytes"],
         log_buffer_bytes=values["log_buffer_bytes"],
         rate_limit=RateLimit(**group("rate_limit")) if values["rate_limit"] else None,

@@ -16,6 +16,7 @@ from lmcache_plugin_adapter.messages.near_miss import did_you_mean
 from lmcache_plugin_adapter.messages.problem import InvalidValueError, Problem
 
 from .exec_limits import exec_variable
+from .setting_combinations import contradictions
 from .settings_table import PLUGIN_KEY, PREFIX, SETTINGS
 
 TYPE_CHECKING = False
@@ -63,12 +64,20 @@ class SettingsReader:
         """
         section = self._section(extra_config)
         values = self._read(section, PREFIX, _defaults(_GLOBAL_ROWS), _GLOBAL_ROWS)
+        entries = self._plugins(section.get("plugins"))
+        self._correct(section, values, PREFIX, tuple(found for _, _, found in entries))
         defaults = values | _defaults(_OWN_ROWS)  # 'enabled' exists in both
-        plugins = {
-            name: self._read(found, where, defaults, _PLUGIN_ROWS)
-            for name, where, found in self._plugins(section.get("plugins"))
-        }
+        plugins = {}
+        for name, where, found in entries:
+            plugins[name] = self._read(found, where, defaults, _PLUGIN_ROWS)
+            self._correct(found, plugins[name], where)
         return values, defaults, plugins
+
+    def _correct(
+        self, found: _Found, values: _Values, where: str, others: tuple[_Found, ...] = ()
+    ) -> None:
+        for text in contradictions(found, values, where, others):
+            self._report("error", text)
 
     def _section(self, extra_config: object) -> _Found:
         """Return the section of the settings, possibly empty."""

@@ -22,6 +22,7 @@ from .setting_kinds import (
     own_settings,
     patterns,
     seconds,
+    seconds_or_off,
     size,
     word,
     word_or_directory,
@@ -85,6 +86,54 @@ SETTINGS: tuple[Setting, ...] = (
         "After a run of this length, the next delay is `initial` again.",
     ),
     seconds("stop_grace", 5.0, 0, 3_600, "Grace period: time between SIGTERM and SIGKILL."),
+    seconds_or_off(
+        "every",
+        0.1,
+        604_800,
+        "Schedule of a plugin that does one thing and exits: time from the start of one run to the "
+        "start of the next. The first run starts at once. A run that comes due during the "
+        "previous one is skipped. A failed run is logged, and the next one starts on schedule, "
+        "so that `restart` and `backoff` have no effect. Exit code 125 ends the schedule.",
+    ),
+    seconds(
+        "jitter",
+        0.0,
+        0,
+        604_800,
+        "Longest random delay of each scheduled run after the first, so that plugins of many "
+        "engines do not run in the same moment; below `every`.",
+    ),
+    seconds_or_off(
+        "timeout",
+        0.1,
+        604_800,
+        "Longest duration of a scheduled run. A run that takes longer gets SIGTERM, `stop_grace` "
+        "and SIGKILL, and counts as a failure.",
+    ),
+    flag(
+        "notify",
+        False,
+        "`true`: the plugin reports when it is ready, by systemd's protocol (see "
+        "[readiness](../plugin-authors/contract.md#readiness-and-watchdog)). Until then, "
+        "`status --check` fails.",
+        per_plugin=True,
+    ),
+    seconds(
+        "ready_timeout",
+        60.0,
+        0.1,
+        86_400,
+        "Time from the start of a plugin with `notify` until it must be ready. A plugin that is "
+        "late gets SIGABRT, `stop_grace` and SIGKILL, and counts as failed.",
+    ),
+    seconds_or_off(
+        "watchdog",
+        0.1,
+        86_400,
+        "Longest time between two signs of life (`WATCHDOG=1`) of a plugin with `notify`, once it "
+        "is ready. A plugin that is late gets SIGABRT, `stop_grace` and SIGKILL, and counts as "
+        "failed.",
+    ),
     word(
         "leftovers",
         "stop",

@@ -72,6 +72,18 @@ VARIABLES_SET: tuple[Variable, ...] = (
     Variable(
         variables.METRICS_HANDED_OVER, f"The engine's `{variables.METRICS_DIRECTORY}`, if set."
     ),
+    Variable(
+        variables.NOTIFY_SOCKET,
+        "With `notify`: where to report readiness, as sd_notify(3) does. Else removed: the "
+        "engine's service manager is not the plugin's.",
+    ),
+    Variable(
+        variables.WATCHDOG_USEC, "With `notify` and `watchdog`: the latter in µs. Else removed."
+    ),
+    Variable(
+        variables.WATCHDOG_PID,
+        "With `notify` and `watchdog`: the process that sends `WATCHDOG=1`. Else removed.",
+    ),
 )
 """Every variable that differs from the engine's environment."""
 

@@ -7,6 +7,8 @@ their order: plain values that ``marshal`` carries, read by the same interpreter
 
 from __future__ import annotations
 
+import os
+
 from .frozen import frozen
 
 TYPE_CHECKING = False
@@ -40,6 +42,12 @@ class PlannedPlugin:
         backoff: Seconds: the first delay, the longest, and the uptime that
             resets the delay.
         stop_grace: Seconds between SIGTERM and SIGKILL.
+        every: Seconds from one scheduled run to the next; None without a schedule.
+        jitter: The greatest random delay of a scheduled run, in seconds.
+        timeout: The longest duration of a scheduled run, in seconds; None for no limit.
+        notify: Whether it reports its readiness, by the protocol of sd_notify(3).
+        ready_timeout: Seconds from its start until it must be ready.
+        watchdog: The longest time between two signs of life, in seconds; None without.
         max_line_bytes: The length at which a line is cut.
         log_buffer_bytes: The size of the memory of last lines.
         rate_limit: Lines, per seconds, burst; None for no limit.
@@ -71,6 +79,12 @@ class PlannedPlugin:
     restart: Literal["never", "on-failure", "always"]
     backoff: tuple[float, float, float]
     stop_grace: float
+    every: float | None
+    jitter: float
+    timeout: float | None
+    notify: bool
+    ready_timeout: float
+    watchdog: float | None
     max_line_bytes: int
     log_buffer_bytes: int
     rate_limit: tuple[int, float, int] | None
@@ -91,6 +105,11 @@ class PlannedPlugin:
     def name(self) -> str:
         """Its name in the plan."""
         return self.names[0]
+
+    @property
+    def command(self) -> str:
+        """Interpreter and file, without the arguments from settings, which may be secret."""
+        return " ".join(map(os.fsdecode, self.argv[: len(self.argv) - self.own_args]))
 
 
 @frozen

@@ -16,6 +16,7 @@ class State(str, enum.Enum):
     RUNNING = "running"
     CLEARING = "clearing"
     BACKING_OFF = "backing-off"
+    WAITING = "waiting"
     STOPPING = "stopping"
     STOPPED = "stopped"
     EXITED = "exited"
@@ -38,6 +39,7 @@ _MEANING = {
     State.RUNNING: "its first process runs",
     State.CLEARING: "its first process ended; its leftover processes are being stopped",
     State.BACKING_OFF: "waits before it is started again",
+    State.WAITING: "waits for its next scheduled run",
     State.STOPPING: "was sent SIGTERM; its grace period runs",
     State.STOPPED: "stopped on request",
     State.EXITED: "ended, and its restart policy leaves it so",

@@ -23,11 +23,14 @@ class PluginStatus:
         command: Interpreter and file.
         state: Where it stands.
         reason: Why it was refused or cannot run; else None.
+        ready: Whether it has reported that it is ready; None if it need not.
+        status_text: What it has reported about its state.
         pid: Of its first process while that runs.
         uptime: Seconds since that was started.
         restarts: How often its restart policy restarted it.
         last_exit: Exit code, or minus the signal's number; None if it never exited.
-        next_start_in: Seconds, while backing off.
+        next_start_in: Seconds, while it waits for a restart or a scheduled run.
+        last_success: When a scheduled run last succeeded, in seconds since the epoch.
         lines: Lines of output.
         lines_dropped: Lines that did not reach the log.
         bytes: Bytes of output.
@@ -39,11 +42,14 @@ class PluginStatus:
     command: str
     state: State
     reason: str | None
+    ready: bool | None
+    status_text: str | None
     pid: int | None
     uptime: float | None
     restarts: int
     last_exit: int | None
     next_start_in: float | None
+    last_success: float | None
     lines: int
     lines_dropped: int
     bytes: int

@@ -22,5 +22,10 @@ METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
 METRICS_HANDED_OVER = f"{OWN}{METRICS_DIRECTORY}"
 
+NOTIFY_SOCKET = "NOTIFY_SOCKET"
+WATCHDOG_USEC = "WATCHDOG_USEC"
+WATCHDOG_PID = "WATCHDOG_PID"
+"""The variables of sd_notify(3): never the engine's, whose service manager is another one."""
+
 OLDER_NAMES = {name: name.replace(OWN, OLDER) for name in (ROLE, WORKER_ID, WORKER_COUNT, CONFIG)}
 """The older name of each variable that has one; both have the same value."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from .context import Context, context
 from .errors import ContextError, SettingsError
+from .notifying import notify, ready, status
 from .periodic import Tick, every
 from .printing import debug, error, info, warning
 from .running import exit_without, run
@@ -42,7 +43,10 @@ __all__ = [
     "exit_without",
     "info",
     "logging_handler",
+    "notify",
+    "ready",
     "run",
+    "status",
     "warning",
 ]
 

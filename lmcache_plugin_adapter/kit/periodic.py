@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 
 from .chance import fraction
+from .notifying import notify, watchdog_seconds
 from .stopping import Stop
 
 TYPE_CHECKING = False
@@ -31,6 +32,8 @@ def every(
     Round ``n`` starts ``n * seconds`` after the beginning, plus a random part, however long the
     previous rounds took. A round that comes due during the previous one is skipped.
 
+    Each round, and the wait for it, is a sign of life for the watchdog.
+
     Args:
         seconds: The time from one round to the next.
         jitter: The greatest random part, as a fraction of ``seconds``, so that plugins started
@@ -44,7 +47,7 @@ def every(
     begun = time.monotonic()
     tick = Tick(0 if at_once else 1)
     due = begun if at_once else begun + seconds * (1 + jitter * fraction())
-    while not stop.wait(due - time.monotonic()):
+    while not _wait(stop, due):
         yield tick
         following = tick + 1
         due = begun + seconds * (following + jitter * fraction())
@@ -55,3 +58,18 @@ def every(
         missed = following - tick - 1
         tick = Tick(following)
         tick.missed = missed
+
+
+def _wait(stop: Stop, due: float) -> bool:
+    """Wait until ``due`` or the stop, and feed the watchdog meanwhile; return whether to stop."""
+    watchdog = watchdog_seconds()
+    if watchdog is None:
+        return stop.wait(due - time.monotonic())
+    while True:
+        notify("WATCHDOG=1")
+        left = due - time.monotonic()
+        if stop.wait(min(left, watchdog / 2)):
+            return True
+        if left <= watchdog / 2:
+            notify("WATCHDOG=1")
+            return False

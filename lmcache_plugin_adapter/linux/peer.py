@@ -7,6 +7,9 @@ import socket
 import struct
 
 _CREDENTIALS = struct.Struct("=iII")
+_MESSAGE_BYTES = 4096
+_DESCRIPTORS = 253
+"""The kernel's limit for one message."""
 
 
 def peer_of(connection: socket.socket) -> tuple[int, int]:
@@ -16,3 +19,29 @@ def peer_of(connection: socket.socket) -> tuple[int, int]:
         connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     )
     return pid, uid
+
+
+def receive_datagram(receiver: socket.socket) -> tuple[bytes, int, int, list[int]]:
+    """Receive a message with its sender's credentials; never waits.
+
+    Args:
+        receiver: A socket with SO_PASSCRED.
+
+    Returns:
+        The message (empty if it is too long), pid and user id of the sender, and the
+        descriptors that it passed, which the caller closes.
+
+    Raises:
+        OSError: No message has arrived.
+    """
+    space = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(_DESCRIPTORS * 4)
+    flags = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+    data, messages, found, _ = receiver.recvmsg(_MESSAGE_BYTES, space, flags)
+    pid, uid = 0, -1
+    fds: list[int] = []
+    for level, kind, payload in messages:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+            pid, uid, _gid = _CREDENTIALS.unpack(payload[: _CREDENTIALS.size])
+        elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds += struct.unpack(f"{len(payload) // 4}i", payload[: len(payload) // 4 * 4])
+    return b"" if found & socket.MSG_TRUNC else data, pid, uid, fds

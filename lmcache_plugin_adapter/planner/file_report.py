@@ -92,6 +92,9 @@ def report_files(
             problems += [Problem("error", text) for text in inspection.errors]
             problems += [*(Problem("warning", text) for text in texts), *inspection.hints]
             status = "refused" if inspection.refused else "runs"
+            every = files.settings_of(entry).every
+            if every is not None and not inspection.refused:
+                problems.append(Problem("note", f"it runs every {every:g} s"))
         else:
             status, level, text = _why_not(entry, identities, files, by_key)
             problems = [Problem(level, text)]

@@ -61,6 +61,9 @@ def plugin_environment(
         METRICS_DIRECTORY: None,
         _METRICS_LOWER_CASE: None,
         variables.METRICS_HANDED_OVER: metrics or None,
+        variables.NOTIFY_SOCKET: None,
+        variables.WATCHDOG_USEC: None,
+        variables.WATCHDOG_PID: None,
     }
     for name, older in variables.OLDER_NAMES.items():
         values[older] = values[name]

@@ -25,9 +25,11 @@ class Event(str, enum.Enum):
     CLEARED = "no process left"
     LEFTOVERS = "leftover processes found"
     RESTART_DUE = "policy: restart"
+    RUN_LATER = "schedule: run later"
     DONE = "policy: no restart"
     GIVE_UP = "exit code 125"
     BACKOFF_ELAPSED = "backoff elapsed"
+    RUN_DUE = "scheduled run due"
     STOP = "stop requested"
     START = "start requested"
 
@@ -48,18 +50,24 @@ _MOVES: dict[tuple[State, Event], State] = {
     (_S.RUNNING, _E.OVER_LIMIT): _S.STOPPING,  # a failed run, unlike a stopped one
     (_S.RUNNING, _E.STOP): _S.STOPPING,
     (_S.CLEARING, _E.RESTART_DUE): _S.BACKING_OFF,
+    (_S.CLEARING, _E.RUN_LATER): _S.WAITING,
     (_S.CLEARING, _E.DONE): _S.EXITED,
     (_S.CLEARING, _E.GIVE_UP): _S.FAILED,
     (_S.CLEARING, _E.STOP): _S.STOPPING,
     (_S.BACKING_OFF, _E.LEFTOVERS): _S.CLEARING,
+    (_S.WAITING, _E.LEFTOVERS): _S.CLEARING,
     (_S.EXITED, _E.LEFTOVERS): _S.CLEARING,
     (_S.FAILED, _E.LEFTOVERS): _S.CLEARING,
     (_S.STOPPED, _E.LEFTOVERS): _S.CLEARING,
     (_S.BACKING_OFF, _E.BACKOFF_ELAPSED): _S.STARTING,
     (_S.BACKING_OFF, _E.START): _S.STARTING,
     (_S.BACKING_OFF, _E.STOP): _S.STOPPED,
+    (_S.WAITING, _E.RUN_DUE): _S.STARTING,
+    (_S.WAITING, _E.START): _S.STARTING,
+    (_S.WAITING, _E.STOP): _S.STOPPED,
     (_S.STOPPING, _E.CLEARED): _S.STOPPED,
     (_S.STOPPING, _E.RESTART_DUE): _S.BACKING_OFF,
+    (_S.STOPPING, _E.RUN_LATER): _S.WAITING,
     (_S.STOPPING, _E.DONE): _S.EXITED,
     (_S.STOPPING, _E.GIVE_UP): _S.FAILED,
     (_S.STOPPED, _E.START): _S.STARTING,
@@ -73,6 +81,7 @@ _STAY: dict[Event, frozenset[State]] = {
     _E.START: frozenset({_S.STARTING, _S.RUNNING, _S.CLEARING, _S.STOPPING, _S.REFUSED}),
     _E.STOP: frozenset({_S.STOPPING, _S.STOPPED, _S.EXITED, _S.FAILED, _S.REFUSED}),
     _E.BACKOFF_ELAPSED: frozenset(_S) - {_S.BACKING_OFF},
+    _E.RUN_DUE: frozenset(_S) - {_S.WAITING},
     _E.EXITED: frozenset({_S.STOPPING, _S.FAILED}),
     _E.CANNOT_RUN: frozenset({_S.STOPPING}),
 }
@@ -95,7 +104,7 @@ def transition(state: State, event: Event) -> State:
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE})
 
 
-def after_exit(code: int, restart: str, failed: bool = False) -> Event:
+def after_exit(code: int, restart: str, failed: bool = False, scheduled: bool = False) -> Event:
     """Return what follows an exit under the restart policy.
 
     Args:
@@ -103,9 +112,12 @@ def after_exit(code: int, restart: str, failed: bool = False) -> Event:
         restart: ``never``, ``on-failure`` or ``always``. A failure is a code
             other than 0, or a signal other than TERM, INT, HUP and PIPE.
         failed: Whether the exit is a failure whatever its code.
+        scheduled: Whether the plugin runs on a schedule, whatever its policy.
     """
     if code == NO_RESTART_CODE:
         return Event.GIVE_UP
+    if scheduled:
+        return Event.RUN_LATER
     failed = failed or (code != 0 and -code not in _STOP_SIGNALS)
     if restart == "always" or (restart == "on-failure" and failed):
         return Event.RESTART_DUE

@@ -7,11 +7,11 @@ import errno
 import os
 import signal
 import time
+from functools import partial
 
 from lmcache_plugin_adapter.contract.log_records import ERROR, INFO, WARNING
 from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.contract.variables import NAME
-from lmcache_plugin_adapter.contract.version import __version__, installed_version
 from lmcache_plugin_adapter.messages.wording import count_processes, exit_text, span, uncapitalized
 from lmcache_plugin_adapter.supervisor.output.pipe_reader import PipeReaders
 from lmcache_plugin_adapter.supervisor.output.plugin_output import PluginOutput
@@ -23,7 +23,8 @@ from lmcache_plugin_adapter.supervisor.processes.spawn import (
 )
 
 from .lifecycle import Event, after_exit, transition
-from .restart import Restarts
+from .restart import Restarts, Schedule
+from .run_watchers.choice import notifications_of, timeout_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ _NAME = NAME.encode()
 
 _LATE_LOOK_SECONDS = 0.1
 """Seconds after an exit without a restart until a last look for leftover processes."""
+
+_LATE_LOOK_STATES = (State.EXITED, State.FAILED, State.WAITING)
 
 _LEFTOVERS_HINT = "(use 'exec' or 'wait' instead of a background process, or leftovers: keep)"
 
@@ -72,6 +75,15 @@ class Plugin:
         self.started_at = 0.0
         self.last_exit: int | None = None
         self.restarts = Restarts(planned.backoff)
+        self._schedule: Schedule | None = None
+        if planned.every is not None:
+            self._schedule = Schedule(planned.every, planned.jitter)
+        self.last_success: float | None = None
+        """When a scheduled run last ended without failure, in seconds since the epoch."""
+        changed = partial(on_change, self)
+        self.notifications = notifications_of(planned, services, name, self.fail, changed)
+        watchers = (self.notifications, timeout_of(planned, services.loop, self.fail))
+        self._watchers = [watcher for watcher in watchers if watcher is not None]
         self.starts_again = False
         """Whether it starts again as soon as nothing is left of its run."""
         self.replaced = False
@@ -107,6 +119,8 @@ class Plugin:
         if self.state is State.STARTING and (was is not self.state or not self.pid):
             self._cancel_timer()
             self.restarts.attempt = 0
+            if self._schedule is not None:
+                self._schedule.begin()
             self._spawn()
 
     def stop(self) -> None:
@@ -150,7 +164,7 @@ class Plugin:
         self._move(Event.CANNOT_RUN)
         credentials = self.planned.credentials
         user = "" if credentials is None else f" as user {credentials[0]}"
-        cause = f"Cannot run {self.command}{user}: {exec_error_text(number)}"
+        cause = f"Cannot run {self.planned.command}{user}: {exec_error_text(number)}"
         self.trouble = uncapitalized(cause)
         self._log(ERROR, f"{cause}; not tried again until reload")
 
@@ -167,10 +181,12 @@ class Plugin:
         self.last_exit = code
         self._announce()
         self._readers.drain()
+        for watcher in self._watchers:
+            watcher.run_ended()
         was = self.state
         self._move(Event.EXITED)
         if self._failed:
-            self._after = after_exit(code, self.planned.restart, failed=True)
+            self._decide(code)
             self._log_exit(code, uptime, 0)
         elif was is State.STOPPING:
             text = uncapitalized(exit_text(code, asked=True))
@@ -181,7 +197,7 @@ class Plugin:
             self._exited_on_its_own(code, uptime, table)
 
     def _exited_on_its_own(self, code: int, uptime: float, table: ProcessTable | None) -> None:
-        self._after = after_exit(code, self.planned.restart)
+        self._decide(code)
         leftovers: set[int] = set()
         if self.planned.leftovers == "keep":
             table = None
@@ -192,6 +208,13 @@ class Plugin:
             self._begin_ending().clear(table, leftovers)
         else:
             self._cleared()
+
+    def _decide(self, code: int) -> None:
+        """Decide what follows the exit of the first process."""
+        scheduled = self._schedule is not None
+        self._after = after_exit(code, self.planned.restart, self._failed, scheduled)
+        if scheduled and not self._failed and after_exit(code, "on-failure") is Event.DONE:
+            self.last_success = time.time()
 
     def _log_exit(self, code: int, uptime: float, leftovers: int) -> None:
         failed = self._failed or after_exit(code, "on-failure") is not Event.DONE
@@ -216,8 +239,9 @@ class Plugin:
             return f"{text}; not restarted: it asked for that by its exit code"
         if self._after is Event.DONE:
             return f"{text}; not restarted (restart: {self.planned.restart})"
-        delay = span(self.restarts.next_delay(uptime))
-        return f"{text}; starting again in {delay} (restart {self.restarts.count + 1})"
+        if self._schedule is not None:
+            return f"{text}; {self._schedule.plan_next()}"
+        return f"{text}; {self.restarts.plan_next(uptime)}"
 
     def _cleared(self) -> None:
         """Handle that no process of the run is left."""
@@ -229,14 +253,14 @@ class Plugin:
         if self.starts_again:
             self.starts_again = False
             self.start()
-        elif self.state is State.BACKING_OFF:
+        elif self.state in (State.BACKING_OFF, State.WAITING):
             self._wait_to_start()
-        elif self.state in (State.EXITED, State.FAILED):
-            self._cancel_timer()
-            self._timer = self._services.loop.call_later(_LATE_LOOK_SECONDS, self._late_look)
+        if self.state in _LATE_LOOK_STATES:
+            self._services.loop.call_later(_LATE_LOOK_SECONDS, self._late_look)
 
     def _late_look(self) -> None:
-        if not self._services.stopping and self.state in (State.EXITED, State.FAILED):
+        ends = self._services.stopping or self.replaced
+        if not ends and self.state in _LATE_LOOK_STATES:
             self._finds_leftovers()
 
     def _finds_leftovers(self) -> bool:
@@ -270,15 +294,21 @@ class Plugin:
     # --- inside -----------------------------------------------------------
 
     @property
+    def next_start(self) -> float | None:
+        """The monotonic time of the next start, while it waits for that."""
+        if self.state is State.WAITING and self._schedule is not None:
+            return self._schedule.due
+        return self.restarts.due if self.state is State.BACKING_OFF else None
+
+    @property
+    def ready(self) -> bool | None:
+        """Whether it has reported that it is ready; None if it need not."""
+        return None if self.notifications is None else self.notifications.ready
+
+    @property
     def running(self) -> bool:
         """Whether its first process runs."""
         return self.pid in self._first_processes
-
-    @property
-    def command(self) -> str:
-        """Interpreter and file, without the arguments from settings, which may be secret."""
-        argv = self.planned.argv
-        return " ".join(map(os.fsdecode, argv[: len(argv) - self.planned.own_args]))
 
     def _move(self, event: Event) -> None:
         was, self.state = self.state, transition(self.state, event)
@@ -294,19 +324,18 @@ class Plugin:
         }
         for name in self.planned.hidden:
             environment.pop(name, None)
-        check = None if self._is_checked else self._why_refused
-        self._is_checked = False
+        if self.notifications is not None:
+            environment |= self.notifications.environment()
+        is_checked, self._is_checked = self._is_checked, False
         try:
-            pid, pipe = spawn(services.setup, self.planned, environment, check)
+            pid, pipe = spawn(services.setup, self.planned, environment, is_checked)
         except OSError as error:
             self._move(Event.SPAWN_FAILED)
             cause = f"Cannot start: {uncapitalized(error.strerror or str(error))}"
             if error.errno == errno.EMFILE:
                 cause += f" ({file_limit_problem(services.plugin_count)})"
             self.trouble = uncapitalized(cause)
-            delay = span(self.restarts.next_delay())
-            attempt = self.restarts.attempt + 1
-            self._log(WARNING, f"{cause}; trying again in {delay} (attempt {attempt})")
+            self._log(WARNING, f"{cause}; {self.restarts.plan_next()}")
             self._wait_to_start()
             return
         self._first_processes[pid] = self
@@ -317,17 +346,8 @@ class Plugin:
         services.record(pid)
         services.loop.call_soon(self._announce)
         self._move(Event.SPAWNED)
-
-    def _why_refused(self) -> str | None:
-        """Return why it must not start, in the child that is about to become the plugin."""
-        if not self.planned.checked or installed_version() != __version__:
-            return None  # the check's own code was removed or replaced, which only the owner can do
-        # Imported in the child alone, as it takes memory.
-        from lmcache_plugin_adapter.supervisor.processes.start_check import why_refused
-
-        planned = self.planned
-        uid = planned.credentials and planned.credentials[0]
-        return why_refused(planned.checked, planned.shares, uid)
+        for watcher in self._watchers:
+            watcher.run_started(pid)
 
     def _announce(self) -> None:
         """Log the start and read the new pipe, after all plugins have been started."""
@@ -337,19 +357,20 @@ class Plugin:
         self.output.started(self.pid)
         self._readers.add(self._new_pipe)
         self._new_pipe = -1
-        self._log(INFO, f"Started, pid {self.pid}: {self.command}")
+        self._log(INFO, f"Started, pid {self.pid}: {self.planned.command}")
 
     def _wait_to_start(self) -> None:
         self._cancel_timer()
-        delay = max(self.restarts.due - time.monotonic(), 0.0)
-        self._timer = self._services.loop.call_later(delay, self._backoff_elapsed)
+        delay = max((self.next_start or 0.0) - time.monotonic(), 0.0)
+        self._timer = self._services.loop.call_later(delay, self._start_due)
 
-    def _backoff_elapsed(self) -> None:
-        if self.state is State.BACKING_OFF and self._finds_leftovers():
+    def _start_due(self) -> None:
+        was = self.state
+        if self.next_start is not None and self._finds_leftovers():
             return
-        self._move(Event.BACKOFF_ELAPSED)
+        self._move(Event.RUN_DUE if was is State.WAITING else Event.BACKOFF_ELAPSED)
         if self.state is State.STARTING:
-            self.restarts.count += 1
+            self.restarts.count += was is State.BACKING_OFF
             self._spawn()
 
     def _begin_ending(self) -> RunEnding:

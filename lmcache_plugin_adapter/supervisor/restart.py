@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The delays before restarts of one plugin."""
+"""The delays before restarts and before scheduled runs of one plugin."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import time
 
 from lmcache_plugin_adapter.contract.backoff import backoff_delay
+from lmcache_plugin_adapter.messages.wording import counted, span
 
 
 class Restarts:
@@ -27,8 +28,8 @@ class Restarts:
         self.attempt = 0
         """The number of delays since the last reset."""
 
-    def next_delay(self, uptime: float | None = None) -> float:
-        """Choose the delay before the next start.
+    def plan_next(self, uptime: float | None = None) -> str:
+        """Choose the delay before the next start, and return it in words.
 
         Args:
             uptime: Seconds of the previous run; None if the plugin did not start.
@@ -39,4 +40,43 @@ class Restarts:
         self.attempt += 1
         delay = backoff_delay(self.attempt, initial, maximum, os.urandom(1)[0] / 256)
         self.due = time.monotonic() + delay
-        return delay
+        if uptime is None:
+            return f"trying again in {span(delay)} (attempt {self.attempt + 1})"
+        return f"starting again in {span(delay)} (restart {self.count + 1})"
+
+
+class Schedule:
+    """Choose the times of scheduled runs: at a fixed rate, however long the runs take.
+
+    Args:
+        every: Seconds from the start of one run to the start of the next.
+        jitter: The greatest random delay of a run, in seconds.
+    """
+
+    __slots__ = ("_begun", "_every", "_jitter", "_round", "due")
+
+    def __init__(self, every: float, jitter: float) -> None:
+        self._every = every
+        self._jitter = jitter
+        self.due = 0.0
+        """The monotonic time of the next run."""
+        self.begin()
+
+    def begin(self) -> None:
+        """Count the intervals from now."""
+        self._begun = time.monotonic()
+        self._round = 0
+
+    def plan_next(self) -> str:
+        """Choose the time of the next run, and return it in words.
+
+        Runs that came due during the last one are skipped.
+        """
+        now = time.monotonic()
+        following = int((now - self._begun) // self._every) + 1
+        skipped = following - self._round - 1
+        self._round = following
+        spread = self._jitter * os.urandom(1)[0] / 256
+        self.due = self._begun + following * self._every + spread
+        text = f"next run in {span(max(self.due - now, 0.0))}"
+        return f"{text} ({counted(skipped, 'run')} skipped)" if skipped > 0 else text

@@ -142,6 +142,7 @@ class RuntimeFiles:
         if self.instance is not None:
             self.instance.release()
         self.instance = instance
+        self._services.instance = instance
         self._services.record = self._record_soon
         instance.record(self._services.reaper.first_processes)
         self._stops.keep_in(instance)

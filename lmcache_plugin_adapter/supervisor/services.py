@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lmcache_plugin_adapter.contract.runtime_dir import InstanceDir
     from lmcache_plugin_adapter.linux.event_loop import Loop
     from lmcache_plugin_adapter.supervisor.output.event_log import EventLog
     from lmcache_plugin_adapter.supervisor.processes.reaper import Reaper
@@ -43,6 +44,8 @@ class Services:
         """The environment of all plugins, without the variables of a single one."""
         self.oom_kills = OomKills()
         """Whether the kernel killed a process because memory ran out."""
+        self.instance: InstanceDir | None = None
+        """The supervisor's directory; None if there is no usable one."""
         self.plugin_count = 0
         """How many plugins there are."""
         self.record: Callable[[int], None] = lambda _pid: None

@@ -24,6 +24,7 @@ GROUPS = {
     "test_fault_users": "A plugin of another user",
     "test_fault_daemons": "Daemons and unmarked processes",
     "test_fault_adversary": "The engine is hostile",
+    "test_fault_limits": "A run exceeds a limit",
     "test_fault_output": "Output is hostile",
     "test_fault_package": "The package is replaced",
     "test_fault_system": "The system",

@@ -23,7 +23,7 @@ BYTES = {
     "half a UTF-8 character": (b"half \303", r"half \xc3"),
     "ANSI that clears the screen": (b"\033[2Jcleared", r"\x1b[2Jcleared"),
     "NUL": (b"nul \0 end", r"nul \x00 end"),
-    "a carriage return that hides a line": (b"shown\rhidden", r"shown\x0dhidden"),
+    "a carriage return that replaces a line": (b"shown\rreplaced", "[all_x] replaced"),
     "a bidirectional override": ("bidi \u202e end".encode(), r"bidi \u202e end"),
     "C1 controls": ("c1 \x9b2J end".encode(), r"c1 \u009b2J end"),
 }

@@ -28,7 +28,10 @@ OWN = {
     "lmcache_plugin_adapter.kit",
     *(
         f"lmcache_plugin_adapter.kit.{name}"
-        for name in ["chance", "context", "errors", "periodic", "printing", "running", "stopping"]
+        for name in [
+            *("chance", "context", "errors", "notifying"),
+            *("periodic", "printing", "running", "stopping"),
+        ]
     ),
 }
 

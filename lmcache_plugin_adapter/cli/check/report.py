@@ -25,6 +25,7 @@ from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
 
 from .differences import BYPASS_NOTE, bypasses_lookup, with_differences
 from .missing_libraries import with_missing_libraries
+from .own_settings import own_settings_problems
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -154,6 +155,7 @@ def make_report(engine: EngineSize, config: StandInConfig | ServerConfig) -> Rep
         bypasses = bypasses_lookup(config.to_json())
         problems += [Problem("note", BYPASS_NOTE)] if bypasses else []
         files = with_differences(files, processes, has_engine=bypasses)
+    problems += own_settings_problems(files, config.extra_config)
     return Report(
         config.source,
         sys.executable,

@@ -31,6 +31,7 @@ STYLES = {
     State.STARTING: "cyan",
     State.STOPPING: "yellow",
     State.RUNNING: "green",
+    State.WAITING: "green",
     State.EXITED: "dim",
     State.STOPPED: "dim",
 }
@@ -106,11 +107,18 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 60}m {whole % 60}s" if whole >= 60 else f"{whole}s"
 
 
+def until(seconds: float) -> str:
+    """Return the time until a start, to a tenth of a second if it is short."""
+    return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+
+
 def _state(row: Row) -> Cell:
-    text = row.plugin.state.value
+    text, style = row.plugin.state.value, STYLES[row.plugin.state]
+    if row.plugin.state is State.RUNNING and row.plugin.ready is not None:
+        text, style = ("ready", style) if row.plugin.ready else ("not ready", "yellow")
     if row.plugin.next_start_in is not None:
-        text += f" {row.plugin.next_start_in:.1f} s"
-    return text, STYLES[row.plugin.state]
+        text += f" {until(row.plugin.next_start_in)}"
+    return text, style
 
 
 def _last_exit(row: Row) -> Cell:

@@ -18,7 +18,7 @@ from lmcache_plugin_adapter.cli.console import captured, rich_console
 from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.messages.wording import counted
 
-from .columns import COLUMNS, GAP, STYLES, Row, last_exit, table_lines
+from .columns import COLUMNS, GAP, STYLES, Row, last_exit, table_lines, until
 from .process_columns import PROCESS_COLUMNS, Process
 
 if TYPE_CHECKING:
@@ -69,8 +69,11 @@ def show_live(look: Callable[[], Report], interval: float, *, wide: bool = False
 def describe_state(plugin: PluginStatus) -> str:
     """Return the state of a plugin with the reason for it."""
     text = plugin.state.value
-    if plugin.state is State.BACKING_OFF and plugin.next_start_in is not None:
-        text += f", next start in {plugin.next_start_in:.1f} s"
+    if plugin.next_start_in is not None:
+        text += f", next start in {until(plugin.next_start_in)}"
+    if plugin.state is State.RUNNING and plugin.ready is False:
+        text += ", not ready"
+        return f"{text}: {plugin.status_text}" if plugin.status_text else text
     if plugin.reason:
         return f"{text}: {plugin.reason}"
     if plugin.state is not State.RUNNING and plugin.last_exit is not None:
@@ -144,12 +147,12 @@ def _count_states(rows: list[Row]) -> list[tuple[State, int]]:
 def _notes(
     rows: Sequence[Row], supervisors: Sequence[SupervisorStatus], width: int, *, all_shown: bool
 ) -> list[Text]:
-    """Return why plugins do not run, each reason once, and which processes have no plugin."""
+    """Return why plugins do not run and what they report, and which processes have no plugin."""
     reasons: dict[tuple[str, str, State], list[str]] = {}
     for row in rows:
         plugin = row.plugin
-        if plugin.reason:
-            key = plugin.title, plugin.reason, plugin.state
+        for text in filter(None, (plugin.reason, plugin.status_text)):
+            key = plugin.title, text, plugin.state
             reasons.setdefault(key, []).append(row.process)
     notes = [
         Text(line, STYLES[state])

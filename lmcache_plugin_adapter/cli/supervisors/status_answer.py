@@ -41,8 +41,10 @@ class PluginStatus(plugin_status.PluginStatus):
 
     @property
     def healthy(self) -> bool:
-        """Whether the plugin runs, or has exited with code 0."""
-        return self.state is State.RUNNING or (self.state is State.EXITED and self.last_exit == 0)
+        """Whether the plugin is up and ready, or its last run succeeded and none is due."""
+        if self.state in (State.EXITED, State.WAITING):
+            return self.last_exit == 0 and self.reason is None
+        return self.state is State.RUNNING and self.ready is not False
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def _read_fields(status: type, answer: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of simple types, as the annotations of ``status`` declare them."""
     fields: dict[str, Any] = {}
     for name, read, optional in _fields_of(status):
-        value = answer[name]
+        value = answer.get(name) if optional else answer[name]  # older supervisors have fewer
         fields[name] = None if optional and value is None else read(value)
     return fields
 

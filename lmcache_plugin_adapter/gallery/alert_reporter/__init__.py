@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from lmcache_plugin_adapter import kit
 
+__plugin_settings__ = "lmcache_plugin_adapter.gallery.alert_reporter.settings:AlertSettings"
+"""The type of its settings, for ``lmcache-plugins check``."""
+
 
 def main() -> int:
     """Run the plugin and return its exit code."""

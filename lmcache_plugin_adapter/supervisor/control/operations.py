@@ -236,4 +236,6 @@ class _Waiter:
 def _is_up_or_settled(plugin: Plugin) -> bool:
     if plugin.starts_again:
         return False
-    return plugin.state.settled or plugin.state in (State.RUNNING, State.BACKING_OFF)
+    if plugin.state is State.RUNNING:
+        return plugin.ready is not False
+    return plugin.state.settled or plugin.state in (State.BACKING_OFF, State.WAITING)

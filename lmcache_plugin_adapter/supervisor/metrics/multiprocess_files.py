@@ -16,7 +16,7 @@ import time
 from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.supervisor.output.event_log import printable
 
-from .series import COUNTERS, HELP, LAST_EXIT, MARK, MEMORY, STATE, resident
+from .series import COUNTERS, HELP, MARK, MEMORY, STATE, gauges_of, resident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,9 +80,8 @@ class Metrics:
         for state in sorted(State, key=lambda state: plugin.state is state):
             key = self._key(STATE, STATE, name, state.value)
             self._gauges.write_value(key, float(plugin.state is state), time.time())
-        if plugin.last_exit is not None:
-            key = self._key(LAST_EXIT, LAST_EXIT, name)
-            self._gauges.write_value(key, float(plugin.last_exit), time.time())
+        for metric, value in gauges_of(plugin):
+            self._gauges.write_value(self._key(metric, metric, name), value, time.time())
         self._count(plugin, name)
 
     def close(self) -> None:

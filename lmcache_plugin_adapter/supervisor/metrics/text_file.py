@@ -12,7 +12,7 @@ import os
 from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.supervisor.output.event_log import printable
 
-from .series import COUNTERS, HELP, LAST_EXIT, MARK, MEMORY, STATE, resident
+from .series import COUNTERS, HELP, MARK, MEMORY, STATE, gauges_of, resident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ class TextFile:
             name = printable(plugin.name)
             for state in State:
                 add(STATE, int(plugin.state is state), name, state=state.value)
-            if plugin.last_exit is not None:
-                add(LAST_EXIT, plugin.last_exit, name)
+            for metric, value in gauges_of(plugin):
+                add(metric, value, name)
             counts = (plugin.restarts.count, plugin.output.lines, plugin.output.dropped)
             for metric, base, count in zip(COUNTERS, self._bases[plugin], counts):  # noqa: B905
                 self._counts[self._series(metric, {"plugin": name})] = base + count

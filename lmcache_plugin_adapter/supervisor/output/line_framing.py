@@ -49,6 +49,9 @@ _ESCAPES.update(
     }
 )
 
+_NOTHING = b"", 0
+"""The text of a line that has erased it, and its bytes cut."""
+
 _AHEAD = 4
 """Bytes kept beyond the limit, so that the cut can find the end of a character."""
 
@@ -109,15 +112,20 @@ class LineFramer:
     """Cut a stream of bytes into clean lines of at most ``max_line_bytes``.
 
     A longer line keeps its beginning and ends in a mark with the number of bytes
-    cut. Memory is bounded by ``max_line_bytes`` and the chunk being fed.
+    cut. A carriage return replaces what stood before it, as on a terminal. Memory is
+    bounded by ``max_line_bytes`` and the chunk being fed.
     """
 
-    __slots__ = ("_cut", "_held", "_limit")
+    __slots__ = ("_cut", "_held", "_limit", "_replaced", "_shown")
 
     def __init__(self, max_line_bytes: int) -> None:
         self._limit = max_line_bytes
         self._held = b""
         self._cut = 0
+        self._replaced: tuple[bytes, int] | None = None
+        """The last text before a carriage return of the unfinished line, and its bytes cut."""
+        self._shown: tuple[bytes, int] | None = None
+        """What :meth:`progress` has returned of the unfinished line."""
 
     def feed(self, chunk: bytes) -> list[Block]:
         """Add ``chunk`` and return the lines that it completes."""
@@ -127,9 +135,9 @@ class LineFramer:
             return []
         blocks: list[Block] = []
         start = 0
-        if self._held or self._cut:
+        if self._is_unfinished:
             self._hold(chunk[:first])
-            blocks.append(self._release())
+            blocks += self._release()
             start = first + 1
         last = chunk.rfind(b"\n")
         if last >= start:
@@ -140,19 +148,61 @@ class LineFramer:
 
     def flush(self) -> list[Block]:
         """Return the unfinished last line, if there is one."""
-        return [self._release()] if self._held or self._cut else []
+        return self._release() if self._is_unfinished else []
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether the unfinished line has replaced its text, such as a progress bar."""
+        return self._replaced is not None and self._current not in (self._shown, _NOTHING)
+
+    def progress(self) -> list[Block]:
+        """Return the present text of an unfinished line that has replaced its text."""
+        if not self.has_progress:
+            return []
+        self._shown = self._current
+        return [self._one(*self._current)]
+
+    @property
+    def _is_unfinished(self) -> bool:
+        return bool(self._held) or self._cut > 0 or self._replaced is not None
+
+    @property
+    def _current(self) -> tuple[bytes, int]:
+        """The text of the unfinished line, and its bytes cut."""
+        if self._replaced is not None and not self._held.strip():
+            return self._replaced  # erased, or a newline is about to follow
+        return self._held, self._cut
 
     def _hold(self, part: bytes) -> None:
+        if b"\r" not in part:
+            self._append(part)
+            return
+        first, *between, last = part.split(b"\r")
+        self._append(first)
+        if self._held.strip():
+            self._replaced = self._held, self._cut
+        elif self._replaced is None:
+            self._replaced = _NOTHING
+        for text in reversed(between):
+            kept = text[: self._limit + _AHEAD]
+            if kept.strip():
+                self._replaced = kept, len(text) - len(kept)
+                break
+        self._held, self._cut = b"", 0
+        self._append(last)
+
+    def _append(self, part: bytes) -> None:
         room = self._limit + _AHEAD - len(self._held)
         self._held += part[:room]
         over = len(part) - room
         if over > 0:
             self._cut += over
 
-    def _release(self) -> Block:
-        line, cut = self._held, self._cut
+    def _release(self) -> list[Block]:
+        current, shown = self._current, self._shown
         self._held, self._cut = b"", 0
-        return self._one(line, cut)
+        self._replaced = self._shown = None
+        return [] if current == shown else [self._one(*current)]
 
     def _frame(self, body: bytes) -> Iterator[Block]:
         lines = body.split(b"\n")
@@ -177,9 +227,9 @@ class LineFramer:
 
     def _one(self, raw: bytes, cut: int) -> Block:
         level = INFO
-        # The last byte of a line that was cut while it was read is unknown.
-        if not cut and raw[-1:] == b"\r" and len(raw) <= self._limit + _AHEAD:
-            raw = raw[:-1]
+        if b"\r" in raw:
+            texts = reversed(raw.split(b"\r"))
+            raw = next((text for text in texts if text[: self._limit + _AHEAD].strip()), b"")
         if _SEQUENCE in raw:
             raw = without_colours(raw)
         if raw[:1] == b"<" and raw[2:3] == b">" and raw[1:2] in b"01234567":

@@ -38,6 +38,9 @@ _SMALL_BYTES = 1 << 14
 _GATHER_PAUSE = 0.01
 """Seconds in which successive small writes are gathered into one read."""
 
+_PROGRESS_SECONDS = 1.0
+"""Seconds between two records of an unfinished line that replaces its text."""
+
 _CONGESTED_PAUSE = 0.5
 """Seconds without a write to the log after which lines are dropped instead of waiting."""
 
@@ -66,6 +69,7 @@ class PipeReader:
         self._on_end = on_end
         self._framer = LineFramer(output.max_line_bytes)
         self._pause: Timer | None = None
+        self._progress: Timer | None = None
         self._wait_until = 0.0
         self._written = -1
         self._widened = False
@@ -93,11 +97,18 @@ class PipeReader:
         if len(chunk) >= _FLOOD_BYTES and self._output.limited:
             chunk = self._skim(chunk)
         self._output.add(self._framer.feed(chunk))
+        if self._progress is None and self._framer.has_progress:
+            self._progress = self._loop.call_later(_PROGRESS_SECONDS, self._show_progress)
         if self._output.exhausted():
             self._slow_down()
         elif len(chunk) < _SMALL_BYTES:
             self._gather()
         return True
+
+    def _show_progress(self) -> None:
+        self._progress = None
+        if self._fd >= 0:
+            self._output.add(self._framer.progress())
 
     def _gather(self) -> None:
         """Pause if small writes follow each other, so that the next read finds several."""
@@ -191,8 +202,9 @@ class PipeReader:
         """Log an unfinished line and close the pipe."""
         if self._fd < 0:
             return
-        if self._pause is not None:
-            self._pause.cancel()
+        for timer in (self._pause, self._progress):
+            if timer is not None:
+                timer.cancel()
         self._output.add(self._framer.flush())
         self._loop.unwatch(self._fd)
         os.close(self._fd)

@@ -61,6 +61,7 @@ class RunEnding:
         self._timer: Timer | None = None
         self._terminated: set[int] = set()
         self._stopping = False
+        self._first_signal = signal.SIGTERM
         self._killing_since = 0.0
         self._reaper.endings[self] = None
 
@@ -71,6 +72,7 @@ class RunEnding:
             number: The signal.
         """
         self._stopping = True
+        self._first_signal = number
         if self.pid in self._reaper.first_processes:
             # SIGCONT, so that a stopped process can act on the signal.
             signal_group(self.pid, number, signal.SIGCONT)
@@ -133,7 +135,9 @@ class RunEnding:
         self._call_later(self._grace, self._grace_elapsed)
 
     def _grace_elapsed(self) -> None:
-        self._kill_all(f"Did not end within {self._grace:g} s of SIGTERM (stop_grace)")
+        self._kill_all(
+            f"Did not end within {self._grace:g} s of {self._first_signal.name} (stop_grace)"
+        )
 
     def _kill_all(self, why: str) -> None:
         table = self._reaper.table()

@@ -13,6 +13,8 @@ import resource
 import signal
 import struct
 
+from lmcache_plugin_adapter.contract.variables import WATCHDOG_PID
+from lmcache_plugin_adapter.contract.version import __version__, installed_version
 from lmcache_plugin_adapter.linux.syscalls import (
     set_no_new_privileges,
     set_parent_death_signal,
@@ -21,9 +23,11 @@ from lmcache_plugin_adapter.linux.syscalls import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from lmcache_plugin_adapter.contract.planned_plugin import PlannedPlugin
+
+_WATCHDOG_PID = WATCHDOG_PID.encode()
 
 _ALL_SIGNALS = signal.valid_signals()
 
@@ -198,7 +202,7 @@ def spawn(
     setup: ChildSetup,
     planned: PlannedPlugin,
     environment: Mapping[bytes, bytes],
-    check: Callable[[], str | None] | None = None,
+    is_checked: bool,
 ) -> tuple[int, int]:
     """Start a plugin's command in a session and group of its own.
 
@@ -209,7 +213,7 @@ def spawn(
         setup: See :class:`ChildSetup`.
         planned: The plugin.
         environment: The whole environment.
-        check: Called in the child; returns why the program must not run, or None.
+        is_checked: Whether the permissions of what it runs have just been checked.
 
     Returns:
         Its pid, and the non-blocking read end of the pipe of its stdout and
@@ -222,7 +226,7 @@ def spawn(
     try:
         pid = setup.fork()
         if pid == 0:
-            _become(setup, planned, environment, output, check)
+            _become(setup, planned, environment, output, is_checked)
     except OSError:
         os.close(read_end)
         raise
@@ -266,12 +270,23 @@ def _output_pipe(below: int) -> tuple[int, int]:
     return read_end, write_end
 
 
+def _why_refused(planned: PlannedPlugin) -> str | None:
+    """Return why it must not start, in the child that is about to become the plugin."""
+    if not planned.checked or installed_version() != __version__:
+        return None  # the check's own code was removed or replaced, which only the owner can do
+    # Imported in the child alone, as it takes memory.
+    from .start_check import why_refused
+
+    uid = planned.credentials and planned.credentials[0]
+    return why_refused(planned.checked, planned.shares, uid)
+
+
 def _become(
     setup: ChildSetup,
     planned: PlannedPlugin,
     environment: Mapping[bytes, bytes],
     output: int,
-    check: Callable[[], str | None] | None,
+    is_checked: bool,
 ) -> None:
     """Exec the program in the child, or report why not and exit; never return."""
     error = 0
@@ -281,13 +296,15 @@ def _become(
         os.dup2(setup.null, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        refusal = None if check is None else check()
+        refusal = None if is_checked else _why_refused(planned)
         if refusal is not None:
             os.write(2, f"<3>Refused: {refusal}\n".encode("utf-8", "surrogateescape"))
             setup.report(REFUSED)
             os._exit(EXEC_FAILED_CODE)
         setup.restore_limits()
         setup.become_user(planned)
+        if _WATCHDOG_PID in environment:
+            environment = {**environment, _WATCHDOG_PID: b"%d" % os.getpid()}
         os.execve(planned.argv[0], list(planned.argv), environment)
     except OSError as problem:
         error = problem.errno or 0

@@ -24,6 +24,14 @@ VALUES = (
     *("off", "never", "all", "stop"),
     *("stderr", "/var/log/x", "30s", "1 h", "soon", "x", [], ["a"], [["a"]], {}, {"x": 1}),
 )
+COMPLETED_BY: dict[str, dict[str, object]] = {
+    "jitter": {"every": "7d"},
+    "timeout": {"every": "7d"},
+    "ready_timeout": {"notify": True},
+    "watchdog": {"notify": True},
+}
+"""Settings that others need to have an effect."""
+
 BY_MAPPING = {"backoff", "rate_limit", "log", "metrics"}
 
 
@@ -63,6 +71,7 @@ def test_it_agrees_with_the_reader(row) -> None:
         settings: dict[str, object] = {general: {below: value} if below else value}
         if general == "log" and below and below != "directory":
             settings = {"log": {"directory": "/var/log/x", below: value}}
+        settings |= COMPLETED_BY.get(general, {})
         if row.key.startswith(PLUGIN_KEY):
             settings = {"plugins": {"worker_x": settings}}
         if general == "backoff" and below in ("initial", "max"):

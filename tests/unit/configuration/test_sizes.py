@@ -78,7 +78,8 @@ def test_every_time_and_size_takes_units(row) -> None:
         section = {group: {key: value}} if group else {key: value}
         if group == "log":
             section[group]["directory"] = "/logs"
-        _, problems = read_settings({"runtime_plugins": section}, {})
+        completed = {"every": "7d", "notify": True, **section}  # some have no effect without
+        _, problems = read_settings({"runtime_plugins": completed}, {})
         refused = [one.text for one in problems if f"'{PREFIX}.{row.key}'" in one.text]
         assert bool(refused) is not usable, problems
         if refused:

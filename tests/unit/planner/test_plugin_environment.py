@@ -73,6 +73,9 @@ def test_a_plugin_is_told_everything() -> None:
         "PROMETHEUS_MULTIPROC_DIR": None,
         "prometheus_multiproc_dir": None,
         f"{OWN}PROMETHEUS_MULTIPROC_DIR": None,
+        "NOTIFY_SOCKET": None,
+        "WATCHDOG_USEC": None,
+        "WATCHDOG_PID": None,
     }
 
 

@@ -23,16 +23,17 @@ from lmcache_plugin_adapter.supervisor.lifecycle import (
 
 # One row a state, one column an event, in the order of the enums; "." stays, "!" cannot happen.
 TABLE = """
-             SPAWNED SPAWN_FAILED CANNOT_RUN EXITED   OVER_LIMIT CLEARED LEFTOVERS RESTART_DUE DONE   GIVE_UP BACKOFF  STOP     START
-STARTING     RUNNING BACKING_OFF  FAILED     !        !          !       !         !           !      !       .        STOPPED  .
-RUNNING      !       !            FAILED     CLEARING STOPPING   !       !         !           !      !       .        STOPPING .
-CLEARING     !       !            !          !        !          !       !         BACKING_OFF EXITED FAILED  .        STOPPING .
-BACKING_OFF  !       !            !          !        !          !       CLEARING  !           !      !       STARTING STOPPED  STARTING
-STOPPING     !       !            .          .        !          STOPPED !         BACKING_OFF EXITED FAILED  .        .        .
-STOPPED      !       !            !          !        !          !       CLEARING  !           !      !       .        .        STARTING
-EXITED       !       !            !          !        !          !       CLEARING  !           !      !       .        .        STARTING
-FAILED       !       !            !          .        !          !       CLEARING  !           !      !       .        .        STARTING
-REFUSED      !       !            !          !        !          !       !         !           !      !       .        .        .
+             SPAWNED SPAWN_FAILED CANNOT_RUN EXITED   OVER_LIMIT CLEARED LEFTOVERS RESTART_DUE RUN_LATER DONE   GIVE_UP BACKOFF  RUN_DUE  STOP     START
+STARTING     RUNNING BACKING_OFF  FAILED     !        !          !       !         !           !         !      !       .        .        STOPPED  .
+RUNNING      !       !            FAILED     CLEARING STOPPING   !       !         !           !         !      !       .        .        STOPPING .
+CLEARING     !       !            !          !        !          !       !         BACKING_OFF WAITING   EXITED FAILED  .        .        STOPPING .
+BACKING_OFF  !       !            !          !        !          !       CLEARING  !           !         !      !       STARTING .        STOPPED  STARTING
+WAITING      !       !            !          !        !          !       CLEARING  !           !         !      !       .        STARTING STOPPED  STARTING
+STOPPING     !       !            .          .        !          STOPPED !         BACKING_OFF WAITING   EXITED FAILED  .        .        .        .
+STOPPED      !       !            !          !        !          !       CLEARING  !           !         !      !       .        .        .        STARTING
+EXITED       !       !            !          !        !          !       CLEARING  !           !         !      !       .        .        .        STARTING
+FAILED       !       !            !          .        !          !       CLEARING  !           !         !      !       .        .        .        STARTING
+REFUSED      !       !            !          !        !          !       !         !           !         !      !       .        .        .        .
 """
 
 CELLS = [
@@ -90,6 +91,14 @@ def test_a_run_over_a_limit_has_failed_whatever_its_exit_code() -> None:
     assert after_exit(-signal.SIGTERM, "on-failure", failed=True) is Event.RESTART_DUE
     assert after_exit(-signal.SIGTERM, "never", failed=True) is Event.DONE
     assert after_exit(NO_RESTART_CODE, "always", failed=True) is Event.GIVE_UP
+
+
+@pytest.mark.parametrize("code", [0, 1, -signal.SIGSEGV])
+@pytest.mark.parametrize("restart", ["never", "on-failure", "always"])
+def test_scheduled_runs_ignore_the_restart_policy(code: int, restart: str) -> None:
+    """The next run comes on schedule, unless the exit code asks for none."""
+    assert after_exit(code, restart, scheduled=True) is Event.RUN_LATER
+    assert after_exit(NO_RESTART_CODE, restart, scheduled=True) is Event.GIVE_UP
 
 
 def test_one_exit_code_asks_not_to_be_restarted() -> None:

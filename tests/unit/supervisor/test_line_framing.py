@@ -41,6 +41,14 @@ def lines(*chunks: bytes, limit: int = 80) -> list[tuple[int, bytes]]:
         (b"no newline", [(6, b"no newline")]),
         (b"\n\n", [(6, b""), (6, b"")]),
         (b"windows\r\n", [(6, b"windows")]),
+        (b"windows\r\r\n", [(6, b"windows")]),
+        (b"\r\n", [(6, b"")]),
+        (b"\r", [(6, b"")]),
+        (b"10 %\r20 %\r30 %\n", [(6, b"30 %")]),
+        (b"10 %\r20 %\r30 %\r\n", [(6, b"30 %")]),
+        (b"\r10 %\r20 %", [(6, b"20 %")]),
+        (b"<4>shown\r<3>hidden\nnext\n", [(3, b"hidden"), (6, b"next")]),
+        (b"erased\r      \r\n", [(6, b"erased")]),
         (b"tab\tstays\n", [(6, b"tab\tstays")]),
         (b"<3>bad\n<7>detail\nplain\n", [(3, b"bad"), (7, b"detail"), (6, b"plain")]),
         (b"<8>no level\n<33>nor this\n", [(6, b"<8>no level"), (6, b"<33>nor this")]),
@@ -108,8 +116,37 @@ def test_ordinary_burst_stays_one_block() -> None:
     assert [(block.level, block.lines) for block in frame(burst)] == [(6, 1000)]
 
 
+def test_an_unfinished_line_that_replaces_its_text_shows_progress() -> None:
+    """Its present text, each once; and none of lines that only end as Windows' do."""
+    framer = LineFramer(80)
+    assert framer.feed(b"10 %") == []
+    assert not framer.has_progress
+    framer.feed(b"\r20 %\r30 %")
+    assert framer.has_progress
+    assert framer.progress() == [Block(6, b"30 %", 1)]
+    assert not framer.has_progress
+    assert framer.progress() == []
+    framer.feed(b"\r<4>40 %\r")
+    assert framer.progress() == [Block(4, b"40 %", 1)]
+    assert framer.feed(b"\n") == []  # it has been shown
+    assert framer.feed(b"windows\r\nlines\r\n")[0].text == b"windows\nlines"
+    assert not framer.has_progress
+    framer.feed(b"\r  \r")
+    assert not framer.has_progress
+
+
+def test_endless_progress_takes_bounded_memory() -> None:
+    """Without a newline, and with texts of any length."""
+    framer = LineFramer(80)
+    for _ in range(100):
+        assert framer.feed(b"x" * 100_000 + b"\r" + b"y" * 100_000 + b"\r\r") == []
+    (block,) = framer.flush()
+    assert block.text == b"y" * 80 + b" [cut: 99,920 more bytes]"
+
+
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=6), st.integers(16, 120))
 @example(b"a\n<3>b\nc", [2, 4], 16)
+@example(b"a\r" + b" " * 60 + b"b\rc\r" + b" " * 60, [2, 4, 64, 70], 16)
 @example(b"\xe2\x82", [1], 16)
 def test_any_bytes_in_any_pieces(stream: bytes, cuts: list[int], limit: int) -> None:
     """However a stream is cut into reads, its lines are the same, clean and bounded."""

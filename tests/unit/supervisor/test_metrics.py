@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -99,7 +100,7 @@ def test_types_and_help(plugin, measured, directory) -> None:
     wait_until(lambda: samples(directory, series.MEMORY))  # written last
     text = scrape(directory)
     for name, help_text in series.HELP.items():
-        if name != series.LAST_EXIT:
+        if name not in (series.LAST_EXIT, series.READY, series.SUCCESS):
             assert help_text in text
     for name in (series.RESTARTS, series.LINES, series.DROPPED):
         assert f"# TYPE {name}_total counter" in text
@@ -223,6 +224,8 @@ class Moving:
     name = "all_x"
     state = State.STARTING
     last_exit = None
+    last_success = None
+    ready = None
     restarts = types.SimpleNamespace(count=0)
     output = types.SimpleNamespace(lines=0, dropped=0)
 
@@ -290,3 +293,24 @@ def test_what_dead_engines_left_is_cleared(directory) -> None:
         (directory / name).touch()
     clear_dead(str(directory))
     assert sorted(os.listdir(directory)) == sorted(kept)
+
+
+def test_the_last_success_of_scheduled_runs_is_counted(plugin, measured, directory) -> None:
+    """A plugin whose runs fail has no series; others have none, either."""
+    plugin("all_good.sh", "exit 0")
+    plugin("all_bad.sh", "exit 3")
+    plugin("all_once.sh", "exit 0")
+    every = {"every": "300ms"}
+    since = time.time()
+    one = measured({"plugins": {"all_good": every, "all_bad": every}})
+    one.wait_log(r"\[all_bad\] Exited with code 3")
+    one.wait_log(r"\[all_once\] Exited with code 0")
+
+    def seen() -> Samples:
+        name = "lmcache_plugin_last_success_timestamp_seconds"
+        return samples(directory, name, "plugin")
+
+    first = wait_until(seen, 20)[("all_good",)]
+    assert since <= first <= time.time()
+    wait_until(lambda: seen()["all_good",] > first, 20)
+    assert list(seen()) == [("all_good",)]

@@ -75,7 +75,7 @@ def test_colour_only_on_a_terminal(plugin, engine) -> None:
         (r"printf '\033[2Jclear\n'", r"\x1b[2Jclear"),
         (r"printf 'nul\0nul\n'", r"nul\x00nul"),
         (r"printf 'crlf\r\n'", "crlf"),
-        (r"printf 'back\rward\n'", r"back\x0dward"),
+        (r"printf 'back\rward\n'", "ward"),
         (r"printf 'unfinished'", "unfinished"),
     ],
 )
@@ -85,6 +85,27 @@ def test_hostile_bytes_are_shown_and_end_nothing(plugin, engine, program, expect
     one = engine()
     one.wait_log(r"\[all_x\] after ")
     assert one.texts("all_x")[0] == expected
+
+
+def test_a_progress_bar_is_a_record_a_second_and_its_end(plugin, engine, tmp_path) -> None:
+    """As tqdm and others draw it, with a carriage return before or after each text."""
+    plugin(
+        "all_x.sh",
+        "printf 'loading\\r'; while [ ! -e loaded ]; do sleep 0.05; done; printf 'loaded\\n'\n"
+        "i=0; while [ ! -e end ]; do i=$((i+1)); printf '\\r%d %%' $i; sleep 0.05; done\n"
+        "printf '\\r%d in all\\n' $i; exec sleep 60",
+    )
+    one = engine()
+    one.wait_for(lambda: one.texts("all_x") == ["loading"], 20)
+    (tmp_path / "loaded").touch()
+    one.wait_for(lambda: len(one.texts("all_x")) >= 4, 20)
+    (tmp_path / "end").touch()
+    one.wait_log(r"in all ", 20)
+    first, second, *bar, last = one.texts("all_x")
+    assert (first, second) == ("loading", "loaded")
+    shown = [int(text.removesuffix(" %")) for text in bar]
+    assert shown == sorted(set(shown))
+    assert len(shown) < int(last.removesuffix(" in all"))
 
 
 def test_long_line_is_cut_and_counted(plugin, engine) -> None:

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Validate plugins' own settings for ``lmcache-plugins check``, in a process of its own.
+
+``check`` starts this file by its path, with a request as JSON on stdin. A plugin's module is
+imported, and nothing of it is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import runpy
+import sys
+from typing import Any
+
+DECLARATION = "__plugin_settings__"
+"""The name by which a module declares its settings type."""
+
+
+def settings_type(declared: object) -> Any:
+    """Return the settings type that a module declares: a class, or ``MODULE:CLASS``.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if isinstance(declared, str):
+        module, _, name = declared.partition(":")
+        declared = getattr(importlib.import_module(module), name)
+    if not hasattr(declared, "__struct_fields__"):
+        raise TypeError(f"'{DECLARATION}' is no class derived from msgspec.Struct")
+    return declared
+
+
+def main() -> None:
+    """Read a request from stdin, and print the problems as JSON: levels and lines."""
+    request = json.load(sys.stdin)
+    output, sys.stdout = sys.stdout, sys.stderr  # what a module prints must not get in between
+    declared, file = request["declared"], request["file"]
+    if request["directory"] is not None:
+        sys.path.append(request["directory"])
+    if declared is None:
+        sys.path.insert(0, os.path.dirname(file))
+        declared = runpy.run_path(file, run_name="lmcache_plugin")[DECLARATION]
+    from lmcache_plugin_adapter.kit.settings.reader import Reader
+
+    reader = Reader()
+    section = request["section"]
+    reader.section(request["key"], section if section is not None else {}, settings_type(declared))
+    json.dump(reader.problems, output)
+
+
+if __name__ == "__main__":
+    # Python puts this file's directory first: its modules must not shadow others.
+    if not getattr(sys.flags, "safe_path", False):
+        del sys.path[0]
+    main()
