@@ -96,7 +96,7 @@ def test_references(rendered: list[dict[str, Any]]) -> None:
 
 
 def test_monitoring(rendered: list[dict[str, Any]]) -> None:
-    """PodMonitor selects the pods and their port; the rules are those of examples/monitoring."""
+    """PodMonitor selects the pods and their port; the rules are those of configs/monitoring."""
     spec = one(rendered, "PodMonitor")["spec"]
     (expression,) = spec["selector"]["matchExpressions"]
     assert {template["metadata"]["labels"]["app"] for template in templates(rendered)} == set(
@@ -106,7 +106,7 @@ def test_monitoring(rendered: list[dict[str, Any]]) -> None:
     for template in list(templates(rendered))[:2]:
         ports = [port["name"] for port in template["spec"]["containers"][0]["ports"]]
         assert endpoint["port"] in ports
-    alerts = yaml.safe_load((ROOT / "examples" / "monitoring" / "alerts.yml").read_text())
+    alerts = yaml.safe_load((ROOT / "configs" / "monitoring" / "alerts.yml").read_text())
     groups = one(rendered, "PrometheusRule")["spec"]["groups"]
     assert groups[:1] == alerts["groups"]
 
