@@ -102,19 +102,16 @@ def open_root(
     return None, reasons
 
 
-def has_other_instance(environ: Mapping[str, str], run_id: str, role: str) -> bool:
-    """Return whether another launch of the engine that made ``run_id`` has a directory."""
+def other_instances(environ: Mapping[str, str], run_id: str, role: str) -> list[str]:
+    """Return the directories of other launches by the engine that made ``run_id``."""
     engine = run_id.rpartition(".")[0] + "."
+    found = []
     for root in candidates(environ):
-        try:
-            names = os.listdir(root) if why_unusable(root) is None else []
-        except OSError:
-            continue  # removed meanwhile
-        for name in names:
+        for name in _entries(root) if why_unusable(root) is None else ():
             token, _, its_role = name.rpartition(".")
             if token.startswith(engine) and token != run_id and its_role == role:
-                return True
-    return False
+                found.append(f"{root}/{name}")
+    return found
 
 
 def instance_path(root: str, run_id: str, label: str) -> str:
@@ -234,7 +231,7 @@ def remove_stale(
             if name.count(".") != _DOTS or engine_lives(name):
                 continue  # no instance, or one that the next supervisor of its engine takes over
             try:
-                removed += _remove_unheld(f"{root}/{name}", end)
+                removed += remove_unheld(f"{root}/{name}", end)
             except OSError:
                 held = held or engine_is_gone(name.rpartition(".")[0])
         if not held or time.monotonic() > deadline:
@@ -250,7 +247,9 @@ def _entries(directory: str) -> list[str]:
         return []  # somebody has removed it
 
 
-def _remove_unheld(path: str, end: Callable[[list[tuple[int, int]]], object]) -> bool:
+def remove_unheld(
+    path: str, end: Callable[[list[tuple[int, int]]], object] = lambda _recorded: None
+) -> bool:
     """Remove the directory of a dead supervisor; return whether there was one.
 
     Raises:

@@ -21,7 +21,7 @@ from lmcache_plugin_adapter.contract.log_records import (
     threshold_from,
     wants_color,
 )
-from lmcache_plugin_adapter.contract.runtime_dir import has_other_instance
+from lmcache_plugin_adapter.contract.runtime_dir import other_instances
 from lmcache_plugin_adapter.linux.event_loop import Loop
 from lmcache_plugin_adapter.linux.procfs import command_of
 from lmcache_plugin_adapter.linux.syscalls import become_subreaper, pidfd_open
@@ -114,7 +114,7 @@ class Supervisor:
         handover = self._handover
         again = handover.again or (
             not handover.previous
-            and has_other_instance(os.environ, handover.run_id, self._services.label)
+            and other_instances(os.environ, handover.run_id, self._services.label)
         )
         if again:
             self._wait_for_previous()
@@ -139,10 +139,15 @@ class Supervisor:
     def _wait_for_previous(self) -> None:
         """Begin once no supervisor of a previous launch still stops its plugins."""
         # Imported only when it is needed, as it takes memory.
-        from lmcache_plugin_adapter.supervisor.processes.orphans import previous_supervisor
+        from lmcache_plugin_adapter.supervisor.processes.orphans import (
+            clear_launches,
+            previous_supervisor,
+        )
 
         handover = self._handover
         pid = previous_supervisor(handover.run_id, handover.label)
+        if not pid:  # one that was killed, before an engine that executes itself anew replaced it
+            clear_launches(other_instances(os.environ, handover.run_id, self._services.label))
         try:
             fd = pidfd_open(pid) if pid else -1
         except OSError:

@@ -228,6 +228,23 @@ def test_engine_executes_itself(world: World) -> None:
     world.wait_logged(engine, "Waiting for supervisor")
 
 
+@pytest.mark.fault(
+    "G2 G8", "supervisor killed, then an engine executes itself anew: all is cleared"
+)
+@pytest.mark.ours_only("LMCache's launcher has no supervisor")
+def test_engine_executes_itself_without_supervisor(world: World) -> None:
+    """What the killed one left, and its files, do not stay until the engine's end."""
+    world.python("all_x.py", "if not os.fork():\n    os.setsid(); deaf()\nnote('up'); stay()\n")
+    later = "import lmcache_plugin_adapter.engine.respawn as r; r.INITIAL_SECONDS = 60"
+    engine, pids = world.up(2, prelude=later)
+    (directory,) = (world.directory / "run").iterdir()
+    os.kill(world.supervisor_of(engine), signal.SIGKILL)
+    engine.tell("import os, sys; os.execv(sys.orig_argv[0], sys.orig_argv)")
+    world.wait_noted("up", 4)
+    world.wait(lambda: all(map(gone, pids)), "what the killed supervisor left")
+    world.wait(lambda: not directory.exists(), "its directory removed")
+
+
 @pytest.mark.fault("G8", "a plugin makes directories and links beside CONFIG_FILE: all is removed")
 @pytest.mark.ours_only("LMCache's launcher has no runtime directory")
 def test_directory_beside_the_configuration(world: World) -> None:

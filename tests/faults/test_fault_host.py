@@ -151,6 +151,34 @@ def test_descriptors(world: World) -> None:
     assert world.noted("fds=3"), "more than 0-2 open"
 
 
+WITHOUT_CLOSE_RANGE = """
+import ctypes, resource, struct
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+for most in (1_000_000, hard):
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, max(most, hard)))
+        break
+    except (OSError, ValueError):
+        pass
+steps = [(0x20, 0, 0, 0), (0x15, 0, 1, 436), (0x06, 0, 0, 0x50026), (0x06, 0, 0, 0x7FFF0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(steps), ctypes.addressof(code)))
+libc = ctypes.CDLL(None)
+libc.prctl(38, 1, 0, 0, 0)
+libc.prctl(22, 2, ctypes.byref(program), 0, 0)
+refused = libc.syscall(436, 1000, 1000, 0)
+"""
+
+
+@pytest.mark.fault("G8 G9", "a limit of a million open files, no close_range: plugins start")
+def test_many_possible_descriptors(world: World) -> None:
+    """What is open is closed, not what could be; nothing is reported."""
+    world.python("all_x.py")
+    engine, _ = world.up(prelude=WITHOUT_CLOSE_RANGE)
+    assert engine.do("refused") == -1
+    assert "does not answer" not in engine.log()
+
+
 @pytest.mark.fault("G4", "descriptors 0-2 of the engine closed")
 def test_closed(world: World) -> None:
     """Plugins run, with sane ones of their own."""

@@ -14,6 +14,7 @@ import signal
 import time
 
 from lmcache_plugin_adapter.contract.run_token import SUPERVISOR_NAME, engine_is_gone
+from lmcache_plugin_adapter.contract.runtime_dir import recorded_processes, remove_unheld
 from lmcache_plugin_adapter.contract.variables import RUN_ID
 from lmcache_plugin_adapter.linux.procfs import (
     ProcessTable,
@@ -25,7 +26,7 @@ from lmcache_plugin_adapter.linux.procfs import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     Recorded = Collection[tuple[int, int]]
 
@@ -65,6 +66,16 @@ def kill_left(run_id: str, recorded: Recorded) -> int:
     """
     mark = run_id.encode()
     return _kill_until_none(lambda table: _marked(table, mark) | _of_recorded(table, recorded))
+
+
+def clear_launches(directories: Iterable[str]) -> None:
+    """Kill what killed supervisors of earlier launches left, and remove their directories."""
+    for path in directories:
+        kill_left(os.path.basename(path).rpartition(".")[0], recorded_processes(path))
+        try:
+            remove_unheld(path)
+        except OSError:
+            pass  # its supervisor is still dying: the next engine of this user removes it
 
 
 def kill_recorded(recorded: Recorded) -> int:
