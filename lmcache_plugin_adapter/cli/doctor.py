@@ -48,6 +48,7 @@ LEVELS = (OFF, WARNING, OK)
 
 CONFIG_VARIABLE = "LMCACHE_CONFIG_FILE"
 PLUGINS_VARIABLE = "VLLM_PLUGINS"  # vLLM's allow-list of entry points, by name
+SGLANG_PLUGINS_VARIABLE = "SGLANG_PLUGINS"  # SGLang's
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,11 @@ def doctor(
     if kv_transfer_config is not None:
         modes, transfer = _transfer(kv_transfer_config)
         server = server or modes == {MULTIPROCESS}
-    findings = [*transfer, *(examine_server if server else examine)(os.environ)]
+    host = "server" if server else "vllm"
+    if host == "vllm" and not transfer and _is_sglang_alone():
+        host = "sglang"
+    examined = {"server": examine_server, "sglang": examine_sglang, "vllm": examine}[host]
+    findings = [*transfer, *examined(os.environ)]
     active = all(finding.level != OFF for finding in findings)
     if as_json:
         document = {
@@ -98,12 +103,21 @@ def doctor(
         width = max(len(finding.subject) for finding in findings)
         for finding in findings:
             print(f"{finding.level:<8} {finding.subject:<{width}}  {finding.text}")
-        print(f"\n{_summary(findings, active, server)}")
+        print(f"\n{_summary(findings, active, host)}")
     return ExitStatus.OK if active else ExitStatus.FAILED
 
 
-def _summary(findings: Sequence[Diagnosis], active: bool, server: bool) -> str:
-    if server:
+def _is_sglang_alone() -> bool:
+    installed = upstream_names.package_directory
+    return bool(installed("sglang")) and not installed("vllm")
+
+
+def _summary(findings: Sequence[Diagnosis], active: bool, host: str) -> str:
+    if host == "sglang":
+        words = "is active" if active else "is not active"
+        text = f"The adapter {words} in SGLang's ranks of this environment."
+        return f"{text} Plugins beside 'lmcache server' need nothing in SGLang."
+    if host == "server":
         words = "can run" if active else "cannot run"
         return f"The adapter {words} plugins beside 'lmcache server' of this environment."
     if active:
@@ -142,6 +156,21 @@ def examine_server(environ: Mapping[str, str]) -> Iterator[Diagnosis]:
     """Yield the results for LMCache's multiprocess server."""
     yield _project("lmcache")
     yield _server()
+    yield from _surroundings(environ)
+
+
+def examine_sglang(environ: Mapping[str, str]) -> Iterator[Diagnosis]:
+    """Yield the results for plugins in the ranks of SGLang."""
+    yield _entry_point(upstream_names.SGLANG_ENTRY_POINT_GROUP)
+    yield _allow_list(environ, SGLANG_PLUGINS_VARIABLE, "SGLang", "")
+    version = upstream_names.installed_version("sglang")
+    tried = upstream_names.SGLANG_TRIED
+    yield Diagnosis(OK, "sglang", f"{version or 'of unknown version'} (tried: {tried})")
+    missing = upstream_names.missing_in_sglang()
+    if missing:
+        text = f"{listed(missing)} missing: no plugins in the ranks of this version"
+        yield Diagnosis(OFF, "sglang names", text)
+    yield _project("lmcache")
     yield from _surroundings(environ)
 
 
@@ -186,8 +215,7 @@ def _server() -> Diagnosis:
     )
 
 
-def _entry_point() -> Diagnosis:
-    group = upstream_names.ENTRY_POINT_GROUP
+def _entry_point(group: str = upstream_names.ENTRY_POINT_GROUP) -> Diagnosis:
     if stale := find_stale_distribution(group, upstream_names.ENTRY_POINT):
         text = f"'{upstream_names.ENTRY_POINT}' of '{group}' does not load: {stale}"
         return Diagnosis(OFF, "entry point", text)
@@ -202,19 +230,21 @@ def _entry_point() -> Diagnosis:
     )
 
 
-def _allow_list(environ: Mapping[str, str]) -> Diagnosis:
-    value = environ.get(PLUGINS_VARIABLE)
+def _allow_list(
+    environ: Mapping[str, str],
+    variable: str = PLUGINS_VARIABLE,
+    host: str = "vLLM",
+    otherwise: str = ", or use the connector class LMCacheAdapterConnector of "
+    "lmcache_plugin_adapter.connector",
+) -> Diagnosis:
+    value = environ.get(variable)
     if value is None:
-        return Diagnosis(OK, PLUGINS_VARIABLE, "not set: vLLM loads every plugin")
+        return Diagnosis(OK, variable, f"not set: {host} loads every plugin")
     if upstream_names.ENTRY_POINT in value.split(","):
-        return Diagnosis(OK, PLUGINS_VARIABLE, f"'{value}' allows '{upstream_names.ENTRY_POINT}'")
+        return Diagnosis(OK, variable, f"'{value}' allows '{upstream_names.ENTRY_POINT}'")
     more = f"{value},{upstream_names.ENTRY_POINT}" if value else upstream_names.ENTRY_POINT
-    return Diagnosis(
-        OFF,
-        PLUGINS_VARIABLE,
-        f"'{value}' excludes '{upstream_names.ENTRY_POINT}': set {PLUGINS_VARIABLE}={more}, or use "
-        "the connector class LMCacheAdapterConnector of lmcache_plugin_adapter.connector",
-    )
+    text = f"'{value}' excludes '{upstream_names.ENTRY_POINT}': set {variable}={more}{otherwise}"
+    return Diagnosis(OFF, variable, text)
 
 
 def _project(project: str) -> Diagnosis:

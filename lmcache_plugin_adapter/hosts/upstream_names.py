@@ -211,6 +211,23 @@ UPSTREAM = (
 )
 
 
+SGLANG_ENTRY_POINT_GROUP = "sglang.srt.plugins"
+SGLANG_TRIED = "0.5.23"
+"""The version of SGLang whose plugin and hook modules the contract tests load."""
+
+SGLANG_NAMES = (
+    "srt/plugins/hook_registry.py:HookRegistry.register",
+    "srt/mem_cache/storage/lmcache/lmcache_unified_radix_cache.py:LMCacheUnifiedRadixCache.shutdown",
+)
+"""The names of SGLang that plugins per rank need."""
+
+
+def missing_in_sglang() -> list[str]:
+    """Return those of :data:`SGLANG_NAMES` that the installed SGLang does not have."""
+    root = package_directory("sglang")
+    return [place.partition(":")[2] for place in SGLANG_NAMES if not _is_there(root, place)]
+
+
 def check_upstream() -> list[Finding]:
     """Look for each name in the projects that are installed; those of others are left out."""
     findings = []

@@ -355,3 +355,47 @@ def test_the_hook_uses_no_name_that_the_table_lacks() -> None:
     }
     known = {place.rpartition(".")[2] for place in places if ":ParallelConfig." in place}
     assert fields - {"data_parallel_size"} <= known
+
+
+@pytest.fixture
+def sglang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An environment with SGLang and LMCache, without vLLM."""
+    site = tmp_path / "site"
+    for project, version in {"sglang": "0.5.23", "lmcache": "0.5.6"}.items():
+        write_distribution(site, project, version)
+        (site / project).mkdir()
+        (site / project / "__init__.py").write_text("raise SystemExit('imported by the doctor')")
+    for place in upstream_names.SGLANG_NAMES:
+        write_place(site / "sglang", place)
+    write_distribution(
+        site,
+        "lmcache_plugin_adapter",
+        "9",
+        f"[{upstream_names.SGLANG_ENTRY_POINT_GROUP}]\n{upstream_names.ENTRY_POINT} = a:b\n",
+    )
+    monkeypatch.syspath_prepend(str(site))
+    importlib.invalidate_caches()
+    upstream_names._parse.cache_clear()
+    monkeypatch.delenv("SGLANG_PLUGINS", raising=False)
+    monkeypatch.setenv("LMCACHE_PLUGINS_RUNTIME_DIR", str(tmp_path / "run"))
+    return site
+
+
+@pytest.mark.skipif(bool(upstream_names.package_directory("vllm")), reason="vLLM is installed here")
+@pytest.mark.parametrize("wrong", ["", "the variable", "a name"])
+def test_sglang(
+    sglang: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    """Recognised where vLLM is not installed; what keeps its ranks from plugins is reported."""
+    expected = "The adapter is active in SGLang's ranks"
+    if wrong == "the variable":
+        monkeypatch.setenv("SGLANG_PLUGINS", "other")
+        expected = "set SGLANG_PLUGINS=other,lmcache_plugin_adapter"
+    if wrong == "a name":
+        file = upstream_names.SGLANG_NAMES[1].partition(":")[0]
+        (sglang / "sglang" / file).write_text("")
+        expected = "LMCacheUnifiedRadixCache.shutdown missing"
+    assert doctor() == (1 if wrong else 0)
+    out = capsys.readouterr().out
+    assert expected in out
+    assert "need nothing in SGLang" in out

@@ -133,13 +133,6 @@ def test_environment_variable_that_switches_it_off() -> None:
     assert (settings.enabled, problems) == (False, [])
 
 
-def test_versions_are_the_supported_ones() -> None:
-    """The page has the versions that ``doctor`` supports."""
-    for project, name in (("vllm", "vLLM"), ("lmcache", "LMCache")):
-        first, last = upstream_names.SUPPORTED[project]
-        assert f"{name} {first} to {last.removesuffix('.0')}" in PAGE
-
-
 def test_entry_point_is_called_as_vllm_is_told() -> None:
     """The page has the entry point's name for ``VLLM_PLUGINS``."""
     assert f"add `{upstream_names.ENTRY_POINT}`" in PAGE
