@@ -61,7 +61,7 @@ class Follower:
         if ack:
             for record in records:
                 assert record.tailed is not None
-                record.tailed.acked = record.end
+                record.tailed.acked = record.confirmed
         return records
 
     def texts(self, **options: Any) -> list[str]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Record
     from lmcache_plugin_adapter.gallery.log_reporter.targets.target import LogTarget
 
+    from .filtering import RecordFilter
+
 _LINGER = 1.0
 """Seconds without a new line after which, during the stop, no more lines are expected."""
 
@@ -70,6 +72,7 @@ class LogDelivery:
         files: The followed files.
         state: The stored positions; None: positions are not stored.
         batching: When to send a batch.
+        filtering: Leaves out records and hides text.
         stop: Tells when to stop.
     """
 
@@ -79,12 +82,14 @@ class LogDelivery:
         files: FollowedFiles,
         state: Positions | None,
         batching: Batching,
+        filtering: RecordFilter,
         stop: kit.Stop,
     ) -> None:
         self._target = target
         self._files = files
         self._state = state
         self._batching = batching
+        self._filter = filtering
         self._stop = stop
         self._margin = margin_of(stop)
         self._backoff = kit.Backoff()
@@ -132,7 +137,7 @@ class LogDelivery:
         """Deliver lines without a newline and records that waited for more lines."""
         if self._stop.remaining() > self._margin and self._down_since is None:
             now = time.monotonic()
-            self._queue.extend(
+            self._put(
                 self._files.take(self._batching.records, self._batching.bytes, now, final=True)
             )
             while self._queue and self._stop.remaining() > self._margin:
@@ -141,6 +146,8 @@ class LogDelivery:
         self._save()
         left = len(self._queue)
         text = f"Delivered {counted(self.delivered, 'record')} to {self._target.name}"
+        if self._filter.dropped:
+            text += f"; dropped {self._filter.dropped:,} that match 'drop'"
         if self.refused:
             text += f"; it refused {self.refused:,}"
         if left or self._files.unread:
@@ -158,6 +165,11 @@ class LogDelivery:
         records = self._files.take(room, self._batching.bytes - self._bytes, now)
         if records and not self._queue:
             self._since = now
+        self._put(records)
+
+    def _put(self, records: list[Record]) -> None:
+        for record in records:
+            self._filter.apply(record)
         self._queue.extend(records)
         self._bytes += sum(len(record.text) for record in records)
 
@@ -247,7 +259,7 @@ class LogDelivery:
     def _acknowledge(self, taken: list[Record]) -> None:
         for record in taken:
             if record.tailed is not None:
-                record.tailed.acked = max(record.tailed.acked, record.end)
+                record.tailed.acked = max(record.tailed.acked, record.confirmed)
             self._queue.popleft()
         self._bytes = sum(len(record.text) for record in self._queue)
         self._since = time.monotonic()

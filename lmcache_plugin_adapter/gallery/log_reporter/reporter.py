@@ -11,6 +11,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.contract.plugin_states import NO_RESTART_CODE
 from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Bounds
 from lmcache_plugin_adapter.gallery.log_reporter.reading.files import FollowedFiles
 from lmcache_plugin_adapter.gallery.log_reporter.reading.parsing import Parser
@@ -24,6 +25,7 @@ from lmcache_plugin_adapter.gallery.log_reporter.targets.origin import Origin
 from lmcache_plugin_adapter.gallery.state_file import default_directory
 
 from .delivery import Batching, LogDelivery, margin_of
+from .filtering import RecordFilter, compiled
 from .settings import LogReporterSettings
 
 if TYPE_CHECKING:
@@ -65,12 +67,19 @@ def report(ctx: kit.Context, stop: kit.Stop) -> int:
     kit.info(f"Follows {', '.join(patterns)}; stores its positions in {directory}")
     for name, target in targets.items():
         kit.info(f"Delivers to {target.name} ({name})")
+    drop = compiled(f"{key}.drop", settings.drop, "it has no effect")
+    redact = compiled(f"{key}.redact", settings.redact, "nothing is delivered without it")
+    if len(redact) < len(settings.redact):
+        return NO_RESTART_CODE
     margin = margin_of(stop) / 2
     failed = threading.Event()
     threads = [
         threading.Thread(
             target=_guarded,
-            args=(_follow, failed, stop, name, target, patterns, settings, directory),
+            args=(
+                *(_follow, failed, stop, name, target, patterns, settings, directory),
+                RecordFilter(drop, redact, settings.redact_with),
+            ),
             name=name,
             daemon=True,
         )
@@ -165,6 +174,7 @@ def _follow(
     patterns: list[str],
     settings: LogReporterSettings,
     directory: str,
+    filtering: RecordFilter,
 ) -> None:
     state, positions = _load_positions(stop, name, target, directory)
     if stop.is_set() and positions is None and state is None:
@@ -176,7 +186,7 @@ def _follow(
     files = FollowedFiles(
         patterns,
         settings.max_line_bytes,
-        Parser(os.environ.get("VLLM_LOGGING_PREFIX", "")),
+        Parser(os.environ.get("VLLM_LOGGING_PREFIX", ""), settings.json_fields),
         Bounds(
             settings.max_record_bytes, settings.multiline_timeout, Level[settings.level.upper()]
         ),
@@ -187,7 +197,7 @@ def _follow(
     batching = Batching(
         settings.batch_records, settings.batch_bytes, settings.flush_interval, settings.poll
     )
-    LogDelivery(target, files, state, batching, stop).run()
+    LogDelivery(target, files, state, batching, filtering, stop).run()
 
 
 def _load_positions(

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from lmcache_plugin_adapter.gallery.http_client.address import Filled
 from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
+from lmcache_plugin_adapter.gallery.log_reporter.reading.json_records import JsonFields
 from lmcache_plugin_adapter.kit.settings.quantities import Duration, Size
 
 FACILITIES = {"user": 1, "daemon": 3, **{f"local{number}": 16 + number for number in range(8)}}
@@ -144,6 +145,16 @@ class LogReporterSettings(msgspec.Struct, kw_only=True):
     """Deliver as OTLP logs over HTTP."""
     level: Literal["debug", "info", "warning", "error", "critical"] = "debug"
     """Least urgent level to deliver."""
+    drop: list[Filled] = []
+    """Regular expressions of records to leave out, such as `"GET /(health|metrics) HTTP` for the
+    access log of health checks. They are searched in the whole text of a record."""
+    redact: list[Filled] = []
+    """Regular expressions of text to hide, such as `(?i)api[_-]?key=(\\S+)`. If a pattern has
+    groups, only what they match is hidden."""
+    redact_with: Annotated[str, Meta(max_length=100)] = "***"
+    """Text in the place of hidden text."""
+    json_fields: JsonFields = JsonFields()
+    """More keys for records in JSON."""
     start: Literal["beginning", "end"] = "beginning"
     """Where to begin in files that exist at the first start."""
     state_directory: Filled | None = None

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.log_reporter.delivery import Batching, LogDelivery
+from lmcache_plugin_adapter.gallery.log_reporter.filtering import RecordFilter
 from lmcache_plugin_adapter.gallery.log_reporter.reading import following
 from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Bounds
 from lmcache_plugin_adapter.gallery.log_reporter.reading.files import FollowedFiles
@@ -154,7 +155,14 @@ def test_every_line_arrives(
             )
             script = Script(iter([actions[name] for name in names]))
             target.die = script.end
-            LogDelivery(target, files, state, Batching(size, 10**6, 0.0, 0.0), script).run()
+            LogDelivery(
+                target,
+                files,
+                state,
+                Batching(size, 10**6, 0.0, 0.0),
+                RecordFilter([], [], ""),
+                script,
+            ).run()
     first = list(dict.fromkeys(target.got))
     assert first == [str(number) for number in range(written)]
     assert target.largest <= size
@@ -179,7 +187,12 @@ def test_one_batch_is_all_that_stands_in_memory(tmp_path: Path) -> None:
     )
     target = Target(iter(["fail"] * 1000))
     delivery = LogDelivery(
-        target, files, None, Batching(1000, 100_000, 0.0, 0.0), Script(iter([lambda: None]))
+        target,
+        files,
+        None,
+        Batching(1000, 100_000, 0.0, 0.0),
+        RecordFilter([], [], ""),
+        Script(iter([lambda: None])),
     )
     queued: list[int] = []
     send = target.send

@@ -89,9 +89,9 @@ def test_a_divided_line_is_bounded(log: Path, frame: Callable[..., str]) -> None
 
 @FRAMES
 def test_parts_of_two_streams(log: Path, frame: Callable[..., str]) -> None:
-    """Are not put together."""
-    append(log, frame("out ", "P"), frame("err", stream="stderr"), frame("more"))
-    assert Follower(log).texts() == ["out ", "err", "more"]
+    """Each stream's parts are put together, also where the streams alternate."""
+    append(log, frame("out ", "P"), frame("err", stream="stderr"), frame("more"), frame("next"))
+    assert sorted(Follower(log).texts()) == ["err", "next", "out more"]
 
 
 def test_a_line_whose_end_never_comes(log: Path) -> None:
@@ -116,8 +116,9 @@ def test_a_line_whose_end_never_comes(log: Path) -> None:
         ),
         ("2026-11-22T16:00:00Z stdout F a", Framed(b"a", "stdout", 1795363200000000000, False)),
         ("2026-13-22T16:00:00Z stdout F a", None),
-        (f"{TIME} stdlog F a", None),
-        (f"{TIME} stdout X a", None),
+        (f"{TIME} stdlog F a", Framed(b"stdlog F a", "", TIME_NS, partial=False)),
+        (f"{TIME}   File", Framed(b"  File", "", TIME_NS, partial=False)),
+        ("2026-11-22T16:00:00.5Z stdout X a", None),
         ("16:00 stdout F a", None),
         ('{"log":"a"}', None),
         ('{"log":"a","stream":"stdout","time":"yesterday"}', None),

@@ -198,7 +198,7 @@ def test_restart(log: Path) -> None:
     follower = Follower(log)
     records = follower.take(ack=False)
     assert records[0].tailed is not None
-    records[0].tailed.acked = records[0].end
+    records[0].tailed.acked = records[0].confirmed
     follower.restart()
     assert follower.texts() == ["two"]
 

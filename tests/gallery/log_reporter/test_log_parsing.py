@@ -42,13 +42,12 @@ def records(
 ) -> list[Record]:
     """Return the records of a file's bytes."""
     assembler = Assembler(file, "/log", Parser(prefix), bounds)
-    found = []
+    found: list[Record] = []
     end = 0
     for raw in data.split(b"\n"):
         end += len(raw) + 1
-        found.append(assembler.feed(LogLine(raw, end, 0), 0.0, int(NOW * 1e9)))
-    found.append(assembler.flush())
-    return [record for record in found if record is not None]
+        found += assembler.feed(LogLine(raw, end, 0), 0.0, int(NOW * 1e9))
+    return found + assembler.flush()
 
 
 def one(line: str, prefix: str = "") -> Record:
@@ -295,18 +294,34 @@ def test_a_traceback_of_another_process_is_a_record_of_its_own() -> None:
     assert (second.level, second.text) == (Level.ERROR, TRACEBACK)
 
 
-def test_interleaved_tracebacks_are_errors_in_every_part() -> None:
-    """Lines of two workers alternate: no part is dropped as INFO."""
-    lines = [
-        f"({process}) {line}"
-        for line in TRACEBACK.split("\n")
-        for process in ("Worker_TP0 pid=1", "Worker_TP1 pid=2")
-    ]
-    found = records("\n".join([*lines, f"(Worker_TP0 pid=1) {HEAD}"]).encode())
-    assert [one.level for one in found] == [Level.ERROR] * len(lines) + [Level.INFO]
-    for process in ("Worker_TP0", "Worker_TP1"):
-        mine = [one.text for one in found if one.process == process and one.level is Level.ERROR]
-        assert "\n".join(mine) == TRACEBACK
+@pytest.mark.parametrize(
+    "prefixes",
+    [
+        ("(Worker_TP0 pid=1) ", "(Worker_TP1 pid=2) "),
+        ("(Worker_TP0 pid=1) ", ""),
+        ("(RayWorkerWrapper pid=7) ", "(RayWorkerWrapper pid=8, ip=10.0.0.2) "),
+        ("(pid=7) ", "(raylet) "),
+    ],
+)
+def test_interleaved_tracebacks_are_assembled_by_process(prefixes: tuple[str, str]) -> None:
+    """Lines of two workers alternate, and a third one logs in between."""
+    lines = [prefix + line for line in TRACEBACK.split("\n") for prefix in prefixes]
+    lines.insert(3, f"(APIServer pid=3) {HEAD}")
+    found = records("\n".join([*lines, f"{prefixes[0]}{HEAD}", "end"]).encode())
+    errors = [one for one in found if one.level is Level.ERROR]
+    assert [one.text for one in errors] == [TRACEBACK, TRACEBACK]
+    assert [one.text for one in found if one.level is Level.INFO] == ["Starting", "Starting", "end"]
+
+
+def test_a_restart_between_interleaved_lines_loses_none() -> None:
+    """A record confirms only what lies before the beginning of each open one."""
+    first = f"(Worker_TP0 pid=1) {TRACEBACK.splitlines()[0]}\n"
+    other = f"(APIServer pid=3) {HEAD}\n"
+    rest = of_each_line("(Worker_TP0 pid=1) ", "\n".join(TRACEBACK.splitlines()[1:]))
+    found = records((first + other * 2 + rest).encode())
+    assert [one.text for one in found] == ["Starting", TRACEBACK, "Starting"]
+    assert found[0].confirmed == 0
+    assert found[-1].confirmed == len(first + other * 2 + rest) + 1
 
 
 def test_a_traceback_that_was_logged_as_a_warning_stays_one() -> None:
@@ -422,12 +437,13 @@ PIECES = st.sampled_from(
 
 @given(st.lists(st.one_of(PIECES, st.binary(max_size=20)), max_size=30).map(b"".join))
 def test_whatever_comes_becomes_records(data: bytes) -> None:
-    """Nothing raises, each record can be sent, and their ends grow."""
+    """Nothing raises, each record can be sent, and what they confirm grows."""
     found = records(data)
     assert found
-    ends = [record.end for record in found]
-    assert ends == sorted(ends)
-    assert ends[-1] == len(data) + 1
+    confirmed = [record.confirmed for record in found]
+    assert confirmed == sorted(confirmed)
+    assert confirmed[-1] == len(data) + 1
+    assert len({record.end for record in found}) == len(found)
     for record in found:
         for text in (record.text, record.logger, record.process, record.file):
             assert text.encode().decode() == text

@@ -1,46 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Assemble lines to records, such as tracebacks and messages of several lines; bounded."""
+"""Assemble lines to records, such as tracebacks and messages of several lines; bounded.
+
+Lines of several processes may alternate in one file. A record that has no end yet, such as a
+traceback, stays open while other processes log.
+"""
 
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from .container import unframe
+from .crash_texts import begins_traceback, belongs_to_crash, is_crash, without_rank
 from .line_text import clean, split_process, split_tail
 from .records import Level, Record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .parsing import Head, Parser
+    from .container import Framed
+    from .parsing import Parser
+    from .records import Head
     from .tailed_file import LogLine, TailedFile
 
-_TRACEBACK = "Traceback (most recent call last)"
 _LIVE_NS = 3_000_000_000
 """A line without a time that is read this soon after the last read was written just now."""
 
-_RANK = re.compile(r"\[rank\d{1,6}\]: ?")
-"""PyTorch's prefix of each line of a crash."""
+_MOST_OPEN = 32
+"""The most records of one file that are open at a time."""
 
-_FATAL = re.compile(
-    r"Traceback \(most recent call last\)|Process [\w.:-]{1,200}:$|Exception in thread |"
-    r"Exception ignored in|Fatal Python error|terminate called|Segmentation fault|"
-    r"\*\*\* (?:SIG|Aborted)|!+ Segfault|free\(\): |malloc\(\): |double free|"
-    r"(?:[A-Za-z_][\w.]*(?:Error|Exception)?: )?(?:CUDA|NCCL|HIP|cuBLAS|cuDNN) [Ee]rror|"
-    r"CUDA out of memory"
-)
-"""The beginning of a line without a level that explains a crash."""
-
-_MOST_BROKEN = 256
-"""The most processes whose interrupted tracebacks are known."""
-
-_THREADS = ("Thread 0x", "Current thread 0x", "Extension modules:")
-"""Lines of a record that begins with ``Fatal Python error``."""
-
-_BETWEEN = ("During handling of the above exception", "The above exception was the direct cause")
+_Key = tuple[str, str]
+"""Stream of a container runtime, and prefix of the process."""
 
 
 class Bounds(NamedTuple):
@@ -57,26 +48,33 @@ class Bounds(NamedTuple):
 class _OpenRecord:
     """A record that may still grow."""
 
-    def __init__(self, record: Record, head: Head | None, prefix: str) -> None:
+    def __init__(self, record: Record, head: Head | None, key: _Key, start: int) -> None:
         self.record = record
         self.head = head
-        self.prefix = prefix
-        """The process prefix of the first line."""
+        self.key = key
+        self.start = start
+        """The position of its first byte."""
         self.parts = [record.text]
         self.size = len(record.text)
         self.open = head.open if head else False
-        self.partial = ""
-        """The stream that continues the last line, if a container runtime has split that."""
+        self.partial = False
+        """Whether a container runtime has split its last line."""
         self.wrapped = False
         """Whether vLLM repeats the record's head before the next line."""
-        bare = _without_rank(record.text)
-        self.traceback = bare.startswith(_TRACEBACK)
-        self.fatal = head is None and _FATAL.match(bare) is not None
+        bare = without_rank(record.text)
+        self.traceback = begins_traceback(bare)
+        self.crash = self.traceback or (is_crash(bare) if _has_no_level(head) else False)
+        self.json = head is None and record.text.rstrip() == "{"
         self.since = 0.0
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it waits for more lines also while other processes log."""
+        return self.open or self.partial or self.wrapped or self.crash or self.json
 
 
 class Assembler:
-    """Assemble the records of one file, in order.
+    """Assemble the records of one file.
 
     Args:
         tailed: The file, for acknowledgements.
@@ -90,10 +88,13 @@ class Assembler:
         self._path = clean(os.fsencode(path))
         self._parser = parser
         self._bounds = bounds
-        self._pending: _OpenRecord | None = None
+        self._open: dict[_Key, _OpenRecord] = {}
+        """By key, oldest first."""
+        self._last: _OpenRecord | None = None
+        """The record of the previous line."""
+        self._read = 0
+        """The end of the previous line."""
         self._last_ns = 0
-        self._broken: dict[str, Level] = {}
-        """The levels of tracebacks that other processes' lines have interrupted, by prefix."""
 
     def expect(self, lines: Sequence[LogLine], now_ns: int) -> None:
         """Look ahead for a time, so that first lines without one are not dated as new.
@@ -118,130 +119,155 @@ class Assembler:
                 self._last_ns = head.time_ns
                 return
 
-    def feed(self, line: LogLine, now: float, now_ns: int) -> Record | None:
-        """Take a line; return the previous record if the line begins a new one.
+    def feed(self, line: LogLine, now: float, now_ns: int) -> list[Record]:
+        """Take a line; return the records that it completes.
 
         Args:
             line: The line as read.
             now: A monotonic time, in seconds.
             now_ns: Nanoseconds since 1970.
         """
+        if not self._read:
+            self._read = line.end - len(line.raw) - line.cut - 1
         framed = unframe(line.raw)
         raw = line.raw if framed is None else framed.text
         wrapped = raw.endswith(b"\r")
         text = clean(raw[:-1] if wrapped else raw)
         if line.cut:
             text += f" … [{line.cut:,} bytes cut]"
-        pending = self._pending
-        glued = pending is not None and framed is not None and pending.partial == framed.stream
-        head = None if glued else self._parser.parse(text, now_ns / 1e9)
-        done = None
-        more: str | None = text
-        if not glued:
-            more = None if pending is None else self._continuation(pending, head, text)
-        if pending is not None and more is not None:
-            if pending.size + len(more) + 1 > self._bounds.record_bytes:
-                done = self.flush()
-                pending = self._begin_again(pending, line, more, now_ns)
+        stream = "" if framed is None else framed.stream
+        done: list[Record] = []
+        current = self._split_line(stream) if framed is not None else None
+        head, more, glued = None, text, current is not None
+        if current is None:
+            head = self._parser.parse(text, now_ns / 1e9)
+            current, found = self._continued(stream, head, text)
+            more = found or ""
+        if current is not None:
+            if current.size + len(more) + 1 > self._bounds.record_bytes:
+                done = self._complete([current])
+                current = self._begin_again(current, line, more, now_ns)
             else:
                 if glued:
-                    begun = pending.parts.pop()
-                    pending.size -= len(begun) + 1
+                    begun = current.parts.pop()
+                    current.size -= len(begun) + 1
                     more = begun + more
-                self._append(pending, more)
-                pending.record.end = line.end
+                self._append(current, more)
+                current.record.end = line.end
         else:
-            done = self.flush()
-            pending = self._begin(line, text, head, now_ns)
-            if framed is not None:
-                pending.record.time_ns = framed.time_ns  # more precise than the line's own
-        pending.partial = framed.stream if framed is not None and framed.partial else ""
-        pending.wrapped = wrapped
-        pending.since = now
+            key = (stream, split_process(text)[0])
+            done = self._complete(
+                [one for one in self._open.values() if one.key == key or not one.unfinished]
+            )
+            if len(self._open) >= _MOST_OPEN:
+                done += self._complete([next(iter(self._open.values()))])
+            current = self._begin(line, text, head, key, framed, now_ns)
+        current.partial = framed is not None and framed.partial
+        current.wrapped = wrapped
+        current.since = now
+        self._last, self._read = current, line.end
         return done
 
-    def due(self, now: float) -> Record | None:
-        """Return the pending record if its time to wait for more lines is over."""
-        if self._pending is None or now - self._pending.since < self._bounds.wait:
-            return None
-        return self.flush()
+    def due(self, now: float) -> list[Record]:
+        """Return the records whose time to wait for more lines is over."""
+        wait = self._bounds.wait
+        return self._complete([one for one in self._open.values() if now - one.since >= wait])
 
-    def flush(self) -> Record | None:
-        """Return the pending record, complete or not."""
-        pending, self._pending = self._pending, None
-        if pending is None:
-            return None
-        if pending.traceback and pending.prefix and len(self._broken) < _MOST_BROKEN:
-            self._broken[pending.prefix] = pending.record.level
-        pending.record.text = "\n".join(pending.parts)
-        pending.record.wanted = pending.record.level <= self._bounds.level
-        return pending.record
+    def flush(self) -> list[Record]:
+        """Return all open records, complete or not."""
+        return self._complete(list(self._open.values()))
 
-    def _continuation(self, pending: _OpenRecord, head: Head | None, text: str) -> str | None:
-        """Return what ``text`` adds to the pending record; None: it belongs to another record."""
-        if head is not None:
-            first = pending.head
-            if pending.wrapped and first is not None and head.prefix == first.prefix:
-                return head.text  # vLLM repeats the head on each line of a record
-            return None
-        prefix, _, _ = split_process(text)
-        if prefix and prefix != pending.prefix:
-            return None  # another process
-        text = text[len(prefix) :]
-        bare = _without_rank(text)
-        if pending.open or pending.traceback or not bare or bare[0] in " \t":
-            return text
-        if bare.startswith(_THREADS):
-            return text if pending.fatal else None
-        if bare.startswith(_TRACEBACK):
-            return text if prefix == pending.prefix else None
-        return text if bare.startswith(_BETWEEN) else None
+    def _complete(self, ended: list[_OpenRecord]) -> list[Record]:
+        """Close records; note how far everything is read with each of them."""
+        done = []
+        for one in ended:
+            del self._open[one.key]
+            if one is self._last:
+                self._last = None
+            record = one.record
+            record.text = "\n".join(one.parts)
+            if one.json:
+                self._read_object(record)
+            record.wanted = record.level <= self._bounds.level
+            record.confirmed = min([self._read, *(other.start for other in self._open.values())])
+            done.append(record)
+        return done
 
-    def _append(self, pending: _OpenRecord, text: str) -> None:
-        if pending.open:
+    def _split_line(self, stream: str) -> _OpenRecord | None:
+        """Return the record whose last line a container runtime has split."""
+        for one in self._open.values():
+            if one.partial and one.key[0] == stream:
+                return one
+        return None
+
+    def _continued(
+        self, stream: str, head: Head | None, text: str
+    ) -> tuple[_OpenRecord | None, str | None]:
+        """Return the record that a line continues, and what it adds to that."""
+        prefix = split_process(text)[0]
+        current = self._open.get((stream, prefix))
+        if current is not None:
+            more = _continuation(current, head, text[len(prefix) :])
+            return (None, None) if more is None else (current, more)
+        last = self._last
+        if head is None and not prefix and last is not None and last.key[0] == stream:
+            bare = without_rank(text)
+            if last.open or not bare or (bare[0] in " \t" and not begins_traceback(bare)):
+                return last, text  # written past the process's own streams
+        return None, None
+
+    def _append(self, current: _OpenRecord, text: str) -> None:
+        record = current.record
+        if current.open:
             tail = split_tail(text)
             if tail is not None:
                 text = tail.text
-                pending.record.file, pending.record.line = tail.file, tail.line
-                pending.record.logger = tail.logger
-                pending.open = False
-        bare = _without_rank(text)
-        if bare.startswith(_TRACEBACK):
-            pending.traceback = True
-            if pending.record.level > Level.WARNING:
-                pending.record.level = Level.ERROR  # it explains a crash
+                record.file, record.line, record.logger = tail.file, tail.line, tail.logger
+                current.open = False
+        bare = without_rank(text)
+        if begins_traceback(bare):
+            current.traceback = current.crash = True
+            if record.level > Level.WARNING:
+                record.level = Level.ERROR  # it explains a crash
         elif bare and bare[0] not in " \t":
-            pending.traceback = False  # the line with the exception ends the traceback
-        pending.parts.append(text)
-        pending.size += len(text) + 1
+            current.traceback = False  # the line with the exception ends the traceback
+        current.parts.append(text)
+        current.size += len(text) + 1
 
-    def _begin(self, line: LogLine, text: str, head: Head | None, now_ns: int) -> _OpenRecord:
+    def _begin(
+        self,
+        line: LogLine,
+        text: str,
+        head: Head | None,
+        key: _Key,
+        framed: Framed | None,
+        now_ns: int,
+    ) -> _OpenRecord:
         record = Record(self._path, self._tailed, line.end, now_ns, text)
         if head is None:
             prefix, record.process, record.pid = split_process(text)
             record.text = text[len(prefix) :]
-            if _FATAL.match(_without_rank(record.text)):
-                record.level = Level.ERROR
-            goes_on = self._broken.pop(prefix, None)
-            if goes_on is not None:
-                record.level = goes_on
         else:
-            prefix, _, _ = split_process(head.prefix)
-            record.text = head.text
-            record.level = head.level
-            record.time_ns = head.time_ns or 0
+            _apply(record, head)
             self._last_ns = record.time_ns or self._last_ns
-            record.format = head.format
-            record.logger, record.file, record.line = head.logger, head.file, head.line
-            record.process, record.pid = head.process, head.pid
-            self._broken.pop(prefix, None)
-            goes_on = None
+        if framed is not None:
+            record.process = record.process or framed.process
+            record.pid = framed.pid if record.pid is None else record.pid
+            if not record.time_ns or framed.time_ns % 1_000_000_000:
+                record.time_ns = framed.time_ns  # more precise than the line's own
         record.time_ns = record.time_ns or self._guess(now_ns)
-        self._pending = _OpenRecord(record, head, prefix)
-        bare = _without_rank(record.text)
-        if goes_on is not None and bare[:1] in ("", " ", "\t"):
-            self._pending.traceback = True  # its last line is still to come
-        return self._pending
+        opened = self._open[key] = _OpenRecord(record, head, key, self._read)
+        if opened.crash and record.level > Level.WARNING:
+            record.level = Level.ERROR
+        return opened
+
+    def _read_object(self, record: Record) -> None:
+        """Read a record in JSON of several lines, once it is complete."""
+        head = self._parser.parse_object(record.text)
+        if head is not None:
+            at = record.time_ns
+            _apply(record, head)
+            record.time_ns = record.time_ns or at
 
     def _guess(self, now_ns: int) -> int:
         """Return the time of a line without a time.
@@ -259,12 +285,37 @@ class Assembler:
     ) -> _OpenRecord:
         """Begin a new record with the head of the one that has become too long."""
         record = replace(before.record, end=line.end, observed_ns=now_ns, text=text)
-        self._pending = _OpenRecord(record, before.head, before.prefix)
-        self._pending.open = before.open
-        self._pending.traceback = before.traceback
-        return self._pending
+        opened = self._open[before.key] = _OpenRecord(record, before.head, before.key, self._read)
+        opened.open, opened.traceback = before.open, before.traceback
+        opened.crash = before.crash
+        return opened
 
 
-def _without_rank(text: str) -> str:
-    found = _RANK.match(text)
-    return text if found is None else text[found.end() :]
+def _continuation(current: _OpenRecord, head: Head | None, rest: str) -> str | None:
+    """Return what a line adds to an open record of its process; None: it begins another one."""
+    if head is not None:
+        first = current.head
+        if current.wrapped and first is not None and head.prefix == first.prefix:
+            return head.text  # vLLM repeats the head on each line of a record
+        return None
+    if current.json:
+        return None if current.parts[-1] == "}" else rest
+    bare = without_rank(rest)
+    if current.open or current.traceback or not bare or bare[0] in " \t":
+        return rest
+    if begins_traceback(bare):
+        return rest
+    if current.crash and belongs_to_crash(bare, current.parts[-1]):
+        return rest
+    return None
+
+
+def _has_no_level(head: Head | None) -> bool:
+    return head is None or head.format == "text"
+
+
+def _apply(record: Record, head: Head) -> None:
+    record.text, record.level, record.time_ns = head.text, head.level, head.time_ns or 0
+    record.format, record.extra = head.format, head.extra
+    record.logger, record.file, record.line = head.logger, head.file, head.line
+    record.process, record.pid = head.process or record.process, head.pid

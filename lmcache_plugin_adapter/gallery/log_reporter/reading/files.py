@@ -131,7 +131,8 @@ class FollowedFiles:
             return None
         tailed, lines = found
         for earlier in followed.tailed_files[: followed.tailed_files.index(tailed)]:
-            self._complete(self._assemblers.get(earlier))
+            if earlier in self._assemblers:
+                self._ready.extend(self._assemblers[earlier].flush())
         assembler = self._assemblers.get(tailed)
         if assembler is None:
             assembler = Assembler(tailed, followed.path, self._parser, self._bounds)
@@ -140,22 +141,14 @@ class FollowedFiles:
         now_ns = time.time_ns() - lines[0].end
         assembler.expect(lines, now_ns)
         for line in lines:  # each gets a unique time
-            done = assembler.feed(line, now, now_ns + line.end)
-            if done is not None:
-                self._ready.append(done)
+            self._ready.extend(assembler.feed(line, now, now_ns + line.end))
         return sum(len(line.raw) for line in lines)
-
-    def _complete(self, assembler: Assembler | None) -> None:
-        done = None if assembler is None else assembler.flush()
-        if done is not None:
-            self._ready.append(done)
 
     def _settle(self, now: float, *, final: bool) -> None:
         """Complete the records that get no more lines."""
         for tailed, assembler in list(self._assemblers.items()):
-            done = assembler.flush() if final or tailed.frozen else assembler.due(now)
-            if done is not None:
-                self._ready.append(done)
+            ended = final or tailed.frozen
+            self._ready.extend(assembler.flush() if ended else assembler.due(now))
             if tailed.fd < 0:
                 del self._assemblers[tailed]
 

@@ -7,7 +7,10 @@ import re
 from typing import NamedTuple
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
-_PROCESS = re.compile(r"(?:\((?P<process>[^()]{1,128}?) pid=(?P<pid>\d{1,10})(?:, [^()]*)?\) )+")
+_PROCESS = re.compile(
+    r"(?:\((?:(?P<process>[^()=]{1,128}?) )?pid=(?P<pid>\d{1,10})(?:, [^()]*)?\) |"
+    r"\((?P<service>raylet|gcs_server|autoscaler)(?:[, +][^()]*)?\) )+"
+)
 _LMCACHE_TAIL = re.compile(r" ?\((?P<file>[^()]*?):(?P<line>\d{1,10}):(?P<logger>[^():]*)\)$")
 
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), 127)}
@@ -54,7 +57,8 @@ def split_process(text: str) -> tuple[str, str, int | None]:
     found = _PROCESS.match(text)
     if found is None:
         return "", "", None
-    return found[0], found["process"], int(found["pid"])
+    pid = found["pid"]
+    return found[0], found["process"] or found["service"] or "", int(pid) if pid else None
 
 
 def split_tail(text: str) -> Tail | None:

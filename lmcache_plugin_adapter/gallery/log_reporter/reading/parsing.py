@@ -1,40 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Parse lines of vLLM, LMCache, uvicorn, PyTorch and Python's warnings; never raise.
+r"""Parse the first lines of records; never raise.
 
 - vLLM: ``(EngineCore_DP0 pid=123) INFO 11-22 07:06:56 [core.py:123] text``; until 0.31 without
   the part in parentheses in the main process. Local time, no year. Earlier versions have no
   ``[`` before the file.
 - LMCache, and plugins' lines: ``[2026-11-22 07:06:56,699] LMCache INFO: text (file.py:12:logger)``.
-- vLLM's JSON formatter, and python-json-logger's: one object per line.
+- Records in JSON: see :mod:`.json_records`.
 - uvicorn: ``INFO:     127.0.0.1:5000 - "GET /health HTTP/1.1" 200 OK``.
 - PyTorch, Gloo and others in glog's format: ``[W1122 07:06:56.123456789 file.cpp:12] text``.
 - Python's warnings: ``/path/file.py:12: UserWarning: text``.
+- Other loggers: see :mod:`.other_loggers`.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
-
-from .line_text import Tail, clean, split_process, split_tail
+from .json_records import JsonFields, read_json
+from .line_text import Tail, split_process, split_tail
 from .local_times import local_ns, local_ns_without_year
-from .records import Level
-
-LEVELS = {
-    "TRACE": Level.DEBUG,
-    "DEBUG": Level.DEBUG,
-    "INFO": Level.INFO,
-    "NOTICE": Level.INFO,
-    "WARN": Level.WARNING,
-    "WARNING": Level.WARNING,
-    "ERROR": Level.ERROR,
-    "CRITICAL": Level.CRITICAL,
-    "FATAL": Level.CRITICAL,
-}
-"""The levels by the names that loggers write."""
+from .other_loggers import parse_other
+from .records import LEVELS, Head, Level
 
 _GLOG_LEVELS = dict(zip("VIWEF", reversed(Level), strict=True))
 
@@ -50,8 +37,8 @@ _LMCACHE = re.compile(
 )
 _UVICORN = re.compile(rf"(?=.{{9}} )(?P<level>{_NAMES}): +(?=\S)")
 _GLOG = re.compile(
-    r"(?:\[rank\d+\]:)?\[?(?P<level>[VIWEF])(?P<day>\d{4}) (?P<clock>\d\d:\d\d:\d\d)"
-    r"\.(?P<fraction>\d{3,9})(?: +\d+)? (?P<file>[^\s:\]]+):(?P<line>\d{1,9})\] ?"
+    r"(?:\[rank\d+\]: ?)?\[?(?P<level>[VIWEF])(?P<day>\d{4})? (?:(?P<clock>\d\d:\d\d:\d\d)"
+    r"\.(?P<fraction>\d{3,9})(?: +\d+)? )?(?P<file>[^\s:\]]+\.\w{1,4}):(?P<line>\d{1,9})\] ?"
 )
 _WARNING = re.compile(
     r"(?P<file>(?:/|<)[^:]{1,500}):(?P<line>\d{1,9}): (?P<logger>[A-Za-z_.]{0,80}Warning): "
@@ -61,52 +48,17 @@ _OWN = "lmcache_plugin_adapter."
 """The beginning of the loggers of plugins' lines."""
 
 
-class Head(NamedTuple):
-    """The first line of a record, parsed."""
-
-    level: Level
-    time_ns: int | None
-    format: str
-    text: str
-    prefix: str = ""
-    """Everything before the text."""
-    logger: str = ""
-    file: str = ""
-    line: int = 0
-    process: str = ""
-    pid: int | None = None
-    open: bool = False
-    """Whether a later line ends the record."""
-
-
-class _Json(msgspec.Struct):
-    """The relevant fields of vLLM's JSON formatter, and of python-json-logger's defaults."""
-
-    message: str
-    levelname: str = ""
-    level: str = ""
-    severity: str = ""
-    asctime: str = ""
-    timestamp: str = ""
-    name: str = ""
-    processName: str = ""  # noqa: N815 (as the formatter names it)
-    vllm_process_name: str = ""
-    process: int | None = None
-    exc_info: str | None = None
-
-
-_json = msgspec.json.Decoder(_Json)
-
-
 class Parser:
     """Parse the first lines of records.
 
     Args:
-        prefix: The engine's ``VLLM_LOGGING_PREFIX``, which begins vLLM's lines.
+        prefix: The engine's ``VLLM_LOGGING_PREFIX``, which begins vLLM's records.
+        json_fields: The keys of records in JSON.
     """
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(self, prefix: str = "", json_fields: JsonFields | None = None) -> None:
         self._prefix = prefix
+        self._json = json_fields or JsonFields()
 
     def parse(self, text: str, now: float) -> Head | None:
         """Return the parsed line, or None if no record starts here.
@@ -115,32 +67,45 @@ class Parser:
             text: A line from :func:`.line_text.clean`.
             now: Seconds since 1970, for dates without a year.
         """
-        rest = text
-        if self._prefix and rest.startswith(self._prefix):
-            rest = rest[len(self._prefix) :]
+        rest = text.removeprefix(self._prefix)
         before, process, pid = split_process(rest)
-        rest = rest[len(before) :]
+        rest = rest[len(before) :].removeprefix(self._prefix)
         if not rest or rest[0] in " \t":
             return None
-        head = _dispatch(rest, now)
+        head = self._dispatch(rest, now)
         if head is None:
             return None
         prefix = text[: len(text) - len(rest)] + head.prefix
-        found: dict[str, Any] = {"process": process, "pid": pid} if process else {}
+        found: dict[str, Any] = {"process": process, "pid": pid} if before else {}
         return head._replace(prefix=prefix, **found)
 
+    def parse_object(self, text: str) -> Head | None:
+        """Return the head of a record in JSON that has several lines, or None."""
+        return _object(text, self._json)
 
-def _dispatch(rest: str, now: float) -> Head | None:
-    first = rest[0]
-    if first == "[":
-        return _lmcache(rest) or _glog(rest, now)
-    if first == "{":
-        return _object(rest)
-    if first in "/<":
-        return _warning(rest)
-    if first.isupper():
-        return _vllm(rest, now) or _uvicorn(rest) or _glog(rest, now)
-    return None
+    def _dispatch(self, rest: str, now: float) -> Head | None:
+        first = rest[0]
+        found = None
+        if first == "[":
+            found = _lmcache(rest) or _glog(rest, now)
+        elif first == "{":
+            return _object(rest, self._json)
+        elif first in "/<":
+            return _warning(rest)
+        elif first.isupper():
+            found = _vllm(rest, now) or _uvicorn(rest) or _glog(rest, now)
+        if found is not None:
+            return found
+        stamped = parse_other(rest)
+        if stamped is None or stamped.format != "text" or not stamped.text:
+            return stamped
+        # A time alone, as `docker logs --timestamps` adds it: the record may follow.
+        inner = None if stamped.text[0] in " \t" else self._dispatch(stamped.text, now)
+        return (
+            stamped
+            if inner is None
+            else inner._replace(time_ns=stamped.time_ns, prefix=stamped.prefix + inner.prefix)
+        )
 
 
 def _head(
@@ -193,10 +158,12 @@ def _glog(rest: str, now: float) -> Head | None:
     found = _GLOG.match(rest)
     if found is None:
         return None
-    day = f"{found['day'][:2]}-{found['day'][2:]}"
-    at = local_ns_without_year(day, found["clock"], int(now // 3600))
-    if at is not None:
-        at += int(found["fraction"].ljust(9, "0"))
+    at = None
+    if found["day"] and found["clock"]:  # older versions of PyTorch write no time
+        day = f"{found['day'][:2]}-{found['day'][2:]}"
+        at = local_ns_without_year(day, found["clock"], int(now // 3600))
+        if at is not None:
+            at += int(found["fraction"].ljust(9, "0"))
     return _head(found, _GLOG_LEVELS[found["level"]], at, "torch")
 
 
@@ -208,46 +175,8 @@ def _warning(rest: str) -> Head | None:
     return head._replace(text=f"{found['logger']}: {head.text}")
 
 
-def _object(rest: str) -> Head | None:
-    try:
-        entry = _json.decode(rest)
-    except (msgspec.MsgspecError, UnicodeError, ValueError, RecursionError):
+def _object(rest: str, keys: JsonFields) -> Head | None:
+    found = read_json(rest, keys)
+    if found is None:
         return None
-    word = entry.levelname or entry.level or entry.severity
-    # python-json-logger writes no level unless it is configured.
-    level = LEVELS.get(word.upper()) if word else Level.ERROR if entry.exc_info else Level.INFO
-    if level is None:
-        return None
-    at = _time_of(entry.asctime or entry.timestamp)
-    text = entry.message if not entry.exc_info else f"{entry.message}\n{entry.exc_info}"
-    values: dict[str, Any] = {"logger": _one_line(entry.name)}
-    process = entry.vllm_process_name or entry.processName
-    if process:
-        values["process"] = _one_line(process)
-    if entry.process is not None and 0 <= entry.process < 2**31:
-        values["pid"] = entry.process
-    return Head(level, at, "json", _many_lines(text), prefix="", **values)
-
-
-def _time_of(text: str) -> int | None:
-    """Return the time of ``2026-11-22 07:06:56,123`` (local) or ISO 8601, as far as known."""
-    day, _, clock = text.partition(" ")
-    second, _, fraction = clock.partition(",")
-    at = local_ns(day, second) if second else None
-    if at is not None:
-        if fraction.isascii() and fraction.isdigit():
-            at += int(fraction[:3].ljust(3, "0")) * 1_000_000
-        return at
-    try:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
-        return round(moment.timestamp() * 1000) * 1_000_000
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def _one_line(text: str) -> str:
-    return clean(text.encode("utf-8", "backslashreplace"))
-
-
-def _many_lines(text: str) -> str:
-    return "\n".join(_one_line(line) for line in text.split("\n"))
+    return Head(found.level, found.time_ns, "json", found.text, **found.fields)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PUSH = "/loki/api/v1/push"
 """The path of batches, if the URL has none."""
 
+_NAME = re.compile(r"^(?=\d)|[^A-Za-z0-9_]")
+
 _IGNORED = re.compile(r"total ignored: (\d+) out of \d+")
 """In the answer to a push of which Loki took a part."""
 
@@ -107,7 +109,8 @@ def _stream(labels: Mapping[str, str], path: str, level: str, process: str) -> d
 
 
 def _metadata(record: Record) -> dict[str, str]:
-    values = {
+    values = {_NAME.sub("_", name): value for name, value in (record.extra or {}).items()}
+    values |= {
         "logger": record.logger,
         "source": record.source,
         "pid": "" if record.pid is None else str(record.pid),

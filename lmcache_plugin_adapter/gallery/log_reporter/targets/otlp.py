@@ -128,4 +128,5 @@ def _fill(entry: LogRecord, record: Record) -> None:
         "process.pid": record.pid,
     }
     known = {name: value for name, value in attributes.items() if value is not None}
+    known = {**(record.extra or {}), **known}
     entry.attributes.extend(key_values(known))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 _NOT_PRINTABLE = re.compile(r"[^!-~]")
+_NOT_NAME = re.compile(r"[^!#-<>-\\^-~]")
 _NEWLINE = 4
 _LEAST = 256
 """The least bytes of text in a message, even if its header is longer than the limit."""
@@ -47,6 +48,7 @@ def messages(record: Record, frame: Frame) -> Iterator[bytes]:
         f"{_field(record.format, 32)} "
     )
     values = {
+        **{_NOT_NAME.sub("_", name)[:32]: one for name, one in (record.extra or {}).items()},
         **frame.origin.labels(record.process),
         "process": record.process,
         "logger": record.logger,
