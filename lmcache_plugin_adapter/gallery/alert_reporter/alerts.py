@@ -110,21 +110,21 @@ class Alerts:
             value: The measured value.
             state: The reason for the engine's state, for rules on that state.
         """
-        unit = MEASURES[rule.measure].unit
+        unit = MEASURES[rule.measure].unit if rule.measure is not None else ""
         side = "above" if rule.above is not None else "below"
         limit = worded(rule.limit, unit)
         places = {
             **self._places,
             "value": "unknown" if value is None else worded(value, unit),
             "limit": limit,
-            "measure": rule.measure,
+            "measure": rule.subject,
         }
         lasting = f" for {rule.for_:g} s" if rule.for_ else ""
         own = {
             "summary": f"{rule.name} of {{role}} on {{host}}: {{measure}} is {{value}}",
             "description": f"{{measure}} of {{engine}} is {{value}}, {side} {{limit}}{lasting}.",
         }
-        if rule.measure.startswith("engine_") and state:
+        if rule.subject.startswith("engine_") and state:
             own["summary"] = f"{rule.name} of {{role}} on {{host}}"
             own["description"] = f"{{role}}: {state}."
         return self._fire(
@@ -132,7 +132,7 @@ class Alerts:
                 labels=self.labels(rule.name, rule.severity, rule.labels),
                 annotations=_filled({**own, **self._annotations, **rule.annotations}, places),
                 starts_at=self._clock(),
-                measure=rule.measure,
+                measure=rule.subject,
                 value=value,
                 limit=float(rule.limit),
             )

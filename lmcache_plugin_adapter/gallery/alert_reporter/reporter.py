@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.alert_reporter.measuring.cgroup import OomKills
+from lmcache_plugin_adapter.gallery.alert_reporter.measuring.disk import disk_paths
+from lmcache_plugin_adapter.gallery.alert_reporter.measuring.engine_metrics import EngineMetrics
 from lmcache_plugin_adapter.gallery.alert_reporter.measuring.measures import Meter
 from lmcache_plugin_adapter.gallery.alert_reporter.targets.delivery import AlertDelivery
+from lmcache_plugin_adapter.gallery.alert_reporter.targets.webhook import document
 from lmcache_plugin_adapter.gallery.engine_health.health import EngineHealth
 from lmcache_plugin_adapter.gallery.engine_health.process import has_died
 
@@ -71,8 +75,11 @@ class AlertReporter:
         """The reason for the engine's state, from the last check."""
         settings = plan.settings
         self._health = EngineHealth(ctx, settings.health)
-        measures = {rule.measure for rule in plan.rules}
-        self._meter = Meter(engine, measures, self._engine_state, kit.warning)
+        measures = {rule.measure for rule in plan.rules if rule.measure is not None}
+        self._meter = Meter(
+            *(engine, measures, self._engine_state, kit.warning), disk_paths(ctx.config)
+        )
+        self._metrics = engine_metrics(plan)
         self._kills = OomKills(engine)
         self._trackers = [Tracker(rule) for rule in plan.rules]
         self._deliveries = [
@@ -87,6 +94,7 @@ class AlertReporter:
         """Measure and deliver until the end; return the exit code."""
         settings = self._plan.settings
         places = ", ".join(f"'{delivery.target.shown}'" for delivery in self._deliveries)
+        places = places or "the console only"
         count = len(self._trackers)
         kit.info(
             f"Watching engine process {self._engine} ({self._ctx.label}) by "
@@ -134,11 +142,13 @@ class AlertReporter:
         values = None
         with self._stop.interruptible():  # a health check takes some time
             values = self._meter.read()
+            if self._metrics is not None:
+                values.update(self._metrics.read())
         if values is None or not self._meter.alive:
             return  # the end; a dead engine has its own alert
         now = time.monotonic()
         for tracker in self._trackers:
-            value = values.get(tracker.rule.measure)
+            value = values.get(tracker.rule.subject)
             change = tracker.take(now, value)
             if change is Change.FIRES:
                 self._log(self._alerts.fire(tracker.rule, value, self._state))
@@ -188,6 +198,8 @@ class AlertReporter:
             self._store()  # first: a delivered alert must not be forgotten
         for delivery in self._deliveries:
             delivery.put(alert)
+        if self._plan.settings.target == "console":
+            kit.info(f"Would send: {json.dumps(document(alert, time.time(), again=False))}")
 
     @staticmethod
     def _log(alert: Alert) -> None:
@@ -198,6 +210,21 @@ class AlertReporter:
             kit.error(f"Alert {alert.name!r} fires: {text}")
         else:
             kit.warning(f"Alert {alert.name!r} fires: {text}")
+
+
+def engine_metrics(plan: AlertPlan) -> EngineMetrics | None:
+    """Return what reads the engine's metrics; None: no rule needs them, or nobody serves them."""
+    queries = {rule.subject: rule.query for rule in plan.rules if rule.query is not None}
+    if not queries:
+        return None
+    health = plan.settings.health
+    if health.metrics_url is None:
+        names = ", ".join(sorted(repr(name) for name in queries))
+        kit.warning(
+            f"Cannot measure {names}: 'health.metrics_url' is not set; rules on it stay quiet"
+        )
+        return None
+    return EngineMetrics(*(health.metrics_url, health.timeout, health.verify, queries, kit.warning))
 
 
 def _cause_of_death(word: str, killed: int) -> str:

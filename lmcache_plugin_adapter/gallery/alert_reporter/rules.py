@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from lmcache_plugin_adapter.gallery.alert_reporter.measuring.engine_metrics import (
+    ENGINE_QUERIES,
+    SELECTOR,
+    Query,
+    Statistic,
+)
 from lmcache_plugin_adapter.gallery.alert_reporter.measuring.measures import MEASURES
 from lmcache_plugin_adapter.kit.settings.quantities import Amount, Duration
 
@@ -46,6 +52,14 @@ else:
     MeasureName = Literal[tuple(MEASURES)]
 """The name of a measure in :data:`.measuring.measures.MEASURES`."""
 
+Selector = Annotated[
+    str,
+    Meta(
+        pattern=SELECTOR,
+        extra={"accepted": 'the name of a metric, also with labels: name{label="value"}'},
+    ),
+]
+
 DIED = "EngineDied"
 """The alert of a dead engine process. It has no rule, because there is nothing to measure."""
 
@@ -55,8 +69,16 @@ class Rule(msgspec.Struct, kw_only=True, frozen=True):
 
     name: Word
     """Name of the alert: label `alertname`."""
-    measure: MeasureName
+    measure: MeasureName | None = None
     """The measure to compare: see the table of measures."""
+    metric: Selector | None = None
+    """Instead of `measure`: any metric at `health.metrics_url`, such as
+    `vllm:request_success_total{finished_reason="abort"}`."""
+    of: Statistic = "value"
+    """What to compare of the metric: `value` (the sum of its series), the largest one (`max`), its
+    increase `per_second`, or of a histogram its `mean` or a quantile (`p95`)."""
+    over: Annotated[Duration, Meta(ge=1, le=86400)] = 60.0
+    """Seconds over which `per_second`, `mean` and quantiles are taken."""
     above: Amount | None = None
     """Fires if the measure is above this value."""
     below: Amount | None = None
@@ -79,12 +101,31 @@ class Rule(msgspec.Struct, kw_only=True, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse contradictory limits and the reserved name."""
+        if (self.measure is None) == (self.metric is None):
+            raise ValueError("give one of measure and metric")
+        if self.of != "value" and self.metric is None:
+            raise ValueError("of needs metric")
         if (self.above is None) == (self.below is None):
             raise ValueError("give one of above and below")
         if not math.isfinite(self.limit):
             raise ValueError(f"{self.limit} is no limit")
         if self.name == DIED:
             raise ValueError(f"'{DIED}' is a reserved name, see engine_died")
+
+    @property
+    def subject(self) -> str:
+        """What the rule compares, for messages and as the key of its value."""
+        if self.measure is not None:
+            return self.measure
+        lasting = f" over {self.over:g} s" if self.of not in ("value", "max") else ""
+        return f"{self.metric}" if self.of == "value" else f"{self.of} of {self.metric}{lasting}"
+
+    @property
+    def query(self) -> Query | None:
+        """What to read of the engine's metrics; None: the rule is not on them."""
+        if self.metric is not None:
+            return Query((self.metric,), self.of, self.over)
+        return ENGINE_QUERIES.get(self.measure or "")
 
     @property
     def limit(self) -> float:

@@ -12,6 +12,9 @@ from msgspec import Meta
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.alert_reporter.targets.alertmanager import Alertmanager
+from lmcache_plugin_adapter.gallery.alert_reporter.targets.pagerduty import PagerDuty
+from lmcache_plugin_adapter.gallery.alert_reporter.targets.slack import Slack
+from lmcache_plugin_adapter.gallery.alert_reporter.targets.teams import Teams
 from lmcache_plugin_adapter.gallery.alert_reporter.targets.webhook import Webhook
 from lmcache_plugin_adapter.gallery.engine_health.settings import HealthSettings
 from lmcache_plugin_adapter.gallery.http_client.address import Filled
@@ -41,6 +44,14 @@ class AlertSettings(msgspec.Struct, kw_only=True):
     """Alertmanagers. Each receives every alert."""
     webhooks: list[Webhook] = []
     """Other servers. Each receives every alert."""
+    slack: list[Slack] = []
+    """Incoming webhooks of Slack. Each receives a message for every alert."""
+    teams: list[Teams] = []
+    """Webhooks of Microsoft Teams. Each receives a card for every alert."""
+    pagerduty: list[PagerDuty] = []
+    """Services of PagerDuty. Each receives an event for every alert."""
+    target: Literal["console"] | None = None
+    """`console` prints what would be sent to a webhook, and sends nothing. For a first trial."""
     rules: list[Rule] = []
     """Rules in addition to the built-in ones. A rule with the name of a built-in rule replaces
     it."""
@@ -96,14 +107,20 @@ def read_plan(ctx: Context) -> AlertPlan:
     settings = ctx.settings(AlertSettings)
     section = ctx.settings_key
     targets: list[AlertTarget] = [*settings.alertmanagers, *settings.webhooks]
-    if not targets:
+    targets += [*settings.slack, *settings.teams, *settings.pagerduty]
+    if settings.target == "console":
+        targets = []
+    elif not targets:
         raise kit.SettingsError(
             f"no target for alerts: '{section}.alertmanagers' and '{section}.webhooks' have "
-            "no usable entry; add one, such as "
-            "alertmanagers: [{url: 'http://alertmanager:9093'}]"
+            "no usable entry, and neither have 'slack', 'teams' and 'pagerduty'; add one, such as "
+            "alertmanagers: [{url: 'http://alertmanager:9093'}], or print alerts with "
+            "target: console"
         )
     labels = {**labels_of(ctx, settings.engine), **settings.labels}
-    return AlertPlan(settings, labels, tuple(targets), tuple(_rules(settings, labels, section)))
+    return AlertPlan(
+        settings, labels, tuple(targets), tuple(_rules(settings, labels, section, ctx.role))
+    )
 
 
 def state_directory(ctx: Context, settings: AlertSettings) -> str:
@@ -113,7 +130,9 @@ def state_directory(ctx: Context, settings: AlertSettings) -> str:
     return os.path.expanduser(os.path.expandvars(settings.state_directory))
 
 
-def _rules(settings: AlertSettings, labels: Mapping[str, str], section: str) -> list[Rule]:
+def _rules(
+    settings: AlertSettings, labels: Mapping[str, str], section: str, role: str
+) -> list[Rule]:
     """Return the built-in rules and those of the settings, without duplicate alerts."""
     found: dict[str, Rule] = {}
     for rule in settings.rules:
@@ -128,4 +147,12 @@ def _rules(settings: AlertSettings, labels: Mapping[str, str], section: str) -> 
             found[mark] = rule
     replaced = {*settings.without, *(rule.name for rule in found.values())}
     built_in = BUILT_IN if settings.built_in_rules else ()
-    return [*(rule for rule in built_in if rule.name not in replaced), *found.values()]
+    rules = [*(rule for rule in built_in if rule.name not in replaced), *found.values()]
+    left_out = [rule.name for rule in rules if rule.query is not None]
+    if role == "WORKER" and left_out:
+        kit.info(
+            f"Leaves rules on the engine's metrics to the scheduler's reporter, as all processes "
+            f"share these: {', '.join(left_out)}"
+        )
+        rules = [rule for rule in rules if rule.query is None]
+    return rules

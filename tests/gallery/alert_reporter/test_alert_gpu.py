@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lmcache_plugin_adapter.gallery.alert_reporter.measuring.gpu import GpuMemory
+from lmcache_plugin_adapter.gallery.alert_reporter.measuring.gpu import Gpus
 
 
 class Nvml(types.ModuleType):
@@ -68,7 +68,7 @@ LISTS = ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningPr
         (
             [("nvmlDeviceGetCount", -1)],
             {},
-            ["Cannot measure GPU memory: Not Supported; its rules stay quiet"],
+            ["Cannot measure the GPUs: Not Supported; rules on them stay quiet"],
         ),
     ],
 )
@@ -83,6 +83,6 @@ def test_what_nvml_does_not_have_is_missing_alone(
     nvml.refused = frozenset(refused)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     notes: list[str] = []
-    gpu = GpuMemory(os.getpid(), notes.append)
+    gpu = Gpus(os.getpid(), ["gpu_memory_bytes", "gpu_memory_percent"], notes.append)
     assert gpu.read() == gpu.read() == found
     assert notes == said

@@ -174,7 +174,7 @@ def test_a_driver_that_fails_is_said_once(nvml: Nvml) -> None:
     notes: list[str] = []
     meter = Meter(os.getpid(), GPU, lambda: "ok", notes.append)
     assert meter.read() == meter.read() == {}
-    assert notes == ["Cannot measure GPU memory: Driver Not Loaded; its rules stay quiet"]
+    assert notes == ["Cannot measure the GPUs: Driver Not Loaded; rules on them stay quiet"]
 
 
 @pytest.mark.parametrize("state", ["ok", "stopped", "unresponsive", "stalled", "dead"])

@@ -116,7 +116,7 @@ BAD_RULES: list[tuple[object, str, str]] = [
     ("text", "", "accepted is a mapping"),
     ({"measure": "threads", "above": 5}, ".name", "Missing setting"),
     ({"name": "X", "measure": "thread", "above": 5}, ".measure", "did you mean 'threads'?"),
-    ({"name": "X", "above": 5}, ".measure", "Missing setting"),
+    ({"name": "X", "above": 5}, "", "give one of measure and metric"),
     ({"name": "X", "measure": "threads"}, "", "give one of above and below"),
     ({"name": "X", "measure": "threads", "above": 5, "below": 3}, "", "give one of"),
     ({"name": "X", "measure": "threads", "above": "5"}, ".above", "without quotes"),
@@ -221,7 +221,7 @@ def test_a_malformed_rule_of_a_real_run_does_not_touch_the_others(start_reporter
         wait_started(engine)
         engine.do(MORE_THREADS)
         hook.wait_for("firing", "ManyThreads")
-        assert f"'{KEY}.rules[0].measure'" in end_in_order(engine)
+        assert f"'{KEY}.rules[0]': give one of" in end_in_order(engine)
 
 
 def test_wrong_credentials_are_said_and_right_ones_are_picked_up(

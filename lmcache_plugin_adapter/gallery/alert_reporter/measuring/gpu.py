@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GPU memory of a process, read through NVML."""
+"""The GPUs of a process, read through NVML: memory, temperature, memory errors, throttling."""
 
 from __future__ import annotations
 
@@ -7,23 +7,47 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 _PROCESS_KINDS = ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses")
 
 
-class GpuMemory:
-    """Read GPU memory; log each failure once.
+_SLOWED = 0x08 | 0x20 | 0x40 | 0x80
+"""Reasons of NVML for reduced clocks that are faults: hardware slowdown, temperature (by software
+and by hardware), power brake. Power limits and idle clocks are none."""
+
+_REASONS = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
+"""Newer and older name."""
+
+_CORRECTED, _UNCORRECTED, _SINCE_START = 0, 1, 0
+"""Kinds of memory errors, and the counter since the driver was loaded."""
+
+
+class Gpus:
+    """Read the GPUs of an engine process, or all visible ones if NVML does not list the process.
+
+    Each failure is logged once.
 
     Args:
         pid: The engine process.
+        wanted: The names of the measures.
         log: Logs a line.
     """
 
-    def __init__(self, pid: int, log: Callable[[str], None]) -> None:
+    def __init__(self, pid: int, wanted: Collection[str], log: Callable[[str], None]) -> None:
         self._pid = pid
         self._log = log
         self._logged: set[str] = set()
+        self._readers: dict[str, Callable[[Any], float]] = {
+            "gpu_temperature_celsius": lambda device: self._nvml.nvmlDeviceGetTemperature(
+                device, 0
+            ),
+            "gpu_ecc_errors": lambda device: self._ecc(device, _UNCORRECTED),
+            "gpu_ecc_corrected_errors": lambda device: self._ecc(device, _CORRECTED),
+            "gpu_throttled": lambda device: float(bool(self._reasons(device) & _SLOWED)),
+        }
+        self._readers = {name: one for name, one in self._readers.items() if name in wanted}
+        self._memory = any(name.startswith("gpu_memory_") for name in wanted)
         self._nvml: Any = None
         try:
             self._nvml = importlib.import_module("pynvml")
@@ -36,30 +60,51 @@ class GpuMemory:
             self._nvml = None
 
     def read(self) -> dict[str, float]:
-        """Return ``gpu_memory_bytes`` and ``gpu_memory_percent``, as far as NVML knows them."""
+        """Return the values, as far as NVML knows them; of several GPUs the worst."""
         if self._nvml is None:
             return {}
-        own: list[int] = []
-        percent: list[float] = []
-        percent_own: list[float] = []
+        bytes_own: list[int] = []
+        found: dict[str, list[tuple[bool, float]]] = {}
+        """By measure: whether the GPU is the engine's, and its value."""
         for index in range(self._count()):
             try:
                 device = self._nvml.nvmlDeviceGetHandleByIndex(index)
-                memory = self._nvml.nvmlDeviceGetMemoryInfo(device)
-                percent.append(100.0 * memory.used / memory.total)
             except Exception as error:  # noqa: BLE001 - NVML has its own exceptions
-                self._report(str(error), f"memory of GPU {index}", "it is left out")
+                what = "memory of" if self._memory else ""
+                self._report(str(error), f"{what} GPU {index}".lstrip(), "it is left out")
                 continue
             used = self._used_by_engine(index, device)
-            if used is not None:
-                own.append(used)
-                percent_own.append(percent[-1])
+            if self._memory:
+                try:
+                    memory = self._nvml.nvmlDeviceGetMemoryInfo(device)
+                    percent = 100.0 * memory.used / memory.total
+                except Exception as error:  # noqa: BLE001 - NVML has its own exceptions
+                    self._report(str(error), f"memory of GPU {index}", "it is left out")
+                    percent = None
+                if percent is not None:
+                    found.setdefault("gpu_memory_percent", []).append((used is not None, percent))
+                    bytes_own += [] if used is None else [used]
+            for name, reader in self._readers.items():
+                try:
+                    value = float(reader(device))
+                except Exception as error:  # noqa: BLE001 - NVML has its own exceptions
+                    self._report(str(error), f"{name!r} of GPU {index}", "it is left out")
+                    continue
+                found.setdefault(name, []).append((used is not None, value))
         values: dict[str, float] = {}
-        if own:
-            values["gpu_memory_bytes"] = float(sum(own))
-        if percent:
-            values["gpu_memory_percent"] = max(percent_own or percent)
+        if bytes_own:
+            values["gpu_memory_bytes"] = float(sum(bytes_own))
+        for name, pairs in found.items():
+            of_engine = [value for own, value in pairs if own]
+            values[name] = max(of_engine or [value for _, value in pairs])
         return values
+
+    def _ecc(self, device: Any, kind: int) -> float:
+        return float(self._nvml.nvmlDeviceGetTotalEccErrors(device, kind, _SINCE_START))
+
+    def _reasons(self, device: Any) -> int:
+        newer = getattr(self._nvml, _REASONS[0], None)
+        return int((newer or getattr(self._nvml, _REASONS[1]))(device))
 
     def _count(self) -> int:
         try:
@@ -83,13 +128,13 @@ class GpuMemory:
                         found = max(found or 0, process.usedGpuMemory or 0)
             except Exception as error:  # noqa: BLE001 - NVML has its own exceptions
                 errors.append(str(error))
-        if len(errors) == len(_PROCESS_KINDS):
+        if len(errors) == len(_PROCESS_KINDS) and self._memory:
             what = f"memory of the engine on GPU {index}"
             self._report(errors[0], what, "rules on gpu_memory_bytes do without that GPU")
         return found
 
     def _report(
-        self, reason: str, what: str = "GPU memory", effect: str = "its rules stay quiet"
+        self, reason: str, what: str = "the GPUs", effect: str = "rules on them stay quiet"
     ) -> None:
         if what not in self._logged:
             self._logged.add(what)

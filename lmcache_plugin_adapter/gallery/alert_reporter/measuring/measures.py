@@ -11,7 +11,8 @@ import psutil
 from lmcache_plugin_adapter.linux.procfs import has_memory
 
 from .cgroup import container_memory
-from .gpu import GpuMemory
+from .disk import BackendDisk
+from .gpu import Gpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -21,7 +22,7 @@ class Measure(NamedTuple):
     """A row of the table of measures."""
 
     unit: str
-    """The unit of its values: ``bytes``, ``%``, ``bytes/s``, or empty for numbers."""
+    """The unit of its values, such as ``bytes`` or ``%``, or empty for numbers."""
     meaning: str
     """The text for the documentation."""
 
@@ -57,6 +58,33 @@ MEASURES: dict[str, Measure] = {
         "Used memory of the fullest GPU of the engine process, by all processes. If NVML does not "
         "list the engine, of the fullest visible GPU.",
     ),
+    "gpu_temperature_celsius": Measure(
+        "°C", "Temperature of the hottest GPU of the engine process, chosen as above."
+    ),
+    "gpu_ecc_errors": Measure(
+        "", "Memory errors of a GPU that ECC could not correct, since its driver was loaded."
+    ),
+    "gpu_ecc_corrected_errors": Measure("", "Memory errors of a GPU that ECC has corrected."),
+    "gpu_throttled": Measure(
+        "",
+        "1 if a GPU has reduced its clocks because of its temperature or power supply, else 0. "
+        "Power limits do not count.",
+    ),
+    "backend_disk_percent": Measure(
+        "%", "Used space of the file system of LMCache's `local_disk`; of several, the fullest."
+    ),
+    "backend_disk_free_bytes": Measure("bytes", "Free space there."),
+    "backend_disk_inodes_percent": Measure("%", "Used inodes there."),
+    "requests_running": Measure("", "Requests that vLLM processes (`vllm:num_requests_running`)."),
+    "requests_waiting": Measure("", "Requests in vLLM's queue (`vllm:num_requests_waiting`)."),
+    "kv_cache_percent": Measure("%", "Use of vLLM's KV cache (`vllm:kv_cache_usage_perc`)."),
+    "time_to_first_token_seconds": Measure(
+        "s", "95 % of the requests of the last minute had their first token within this time."
+    ),
+    "inter_token_latency_seconds": Measure("s", "The same for the time between two tokens."),
+    "request_latency_seconds": Measure("s", "The same for whole requests."),
+    "generation_tokens_per_second": Measure("", "Tokens that vLLM generated in the last minute."),
+    "preemptions_per_second": Measure("", "Requests that vLLM preempted in the last minute."),
     "engine_unhealthy": Measure("", "1 if the engine is in any of the following states, else 0."),
     "engine_stopped": Measure(
         "", "1 if the process is stopped (SIGSTOP, a debugger, a frozen container), else 0."
@@ -87,6 +115,7 @@ class Meter:
         engine_state: Returns the engine's state (``engine_health.verdict.State``); called only if
             a rule uses it.
         log: Logs, once for each measure, why it cannot be read.
+        disk_paths: The directories of LMCache's local disk backend.
     """
 
     def __init__(
@@ -95,6 +124,7 @@ class Meter:
         wanted: Collection[str],
         engine_state: Callable[[], str],
         log: Callable[[str], None],
+        disk_paths: list[str] | None = None,
     ) -> None:
         self._wanted = frozenset(wanted)
         self._engine_state = engine_state
@@ -107,7 +137,9 @@ class Meter:
         except psutil.Error:
             self._process = None
         gpu = any(name.startswith("gpu_") for name in self._wanted)
-        self._gpu = GpuMemory(pid, log) if gpu else None
+        self._gpu = Gpus(pid, self._wanted, log) if gpu else None
+        disk = any(name.startswith("backend_disk_") for name in self._wanted)
+        self._disk = BackendDisk(disk_paths or [], log) if disk else None
         self._before: dict[str, tuple[float, float]] = {}
         self._readers: Mapping[str, Callable[[psutil.Process], float | None]] = {
             "memory_bytes": lambda process: process.memory_info().rss,
@@ -158,6 +190,8 @@ class Meter:
                 values[name] = float(value)
         if self._gpu is not None:
             values.update(self._gpu.read())
+        if self._disk is not None:
+            values.update(self._disk.read())
         if any(name.startswith("engine_") for name in self._wanted):
             state = self._engine_state()
             for name, meant in _ENGINE_STATES.items():

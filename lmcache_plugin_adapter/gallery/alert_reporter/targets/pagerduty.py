@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PagerDuty as a target, through version 2 of its Events API."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from msgspec import Meta
+
+from lmcache_plugin_adapter.gallery.alert_reporter.alerts import timestamp
+from lmcache_plugin_adapter.gallery.http_client.address import Filled, Url  # noqa: TC001 - msgspec
+from lmcache_plugin_adapter.gallery.http_client.secrets import read_secret
+
+from .target import AlertRequest
+from .webhook import Webhook
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lmcache_plugin_adapter.gallery.alert_reporter.alerts import Alert
+
+_SEVERITIES = frozenset({"critical", "error", "warning", "info"})
+_SUMMARY_LIMIT = 1024
+_LINKS = 10
+
+
+class PagerDuty(Webhook, kw_only=True, forbid_unknown_fields=True):
+    """A service of PagerDuty."""
+
+    path_is_secret: ClassVar[bool] = False
+
+    url: Url = "https://events.pagerduty.com/v2/enqueue"
+    """Address of the server."""
+    routing_key: Annotated[Filled, Meta(extra={"secret": True})] | None = None
+    """Integration key of the service. Better: a file."""
+    routing_key_file: Filled | None = None
+    """File with the integration key, read for each request."""
+
+    def __post_init__(self) -> None:
+        """Refuse a target without a key."""
+        super().__post_init__()
+        if (self.routing_key is None) == (self.routing_key_file is None):
+            raise ValueError("give one of routing_key and routing_key_file")
+
+    def requests(
+        self,
+        alerts: Sequence[Alert],
+        now: float,  # noqa: ARG002 - events have the time of the alert
+        again: frozenset[str],  # noqa: ARG002 - PagerDuty knows its alerts by their key
+    ) -> list[AlertRequest]:
+        """Return a request for each alert; see :meth:`.target.AlertTarget.requests`."""
+        key = self.routing_key or ""
+        if self.routing_key_file is not None:
+            key = read_secret("routing_key_file", self.routing_key_file)
+        return [
+            AlertRequest("", json.dumps(event(alert, key)).encode(), (alert.id,))
+            for alert in alerts
+        ]
+
+
+def event(alert: Alert, routing_key: str) -> dict[str, object]:
+    """Return the event for an alert."""
+    severity = alert.labels.get("severity", "")
+    common = {"routing_key": routing_key, "dedup_key": alert.id}
+    if not alert.firing:
+        return {**common, "event_action": "resolve"}
+    links = [
+        {"href": value, "text": name}
+        for name, value in alert.annotations.items()
+        if value.startswith(("http://", "https://"))
+    ]
+    details = {**alert.annotations, **alert.labels}
+    if alert.value is not None:
+        details[alert.measure] = f"{alert.value:.4g}"
+    return {
+        **common,
+        "event_action": "trigger",
+        "payload": {
+            "summary": (alert.annotations.get("summary") or alert.name)[:_SUMMARY_LIMIT],
+            "source": alert.labels.get("host") or "unknown",
+            "severity": severity if severity in _SEVERITIES else "warning",
+            "timestamp": timestamp(alert.starts_at),
+            "component": alert.labels.get("role") or "engine",
+            "group": alert.labels.get("engine") or "vllm",
+            "class": alert.name,
+            "custom_details": details,
+        },
+        "client": "lmcache-plugin-adapter",
+        "links": links[:_LINKS],
+    }
