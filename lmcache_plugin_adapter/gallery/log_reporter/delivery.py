@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.gallery.log_reporter.targets.target import LogTarget
 
     from .filtering import RecordFilter
+    from .journal import Sources
 
 _LINGER = 1.0
 """Seconds without a new line after which, during the stop, no more lines are expected."""
@@ -69,7 +70,7 @@ class LogDelivery:
 
     Args:
         target: The target of the records.
-        files: The followed files.
+        files: The followed files, or several sources.
         state: The stored positions; None: positions are not stored.
         batching: When to send a batch.
         filtering: Leaves out records and hides text.
@@ -79,7 +80,7 @@ class LogDelivery:
     def __init__(
         self,
         target: LogTarget,
-        files: FollowedFiles,
+        files: FollowedFiles | Sources,
         state: Positions | None,
         batching: Batching,
         filtering: RecordFilter,

@@ -41,11 +41,17 @@ class RecordFilter:
         drop: A record that one of these matches is not delivered.
         redact: What these match is replaced; if a pattern has groups, only what they match.
         mark: The replacement.
+        own: Records that are left out without being counted.
     """
 
     def __init__(
-        self, drop: Sequence[re.Pattern[str]], redact: Sequence[re.Pattern[str]], mark: str
+        self,
+        drop: Sequence[re.Pattern[str]],
+        redact: Sequence[re.Pattern[str]],
+        mark: str,
+        own: Sequence[re.Pattern[str]] = (),
     ) -> None:
+        self._own = own
         self._drop = drop
         self._redact = redact
         self._mark = mark
@@ -54,6 +60,8 @@ class RecordFilter:
 
     def apply(self, record: Record) -> None:
         """Mark a record as not wanted, or change its text."""
+        if record.wanted and any(pattern.match(record.text) for pattern in self._own):
+            record.wanted = False
         if not record.wanted:
             return
         if any(pattern.search(record.text) for pattern in self._drop):

@@ -21,11 +21,13 @@ from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import (
     name_for,
 )
 from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level
+from lmcache_plugin_adapter.gallery.log_reporter.targets.console import Console, own_lines
 from lmcache_plugin_adapter.gallery.log_reporter.targets.origin import Origin
 from lmcache_plugin_adapter.gallery.state_file import default_directory
 
 from .delivery import Batching, LogDelivery, margin_of
 from .filtering import RecordFilter, compiled
+from .journal import KEY, Journal, Sources
 from .settings import LogReporterSettings
 
 if TYPE_CHECKING:
@@ -49,12 +51,16 @@ def report(ctx: kit.Context, stop: kit.Stop) -> int:
     key = ctx.settings_key
     if not targets:
         raise kit.SettingsError(
-            f"no target: set 'syslog', 'loki' or 'otlp' in '{key}'; nothing is delivered"
+            f"no target: set 'syslog', 'loki' or 'otlp' in '{key}', or target: console; "
+            "nothing is delivered"
         )
-    patterns = expand(settings.files) or engine_files(ctx.engine_pid)
-    if not patterns:
+    patterns = expand(settings.files)
+    if not patterns and settings.journald is None:
+        patterns = engine_files(ctx.engine_pid)
+    if not patterns and settings.journald is None:
         raise kit.SettingsError(
-            f"no files: set '{key}.files'; the engine's stdout and stderr do not go to a file"
+            f"no files: set '{key}.files' or '{key}.journald'; the engine's stdout and stderr do "
+            "not go to a file"
         )
     # Without the replica: of replicas with the same files, one follows them and the others wait.
     label = ctx.label.removeprefix(f"dp {ctx.dp_rank} ")
@@ -62,15 +68,17 @@ def report(ctx: kit.Context, stop: kit.Stop) -> int:
         expand_one(settings.state_directory)
         if settings.state_directory
         else default_directory(os.environ, ctx.name),
-        name_for(label, patterns, os.getcwd()),
+        name_for(label, patterns or [KEY], os.getcwd()),
     )
-    kit.info(f"Follows {', '.join(patterns)}; stores its positions in {directory}")
+    followed = [*patterns, *(["the journal"] if settings.journald is not None else [])]
+    kit.info(f"Follows {', '.join(followed)}; stores its positions in {directory}")
     for name, target in targets.items():
         kit.info(f"Delivers to {target.name} ({name})")
     drop = compiled(f"{key}.drop", settings.drop, "it has no effect")
     redact = compiled(f"{key}.redact", settings.redact, "nothing is delivered without it")
     if len(redact) < len(settings.redact):
         return NO_RESTART_CODE
+    own = [own_lines(ctx.name)] if settings.target == "console" else []
     margin = margin_of(stop) / 2
     failed = threading.Event()
     threads = [
@@ -78,7 +86,7 @@ def report(ctx: kit.Context, stop: kit.Stop) -> int:
             target=_guarded,
             args=(
                 *(_follow, failed, stop, name, target, patterns, settings, directory),
-                RecordFilter(drop, redact, settings.redact_with),
+                RecordFilter(drop, redact, settings.redact_with, own),
             ),
             name=name,
             daemon=True,
@@ -107,11 +115,19 @@ def report(ctx: kit.Context, stop: kit.Stop) -> int:
 
 def make_targets(settings: LogReporterSettings, origin: Origin) -> dict[str, LogTarget]:
     """Return the configured targets by their keys; import only their libraries."""
+    if settings.target == "console":
+        return {"console": Console(origin)}
     targets: dict[str, LogTarget] = {}
-    if settings.syslog is not None:
+    if settings.syslog is not None and settings.syslog.protocol == "tcp":
         from lmcache_plugin_adapter.gallery.log_reporter.targets.syslog import Syslog
 
         targets["syslog"] = Syslog(settings.syslog, origin)
+    elif settings.syslog is not None:
+        from lmcache_plugin_adapter.gallery.log_reporter.targets.syslog_datagram import (
+            DatagramSyslog,
+        )
+
+        targets["syslog"] = DatagramSyslog(settings.syslog, origin)
     if settings.loki is not None:
         from lmcache_plugin_adapter.gallery.log_reporter.targets.loki import Loki
 
@@ -183,21 +199,32 @@ def _follow(
     def report(text: str, _: int) -> None:
         kit.warning(f"{target.name}: {text}")
 
+    parser = Parser(os.environ.get("VLLM_LOGGING_PREFIX", ""), settings.json_fields)
+    known = dict(positions or {})
+    journal_position = known.pop(KEY, None)
+    bounds = Bounds(
+        settings.max_record_bytes, settings.multiline_timeout, Level[settings.level.upper()]
+    )
     files = FollowedFiles(
         patterns,
         settings.max_line_bytes,
-        Parser(os.environ.get("VLLM_LOGGING_PREFIX", ""), settings.json_fields),
-        Bounds(
-            settings.max_record_bytes, settings.multiline_timeout, Level[settings.level.upper()]
-        ),
-        positions,
+        parser,
+        bounds,
+        None if positions is None else known,
         from_end=settings.start == "end",
         report=report,
     )
+    sources: list[FollowedFiles | Journal] = [files]
+    if settings.journald is not None:
+        begins = settings.start == "end" and positions is None
+        position = journal_position[0] if journal_position else None
+        sources.append(
+            Journal(settings.journald, parser, bounds, position, from_end=begins, report=report)
+        )
     batching = Batching(
         settings.batch_records, settings.batch_bytes, settings.flush_interval, settings.poll
     )
-    LogDelivery(target, files, state, batching, filtering, stop).run()
+    LogDelivery(target, Sources(sources), state, batching, filtering, stop).run()
 
 
 def _load_positions(

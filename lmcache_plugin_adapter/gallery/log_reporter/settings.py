@@ -31,12 +31,17 @@ _LOKI_LABELS = frozenset(
 
 
 class SyslogTarget(msgspec.Struct, kw_only=True):
-    """A syslog server: RFC 5424 over TCP or TLS."""
+    """A syslog server: RFC 5424 over TCP, TLS or UDP, or the local daemon."""
 
-    host: Filled
-    """Name or address of the server."""
+    host: Filled | None = None
+    """Name or address of the server. Required, except with `protocol: local`."""
     port: _Port | None = None
-    """TCP port. Default: 514, with `tls` 6514."""
+    """Port. Default: 514, with `tls` 6514."""
+    protocol: Literal["tcp", "udp", "local"] = "tcp"
+    """`udp` and `local` confirm nothing: what the network or the daemon loses is lost. `local` is
+    the daemon, or journald, at `socket`."""
+    socket: Filled = "/dev/log"
+    """Socket of the local daemon."""
     tls: bool = False
     """Whether to use TLS (RFC 5425)."""
     ca_file: Filled | None = None
@@ -77,13 +82,35 @@ class SyslogTarget(msgspec.Struct, kw_only=True):
     """Seconds in which the server must confirm a batch."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that have no effect without TLS."""
+        """Refuse settings that contradict the protocol."""
+        if self.host is None and self.protocol != "local":
+            raise ValueError("host is missing; without a server, set protocol: local")
+        if self.tls and self.protocol != "tcp":
+            raise ValueError(f"tls needs protocol: tcp, found {self.protocol}")
         if self.key_file is not None and self.cert_file is None:
             raise ValueError("key_file needs cert_file")
         if not self.tls:
             for key in ("ca_file", "cert_file", "server_name"):
                 if getattr(self, key) is not None:
                     raise ValueError(f"{key} needs tls: true")
+
+
+class JournaldSource(msgspec.Struct, kw_only=True):
+    """Records of journald, read by `journalctl`. All entries that match any of these."""
+
+    units: list[Filled] = []
+    """Units of systemd, such as `vllm`."""
+    identifiers: list[Filled] = []
+    """Programs, as `journalctl -t` names them."""
+    kernel: bool = False
+    """Also the kernel's records, such as those of its OOM killer."""
+    directory: Filled | None = None
+    """Directory of the journal. Default: the machine's."""
+
+    def __post_init__(self) -> None:
+        """Refuse to read everything by mistake."""
+        if not (self.units or self.identifiers or self.kernel):
+            raise ValueError("give units, identifiers or kernel: true")
 
 
 class LokiTarget(HttpTarget, kw_only=True):
@@ -137,6 +164,10 @@ class LogReporterSettings(msgspec.Struct, kw_only=True):
     """Files to follow: paths or patterns (`*`, `?`, `[…]`, `**`). `~` and `$VARS` are expanded.
     Relative paths are relative to the engine's working directory. Names of rotated files do not
     match a pattern. Default: the file that the engine's stdout and stderr write to."""
+    journald: JournaldSource | None = None
+    """Read records of journald, instead of files or besides those in `files`."""
+    target: Literal["console"] | None = None
+    """`console` prints what would be delivered, and delivers nothing. For a first trial."""
     syslog: SyslogTarget | None = None
     """Deliver to syslog."""
     loki: LokiTarget | None = None

@@ -53,7 +53,7 @@ def test_dropped_and_hidden(
     settings["drop"] = [r'"GET /(health|metrics) HTTP']
     settings["redact"] = [r"(?i)api[_-]?key=(\S+)"]
     plugin = run_plugin(LOG_REPORTER, settings=settings)
-    wait_until(lambda: len(loki.records()) >= 3, 20, "3 records")
+    wait_until(lambda: len(loki.records()) >= 3, 60, "3 records")
     plugin.wait_for("Delivers to")
     assert plugin.stop() == 0
     plugin.wait_for(re.compile("Delivered 3 records to .*; dropped 1 that match 'drop'"))
@@ -78,7 +78,7 @@ def test_patterns_that_are_none(settings: dict[str, Any], run_plugin: Callable[.
         line = plugin.wait_for(f"Cannot use setting '{KEY}.{key}[0]': found ")
         assert "accepted is a regular expression: " in line.text
         assert line.text.endswith(effect)
-    wait_until(lambda: plugin.returncode == 125, 20, "the end")
+    wait_until(lambda: plugin.returncode == 125, 60, "the end")
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from .container import Framed
     from .parsing import Parser
-    from .records import Head
-    from .tailed_file import LogLine, TailedFile
+    from .records import Head, LogSource
+    from .tailed_file import LogLine
 
 _LIVE_NS = 3_000_000_000
 """A line without a time that is read this soon after the last read was written just now."""
@@ -77,13 +77,13 @@ class Assembler:
     """Assemble the records of one file.
 
     Args:
-        tailed: The file, for acknowledgements.
+        tailed: The file or another source, for acknowledgements.
         path: The file's name in the records.
         parser: Parses first lines.
         bounds: The limits of a record.
     """
 
-    def __init__(self, tailed: TailedFile, path: str, parser: Parser, bounds: Bounds) -> None:
+    def __init__(self, tailed: LogSource, path: str, parser: Parser, bounds: Bounds) -> None:
         self._tailed = tailed
         self._path = clean(os.fsencode(path))
         self._parser = parser
@@ -119,17 +119,20 @@ class Assembler:
                 self._last_ns = head.time_ns
                 return
 
-    def feed(self, line: LogLine, now: float, now_ns: int) -> list[Record]:
+    def feed(
+        self, line: LogLine, now: float, now_ns: int, framed: Framed | None = None
+    ) -> list[Record]:
         """Take a line; return the records that it completes.
 
         Args:
             line: The line as read.
             now: A monotonic time, in seconds.
             now_ns: Nanoseconds since 1970.
+            framed: What is known of the line; None: what stands in it.
         """
         if not self._read:
             self._read = line.end - len(line.raw) - line.cut - 1
-        framed = unframe(line.raw)
+        framed = framed or unframe(line.raw)
         raw = line.raw if framed is None else framed.text
         wrapped = raw.endswith(b"\r")
         text = clean(raw[:-1] if wrapped else raw)
@@ -253,6 +256,8 @@ class Assembler:
         if framed is not None:
             record.process = record.process or framed.process
             record.pid = framed.pid if record.pid is None else record.pid
+            if framed.level is not None and _has_no_level(head):
+                record.level = framed.level
             if not record.time_ns or framed.time_ns % 1_000_000_000:
                 record.time_ns = framed.time_ns  # more precise than the line's own
         record.time_ns = record.time_ns or self._guess(now_ns)

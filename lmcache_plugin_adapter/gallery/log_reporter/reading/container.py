@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import re
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from .local_times import STAMP, local_ns_without_year, stamped_ns
 from .other_loggers import month_number
+
+if TYPE_CHECKING:
+    from .records import Level
 
 _TIME = re.compile(STAMP)
 _CRI = re.compile(STAMP + r" (?P<stream>stdout|stderr) (?P<tag>[FP])(?::\S*)?(?: |$)")
@@ -49,6 +52,8 @@ class Framed(NamedTuple):
     process: str = ""
     """The program's name in journald's prefix."""
     pid: int | None = None
+    level: Level | None = None
+    """journald's priority."""
 
 
 class _DockerEntry(msgspec.Struct):

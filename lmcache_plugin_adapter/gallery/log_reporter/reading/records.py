@@ -8,7 +8,19 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from .tailed_file import TailedFile
+    from typing import Protocol
+
+    class LogSource(Protocol):
+        """What records come from."""
+
+        acked: int
+        """The position up to which everything is delivered."""
+        read_up_ns: int
+        """When it was last read to its end (nanoseconds since 1970)."""
+
+        @property
+        def modified_ns(self) -> int:
+            """The time of the last write, as far as known."""
 
 
 class Level(IntEnum):
@@ -76,8 +88,8 @@ class Record:
 
     path: str
     """The file's path, as in the settings or matched by a pattern."""
-    tailed: TailedFile | None
-    """The file, for the acknowledgement."""
+    tailed: LogSource | None
+    """The file or another source, for the acknowledgement."""
     end: int
     """The position of the first byte after the record."""
     observed_ns: int

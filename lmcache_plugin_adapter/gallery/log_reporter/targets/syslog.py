@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from lmcache_plugin_adapter.gallery.http_client.certificates import CertificateError, client_context
 from lmcache_plugin_adapter.gallery.log_reporter.settings import FACILITIES
 
-from .syslog_message import Frame, messages
+from .syslog_message import Frame, framed_messages
 from .target import LogTarget, TargetUnavailableError
 
 if TYPE_CHECKING:
@@ -44,9 +44,10 @@ class Syslog(LogTarget):
 
     def __init__(self, settings: SyslogTarget, origin: Origin) -> None:
         self._settings = settings
+        self._host = settings.host or ""
         self._port = settings.port or (TLS_PORT if settings.tls else PORT)
         how = "TLS" if settings.tls else "TCP"
-        super().__init__(f"Syslog at {settings.host}:{self._port} ({how})", settings.timeout)
+        super().__init__(f"Syslog at {self._host}:{self._port} ({how})", settings.timeout)
         self._frame = Frame(
             FACILITIES[settings.facility],
             origin.host,
@@ -58,7 +59,7 @@ class Syslog(LogTarget):
 
     def send(self, records: Sequence[Record], timeout: float) -> None:
         """Deliver the records; see :meth:`.target.LogTarget.send`."""
-        body = b"".join(part for record in records for part in messages(record, self._frame))
+        body = b"".join(part for record in records for part in framed_messages(record, self._frame))
         deadline = time.monotonic() + timeout
         try:
             with self._connect(timeout) as connection:
@@ -81,7 +82,7 @@ class Syslog(LogTarget):
 
     def _connect(self, timeout: float) -> socket.socket:
         settings = self._settings
-        connection = socket.create_connection((settings.host, self._port), timeout)
+        connection = socket.create_connection((self._host, self._port), timeout)
         if not settings.tls:
             return connection
         try:
@@ -93,7 +94,7 @@ class Syslog(LogTarget):
             )
             return context.wrap_socket(
                 connection,
-                server_hostname=settings.server_name or settings.host,
+                server_hostname=settings.server_name or self._host,
                 suppress_ragged_eofs=False,
             )
         except BaseException:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Format a record as messages of RFC 5424, framed by octet counting (RFC 6587)."""
+"""Format a record as messages of RFC 5424, and of RFC 3164 for the local daemon."""
 
 from __future__ import annotations
 
 import re
+import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _NOT_PRINTABLE = re.compile(r"[^!-~]")
 _NOT_NAME = re.compile(r"[^!#-<>-\\^-~]")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _NEWLINE = 4
 _LEAST = 256
 """The least bytes of text in a message, even if its header is longer than the limit."""
@@ -39,6 +41,27 @@ class Frame(NamedTuple):
     """The origin of all records."""
 
 
+def framed_messages(record: Record, frame: Frame) -> Iterator[bytes]:
+    """Yield the messages of a record, framed by octet counting."""
+    for message in messages(record, frame):
+        yield b"%d %b" % (len(message), message)
+
+
+def local_messages(record: Record, frame: Frame) -> Iterator[bytes]:
+    """Yield a record in the older format (RFC 3164 without a host), as local daemons expect it."""
+    moment = time.localtime(record.time_ns // 1_000_000_000)
+    pid = "" if record.pid is None else f"[{record.pid}]"
+    process = f"({record.process}) " if record.process else ""
+    head = (
+        f"<{frame.facility * 8 + record.level}>{_MONTHS[moment.tm_mon - 1]} {moment.tm_mday:2d} "
+        f"{moment.tm_hour:02d}:{moment.tm_min:02d}:{moment.tm_sec:02d} {frame.app_name}{pid}: "
+        f"{process}"
+    ).encode()
+    text = record.text.encode("utf-8", "backslashreplace")
+    for part in split(text, max(frame.max_bytes - len(head), _LEAST)):
+        yield head + part
+
+
 def messages(record: Record, frame: Frame) -> Iterator[bytes]:
     """Yield a record as one message, or as several if it is too long."""
     head = (
@@ -59,13 +82,13 @@ def messages(record: Record, frame: Frame) -> Iterator[bytes]:
     text = record.text.encode("utf-8", "backslashreplace")
     overhead = len(f"{head}[{frame.sd_id}{data}] ".encode())
     if overhead + len(text) + text.count(b"\n") * (_NEWLINE - 1) <= frame.max_bytes:
-        yield _count(f"{head}[{frame.sd_id}{data}] ".encode() + text)
+        yield f"{head}[{frame.sd_id}{data}] ".encode() + text
         return
     room = max(frame.max_bytes - overhead - len(' part="9999/9999"'), _LEAST)
     parts = list(split(text, room))
     for number, part in enumerate(parts, 1):
         more = f' part="{number}/{len(parts)}"'
-        yield _count(f"{head}[{frame.sd_id}{data}{more}] ".encode() + part)
+        yield f"{head}[{frame.sd_id}{data}{more}] ".encode() + part
 
 
 def split(text: bytes, room: int) -> Iterator[bytes]:
@@ -105,10 +128,6 @@ def timestamp(time_ns: int) -> str:
     except (ValueError, OverflowError, OSError):
         return "-"
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns // 1000 % 1_000_000:06d}Z"
-
-
-def _count(message: bytes) -> bytes:
-    return b"%d %b" % (len(message), message)
 
 
 def _field(value: str, limit: int) -> str:
