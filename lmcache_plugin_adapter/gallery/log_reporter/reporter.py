@@ -68,7 +68,7 @@ def report(ctx: kit.Context, stop: kit.Stop) -> int:
         expand_one(settings.state_directory)
         if settings.state_directory
         else default_directory(os.environ, ctx.name),
-        name_for(label, patterns or [KEY], os.getcwd()),
+        name_for(label, patterns or [f"/{KEY}"], os.getcwd()),
     )
     followed = [*patterns, *(["the journal"] if settings.journald is not None else [])]
     kit.info(f"Follows {', '.join(followed)}; stores its positions in {directory}")

@@ -115,7 +115,11 @@ def test_journald_as_a_source(
     journal.log("Traceback (most recent call last):", '  File "a.py"', "ValueError: x", pid=43)
     journal.log("urgent", priority=3)
     plugin = run_plugin(LOG_REPORTER, settings=settings)
-    wait_until(lambda: len(loki.records()) >= 3, 60, "3 records")
+    wait_until(
+        lambda: len(loki.records()) >= 3,
+        60,
+        lambda: f"3 records: {plugin.log}\n{journal.calls.read_text()}",
+    )
     assert plugin.stop() == 0
     found = {got.text: got for got in loki.records()}
     assert {text: got.level for text, got in found.items()} == {
