@@ -125,6 +125,7 @@ class Settings:
         data_parallel: Which data-parallel replicas run plugins.
         metrics: Write metrics of plugins, which vLLM serves.
         metrics_textfile: The directory of node_exporter's textfile collector, or None.
+        auto_reload: Reload after changes in the locations.
         allow_insecure_permissions: Run plugins that everyone may write to.
         filter_by_role: False if every process runs every plugin.
         defaults: The settings of plugins without settings of their own.
@@ -136,6 +137,7 @@ class Settings:
     data_parallel: Literal["local-rank-0", "all"]
     metrics: bool
     metrics_textfile: str | None
+    auto_reload: bool
     allow_insecure_permissions: bool
     filter_by_role: bool
     defaults: PluginSettings
@@ -176,6 +178,7 @@ def read_settings(
         data_parallel=values["data_parallel"],
         metrics=values["metrics"],
         metrics_textfile=values["metrics.textfile"],
+        auto_reload=values["auto_reload"],
         allow_insecure_permissions=values["allow_insecure_permissions"],
         filter_by_role=values["filter_by_role"],
         defaults=_plugin_settings(defaults),

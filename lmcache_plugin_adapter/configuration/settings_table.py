@@ -315,6 +315,13 @@ SETTINGS: tuple[Setting, ...] = (
         schema=DIRECTORY_SCHEMA,
     ),
     flag(
+        "auto_reload",
+        False,
+        "`true` reloads one second after the last change in the locations, as "
+        "`lmcache-plugins reload` does. The kernel reports changes, so nothing is polled. Network "
+        "file systems report no changes of other hosts; the log shows one line then.",
+    ),
+    flag(
         "allow_insecure_permissions",
         False,
         "`true` runs plugins even if everyone may write to their file or to a directory on the "

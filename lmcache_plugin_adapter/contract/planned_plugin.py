@@ -139,6 +139,7 @@ class SupervisorPlan:
         metrics: None without metrics.
         relay: Whether the supervisor's own records go to Python logging in the
             engine.
+        watched: The directories that are watched for changes; None without ``auto_reload``.
     """
 
     plugins: tuple[PlannedPlugin, ...]
@@ -146,21 +147,23 @@ class SupervisorPlan:
     skipped: tuple[str, ...]
     metrics: PlannedMetrics | None
     relay: bool
+    watched: tuple[str, ...] | None
 
     def to_values(self) -> tuple[Any, ...]:
         """Return the plan in plain values."""
         plugins = tuple(tuple(vars(plugin).values()) for plugin in self.plugins)
         metrics = self.metrics and tuple(vars(self.metrics).values())
-        return (plugins, self.environment, self.skipped, metrics, self.relay)
+        return (plugins, self.environment, self.skipped, metrics, self.relay, self.watched)
 
     @classmethod
     def from_values(cls, values: tuple[Any, ...]) -> SupervisorPlan:
         """Return the plan that :meth:`to_values` described."""
-        plugins, environment, skipped, metrics, relay = values
+        plugins, environment, skipped, metrics, relay, watched = values
         return cls(
             tuple(PlannedPlugin(*plugin) for plugin in plugins),
             environment,
             skipped,
             metrics and PlannedMetrics(*metrics),
             relay,
+            watched,
         )

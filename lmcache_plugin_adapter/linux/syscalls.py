@@ -21,6 +21,10 @@ _SYS_PIDFD_OPEN = 434  # the same number on every architecture
 _IN_SELF = 0x400 | 0x800  # IN_DELETE_SELF, IN_MOVE_SELF
 _IN_ENTRIES = 0x200 | 0x40  # IN_DELETE, IN_MOVED_FROM
 
+_IN_CHANGES = (
+    _IN_SELF | _IN_ENTRIES | 0x4 | 0x8 | 0x80 | 0x100 | 0x1000000
+)  # IN_ATTRIB, IN_CLOSE_WRITE, IN_MOVED_TO, IN_CREATE, IN_ONLYDIR
+
 _SIGNAL_SET_BYTES = 128  # sigset_t of glibc and musl
 
 if sys.platform == "linux":  # elsewhere this module can be imported, and nothing calls it
@@ -99,6 +103,30 @@ def removal_descriptor(root: str, directory: str) -> int:
     if fd >= 0:
         os.close(fd)
     raise OSError(number, os.strerror(number))
+
+
+def change_descriptor() -> int:
+    """Return a descriptor that becomes readable after changes in directories.
+
+    Raises:
+        OSError: The kernel refuses.
+    """
+    fd = int(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return fd
+
+
+def watch_changes(fd: int, directory: str) -> None:
+    """Have a :func:`change_descriptor` report changes of a directory and of its entries.
+
+    Raises:
+        OSError: The kernel refuses, or the directory does not exist.
+    """
+    if _libc.inotify_add_watch(fd, os.fsencode(directory), _IN_CHANGES) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def read_signals(fd: int) -> list[int]:

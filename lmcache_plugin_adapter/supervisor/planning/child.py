@@ -37,6 +37,7 @@ from lmcache_plugin_adapter.supervisor.processes.orphans import kill_orphans, ki
 
 from .replica_reports import claim
 from .user_files import UserFiles, remove_stale_user_files
+from .watched import silent_file_systems, watched_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,6 +122,13 @@ def run_planner(
         user_files = UserFiles(os.environ, os.path.basename(os.path.dirname(config_file)), text)
         plugins = tuple(map(user_files.add_to, plugins))
         report(user_files.problems)
+    watched = None
+    if settings.auto_reload:
+        watched = watched_directories(
+            [absolute(each) for each in locations if not is_installed(each) and each not in skip],
+            [entry.path for entry in files.entries if entry.installed is None],
+        )
+        report(silent_file_systems(watched))
     _say_elsewhere(log, elsewhere)
     message = SupervisorPlan(
         plugins=plugins,
@@ -128,6 +136,7 @@ def run_planner(
         skipped=tuple(skipped),
         metrics=metrics,
         relay=settings.defaults.relay,
+        watched=watched,
     )
     write_message(fd, ("plan", message.to_values()))
     # The supervisor starts the plugins now: time to clear up after dead engines.

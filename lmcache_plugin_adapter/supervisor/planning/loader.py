@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.supervisor.runtime_files import RuntimeFiles
     from lmcache_plugin_adapter.supervisor.services import Services
 
+    from .auto_reload import AutoReload
+
     Answer = Callable[[dict[str, Any]], None]
 
 
@@ -61,6 +63,7 @@ class PluginLoader:
         self._later: list[Answer] = []
         """Requests that came while a reload ran: one more search serves all of them."""
         self._files = files
+        self._auto_reload: AutoReload | None = None
         self._search = Search(services, self._plan, (handover.spec,), self._adopt, self._failed)
 
     def begin(self) -> None:
@@ -88,6 +91,8 @@ class PluginLoader:
     def cancel(self) -> None:
         """End all searches, and start no more."""
         self._search.cancel()
+        if self._auto_reload is not None:
+            self._auto_reload.close()
         requests = [answer for _, answer in self._reloads] + self._later
         self._reloads, self._later = [], []
         self._send({"ok": False, "error": "the supervisor stops"}, requests)
@@ -119,11 +124,22 @@ class PluginLoader:
             counts = ", ".join(f"{len(names)} {what}" for what, names in done.items())
             self._services.events.log(INFO, f"Reloaded: {counts}")
         self._adopted = search
+        self._watch(plan)
         self._answer(search, done)
         self._engine.send(wire.GRACE, self._plugins.longest_grace)
         if not len(self._plugins):
             text = f"No plugin is meant for this {self._handover.label}"
             self._services.events.log(INFO, text)
+
+    def _watch(self, plan: SupervisorPlan) -> None:
+        """Watch the locations for changes, if the settings request that."""
+        if self._auto_reload is None:
+            if plan.watched is None:
+                return
+            from .auto_reload import AutoReload  # only with the setting, as it takes memory
+
+            self._auto_reload = AutoReload(self._services, lambda: self.reload(lambda _done: None))
+        self._auto_reload.watch(plan.watched or ())
 
     def _failed(self, search: int, error: str) -> None:
         self._answer(search, {"ok": False, "error": error})
