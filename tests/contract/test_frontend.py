@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import shutil
 import socket
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +33,9 @@ from lmcache.v1.config import LMCacheEngineConfig
 config = LMCacheEngineConfig.from_dict({{
     "runtime_plugin_locations": [{location!r}],
     "extra_config": {{"plugin.frontend.port": {port}, "plugin.frontend.host": "127.0.0.1"}},
+    "lmcache_instance_id": "me",
+    "internal_api_server_host": "127.0.0.1",
+    "internal_api_server_port_start": {api},
 }})
 """
 
@@ -42,8 +47,32 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class InternalApi(http.server.BaseHTTPRequestHandler):
+    """The internal API of the scheduler."""
+
+    def do_GET(self) -> None:
+        """Answer with the path that was requested."""
+        body = f"scheduler's {self.path}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
 @pytest.fixture
-def frontend(tmp_path: Path) -> Iterator[tuple[Engine, int]]:
+def internal_api() -> Iterator[int]:
+    """The port of a stand-in for the scheduler's internal API."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), InternalApi) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+@pytest.fixture
+def frontend(tmp_path: Path, internal_api: int) -> Iterator[tuple[Engine, int]]:
     """An engine whose scheduler runs the package's plugin, to the letter, and its port."""
     (tmp_path / "plugins").mkdir()
     source = PACKAGE / "lmcache_frontend" / "lmcache_plugin" / PLUGIN
@@ -55,7 +84,7 @@ def frontend(tmp_path: Path) -> Iterator[tuple[Engine, int]]:
         tmp_path,
         {},
         role="scheduler",
-        prelude=CONFIGURE.format(location=str(tmp_path / "plugins"), port=port),
+        prelude=CONFIGURE.format(location=str(tmp_path / "plugins"), port=port, api=internal_api),
         env={"PYTHONPATH": path},
     )
     yield engine, port
@@ -64,20 +93,23 @@ def frontend(tmp_path: Path) -> Iterator[tuple[Engine, int]]:
     wait_until(lambda: not marked(str(tmp_path)), 60, "no process left")
 
 
-def page(port: int) -> str:
-    """Return the frontend's page, or nothing as long as it does not answer."""
+def page(port: int, path: str = "/") -> str:
+    """Return a page of the frontend, or nothing as long as it does not answer."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as reply:
             return str(reply.read().decode())
     except OSError:
         return ""
 
 
 def test_it_serves_and_ends_with_the_engine(frontend: tuple[Engine, int], tmp_path: Path) -> None:
-    """Its page answers; its output is in the log without colours; it stops in order."""
+    """Its page answers, and requests to the scheduler pass through it; its output is in the log
+    without colours; it stops in order.
+    """  # noqa: D205
     engine, port = frontend
     text = engine.wait_for(lambda: page(port), 120, "the frontend's page")
     assert "<html" in text.lower()
+    assert page(port, "/proxy2/me_scheduler/version") == "scheduler's /version"
     assert engine.status("scheduler_lmc_frontend_plugin")["restarts"] == 0
     engine.wait_log(r"\] Python plugin running with role: SCHEDULER ", 30)
     engine.close()
