@@ -92,17 +92,17 @@ def _tables(kind: type[msgspec.Struct], path: str) -> Iterator[str]:
     hints = get_type_hints(kind, include_extras=True)
     meanings = _meanings(kind)
     rows = [_HEAD, ("---",) * len(_HEAD)]
-    shared = []
+    shared = False
     for field in msgspec.structs.fields(kind):
         if kind is not HttpTarget and _as_in_every_target(kind, field):
-            shared.append(f"`{field.encode_name}`")
+            shared = True
             continue
         hint = hints[field.name]
         found = _UNITS.sub("", _PATTERN.sub(r"matches `\1`", accepted(hint)))
         rows.append((f"`{field.encode_name}`", found, _default(field), meanings[field.name]))
     table = "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
     if shared:
-        table += f"\n\nAlso {', '.join(shared)}: see [targets](README.md#targets)."
+        table += "\n\nAlso the other keys of every [target](README.md#targets)."
     yield table
     for field in msgspec.structs.fields(kind):
         for part, several in _structs(msgspec.inspect.type_info(hints[field.name])):

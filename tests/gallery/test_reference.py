@@ -50,3 +50,13 @@ def test_a_page_without_markers_is_refused() -> None:
     """Rather than left as it is."""
     with pytest.raises(ValueError, match="needs one line"):
         with_section("# A page\n", "")
+
+
+def test_the_table_of_kinds_names_tests_that_exist() -> None:
+    """With their files."""
+    table = (PAGES.parents[2] / "tests/README.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/.]+\.py)(?:::(\w+))?`", table.partition("## Kinds of faults")[2])
+    assert len(named) > 20
+    for path, name in named:
+        text = (Path(__file__).parent / path).read_text(encoding="utf-8")
+        assert not name or f"def {name}(" in text

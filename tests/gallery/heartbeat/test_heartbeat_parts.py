@@ -34,6 +34,7 @@ from lmcache_plugin_adapter.gallery.heartbeat.rhythm import PAUSE, Rhythm, contr
 from lmcache_plugin_adapter.gallery.heartbeat.settings import Consul, Etcd, Heartbeat, Ping
 from lmcache_plugin_adapter.gallery.heartbeat.targets.consul import ConsulTarget
 from lmcache_plugin_adapter.kit import Context
+from lmcache_plugin_adapter.kit.settings.section import read_settings
 
 OK = Verdict(True, "", "ok")
 STOPPED = Verdict(False, "stopped", "stopped")
@@ -495,10 +496,10 @@ def test_the_examples_of_the_page_are_accepted() -> None:
     """The whole file as well as the parts of one."""
     page = (Path(__file__).parents[3] / "docs/plugin-authors/gallery/heartbeat.md").read_text()
     examples = [yaml.safe_load(part.partition("```")[0]) for part in page.split("```yaml\n")[1:]]
-    assert len(examples) == 4
+    assert len(examples) == 3
     whole, *parts = examples
     assert whole["runtime_plugin_locations"] == ["pkg:scheduler_heartbeat"]
     plugins = whole["extra_config"]["runtime_plugins"]["plugins"]
     for part in (plugins["scheduler_heartbeat"]["settings"], *parts):
-        settings = of(**part)
+        settings = read_settings("section", part, Heartbeat)
         assert list(contradictions(settings)) == []
