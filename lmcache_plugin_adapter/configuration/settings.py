@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @frozen
-class Backoff:
+class BackoffSettings:
     """Seconds before a restart: ``initial``, doubling up to ``max``.
 
     After a run of ``reset_after`` seconds, the next delay is ``initial`` again.
@@ -91,7 +91,7 @@ class PluginSettings:
     args: tuple[str, ...]
     env: Mapping[str, str]
     restart: Literal["never", "on-failure", "always"]
-    backoff: Backoff
+    backoff: BackoffSettings
     stop_grace: float
     every: float | None
     jitter: float
@@ -198,7 +198,7 @@ def _plugin_settings(values: dict[str, Any]) -> PluginSettings:
         args=values["args"],
         env=dict(values["env"]),
         restart=values["restart"],
-        backoff=Backoff(**group("backoff")),
+        backoff=BackoffSettings(**group("backoff")),
         stop_grace=values["stop_grace"],
         every=values["every"],
         jitter=values["jitter"],

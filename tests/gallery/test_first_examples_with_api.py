@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first example of a page works as it stands, under ``lmcache-plugins run``."""
+"""First examples that need the small HTTP APIs of stand-in engines work as they stand."""
 
 from __future__ import annotations
 

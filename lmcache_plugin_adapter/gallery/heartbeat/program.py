@@ -15,7 +15,7 @@ from lmcache_plugin_adapter.gallery.heartbeat.targets.ping import PingTarget
 
 from .bounds import bounds
 from .engine_view import EngineView
-from .registrar import EXIT_SECONDS, REMINDER, Registrar, Target
+from .registrar import EXIT_SECONDS, REMINDER, Registrar, RegistryTarget
 from .registration import Registration, register
 from .rhythm import contradictions
 from .settings import Heartbeat
@@ -66,7 +66,7 @@ def run(ctx: kit.Context, stop: kit.Stop) -> int:
     return 0
 
 
-def _targets(settings: Heartbeat, registration: Registration) -> Iterator[Target]:
+def _targets(settings: Heartbeat, registration: Registration) -> Iterator[RegistryTarget]:
     if settings.etcd is not None:
         yield EtcdTarget(settings.etcd, registration)
     if settings.consul is not None:
@@ -77,7 +77,9 @@ def _targets(settings: Heartbeat, registration: Registration) -> Iterator[Target
         yield ConsoleTarget(registration)
 
 
-def _introduce(settings: Heartbeat, registration: Registration, targets: list[Target]) -> None:
+def _introduce(
+    settings: Heartbeat, registration: Registration, targets: list[RegistryTarget]
+) -> None:
     """Log the registration, its targets, and how long a fault may go unnoticed at each."""
     kit.info(f"Registers {registration.named} as '{registration.service}' once the engine works")
     limits = bounds(settings)
@@ -90,7 +92,7 @@ def _introduce(settings: Heartbeat, registration: Registration, targets: list[Ta
             kit.info(f"{target.name}: engine {state}: {', '.join(map(str, effects))}")
 
 
-def _warn_of_grace(targets: list[Target], stop: kit.Stop) -> None:
+def _warn_of_grace(targets: list[RegistryTarget], stop: kit.Stop) -> None:
     """Warn if the grace period may be too short for a slow target."""
     longest = max(target.rhythm.timeout for target in targets)
     if 2 * longest > stop.remaining():

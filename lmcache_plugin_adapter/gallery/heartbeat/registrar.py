@@ -29,7 +29,7 @@ REMINDER = 300.0
 """Seconds after which a lasting problem is logged again."""
 
 
-class RefusedError(Exception):
+class RegistrationRefusedError(Exception):
     """The target answered, but refused the request; the text says why."""
 
 
@@ -52,11 +52,11 @@ class Messages(NamedTuple):
     """The consequence after ``ttl``."""
 
 
-class Target(Protocol):
+class RegistryTarget(Protocol):
     """Where an entry is kept.
 
-    All methods raise ``RefusedError`` or an error that ``failure`` words. They may take as long as
-    a request may, and call ``wanted`` before each further request.
+    All methods raise ``RegistrationRefusedError`` or an error that ``failure`` words. They may
+    take as long as a request may, and call ``wanted`` before each further request.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Registrar:
 
     def __init__(
         self,
-        target: Target,
+        target: RegistryTarget,
         engine: EngineView,
         deregister_after: float,
         remaining: Callable[[], float],
@@ -104,7 +104,7 @@ class Registrar:
         self._may_be_entered = False
         self._is_entered = False
         self._has_worked = False
-        self._problem = Problem(target)
+        self._problem = RegistrationProblem(target)
         self._thread = threading.Thread(target=self._run, name=target.name, daemon=True)
 
     def start(self) -> None:
@@ -204,10 +204,10 @@ class Registrar:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, RefusedError) else failure(error)
+    return str(error) if isinstance(error, RegistrationRefusedError) else failure(error)
 
 
-class Problem:
+class RegistrationProblem:
     """Log a problem with a target: at once, again while it lasts, and when it is over.
 
     Args:
@@ -215,7 +215,7 @@ class Problem:
         clock: A monotonic clock, in seconds.
     """
 
-    def __init__(self, target: Target, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, target: RegistryTarget, clock: Callable[[], float] = time.monotonic) -> None:
         self._name = target.name
         self._messages = target.messages
         self._ttl = target.rhythm.ttl

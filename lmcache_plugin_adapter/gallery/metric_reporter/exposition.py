@@ -57,7 +57,7 @@ def parse(text: str) -> list[Family]:
     Raises:
         ExpositionError: A line is invalid; the message has its number.
     """
-    reader = _Reader()
+    reader = _ExpositionReader()
     for number, line in enumerate(text.split("\n"), 1):
         stripped = line.strip(" \t\r")
         if not stripped:
@@ -72,7 +72,7 @@ def parse(text: str) -> list[Family]:
     return [family for family in reader.families.values() if family.samples]
 
 
-class _Reader:
+class _ExpositionReader:
     """Collect the families of one text."""
 
     def __init__(self) -> None:

@@ -14,9 +14,9 @@ from lmcache_plugin_adapter.messages.wording import counted
 
 from . import exposition, source
 from .labelling import Labeller, own_labels
-from .problem import Problem, times
+from .reading import Reading, counter, gauge
+from .recurring_problem import RecurringProblem, times
 from .relabelling import step_of
-from .report import Report, counter, gauge
 from .settings import Buffered, MetricReporter
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.kit import Context, Stop
 
     from .exposition import Family
-    from .source import Source
+    from .source import SourceReader
 
 LAST_READING = 0.3
 """Part of the grace period for the last reading; the rest is for sending."""
@@ -46,7 +46,7 @@ TAKEN = (
 
 
 def report(ctx: Context, stop: Stop) -> int:
-    """Report the engine's metrics until the plugin is to stop; return the exit code.
+    """Reading the engine's metrics until the plugin is to stop; return the exit code.
 
     Raises:
         SettingsError: There is no target.
@@ -92,7 +92,7 @@ class Reporter:
         where: The source of the metrics.
     """
 
-    def __init__(self, ctx: Context, settings: MetricReporter, where: Source) -> None:
+    def __init__(self, ctx: Context, settings: MetricReporter, where: SourceReader) -> None:
         self._ctx = ctx
         self._source = where
         self._timeout = settings.scrape_timeout
@@ -102,7 +102,7 @@ class Reporter:
         self._labeller = Labeller(own, settings.drop, settings.keep, steps)
         self._senders = _senders(settings, own, ctx.engine_pid)
         self._prints = settings.target == "console"
-        self._failing = Problem(settings.say_every, self._log_failure)
+        self._failing = RecurringProblem(settings.say_every, self._log_failure)
         self._begun = time.monotonic()
         self._reading: threading.Thread | None = None
         self._delivering = threading.Lock()
@@ -193,7 +193,7 @@ class Reporter:
             self._recovered()
         count = sum(len(family.samples) for family in families)
         families += self._own_metrics(up, count, time.monotonic() - begun)
-        found = Report(now, begun, self._labeller.apply(families))
+        found = Reading(now, begun, self._labeller.apply(families))
         with self._delivering:
             if self._closed:
                 return

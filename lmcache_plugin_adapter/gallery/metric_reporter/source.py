@@ -39,7 +39,7 @@ class SourceError(Exception):
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceReader:
     """One endpoint, which the reporter reads repeatedly."""
 
     name: str
@@ -100,7 +100,7 @@ class Source:
         ]
 
 
-def choose(ctx: kit.Context, settings: MetricReporter) -> list[Source]:
+def choose(ctx: kit.Context, settings: MetricReporter) -> list[SourceReader]:
     """Return the sources of this process; none: see ``why_none``.
 
     Raises:
@@ -113,7 +113,7 @@ def choose(ctx: kit.Context, settings: MetricReporter) -> list[Source]:
     return found
 
 
-def _own_source(ctx: kit.Context, settings: MetricReporter) -> Source | None:
+def _own_source(ctx: kit.Context, settings: MetricReporter) -> SourceReader | None:
     """Return vLLM's ``/metrics`` if it is configured, else the internal API if there is one."""
     if ctx.role == "SCHEDULER" and settings.vllm_metrics_url is not None:
         try:
@@ -127,7 +127,7 @@ def _own_source(ctx: kit.Context, settings: MetricReporter) -> Source | None:
     if api is None:
         return None
     place = api.socket.rpartition("/")[2] if api.socket else api.port
-    return Source(
+    return SourceReader(
         _name(ctx),
         str(api) if api.socket else f"{api}/metrics",
         "/metrics",
@@ -141,13 +141,13 @@ def _own_source(ctx: kit.Context, settings: MetricReporter) -> Source | None:
 
 def _over_http(
     name: str, where: MetricSource, ctx: kit.Context, settings: MetricReporter
-) -> Source:
+) -> SourceReader:
     """Return an endpoint that the settings name."""
     url = httpx.URL(where.at(METRICS))
     port = url.port or (443 if url.scheme == "https" else 80)
     host = ctx.host if is_this_host_only(url.host) else url.host
     path = "" if url.path == METRICS else url.path
-    return Source(
+    return SourceReader(
         name,
         shown_url(str(url)),
         str(url),
@@ -179,7 +179,7 @@ def why_none(ctx: kit.Context) -> str:
     return "the address of LMCache's server is unknown; start it as 'lmcache server'"
 
 
-def shared_with_worker(ctx: kit.Context, where: Source) -> bool:
+def shared_with_worker(ctx: kit.Context, where: SourceReader) -> bool:
     """Tell whether worker 0 runs in this scheduler's process; its reporter sends the metrics.
 
     vLLM runs a single worker in the scheduler's process. Both internal API servers then answer

@@ -21,9 +21,9 @@ from lmcache_plugin_adapter.gallery.heartbeat.engine_view import EngineView
 from lmcache_plugin_adapter.gallery.heartbeat.registrar import (
     REMINDER,
     Messages,
-    Problem,
-    RefusedError,
     Registrar,
+    RegistrationProblem,
+    RegistrationRefusedError,
 )
 from lmcache_plugin_adapter.gallery.heartbeat.registration import (
     advertised_address,
@@ -376,7 +376,7 @@ class TestRegistrar:
         class Silent(Recorder):
             def refresh(self, verdict: Verdict, wanted: Callable[[], bool]) -> bool:
                 super().refresh(verdict, wanted)
-                raise RefusedError("not today")
+                raise RegistrationRefusedError("not today")
 
         view, target = EngineView(5), Silent()
         view.post(OK)
@@ -454,13 +454,13 @@ def test_trouble_is_said_once_again_after_a_while_and_when_it_is_over(
 ) -> None:
     """What is repeated meanwhile is not, not even for debugging: it may last for hours."""
 
-    class Target:
+    class RegistryTarget:
         name = "etcd"
         messages = Messages("", "keep the entry", "not there", "", "")
         rhythm = Rhythm(5, 2, 15)
 
     now = [0.0]
-    problem = Problem(Target(), lambda: now[0])  # type: ignore[arg-type]
+    problem = RegistrationProblem(RegistryTarget(), lambda: now[0])  # type: ignore[arg-type]
     problem.over()
     for now[0] in (5.0, 6.0, 16.0, 17.0, 17.0 + REMINDER):
         problem.report("no answer in time")

@@ -30,7 +30,7 @@ from lmcache_plugin_adapter.gallery.metric_reporter.exposition import (
     parse,
 )
 from lmcache_plugin_adapter.gallery.metric_reporter.labelling import Labeller, own_labels
-from lmcache_plugin_adapter.gallery.metric_reporter.report import Report
+from lmcache_plugin_adapter.gallery.metric_reporter.reading import Reading
 from lmcache_plugin_adapter.gallery.metric_reporter.settings import (
     MetricReporter,
     Otlp,
@@ -51,9 +51,9 @@ OWN = {"job": "lmcache", "instance": "node:7000", "role": "worker", "rank": "0",
 URL = "http://127.0.0.1:1/"
 
 
-def report(text: str, time_ms: int = 1_700_000_000_000) -> Report:
+def report(text: str, time_ms: int = 1_700_000_000_000) -> Reading:
     """Return a report as the reporter makes it."""
-    return Report(time_ms, 0.0, Labeller(OWN).apply(parse(text)))
+    return Reading(time_ms, 0.0, Labeller(OWN).apply(parse(text)))
 
 
 def remote_write(**settings: Any) -> RemoteWriteKind:
@@ -426,7 +426,7 @@ def test_series_with_similar_names_have_their_own_start() -> None:
     begun = set()
     for time_ms in (2000, 3000, 4000):
         families = exposition.parse(text)
-        starts.read(Report(time_ms, 0.0, families))
+        starts.read(Reading(time_ms, 0.0, families))
         assert [one.name for one in families if starts.is_start(one)] == ["h_total_created"]
         begun.add(
             (

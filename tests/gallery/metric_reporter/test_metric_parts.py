@@ -12,7 +12,7 @@ from harness import wait_until
 from metric_stubs import Gate
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.metric_reporter.problem import Problem
+from lmcache_plugin_adapter.gallery.metric_reporter.recurring_problem import RecurringProblem
 from lmcache_plugin_adapter.gallery.metric_reporter.settings import MetricReporter, Pushgateway
 from lmcache_plugin_adapter.gallery.metric_reporter.source import choose
 from lmcache_plugin_adapter.gallery.metric_reporter.targets.buffer import Batch, Buffer
@@ -79,7 +79,7 @@ def test_trouble_is_said_at_once_then_once_a_period_with_its_count() -> None:
     """Until it is over."""
     clock = Clock()
     said: list[str] = []
-    trouble = Problem(60, said.append, clock)
+    trouble = RecurringProblem(60, said.append, clock)
     for _ in range(5):
         trouble.happened(lambda n: f"{n} of them")
         clock.now += 10
@@ -97,7 +97,7 @@ def test_trouble_that_comes_and_goes_is_said_a_few_times_a_period() -> None:
     """Such as one bad server of several behind an address: each second request fails."""
     clock = Clock()
     said: list[str] = []
-    trouble = Problem(60, said.append, clock)
+    trouble = RecurringProblem(60, said.append, clock)
     over = 0
     for _ in range(3600):
         trouble.happened(lambda n: f"{n} of them")

@@ -16,7 +16,7 @@ from lmcache_plugin_adapter.configuration.reference_page import (
     environment_page,
     reference_page,
 )
-from lmcache_plugin_adapter.configuration.settings import Backoff, read_settings
+from lmcache_plugin_adapter.configuration.settings import BackoffSettings, read_settings
 from lmcache_plugin_adapter.configuration.settings_table import SETTINGS
 from lmcache_plugin_adapter.configuration.variables_table import VARIABLES_SET
 from lmcache_plugin_adapter.contract.frozen import replaced
@@ -56,7 +56,7 @@ def test_the_example_of_one_plugin_is_right() -> None:
     assert (
         settings.plugins["worker_0_test"].backoff
         == replaced(defaults.backoff, max=300)
-        == Backoff(0.5, 300, 30)
+        == BackoffSettings(0.5, 300, 30)
     )
     assert settings.for_plugin("scheduler_report", "scheduler_report.py").enabled is False
     assert settings.plugins["worker_0_test"].stop_grace == settings.defaults.stop_grace == 10

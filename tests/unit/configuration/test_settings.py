@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lmcache_plugin_adapter.configuration.exec_limits import EXEC_STRING_LIMIT
 from lmcache_plugin_adapter.configuration.settings import (
-    Backoff,
+    BackoffSettings,
     LogFiles,
     RateLimit,
     Settings,
@@ -48,7 +48,7 @@ def test_defaults_are_those_of_the_design() -> None:
     assert (DEFAULTS.locations, DEFAULTS.plugins) == ((), {})
     assert (plugin.enabled, plugin.args, plugin.env) == (True, (), {})
     assert (plugin.restart, plugin.leftovers, plugin.stop_grace) == ("on-failure", "stop", 5)
-    assert plugin.backoff == Backoff(initial=0.5, max=30, reset_after=30)
+    assert plugin.backoff == BackoffSettings(initial=0.5, max=30, reset_after=30)
     assert plugin.rate_limit == RateLimit(lines=1000, per=1, burst=10_000)
     assert (plugin.max_line_bytes, plugin.log_buffer_bytes, plugin.log) == (3072, 16_384, None)
     assert (plugin.nice, plugin.oom_score_adj) == (19, 1000)
@@ -75,8 +75,8 @@ def test_keys_with_nothing_after_them_are_as_if_absent() -> None:
     ("section", "field", "value"),
     [
         ({"restart": "always"}, "restart", "always"),
-        ({"backoff": {"max": 60}}, "backoff", Backoff(0.5, 60, 30)),
-        ({"backoff": {"initial": 60, "max": 60}}, "backoff", Backoff(60, 60, 30)),
+        ({"backoff": {"max": 60}}, "backoff", BackoffSettings(0.5, 60, 30)),
+        ({"backoff": {"initial": 60, "max": 60}}, "backoff", BackoffSettings(60, 60, 30)),
         ({"stop_grace": 0}, "stop_grace", 0),
         ({"max_line_bytes": 128}, "max_line_bytes", 128),
         ({"log_buffer_bytes": 1_048_576}, "log_buffer_bytes", 1_048_576),
@@ -194,7 +194,7 @@ def test_one_plugin_goes_over_the_general_settings_key_by_key() -> None:
     assert problems == []
     plugin = settings.plugins["p"]
     assert plugin.enabled is False
-    assert plugin.backoff == Backoff(1, 20, 30)
+    assert plugin.backoff == BackoffSettings(1, 20, 30)
     assert plugin.rate_limit == RateLimit(7, 1, 10_000)
     assert plugin.log == LogFiles("/l", 5000, 9)
     assert plugin.env == {"A": "x", "PORT": "80"}
@@ -352,7 +352,7 @@ def test_the_rest_stays_in_force() -> None:
     )
     assert len(problems) == 5
     assert settings.defaults.restart == "never"
-    assert settings.defaults.backoff == Backoff(0.5, 7, 30)
+    assert settings.defaults.backoff == BackoffSettings(0.5, 7, 30)
     assert settings.plugins["p"].env == {"GOOD": "1"}
     assert settings.plugins["p"].log_buffer_bytes == 2048
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.heartbeat.registrar import Messages, RefusedError
+from lmcache_plugin_adapter.gallery.heartbeat.registrar import Messages, RegistrationRefusedError
 from lmcache_plugin_adapter.gallery.heartbeat.rhythm import rhythm_of
 from lmcache_plugin_adapter.gallery.http_client.secrets import read_secret
 from lmcache_plugin_adapter.kit.settings.accepted import show_number
@@ -98,7 +98,7 @@ class ConsulTarget:
             # The service starts critical: it passes only while the verdict is still good.
             if wanted():
                 if not self._update(status, output):
-                    raise RefusedError("update the check: the agent does not know it")
+                    raise RegistrationRefusedError("update the check: the agent does not know it")
                 return True
         return False
 
@@ -115,14 +115,14 @@ class ConsulTarget:
         path = f"/v1/agent/service/deregister/{quote(self.id, safe='')}"
         answer = self._ask(path, b"", timeout)
         if not answer.accepted and not _is_unknown(answer):
-            raise RefusedError(f"deregister the service: {answer}")
+            raise RegistrationRefusedError(f"deregister the service: {answer}")
         self._is_registered = False
 
     def _register(self) -> None:
         body = json.dumps(self._service).encode()
         answer = self._ask("/v1/agent/service/register", body, self.rhythm.timeout)
         if not answer.accepted:
-            raise RefusedError(f"register the service: {answer}")
+            raise RegistrationRefusedError(f"register the service: {answer}")
         self._is_registered = True
 
     def _update(self, status: str, output: str, timeout: float | None = None) -> bool:
@@ -131,7 +131,7 @@ class ConsulTarget:
         path = f"/v1/agent/check/update/{quote(self._check, safe='')}"
         answer = self._ask(path, body, timeout or self.rhythm.timeout)
         if not answer.accepted and not _is_unknown(answer):
-            raise RefusedError(f"update the check: {answer}")
+            raise RegistrationRefusedError(f"update the check: {answer}")
         return answer.accepted
 
     def _ask(self, path: str, body: bytes, timeout: float) -> Answer:

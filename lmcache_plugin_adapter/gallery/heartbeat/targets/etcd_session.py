@@ -10,7 +10,7 @@ import httpx
 import msgspec
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.heartbeat.registrar import RefusedError
+from lmcache_plugin_adapter.gallery.heartbeat.registrar import RegistrationRefusedError
 from lmcache_plugin_adapter.gallery.heartbeat.rhythm import rhythm_of
 from lmcache_plugin_adapter.gallery.http_client.secrets import read_secret
 
@@ -29,7 +29,7 @@ UNAVAILABLE = frozenset({502, 503, 504})
 """Statuses after which another member may succeed."""
 
 
-class EtcdError(RefusedError):
+class EtcdError(RegistrationRefusedError):
     """etcd refused a request.
 
     Args:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import msgspec
 
-from lmcache_plugin_adapter.gallery.heartbeat.registrar import Messages, RefusedError
+from lmcache_plugin_adapter.gallery.heartbeat.registrar import Messages, RegistrationRefusedError
 from lmcache_plugin_adapter.gallery.heartbeat.rhythm import rhythm_of
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class PingTarget:
             self._clients[server], target.method, content=content, headers=headers, timeout=timeout
         )
         if not (answer.status in target.success if target.success else answer.accepted):
-            raise RefusedError(str(answer))
+            raise RegistrationRefusedError(str(answer))
 
 
 def _server(url: str) -> tuple[str, str, int | None]:

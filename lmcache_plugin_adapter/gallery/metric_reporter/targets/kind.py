@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.gallery.http_client.answer import Answer
     from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
-    from lmcache_plugin_adapter.gallery.metric_reporter.report import Report
+    from lmcache_plugin_adapter.gallery.metric_reporter.reading import Reading
 
     from .buffer import Batch
 
@@ -35,7 +35,7 @@ class Kind:
         """The target for messages: its key and its address."""
         return f"{self.key} ({self.target.shown})"
 
-    def encode(self, report: Report) -> list[Batch]:
+    def encode(self, report: Reading) -> list[Batch]:
         """Return the batches of a report; called for every report, in order."""
         raise NotImplementedError
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from lmcache_plugin_adapter.gallery.http_client.answer import Answer
     from lmcache_plugin_adapter.gallery.metric_reporter.exposition import Family
-    from lmcache_plugin_adapter.gallery.metric_reporter.report import Report
+    from lmcache_plugin_adapter.gallery.metric_reporter.reading import Reading
     from lmcache_plugin_adapter.gallery.metric_reporter.settings import Otlp
 
 METRICS = "/v1/metrics"
@@ -56,7 +56,7 @@ class OtlpKind(Kind):
         self._resource = {**attributes, **settings.resource}
         self._starts = Starts()
 
-    def encode(self, report: Report) -> list[Batch]:
+    def encode(self, report: Reading) -> list[Batch]:
         """Return the one batch with the report."""
         request = ExportMetricsServiceRequest()
         group = request.resource_metrics.add()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
     from lmcache_plugin_adapter.gallery.metric_reporter.exposition import Family, Sample
-    from lmcache_plugin_adapter.gallery.metric_reporter.report import Report
+    from lmcache_plugin_adapter.gallery.metric_reporter.reading import Reading
 
 Key = tuple[str, frozenset[tuple[str, str]]]
 
@@ -41,7 +41,7 @@ class Starts:
         self._seen: dict[Key, tuple[int, float, int, int]] = {}
         self._now: dict[Key, tuple[int, float, int, int]] = {}
 
-    def read(self, report: Report) -> None:
+    def read(self, report: Reading) -> None:
         """Take the ``_created`` samples of a report and the series they belong to."""
         cumulative = {
             _name_of_start(family.name, family.kind == "counter")

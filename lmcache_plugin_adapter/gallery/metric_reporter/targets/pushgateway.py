@@ -15,7 +15,7 @@ from .kind import Kind
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lmcache_plugin_adapter.gallery.metric_reporter.report import Report
+    from lmcache_plugin_adapter.gallery.metric_reporter.reading import Reading
     from lmcache_plugin_adapter.gallery.metric_reporter.settings import Pushgateway
 
 GROUPING = ("instance", "source", "host", "role", "rank", "dp_rank")
@@ -38,7 +38,7 @@ class PushgatewayKind(Kind):
         super().__init__(settings, headers, group_path(own))
         self._delete_on_stop = settings.delete_on_stop
 
-    def encode(self, report: Report) -> list[Batch]:
+    def encode(self, report: Reading) -> list[Batch]:
         """Return the one batch that replaces the group."""
         return [Batch(exposition.write(report.families), report.samples, report.born, "PUT")]
 

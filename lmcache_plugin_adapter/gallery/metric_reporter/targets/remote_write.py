@@ -16,7 +16,7 @@ from .remote_write_schema import WriteRequest
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lmcache_plugin_adapter.gallery.metric_reporter.report import Report
+    from lmcache_plugin_adapter.gallery.metric_reporter.reading import Reading
     from lmcache_plugin_adapter.gallery.metric_reporter.settings import RemoteWrite
 
 WRITE = "/api/v1/write"
@@ -58,7 +58,7 @@ class RemoteWriteKind(Kind):
         self._last: dict[Series, int] = {}
         self._last_ms = 0
 
-    def encode(self, report: Report) -> list[Batch]:
+    def encode(self, report: Reading) -> list[Batch]:
         """Return the report's samples, and an end for each series that is gone."""
         now: dict[Series, int] = {}
         points: list[Point] = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.http_client.answer import failure
 from lmcache_plugin_adapter.gallery.http_client.deadline import Deadline
-from lmcache_plugin_adapter.gallery.metric_reporter.problem import Problem, times
+from lmcache_plugin_adapter.gallery.metric_reporter.recurring_problem import RecurringProblem, times
 from lmcache_plugin_adapter.messages.wording import counted, lost
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ class Sender(threading.Thread):
         self.lost = 0
         """The number of samples dropped or refused so far."""
 
-        self._away = Problem(say_every)
-        self._refusing = Problem(say_every)
-        self._dropping = Problem(say_every)
+        self._away = RecurringProblem(say_every)
+        self._refusing = RecurringProblem(say_every)
+        self._dropping = RecurringProblem(say_every)
         self._backoff = kit.Backoff(initial=0.5, maximum=30.0)
         self._not_before = 0.0
         self._asked_to_wait = False

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from .exposition import Family, Sample
 
 
-class Report(NamedTuple):
+class Reading(NamedTuple):
     """The samples of one moment, with their labels."""
 
     time_ms: int

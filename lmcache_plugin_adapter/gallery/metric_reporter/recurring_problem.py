@@ -21,7 +21,7 @@ def times(number: int) -> str:
     return "" if number == 1 else f" ({number} times)"
 
 
-class Problem:
+class RecurringProblem:
     """One kind of problem, with the count since its last log line.
 
     Args:
