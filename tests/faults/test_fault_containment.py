@@ -220,6 +220,8 @@ def cgroup() -> Iterator[Path]:
 @pytest.mark.fault("G6 G10", "memory runs out in the container: a plugin is killed, not the engine")
 def test_out_of_memory(world: World, cgroup: Path) -> None:
     """Even if the engine uses most of it."""
+    if int(Path("/proc/self/oom_score_adj").read_text()) > 200:
+        pytest.skip("the tests run with an oom_score_adj that is close to that of plugins")
     world.python(
         "all_x.py",
         "note('up')\nkeep = []\n"
