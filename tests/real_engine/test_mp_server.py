@@ -334,15 +334,15 @@ def test_lmcaches_own_plugins(site: Site) -> None:
         with lmcache_server(site, *arguments, *module(site, {})) as server:
             expected = {"mp_plugin", "mp_heartbeat", "lmcache_mp_frontend_plugin"}
             running = dict.fromkeys(expected, "running")
-            wait_for(lambda: server.states() == running, 30, server.states)
+            wait_for(lambda: server.states() == running, 120, server.states)
             for line in (
                 '[mp_plugin] [mp_plugin] config: {"mp_config": ',
                 "[mp_plugin] [mp_plugin] heartbeat #0",
                 "[mp_heartbeat] [mp_heartbeat] heartbeat #0",
                 "[lmcache_mp_frontend_plugin] Starting heartbeat service...",
             ):
-                wait_for(lambda line=line: line in server.log, 30, lambda: server.log[-3000:])
-            wait_for(lambda: Heartbeats.arrived, 60, lambda: server.log[-3000:])
+                wait_for(lambda line=line: line in server.log, 120, lambda: server.log[-3000:])
+            wait_for(lambda: Heartbeats.arrived, 120, lambda: server.log[-3000:])
             assert f"%3A{server.http}" in Heartbeats.arrived[0]
             assert "Launched runtime plugin" not in server.log  # LMCache's launcher
             server.stop()
