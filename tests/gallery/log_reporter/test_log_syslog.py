@@ -22,7 +22,7 @@ from lmcache_plugin_adapter.gallery.log_reporter.settings import FACILITIES
 from lmcache_plugin_adapter.gallery.log_reporter.targets.origin import Origin
 from lmcache_plugin_adapter.gallery.log_reporter.targets.syslog_message import (
     Frame,
-    messages,
+    framed_messages,
     split,
     timestamp,
 )
@@ -56,7 +56,7 @@ def test_every_message_can_be_read_back(
     """Whatever stands in the fields, quotes and brackets included."""
     sent = record(text, logger=logger, process=process, pid=pid, level=level)
     sent.path = path
-    (got,) = read_frames(b"".join(messages(sent, FRAME)))
+    (got,) = read_frames(b"".join(framed_messages(sent, FRAME)))
     assert (got.text, got.level) == (text, level.word)
     assert got.time_ns == 1_795_331_216_699_123_000
     assert got.fields.get("logger", "") == logger
@@ -71,8 +71,8 @@ def test_every_message_can_be_read_back(
 def test_a_long_message_is_sent_in_parts(text: str) -> None:
     """None of them too long, no character cut, and all of it there."""
     frame = FRAME._replace(max_bytes=1024)
-    got = list(read_frames(b"".join(messages(record(text), frame))))
-    assert all(len(part) < 1100 for part in messages(record(text), frame))
+    got = list(read_frames(b"".join(framed_messages(record(text), frame))))
+    assert all(len(part) < 1100 for part in framed_messages(record(text), frame))
     if len(got) > 1:
         parts = [one.fields["part"] for one in got]
         assert parts == [f"{number}/{len(got)}" for number in range(1, len(got) + 1)]
