@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import httpx
@@ -24,6 +25,7 @@ from msgspec import Meta
 
 from lmcache_plugin_adapter.kit.settings.quantities import Duration
 
+from . import clock
 from .address import Filled, Url, check_url, completed, shown_url
 from .answer import Answer, TargetError, read_retry_after
 from .certificates import CertificateError, client_context
@@ -171,9 +173,11 @@ class HttpTarget(msgspec.Struct, kw_only=True):
         """
         limit = self.timeout if timeout is None else timeout
         taken = bytearray()
+        begun = time.time()
         with (deadline or Deadline(limit)).stream(
             client, method, self.at(path), content=content, headers=headers or {}, timeout=limit
         ) as response:
+            clock.check.look(response.headers, begun, time.time(), self.shown)
             try:
                 for piece in response.iter_bytes():
                     taken += piece
