@@ -35,7 +35,7 @@ def touched():
     return now != before
 """
 
-CLOSED = "has closed the connection to its supervisor: plugins run on"
+CLOSED = "has closed the connection to its supervisor: plugins continue"
 
 
 def lose(world: World, engine: FaultEngine) -> None:
