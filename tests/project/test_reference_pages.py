@@ -52,7 +52,22 @@ def test_log_lines_appear_as_the_page_shows_them(
     plugin("all_no_program", b"\x7fELF nothing that runs")
     plugin("all_deaf.sh", "trap '' TERM; echo up; while :; do sleep 1; done")
     plugin("all_floods.sh", "while :; do echo flood; done")
-    one = engine({"stop_grace": 0.3, "rate_limit": {"lines": 1, "burst": 1, "per": 1}})
+    plugin("all_job.sh", "exit 0")
+    plugin("all_late.sh", "exec sleep 60")
+    plugin(
+        "all_hangs.py",
+        "import os, socket, time\n"
+        "sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+        "sender.sendto(b'READY=1', os.environ['NOTIFY_SOCKET'])\n"
+        "time.sleep(60)\n",
+    )
+    own = {
+        "all_job": {"every": "1h"},
+        "all_late": {"every": "1h", "timeout": "1s"},
+        "all_hangs": {"notify": True, "watchdog": "1s"},
+    }
+    limit = {"lines": 1, "burst": 1, "per": 1}
+    one = engine({"stop_grace": 0.3, "rate_limit": limit, "plugins": own})
     rows = re.findall(
         r"^\| ([A-Z]+) \| `([^`]+)` \|", (REFERENCE / "log-lines.md").read_text(), re.MULTILINE
     )
