@@ -18,7 +18,7 @@ from lmcache_plugin_adapter.configuration.settings import read_settings
 from lmcache_plugin_adapter.hosts.lmcache_server.config import read_server_config, server_identity
 from lmcache_plugin_adapter.planner.file_names import parse_name, runs_on
 
-TREE = ROOT / "examples" / "kubernetes"
+TREE = ROOT / "configs" / "kubernetes"
 OWN_KINDS = {"LeaderWorkerSet", "PodMonitor", "PrometheusRule"}
 """Kinds of other projects, whose schemas are in no package; their pods are checked as pods."""
 
