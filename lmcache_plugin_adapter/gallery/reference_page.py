@@ -44,6 +44,13 @@ END = "<!-- End of what is generated -->"
 _PATTERN = re.compile(r"matches (\^\S+)")
 _UNITS = re.compile(rf"{SUCH_AS}'[^']+', '[^']+'")
 """The page says once that durations and sizes may have units."""
+_SHORTER = {
+    "text that is not empty": "text",
+    "an address with http:// or https://": "a URL",
+    "'true' or 'false'": "boolean",
+    " above 0 and at most ": " up to ",
+}
+"""Words of messages, and shorter ones for tables."""
 _HEAD = ("Key", "Accepted", "Default", "Meaning")
 _SHARED = tuple(field.name for field in msgspec.structs.fields(HttpTarget) if field.name != "url")
 
@@ -99,6 +106,8 @@ def _tables(kind: type[msgspec.Struct], path: str) -> Iterator[str]:
             continue
         hint = hints[field.name]
         found = _UNITS.sub("", _PATTERN.sub(r"matches `\1`", accepted(hint)))
+        for long, short in _SHORTER.items():
+            found = found.replace(long, short)
         rows.append((f"`{field.encode_name}`", found, _default(field), meanings[field.name]))
     table = "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
     if shared:

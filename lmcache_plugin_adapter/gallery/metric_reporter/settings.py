@@ -126,17 +126,15 @@ class MetricReporter(msgspec.Struct, kw_only=True):
     """vLLM's own metrics, `http://127.0.0.1:8000/metrics`: read on the scheduler instead of
     LMCache's internal API."""
     sources: list[MetricSource] = []
-    """More endpoints, read on the scheduler: over TLS, with credentials, or of other programs.
-    Each has series, groups and buffers of its own. With a source, `vllm_metrics_url` is not
-    needed."""
+    """More endpoints, read on the scheduler. Each has its own series, groups and buffers."""
     job: Annotated[str, Meta(min_length=1)] = "lmcache"
     """Label `job`; in OTLP the `service.name`."""
     instance: Filled | None = None
     """Label `instance`; in OTLP the `service.instance.id`. Default: this host's name and the port
     that is read. If it is set, these are the label `source`, since engines may share it."""
     labels: dict[LabelName, str] = {}
-    """More labels for every series. One of the reporter's own may be given another value; an empty
-    one leaves it out."""
+    """More labels for every series. They may replace the reporter's own; an empty value removes
+    one."""
     keep: list[Filled] = []
     """Metrics to send, by name: `vllm:*`. Default: all."""
     drop: list[Filled] = []
@@ -144,12 +142,12 @@ class MetricReporter(msgspec.Struct, kw_only=True):
     relabel: list[Relabel] = []
     """Steps of relabelling, in their order, before the reporter adds its labels."""
     say_every: Annotated[Duration, Meta(gt=0)] = 60.0
-    """Seconds between two lines about the same trouble."""
+    """Seconds between two log lines about the same problem."""
     target: Literal["console"] | None = None
     """`console` prints the samples to the log, for a trial without a server."""
     pushgateway: Pushgateway | None = None
-    """Where to push to; see the table below."""
+    """Push to a Pushgateway."""
     remote_write: RemoteWrite | None = None
-    """Where to write to; see the table below."""
+    """Send by remote write."""
     otlp: Otlp | None = None
-    """Where to send OTLP; see the table below."""
+    """Send by OTLP."""

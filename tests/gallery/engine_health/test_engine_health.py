@@ -113,7 +113,8 @@ def test_another_process_with_its_pid_is_not_the_engine(
     health = EngineHealth(of(engine.pid), HealthSettings())
     found = read_process(engine.pid)
     assert found is not None
-    monkeypatch.setattr(process, "read_process", lambda _: found._replace(start=found.start + 1))
+    found.start += 1
+    monkeypatch.setattr(process, "read_process", lambda _: found)
     verdict = health.check()
     assert verdict.state == "dead"
     assert "another has this pid now" in verdict.reason
