@@ -12,7 +12,7 @@ from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Bound
 from lmcache_plugin_adapter.gallery.log_reporter.reading.files import FollowedFiles
 from lmcache_plugin_adapter.gallery.log_reporter.reading.parsing import Parser
 from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level, Record
-from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import Position
+from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import FilePosition
 
 BOUNDS = Bounds(65536, 0.0, Level.DEBUG)
 
@@ -26,7 +26,7 @@ class Follower:
         self.end = end
         self.now = 1000.0
         self.lost: list[tuple[str, int]] = []
-        self.state: dict[str, list[Position]] | None = None
+        self.state: dict[str, list[FilePosition]] | None = None
         self.files = self.make()
 
     def make(self) -> FollowedFiles:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter import kit
-from lmcache_plugin_adapter.gallery.alert_reporter.measuring.cgroup import OomKills
+from lmcache_plugin_adapter.gallery.alert_reporter.measuring.cgroup import ContainerOomKills
 from lmcache_plugin_adapter.gallery.alert_reporter.measuring.disk import disk_paths
 from lmcache_plugin_adapter.gallery.alert_reporter.measuring.engine_metrics import EngineMetrics
 from lmcache_plugin_adapter.gallery.alert_reporter.measuring.measures import Meter
@@ -80,7 +80,7 @@ class AlertReporter:
             *(engine, measures, self._engine_state, kit.warning), disk_paths(ctx.config)
         )
         self._metrics = engine_metrics(plan)
-        self._kills = OomKills(engine)
+        self._kills = ContainerOomKills(engine)
         self._trackers = [Tracker(rule) for rule in plan.rules]
         self._deliveries = [
             AlertDelivery(target, settings.keep_resolved) for target in plan.targets

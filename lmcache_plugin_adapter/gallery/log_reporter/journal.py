@@ -16,7 +16,7 @@ from lmcache_plugin_adapter import kit
 from .reading.assembling import Assembler
 from .reading.container import Framed
 from .reading.records import level_of
-from .reading.tailed_file import LogLine, Position
+from .reading.tailed_file import FilePosition, LogLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ _MOST_ERROR = 4096
 _FIELDS = "MESSAGE,PRIORITY,SYSLOG_IDENTIFIER,_COMM,_PID,SYSLOG_PID"
 
 
-class _Entry(msgspec.Struct):
+class _JournalEntry(msgspec.Struct):
     """The fields of an entry in the JSON of journalctl."""
 
     cursor: str = msgspec.field(name="__CURSOR")
@@ -48,7 +48,7 @@ class _Entry(msgspec.Struct):
     given_pid: str | None = msgspec.field(name="SYSLOG_PID", default=None)
 
 
-_decoder = msgspec.json.Decoder(_Entry)
+_decoder = msgspec.json.Decoder(_JournalEntry)
 
 
 class _Entries:
@@ -80,7 +80,7 @@ class Journal:
         source: JournaldSource,
         parser: Parser,
         bounds: Bounds,
-        position: Position | None,
+        position: FilePosition | None,
         *,
         from_end: bool,
         report: Callable[[str, int], None],
@@ -122,13 +122,13 @@ class Journal:
         self._ready.extend(self._assembler.flush() if final else self._assembler.due(now))
         return [self._ready.popleft() for _ in range(min(records, len(self._ready)))]
 
-    def positions(self) -> dict[str, list[Position]]:
+    def positions(self) -> dict[str, list[FilePosition]]:
         """Return the position to store."""
         while self._cursors and self._cursors[0][0] <= self._entries.acked:
             self._cursor = self._cursors.popleft()[1]
         if not self._cursor:
             return {}
-        return {KEY: [Position(device=0, inode=0, offset=0, size=0, digest=self._cursor)]}
+        return {KEY: [FilePosition(device=0, inode=0, offset=0, size=0, digest=self._cursor)]}
 
     def close(self) -> None:
         """End journalctl."""
@@ -262,7 +262,7 @@ class Sources:
             found += source.take(max(records - len(found), 0), size, now, final=final)
         return found
 
-    def positions(self) -> dict[str, list[Position]]:
+    def positions(self) -> dict[str, list[FilePosition]]:
         """Return the positions to store."""
         return {path: one for source in self._sources for path, one in source.positions().items()}
 

@@ -33,7 +33,7 @@ from .settings import LogReporterSettings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import Position
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import FilePosition
     from lmcache_plugin_adapter.gallery.log_reporter.targets.target import LogTarget
 
 _PATIENCE = 10.0
@@ -229,7 +229,7 @@ def _follow(
 
 def _load_positions(
     stop: kit.Stop, name: str, target: LogTarget, directory: str
-) -> tuple[Positions | None, dict[str, list[Position]] | None]:
+) -> tuple[Positions | None, dict[str, list[FilePosition]] | None]:
     """Return the state file and its positions; wait while another log reporter holds it."""
     try:
         state = Positions(directory, name)

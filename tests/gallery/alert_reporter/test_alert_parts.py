@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from lmcache_plugin_adapter.gallery.alert_reporter.alerts import Alert, timestamp, worded
 from lmcache_plugin_adapter.gallery.alert_reporter.measuring.cgroup import (
+    ContainerOomKills,
     Memory,
-    OomKills,
     container_memory,
 )
 from lmcache_plugin_adapter.gallery.alert_reporter.measuring.measures import MEASURES, Meter
@@ -80,7 +80,7 @@ def test_kills_for_lack_of_memory_are_counted(tmp_path: Path) -> None:
     """Only those that come later."""
     write(tmp_path, "proc/7/cgroup", "0::/pod\n")
     write(tmp_path, "sys/fs/cgroup/pod/memory.events", "oom 3\noom_kill 2\n")
-    kills = OomKills(7, str(tmp_path))
+    kills = ContainerOomKills(7, str(tmp_path))
     assert kills.since() == 0
     write(tmp_path, "sys/fs/cgroup/pod/memory.events", "oom 4\noom_kill 3\n")
     assert kills.since() == 1
@@ -91,7 +91,7 @@ def test_kills_are_counted_by_version_1_too(tmp_path: Path) -> None:
     write(tmp_path, "proc/7/cgroup", "4:memory:/docker/abc\n0::/\n")
     place = "sys/fs/cgroup/memory/docker/abc/memory.oom_control"
     write(tmp_path, place, "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n")
-    kills = OomKills(7, str(tmp_path))
+    kills = ContainerOomKills(7, str(tmp_path))
     write(tmp_path, place, "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
     assert kills.since() == 2
 

@@ -17,7 +17,7 @@ from lmcache_plugin_adapter.gallery.log_reporter.reading.positions import (
     StateError,
     name_for,
 )
-from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import Position
+from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import FilePosition
 
 
 @pytest.fixture
@@ -378,7 +378,7 @@ def test_the_state_is_private_and_whole(tmp_path: Path) -> None:
     state = Positions(str(directory), "loki")
     assert state.try_lock()
     assert state.load() is None
-    positions = {"/log": [Position(1, 2, 3, 4, 0, 2, "ab")]}
+    positions = {"/log": [FilePosition(1, 2, 3, 4, 0, 2, "ab")]}
     state.save(positions)
     assert state.load() == positions
     assert directory.stat().st_mode & 0o777 == 0o700

@@ -39,7 +39,7 @@ def container_memory(pid: int, root: str = "") -> Memory | None:
     return min(found, default=None)
 
 
-class OomKills:
+class ContainerOomKills:
     """Count the processes in a process's container that the kernel kills for lack of memory.
 
     Args:

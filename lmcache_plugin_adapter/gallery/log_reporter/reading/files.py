@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .parsing import Parser
     from .records import Record
     from .resuming import Report
-    from .tailed_file import Position, TailedFile
+    from .tailed_file import FilePosition, TailedFile
 
 _RESCAN = 5.0
 """Seconds between two searches for new files that match a pattern."""
@@ -47,7 +47,7 @@ class FollowedFiles:
         max_line_bytes: int,
         parser: Parser,
         bounds: Bounds,
-        positions: dict[str, list[Position]] | None,
+        positions: dict[str, list[FilePosition]] | None,
         *,
         from_end: bool,
         report: Report,
@@ -73,7 +73,7 @@ class FollowedFiles:
         for followed in self._paths.values():
             followed.close()
 
-    def positions(self) -> dict[str, list[Position]]:
+    def positions(self) -> dict[str, list[FilePosition]]:
         """Return the positions to store."""
         followed = {path: followed.positions() for path, followed in self._paths.items()}
         return {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lmcache_plugin_adapter.messages.wording import lost
 
 from .resuming import again, between, copy_of, resume
-from .tailed_file import LogLine, Position, TailedFile, Truncated, open_log
+from .tailed_file import FilePosition, LogLine, TailedFile, Truncated, open_log
 
 if TYPE_CHECKING:
     from .resuming import Report
@@ -58,7 +58,7 @@ class FollowedPath:
     """
 
     def __init__(
-        self, path: str, max_line_bytes: int, positions: list[Position], report: Report
+        self, path: str, max_line_bytes: int, positions: list[FilePosition], report: Report
     ) -> None:
         self.path = path
         self.tailed_files: list[TailedFile] = []
@@ -74,7 +74,7 @@ class FollowedPath:
         for tailed in self.tailed_files:
             tailed.close()
 
-    def positions(self) -> list[Position]:
+    def positions(self) -> list[FilePosition]:
         """Return the positions to store, oldest first."""
         return self._positions or [tailed.position() for tailed in self.tailed_files]
 

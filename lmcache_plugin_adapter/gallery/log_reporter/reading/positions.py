@@ -12,7 +12,7 @@ import msgspec
 
 from lmcache_plugin_adapter.gallery.state_file import StateFile, plain_name
 
-from .tailed_file import Position
+from .tailed_file import FilePosition
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ _LIMIT = 16 * 1024 * 1024
 
 class _SavedPositions(msgspec.Struct):
     version: int
-    files: dict[str, list[Position]]
+    files: dict[str, list[FilePosition]]
 
 
 class StateError(Exception):
@@ -82,7 +82,7 @@ class Positions:
         except OSError as error:
             raise StateError(f"cannot write to {self._directory!r}: {error.strerror}") from None
 
-    def load(self) -> dict[str, list[Position]] | None:
+    def load(self) -> dict[str, list[FilePosition]] | None:
         """Return the stored positions; None if there are none.
 
         Raises:
@@ -106,7 +106,7 @@ class Positions:
                 raise StateError(f"{self.path!r} is damaged: a fingerprint is too long")
         return {_path(key): positions for key, positions in saved.files.items()}
 
-    def save(self, files: dict[str, list[Position]]) -> None:
+    def save(self, files: dict[str, list[FilePosition]]) -> None:
         """Replace the file atomically; write nothing if nothing has changed.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter.messages.wording import counted
 
-from .tailed_file import Position, TailedFile, open_log
+from .tailed_file import FilePosition, TailedFile, open_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +62,7 @@ class Sibling:
 
 
 def resume(
-    path: str, max_line_bytes: int, positions: list[Position], report: Report
+    path: str, max_line_bytes: int, positions: list[FilePosition], report: Report
 ) -> list[TailedFile]:
     """Return the files to continue with, oldest first; report the missing ones.
 
@@ -177,7 +177,7 @@ def _is_rotated(name: str, base: str, stem: str, extension: str) -> bool:
     return _SUFFIX.fullmatch(middle) is not None
 
 
-def _find(position: Position, files: list[Sibling], taken: set[int]) -> int | None:
+def _find(position: FilePosition, files: list[Sibling], taken: set[int]) -> int | None:
     """Return the index of the file with a stored position."""
     same, matches = None, 0
     for number, file in enumerate(files):

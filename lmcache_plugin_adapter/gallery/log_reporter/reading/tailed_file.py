@@ -33,7 +33,7 @@ class LogLine(NamedTuple):
     """The number of bytes missing from ``raw``, because the line was too long."""
 
 
-class Position(msgspec.Struct):
+class FilePosition(msgspec.Struct):
     """How far a file has been delivered, and how to recognize the file."""
 
     device: int
@@ -96,7 +96,7 @@ class TailedFile:
         position: Where to continue; None: at the beginning.
     """
 
-    def __init__(self, fd: int, max_line_bytes: int, position: Position | None = None) -> None:
+    def __init__(self, fd: int, max_line_bytes: int, position: FilePosition | None = None) -> None:
         found = os.fstat(fd)
         self.fd = fd
         self.key = (found.st_dev, found.st_ino)
@@ -134,11 +134,11 @@ class TailedFile:
             os.close(self.fd)
             self.fd = -1
 
-    def position(self) -> Position:
+    def position(self) -> FilePosition:
         """Return the position to store."""
         if self._tail_of[0] != self.acked:
             self._tail_of = (self.acked, *self._tail_before(self.acked))
-        return Position(
+        return FilePosition(
             device=self.key[0],
             inode=self.key[1],
             offset=self.acked,
