@@ -268,7 +268,8 @@ def settings_of(stop_grace: float = 5, **settings: Any) -> dict[str, Any]:
         "stop_grace": stop_grace,
         "restart": "never",
         "rate_limit": "off",
-        "plugins": {NAME: {"settings": settings}},
+        # Otherwise the kernel kills the reporter before a full engine.
+        "plugins": {NAME: {"oom_score_adj": 0, "settings": settings}},
     }
 
 

@@ -393,7 +393,7 @@ def test_malformed_settings(
         "pol": 1,
         "batch_records": 0,
         "level": "warnin",
-        "flush_interval": "1 s",
+        "flush_interval": "1 fortnight",
         "loki": {"url": loki.url, "labels": {"a-b": "c", "ok": "yes"}, "tenant": 5},
         "otlp": {"headers": {"Authorization": "Bearer s3cret"}},
         "syslog": {"host": "x", "port": 70000, "ca_file": "y"},
