@@ -169,7 +169,7 @@ def test_status_json(run, workers, plugin) -> None:
     done = run("status", "--json", "--engine", workers[0].pid)
     document = json.loads(done.out)
     (one,) = document["supervisors"]
-    page = (Path(__file__).parents[3] / "docs" / "reference" / "json-documents.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "json-documents.md").read_text()
     section = page.partition("## `status --json`")[2].partition("\n## ")[0]
     for key in (*document, *one, *one["plugins"][0]):
         assert f"`{key}`" in section, key
@@ -427,7 +427,7 @@ def test_logs_selected(run, plugin, engine) -> None:
     assert done.err.startswith("error: --since is 'soon': accepted are ")
     (line,) = run("logs", "--json", "-n", "1").out.splitlines()
     document = json.loads(line)
-    page = Path(__file__).parents[3] / "docs" / "reference" / "json-documents.md"
+    page = Path(__file__).parents[2] / "docs" / "reference" / "json-documents.md"
     section = page.read_text().partition("## `logs --json`")[2].partition("\n## ")[0]
     for key in document:
         assert f"`{key}`" in section, key
