@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _FEW_TIMERS = 64
 """Below this number of timers, cancelled ones are not searched for."""
 
+_LONGEST_SLEEP = 86_400.0
+"""Seconds; ``epoll`` refuses more than 24 days."""
+
 _EPOLLIN = 1
 """``select.EPOLLIN``, which only Linux has; this module can be imported elsewhere, too."""
 
@@ -149,7 +152,8 @@ class Loop:
         if not self._timers:
             return self._epoll.poll(-1)
         # Rounded up to epoll's millisecond: the timer must be due when epoll returns.
-        return self._epoll.poll(max(0.0, self._timers[0].due - time.monotonic()) + 0.0005)
+        seconds = max(0.0, self._timers[0].due - time.monotonic())
+        return self._epoll.poll(min(seconds, _LONGEST_SLEEP) + 0.0005)
 
     def _wake(self) -> None:
         try:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 
 from lmcache_plugin_adapter.linux.event_loop import Loop
@@ -41,4 +42,16 @@ def test_equal_callbacks_are_called_once() -> None:
     loop.call_soon(loop.stop)
     loop.run()
     assert called == ["method", "partial", "partial"]
+    assert not errors
+
+
+def test_a_timer_may_be_further_away_than_epoll_can_wait() -> None:
+    """A plugin may extend its time by thousands of years; that must not end the loop."""
+    errors: list[BaseException] = []
+    loop = Loop(errors.append)
+    loop.call_later(1e12, loop.stop)
+    waker = threading.Timer(0.1, loop.wake, [loop.stop])
+    waker.start()
+    loop.run()
+    waker.join()
     assert not errors
