@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from cli_under_test import command
 
+from lmcache_plugin_adapter.linux.event_loop import Loop
 from lmcache_plugin_adapter.supervisor.run_watchers.notifications import Notifications, parse
 
 ON = {"notify": True, "nice": 0, "backoff": {"initial": 0.05, "max": 0.2, "reset_after": 30}}
@@ -231,3 +232,27 @@ def test_without_a_runtime_directory_a_plugin_counts_as_ready() -> None:
     assert logged == [
         "No notifications (notify), so it counts as ready: there is no runtime directory"
     ]
+
+
+def test_a_report_that_arrives_with_the_end_of_its_time_counts(tmp_path) -> None:
+    """It may wait to be read, if the supervisor was stopped or busy."""
+    fd = os.open(tmp_path, os.O_RDONLY)
+    services: Any = types.SimpleNamespace(
+        loop=Loop(print),
+        events=types.SimpleNamespace(log=lambda *_: None),
+        instance=types.SimpleNamespace(fd=fd, file=lambda name: f"{tmp_path}/{name}"),
+    )
+    planned: Any = types.SimpleNamespace(credentials=None, watchdog=None, ready_timeout=0.0)
+    failures: list[str] = []
+    notifications = Notifications(
+        services, "all_x", planned, lambda cause, _: failures.append(cause), lambda: None
+    )
+    (address,) = notifications.environment().values()
+    notifications.run_started(os.getpid())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"READY=1", address)
+    notifications._elapsed()
+    assert notifications.ready
+    assert failures == []
+    notifications.run_ended()
+    os.close(fd)

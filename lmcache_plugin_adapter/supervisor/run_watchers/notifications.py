@@ -144,10 +144,13 @@ class Notifications:
             return f"/proc/{os.getpid()}/fd/{instance.fd}/{name}"
         return self._path
 
-    def _close(self) -> None:
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _close(self) -> None:
+        self._cancel_timer()
         if self._socket is None:
             return
         self._services.loop.unwatch(self._socket.fileno())
@@ -225,9 +228,9 @@ class Notifications:
         seconds = self._planned.watchdog
         if seconds is not None:
             self._expect(seconds, f"No WATCHDOG=1 within {seconds:g} s (watchdog)")
-        elif self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        else:
+            self._cause = ""
+            self._cancel_timer()
 
     def _expect(self, seconds: float, cause: str) -> None:
         """Let the run fail if nothing is heard in time."""
@@ -237,13 +240,14 @@ class Notifications:
             self._wait()
 
     def _wait(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._cancel_timer()
         self._timer = self._services.loop.call_later(self._due - time.monotonic(), self._elapsed)
 
     def _elapsed(self) -> None:
         self._timer = None
         self._receive()  # what arrived while this supervisor was stopped, or busy
+        if not self._cause:
+            return
         if time.monotonic() < self._due:  # it was fed, or its time extended, meanwhile
             self._wait()
         else:
