@@ -22,7 +22,7 @@ _ELF = b"\x7fELF"
 
 
 @frozen
-class Command:
+class PluginCommand:
     """How to start a plugin, or why it cannot start.
 
     Attributes:
@@ -59,7 +59,7 @@ class Interpreters:
         self._path = os.fsencode(path)
         self._found: dict[bytes, bytes | None] = {}
 
-    def command(self, path: str, arguments: tuple[str, ...] = ()) -> Command:
+    def command(self, path: str, arguments: tuple[str, ...] = ()) -> PluginCommand:
         """Choose the command of a plugin file.
 
         The shebang decides. Without one, or if its interpreter does not exist,
@@ -78,13 +78,15 @@ class Interpreters:
         try:
             words = self._words(choice)
         except CannotRunError as error:
-            return Command((), str(error), tuple(choice.warnings), tuple(choice.hints))
+            return PluginCommand((), str(error), tuple(choice.warnings), tuple(choice.hints))
         except OSError as error:
-            return Command((), _cannot_read(path, error))
+            return PluginCommand((), _cannot_read(path, error))
         choice.hint_at_line_ends(words)
         return _complete(choice, words, arguments)
 
-    def entry_point(self, installed: InstalledPlugin, arguments: tuple[str, ...] = ()) -> Command:
+    def entry_point(
+        self, installed: InstalledPlugin, arguments: tuple[str, ...] = ()
+    ) -> PluginCommand:
         """Choose the command of an installed plugin: always the engine's Python.
 
         Args:
@@ -103,9 +105,11 @@ class Interpreters:
         try:
             words = [self._engine_python(), choice.script, *map(os.fsencode, own)]
         except CannotRunError as error:
-            return Command((), str(error), tuple(choice.warnings), tuple(choice.hints))
+            return PluginCommand((), str(error), tuple(choice.warnings), tuple(choice.hints))
         except UnicodeEncodeError:
-            return Command((), f"{quoted(installed.reference)} cannot be encoded in this locale")
+            return PluginCommand(
+                (), f"{quoted(installed.reference)} cannot be encoded in this locale"
+            )
         return _complete(choice, words, arguments)
 
     def _words(self, choice: _Choice) -> list[bytes]:
@@ -258,12 +262,14 @@ class _Choice:
             self.hints.append(Problem("warning", f"{text}: {repair}"))
 
 
-def _complete(choice: _Choice, words: list[bytes], arguments: tuple[str, ...]) -> Command:
+def _complete(choice: _Choice, words: list[bytes], arguments: tuple[str, ...]) -> PluginCommand:
     """Append the plugin's own arguments to its command."""
     argv = (*words, *map(os.fsencode, arguments))
     if any(b"\0" in word for word in argv):
-        return Command((), "its arguments contain a NUL character, which no program can receive")
-    return Command(argv, None, tuple(choice.warnings), tuple(choice.hints))
+        return PluginCommand(
+            (), "its arguments contain a NUL character, which no program can receive"
+        )
+    return PluginCommand(argv, None, tuple(choice.warnings), tuple(choice.hints))
 
 
 def _by_itself(choice: _Choice) -> list[bytes]:

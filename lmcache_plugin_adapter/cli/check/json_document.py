@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.planner.file_report import FileReport
     from lmcache_plugin_adapter.planner.installed_plugin import InstalledPlugin
 
-    from .report import Report
+    from .report import CheckReport
 
 VERSION = 1
 """Increased when a key is removed or changes its meaning; new keys may be added at any time."""
 
 
-def to_json(report: Report, strict: bool) -> str:
+def to_json(report: CheckReport, strict: bool) -> str:
     """Return the report as one JSON document."""
     document = {
         "version": VERSION,

@@ -67,7 +67,7 @@ class EngineSize:
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """The result of a check.
 
     Attributes:
@@ -104,7 +104,7 @@ class Report:
         return ExitStatus.FAILED if failed else ExitStatus.OK
 
 
-def merged(reports: Sequence[Report]) -> Report:
+def merged(reports: Sequence[CheckReport]) -> CheckReport:
     """Return one report of the same processes with all locations."""
     return replace(
         reports[0],
@@ -114,7 +114,7 @@ def merged(reports: Sequence[Report]) -> Report:
     )
 
 
-def make_report(engine: EngineSize, config: StandInConfig | ServerConfig) -> Report:
+def make_report(engine: EngineSize, config: StandInConfig | ServerConfig) -> CheckReport:
     """Check what the engine's processes would run.
 
     Raises:
@@ -156,7 +156,7 @@ def make_report(engine: EngineSize, config: StandInConfig | ServerConfig) -> Rep
         problems += [Problem("note", BYPASS_NOTE)] if bypasses else []
         files = with_differences(files, processes, has_engine=bypasses)
     problems += own_settings_problems(files, config.extra_config)
-    return Report(
+    return CheckReport(
         config.source,
         sys.executable,
         engine,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.contract.identity import ProcessIdentity
     from lmcache_plugin_adapter.planner.file_report import FileReport
 
-    from .report import Report
+    from .report import CheckReport
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
@@ -36,7 +36,7 @@ MAX_NOTES = 100
 """Limit of the notes in the table; a directory of data may have thousands."""
 
 
-def to_table(report: Report) -> str:
+def to_table(report: CheckReport) -> str:
     """Return the report as stdout can show it."""
     parts: list[RenderableType] = []
     for location in report.locations:
@@ -76,7 +76,7 @@ def _grid(lines: list[tuple[str, str]]) -> Table:
     return grid
 
 
-def _heading(report: Report) -> str:
+def _heading(report: CheckReport) -> str:
     if report.engine.server:
         return (
             f"{quoted(report.config)}: LMCache's multiprocess server\n"
@@ -91,7 +91,7 @@ def _heading(report: Report) -> str:
     return f"{text}\nwith {quoted(report.python)} as the engine's Python"
 
 
-def _problems(report: Report) -> list[tuple[str, str]]:
+def _problems(report: CheckReport) -> list[tuple[str, str]]:
     """Return level and text of each problem, errors first."""
     texts: dict[str, list[str]] = {level: [] for level in LEVELS}
     for problem in report.problems:
@@ -106,7 +106,7 @@ def _problems(report: Report) -> list[tuple[str, str]]:
     return [(level, text) for level, found in texts.items() for text in found]
 
 
-def _summary(report: Report) -> Text:
+def _summary(report: CheckReport) -> Text:
     text = Text(counted(len(report.running), "plugin"))
     for level in LEVELS:
         count = report.count(level)

@@ -16,7 +16,7 @@ from lmcache_plugin_adapter.cli.supervisors.connection import SupervisorError, S
 from lmcache_plugin_adapter.cli.supervisors.survey import survey
 from lmcache_plugin_adapter.contract.log_records import wants_color
 
-from .formats import Line, LogFormat, formatter, to_json
+from .formats import LogFormat, LogLine, formatter, to_json
 from .printer import Printer
 from .source import ALL_LINES, Source
 
@@ -91,7 +91,7 @@ def logs(
 
 def _formatter(
     form: LogFormat | None, follow: bool, found: Survey, names: tuple[str, ...]
-) -> Callable[[Line], str]:
+) -> Callable[[LogLine], str]:
     if form is None:
         form = LogFormat.SHORT if follow and sys.stdout.isatty() else LogFormat.TIMED
     expected = [(one.identity, plugin.title) for one, plugin in found.plugins(names)]
@@ -102,7 +102,7 @@ def _formatter(
 
 def _print_all(sources: list[Source], follow: bool, printer: Printer) -> int:
     """Print the stored lines ordered by time, then new lines as they arrive."""
-    stored: list[tuple[Line, int]] = []
+    stored: list[tuple[LogLine, int]] = []
     waiting = {source.connection.fileno(): source for source in sources}
     poll = select.poll()
     for fd in waiting:
@@ -165,5 +165,5 @@ def _follow_successors(lost: list[Source]) -> list[Source]:
     return [source for source in followed if followed[source]]
 
 
-def _time(line: tuple[Line, int]) -> float:
+def _time(line: tuple[LogLine, int]) -> float:
     return line[0].when

@@ -65,7 +65,7 @@ class RunFormat(str, enum.Enum):
 
 
 @dataclass(frozen=True)
-class Line:
+class LogLine:
     """A line of a plugin's output.
 
     Attributes:
@@ -96,12 +96,12 @@ class Line:
         return next((name for name, level in LEVELS.items() if self.level <= level), "debug")
 
 
-def parse_record(record: str) -> Line | None:
+def parse_record(record: str) -> LogLine | None:
     """Return the line of a record in LMCache's form; None if it is something else."""
     found = _RECORD.fullmatch(record)
     if found is None:
         return None
-    return Line(
+    return LogLine(
         when=0.0,
         process=found["process"].replace(".", " "),
         plugin=found["plugin"],
@@ -117,7 +117,7 @@ def formatter(
     color: bool,
     expected: Iterable[tuple[str, str]] = (),
     ambiguous: Collection[str] = (),
-) -> Callable[[Line], str]:
+) -> Callable[[LogLine], str]:
     """Return the function that formats lines.
 
     Args:
@@ -133,7 +133,7 @@ def formatter(
     return _Timed(color).format
 
 
-def to_json(line: Line) -> str:
+def to_json(line: LogLine) -> str:
     """Return a line as one JSON document; ``docs`` describes it."""
     document = {
         "time": datetime.fromtimestamp(line.when).astimezone().isoformat(timespec="milliseconds"),
@@ -159,7 +159,7 @@ class _Short:
         for names in expected:
             self._widen(names)
 
-    def format(self, line: Line) -> str:
+    def format(self, line: LogLine) -> str:
         process = line.process
         if process in self._ambiguous:
             process += f" of engine {line.engine}"
@@ -188,7 +188,7 @@ class _Timed:
     def __init__(self, color: bool) -> None:
         self._color = color
 
-    def format(self, line: Line) -> str:
+    def format(self, line: LogLine) -> str:
         name = line.plugin
         if line.is_ambiguous:
             name += f" on {line.process} of engine {line.engine}"
@@ -196,7 +196,7 @@ class _Timed:
         return _by_level(line.level, text) if self._color else text
 
 
-def _as_record(line: Line, color: bool) -> str:
+def _as_record(line: LogLine, color: bool) -> str:
     logger = f"lmcache_plugin_adapter.{line.process.replace(' ', '.')}"
     frame = RecordFormat(line.plugin, line.file, line.pid, logger, color)
     record = frame.frame(line.level, _clean(line.text).encode(), _stamp(line.when, ","))

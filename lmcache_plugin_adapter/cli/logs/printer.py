@@ -20,7 +20,7 @@ from .formats import LEVELS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .formats import Line
+    from .formats import LogLine
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Filter:
         """Whether every line of any time and level is printed."""
         return self.since is None and self.level >= DEBUG
 
-    def admits(self, line: Line) -> bool:
+    def admits(self, line: LogLine) -> bool:
         """Return whether to print a line."""
         return line.level <= self.level and (self.since is None or line.when >= self.since)
 
@@ -92,19 +92,19 @@ class Printer:
         as_json: Whether the output is JSON, so that notes go to stderr.
     """
 
-    def __init__(self, wanted: Filter, form: Callable[[Line], str], as_json: bool) -> None:
+    def __init__(self, wanted: Filter, form: Callable[[LogLine], str], as_json: bool) -> None:
         self._wanted = wanted
         self._form = form
         self._as_json = as_json
 
-    def print_stored(self, lines: list[tuple[Line, int]]) -> None:
+    def print_stored(self, lines: list[tuple[LogLine, int]]) -> None:
         """Print the last lines, ordered by time."""
         kept = [one for one in lines if self._wanted.admits(one[0])]
         if self._wanted.lines is not None:
             kept = kept[-self._wanted.lines :] if self._wanted.lines else []
         self.print(kept)
 
-    def print(self, lines: list[tuple[Line, int]]) -> None:
+    def print(self, lines: list[tuple[LogLine, int]]) -> None:
         """Print lines, and how many are missed between them."""
         for line, missed in lines:
             if missed:

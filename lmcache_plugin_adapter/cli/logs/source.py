@@ -17,7 +17,7 @@ from lmcache_plugin_adapter.cli.supervisors.connection import (
     check_answer,
 )
 
-from .formats import Line
+from .formats import LogLine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,7 +77,7 @@ class Source:
             self._unknown_until = time.monotonic() + _SEARCH_SECONDS
         return True
 
-    def receive_or_fail(self, is_ambiguous: bool) -> list[tuple[Line, int]]:
+    def receive_or_fail(self, is_ambiguous: bool) -> list[tuple[LogLine, int]]:
         """Do what :meth:`receive` does; print an error, after which no more comes."""
         try:
             return self.receive(is_ambiguous)
@@ -93,7 +93,7 @@ class Source:
         """Whether all stored lines have arrived."""
         return self.connection.ended or self.expected == 0
 
-    def receive(self, is_ambiguous: bool) -> list[tuple[Line, int]]:
+    def receive(self, is_ambiguous: bool) -> list[tuple[LogLine, int]]:
         """Return the lines that have arrived, each with the number of lines missed before it.
 
         Args:
@@ -102,7 +102,7 @@ class Source:
         Raises:
             SupervisorError: The data is not an answer.
         """
-        lines: list[tuple[Line, int]] = []
+        lines: list[tuple[LogLine, int]] = []
         for message in self.connection.receive():
             if self.expected is None:
                 count = check_answer(message).get("lines")
@@ -125,10 +125,10 @@ class Source:
             raise SupervisorError(f"{self.label}: the supervisor sends stored lines without end")
         return lines
 
-    def _line(self, message: Mapping[str, Any], is_ambiguous: bool) -> Line:
+    def _line(self, message: Mapping[str, Any], is_ambiguous: bool) -> LogLine:
         title = printable(str(message["name"]))
         plugin = self._plugins.get(title)
-        return Line(
+        return LogLine(
             when=float(message["time"]),
             process=self._process,
             plugin=title,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Trial:
+class FileTrial:
     """The files of a trial.
 
     Attributes:
@@ -97,7 +97,7 @@ class Trial:
         )
 
 
-def read_trial(files: Sequence[str]) -> Trial:
+def read_trial(files: Sequence[str]) -> FileTrial:
     """Check the files of a command line.
 
     Raises:
@@ -125,7 +125,7 @@ def read_trial(files: Sequence[str]) -> Trial:
         else:
             raise UsageError(f"cannot run {quoted(file)}: {name_advice(name)}")
         locations.append(os.path.abspath(file))
-    return Trial(locations, names, without_role, is_open)
+    return FileTrial(locations, names, without_role, is_open)
 
 
 def empty_config(files: Sequence[str]) -> StandInConfig:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lmcache_plugin_adapter.cli.supervisors.resource_usage import Usage
-    from lmcache_plugin_adapter.cli.supervisors.status_answer import PluginStatus, SupervisorStatus
+    from lmcache_plugin_adapter.cli.supervisors.status_answer import ShownPlugin, SupervisorStatus
 
     Cell = tuple[str, str]
     """Text and style."""
@@ -60,7 +60,7 @@ class Row:
     """
 
     owner: SupervisorStatus
-    plugin: PluginStatus
+    plugin: ShownPlugin
     usage: Usage | None = None
     cpu_percent: float | None = None
     is_ambiguous: bool = False
@@ -88,7 +88,7 @@ class Column(Generic[Shown]):
     is_right: bool = False
 
 
-def last_exit(plugin: PluginStatus) -> str:
+def last_exit(plugin: ShownPlugin) -> str:
     """Return the exit code of the last run, or its signal by name."""
     code = plugin.last_exit
     if code is None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lmcache_plugin_adapter.cli.supervisors.survey import Selector
 
-    from .report import Report
+    from .report import StatusReport
 
 WATCH_SECONDS = 2.0
 """Interval of ``--watch``."""
@@ -45,21 +45,21 @@ def status(
         as_json: Print a JSON document instead of tables.
         wide: Show every column and row of the table, and the engine processes.
     """
-    show: Callable[[Report, Report | None], str]
+    show: Callable[[StatusReport, StatusReport | None], str]
     if as_json:
         from .json_document import to_json
 
-        def show(report: Report, before: Report | None) -> str:
+        def show(report: StatusReport, before: StatusReport | None) -> str:
             return to_json(report, before, indent=None if watch else 2)
     else:
         from .table import show_live, to_table
 
-        def show(report: Report, before: Report | None) -> str:
+        def show(report: StatusReport, before: StatusReport | None) -> str:
             return to_table(report, before, wide=wide)
 
     if watch:
 
-        def look() -> Report:
+        def look() -> StatusReport:
             return make_report(names, selector)
 
         if as_json or not sys.stdout.isatty():
@@ -99,8 +99,10 @@ def probe(names: tuple[str, ...], selector: Selector) -> int:
     return ExitStatus.FAILED if bad else ExitStatus.OK
 
 
-def _watch(look: Callable[[], Report], show: Callable[[Report, Report | None], str]) -> int:
-    before: Report | None = None
+def _watch(
+    look: Callable[[], StatusReport], show: Callable[[StatusReport, StatusReport | None], str]
+) -> int:
+    before: StatusReport | None = None
     try:
         while True:
             report = look()

@@ -11,15 +11,15 @@ from lmcache_plugin_adapter.messages.wording import signal_name
 if TYPE_CHECKING:
     from typing import Any
 
-    from lmcache_plugin_adapter.cli.supervisors.status_answer import PluginStatus, SupervisorStatus
+    from lmcache_plugin_adapter.cli.supervisors.status_answer import ShownPlugin, SupervisorStatus
 
-    from .report import Report
+    from .report import StatusReport
 
 VERSION = 1
 """Increased when a key is removed or changes its meaning; new keys may be added at any time."""
 
 
-def to_json(report: Report, before: Report | None, indent: int | None) -> str:
+def to_json(report: StatusReport, before: StatusReport | None, indent: int | None) -> str:
     """Return the report as one JSON document."""
     survey = report.survey
     document = {
@@ -34,7 +34,9 @@ def to_json(report: Report, before: Report | None, indent: int | None) -> str:
     return json.dumps(document, indent=indent)
 
 
-def _supervisor(one: SupervisorStatus, report: Report, before: Report | None) -> dict[str, Any]:
+def _supervisor(
+    one: SupervisorStatus, report: StatusReport, before: StatusReport | None
+) -> dict[str, Any]:
     usage = report.supervisor_usage.get(one.supervisor_pid)
     own = {key: value for key, value in vars(one).items() if key not in ("address", "plugins")}
     return {
@@ -49,7 +51,9 @@ def _supervisor(one: SupervisorStatus, report: Report, before: Report | None) ->
     }
 
 
-def _plugin(plugin: PluginStatus, report: Report, before: Report | None) -> dict[str, Any]:
+def _plugin(
+    plugin: ShownPlugin, report: StatusReport, before: StatusReport | None
+) -> dict[str, Any]:
     usage = report.usage.get(plugin.pid or 0)
     percent = report.cpu_percent(plugin, before)
     own = plugin.to_json()

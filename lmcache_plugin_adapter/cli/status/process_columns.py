@@ -16,28 +16,28 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.cli.supervisors.status_answer import SupervisorStatus
 
     from .columns import Cell
-    from .report import Report
+    from .report import StatusReport
 
 
 @dataclass(frozen=True)
-class Process:
+class ProcessRow:
     """An engine process, as its supervisor reports it."""
 
     supervisor: SupervisorStatus
-    report: Report
+    report: StatusReport
 
 
-def _memory(process: Process) -> Cell:
+def _memory(process: ProcessRow) -> Cell:
     usage = process.report.supervisor_usage.get(process.supervisor.supervisor_pid)
     return size(usage.memory_bytes) if usage else "", ""
 
 
-def _command(process: Process) -> Cell:
+def _command(process: ProcessRow) -> Cell:
     words = process.report.commands.get(process.supervisor.engine_pid, "").split(" ")
     return printable(" ".join(os.path.basename(word) or word for word in words)), "dim"
 
 
-PROCESS_COLUMNS: tuple[Column[Process], ...] = (
+PROCESS_COLUMNS: tuple[Column[ProcessRow], ...] = (
     Column("process", 0, lambda one: (one.supervisor.identity, "")),
     Column("engine", 0, lambda one: (str(one.supervisor.engine_pid), ""), is_right=True),
     Column("supervisor", 0, lambda one: (str(one.supervisor.supervisor_pid), ""), is_right=True),

@@ -11,14 +11,14 @@ from lmcache_plugin_adapter.cli.supervisors.resource_usage import Usage, UsageTa
 from lmcache_plugin_adapter.cli.supervisors.survey import Selector, survey
 
 if TYPE_CHECKING:
-    from lmcache_plugin_adapter.cli.supervisors.status_answer import PluginStatus, SupervisorStatus
+    from lmcache_plugin_adapter.cli.supervisors.status_answer import ShownPlugin, SupervisorStatus
     from lmcache_plugin_adapter.cli.supervisors.survey import Survey
 
 NO_SELECTION = Selector()
 
 
 @dataclass
-class Report:
+class StatusReport:
     """The state of the plugins at one moment.
 
     Attributes:
@@ -33,13 +33,13 @@ class Report:
 
     survey: Survey
     names: tuple[str, ...]
-    plugins: list[tuple[SupervisorStatus, PluginStatus]]
+    plugins: list[tuple[SupervisorStatus, ShownPlugin]]
     usage: dict[int, Usage] = field(default_factory=dict)
     supervisor_usage: dict[int, Usage] = field(default_factory=dict)
     commands: dict[int, str] = field(default_factory=dict)
     taken_at: float = field(default_factory=time.monotonic)
 
-    def cpu_percent(self, plugin: PluginStatus, before: Report | None) -> float | None:
+    def cpu_percent(self, plugin: ShownPlugin, before: StatusReport | None) -> float | None:
         """Return a plugin's share of one CPU since ``before``, or since the plugin's start."""
         now = self.usage.get(plugin.pid or 0)
         if now is None or plugin.uptime is None:
@@ -52,10 +52,10 @@ class Report:
         return max(100 * spent / seconds, 0.0) if seconds > 0 else 0.0
 
 
-def make_report(names: tuple[str, ...] = (), selector: Selector = NO_SELECTION) -> Report:
+def make_report(names: tuple[str, ...] = (), selector: Selector = NO_SELECTION) -> StatusReport:
     """Request the status of all supervisors and measure the processes of their plugins."""
     found = survey(selector)
-    report = Report(found, names, found.plugins(names))
+    report = StatusReport(found, names, found.plugins(names))
     table = UsageTable()
     for supervisor in found.supervisors:
         if not supervisor.sees_same_pids:

@@ -19,15 +19,15 @@ from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.messages.wording import counted
 
 from .columns import COLUMNS, GAP, STYLES, Row, last_exit, table_lines, until
-from .process_columns import PROCESS_COLUMNS, Process
+from .process_columns import PROCESS_COLUMNS, ProcessRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lmcache_plugin_adapter.cli.supervisors.status_answer import PluginStatus, SupervisorStatus
+    from lmcache_plugin_adapter.cli.supervisors.status_answer import ShownPlugin, SupervisorStatus
 
     from .columns import Cell
-    from .report import Report
+    from .report import StatusReport
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ _PROMPT_LINES = 2
 """Lines of a terminal that the shell's prompt may take."""
 
 
-def to_table(report: Report, before: Report | None, *, wide: bool = False) -> str:
+def to_table(report: StatusReport, before: StatusReport | None, *, wide: bool = False) -> str:
     """Return the report as stdout can show it.
 
     Args:
@@ -51,9 +51,9 @@ def to_table(report: Report, before: Report | None, *, wide: bool = False) -> st
     return captured(_render(report, before, wide=wide, height=height), is_unlimited=wide)
 
 
-def show_live(look: Callable[[], Report], interval: float, *, wide: bool = False) -> None:
+def show_live(look: Callable[[], StatusReport], interval: float, *, wide: bool = False) -> None:
     """Show a new report on the terminal every ``interval`` seconds until KeyboardInterrupt."""
-    before: Report | None = None
+    before: StatusReport | None = None
     console = rich_console()
     with Live(console=console, auto_refresh=False, screen=True) as screen:
         while True:
@@ -66,7 +66,7 @@ def show_live(look: Callable[[], Report], interval: float, *, wide: bool = False
             time.sleep(interval)
 
 
-def describe_state(plugin: PluginStatus) -> str:
+def describe_state(plugin: ShownPlugin) -> str:
     """Return the state of a plugin with the reason for it."""
     text = plugin.state.value
     if plugin.next_start_in is not None:
@@ -81,7 +81,9 @@ def describe_state(plugin: PluginStatus) -> str:
     return text
 
 
-def _render(report: Report, before: Report | None, *, wide: bool, height: int | None) -> Group:
+def _render(
+    report: StatusReport, before: StatusReport | None, *, wide: bool, height: int | None
+) -> Group:
     survey = report.survey
     if not survey.supervisors:
         if survey.none_selected:
@@ -108,12 +110,12 @@ def _render(report: Report, before: Report | None, *, wide: bool, height: int | 
     if hidden := len(notes) - len(shown_notes):
         lines.append(_one_line(f"+{counted(hidden, 'line')} (--wide shows all)", "dim"))
     if wide:
-        processes = [Process(one, report) for one in survey.supervisors]
+        processes = [ProcessRow(one, report) for one in survey.supervisors]
         lines += [Text(), *map(_line, table_lines(PROCESS_COLUMNS, processes, None))]
     return Group(*lines)
 
 
-def _rows(report: Report, before: Report | None) -> list[Row]:
+def _rows(report: StatusReport, before: StatusReport | None) -> list[Row]:
     """Return the rows, those that need attention first, else by process and path."""
     identities = Counter(one.identity for one in report.survey.supervisors)
     rows = [

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .search import Address
 
 
-class PluginStatus(plugin_status.PluginStatus):
+class ShownPlugin(plugin_status.PluginStatus):
     """The status of one plugin, as commands show it."""
 
     @property
@@ -79,7 +79,7 @@ class SupervisorStatus:
     dp_size: int
     uptime: float
     stopping: bool
-    plugins: tuple[PluginStatus, ...]
+    plugins: tuple[ShownPlugin, ...]
 
     @property
     def sees_same_pids(self) -> bool:
@@ -110,12 +110,12 @@ def read_supervisor(address: Address, answer: Mapping[str, Any]) -> SupervisorSt
     return SupervisorStatus(address=address, plugins=plugins, **fields)
 
 
-def _read_plugin(answer: Mapping[str, Any]) -> PluginStatus:
+def _read_plugin(answer: Mapping[str, Any]) -> ShownPlugin:
     fields = _read_fields(plugin_status.PluginStatus, answer)
     # Requests use these two, so they stay exact.
     fields |= {"name": str(answer["name"]), "path": str(answer["path"])}
     package = answer.get("package")  # older supervisors do not send it
-    return PluginStatus(
+    return ShownPlugin(
         package=package and (_text(package["name"]), _text(package["version"])), **fields
     )
 

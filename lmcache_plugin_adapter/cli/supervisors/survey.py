@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.contract.identity import Role
 
     from .search import Address
-    from .status_answer import PluginStatus, SupervisorStatus
+    from .status_answer import ShownPlugin, SupervisorStatus
 
 
 _HIDDEN_SECONDS = 2.0
@@ -103,7 +103,7 @@ class Survey:
             return "no supervisor could be reached"
         return f"no supervisor runs (searched {', '.join(self.searched)})"
 
-    def plugins(self, names: Sequence[str] = ()) -> list[tuple[SupervisorStatus, PluginStatus]]:
+    def plugins(self, names: Sequence[str] = ()) -> list[tuple[SupervisorStatus, ShownPlugin]]:
         """Return the plugins called ``names``, or all plugins, each with its supervisor."""
         return [
             (supervisor, plugin)
@@ -225,7 +225,7 @@ def complete_plugin(prefix: str) -> list[str]:
     return sorted({plugin.title for _, plugin in plugins if plugin.title.startswith(prefix)})
 
 
-def _matches(name: str, plugin: PluginStatus, supervisor: SupervisorStatus) -> bool:
+def _matches(name: str, plugin: ShownPlugin, supervisor: SupervisorStatus) -> bool:
     """As the supervisor decides: a plugin's own name goes before another plugin's file name."""
     if any(name == other.name for other in supervisor.plugins):
         return name == plugin.name

@@ -12,8 +12,8 @@ import pytest
 from lmcache_plugin_adapter.cli.inputs import UsageError
 from lmcache_plugin_adapter.cli.logs.formats import (
     LEVELS,
-    Line,
     LogFormat,
+    LogLine,
     formatter,
     parse_record,
     to_json,
@@ -21,7 +21,7 @@ from lmcache_plugin_adapter.cli.logs.formats import (
 from lmcache_plugin_adapter.cli.logs.printer import make_filter
 from lmcache_plugin_adapter.contract.log_records import RecordFormat
 
-LINE = Line(
+LINE = LogLine(
     when=1_795_000_000.25,
     process="worker 0",
     plugin="worker_x",
@@ -59,7 +59,7 @@ def test_short() -> None:
     assert show(LINE) == "worker 0 of engine 7 | worker_x | load    1.77"
     colored = formatter(LogFormat.SHORT, color=True)
     first, again = colored(LINE), colored(LINE)
-    other = colored(Line(0.0, "worker 0", "worker_y", 3, "bad"))
+    other = colored(LogLine(0.0, "worker 0", "worker_y", 3, "bad"))
     assert first == again == "\x1b[36mworker 0 | worker_x |\x1b[0m load    1.77"
     assert other == "\x1b[33mworker 0 | worker_y |\x1b[0m \x1b[31mbad\x1b[0m"
 
@@ -77,7 +77,7 @@ def test_lmcache() -> None:
 
 def test_control_characters_stay_escaped() -> None:
     """A line cannot change the terminal, whatever its form."""
-    line = Line(0.0, "worker 0", "x", 6, "a\x1b[2Jb")
+    line = LogLine(0.0, "worker 0", "x", 6, "a\x1b[2Jb")
     for form in LogFormat:
         assert "\x1b" not in formatter(form, color=False)(line)
 
@@ -100,13 +100,13 @@ def test_json() -> None:
 )
 def test_level_names(level, name) -> None:
     """As LMCache names the eight levels of syslog."""
-    assert Line(0.0, "", "", level, "").level_name == name
+    assert LogLine(0.0, "", "", level, "").level_name == name
 
 
 def test_level_selects_this_and_more_urgent() -> None:
     """A warning includes errors."""
     admitted = {
-        name: [make_filter(None, name, None).admits(Line(0.0, "", "", n, "")) for n in range(8)]
+        name: [make_filter(None, name, None).admits(LogLine(0.0, "", "", n, "")) for n in range(8)]
         for name in LEVELS
     }
     assert {name: sum(each) for name, each in admitted.items()} == {

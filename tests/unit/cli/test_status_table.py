@@ -9,17 +9,17 @@ import pytest
 
 from lmcache_plugin_adapter.cli.status import table
 from lmcache_plugin_adapter.cli.status.columns import COLUMNS, STYLES, Row, table_lines
-from lmcache_plugin_adapter.cli.status.report import Report
+from lmcache_plugin_adapter.cli.status.report import StatusReport
 from lmcache_plugin_adapter.cli.supervisors.resource_usage import Usage
 from lmcache_plugin_adapter.cli.supervisors.search import Address
-from lmcache_plugin_adapter.cli.supervisors.status_answer import PluginStatus, SupervisorStatus
+from lmcache_plugin_adapter.cli.supervisors.status_answer import ShownPlugin, SupervisorStatus
 from lmcache_plugin_adapter.cli.supervisors.survey import Survey
 from lmcache_plugin_adapter.contract.plugin_states import State
 
 REASON = "'/etc/lmcache/plugins/worker_push.sh' can be written by everyone: " + "chmod go-w " * 9
 
 
-def plugin(name: str, state: State = State.RUNNING, **fields: object) -> PluginStatus:
+def plugin(name: str, state: State = State.RUNNING, **fields: object) -> ShownPlugin:
     """Return the status of a plugin that runs, or is in another state."""
     values: dict[str, object] = {
         "name": name,
@@ -40,10 +40,10 @@ def plugin(name: str, state: State = State.RUNNING, **fields: object) -> PluginS
         "lines_dropped": 0,
         "bytes": 0,
     }
-    return PluginStatus(**{**values, **fields})  # type: ignore[arg-type]
+    return ShownPlugin(**{**values, **fields})  # type: ignore[arg-type]
 
 
-def supervisor(rank: int, *plugins: PluginStatus, engine: int = 0) -> SupervisorStatus:
+def supervisor(rank: int, *plugins: ShownPlugin, engine: int = 0) -> SupervisorStatus:
     """Return the status of a worker's supervisor."""
     return SupervisorStatus(
         address=Address(f"/run/{rank}", 0),
@@ -62,15 +62,15 @@ def supervisor(rank: int, *plugins: PluginStatus, engine: int = 0) -> Supervisor
     )
 
 
-def report(*supervisors: SupervisorStatus, names: tuple[str, ...] = ()) -> Report:
+def report(*supervisors: SupervisorStatus, names: tuple[str, ...] = ()) -> StatusReport:
     """Return a report of supervisors, with the resource usage of running plugins."""
     survey = Survey(supervisors=list(supervisors))
     usage = {4_000_000: Usage(3, 12.5, 123 << 20)}
-    return Report(survey, names, survey.plugins(names), usage)
+    return StatusReport(survey, names, survey.plugins(names), usage)
 
 
 @pytest.fixture
-def eight() -> Report:
+def eight() -> StatusReport:
     """Eight workers of three plugins: one failed, one refused everywhere, one restarted."""
     workers = []
     for rank in range(8):
@@ -96,7 +96,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch):
     return resize
 
 
-def shown(one: Report, *, wide: bool = False) -> list[str]:
+def shown(one: StatusReport, *, wide: bool = False) -> list[str]:
     """Return the lines that the terminal shows."""
     text = table.to_table(one, None, wide=wide)
     return re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lmcache_plugin_adapter.planner.interpreter import Command, Interpreters, find_program
+from lmcache_plugin_adapter.planner.interpreter import Interpreters, PluginCommand, find_program
 
 PATH = os.environ["PATH"]
 BASH = shutil.which("bash") or "bash"
@@ -32,12 +32,14 @@ def make(tmp_path: Path):
     return write
 
 
-def decide(path: str, *arguments: str, search: str = PATH, python: str = sys.executable) -> Command:
+def decide(
+    path: str, *arguments: str, search: str = PATH, python: str = sys.executable
+) -> PluginCommand:
     """Decide with this test's Python as the engine's."""
     return Interpreters(python, search).command(path, arguments)
 
 
-def words(command: Command) -> list[str]:
+def words(command: PluginCommand) -> list[str]:
     """Return the command, which must be one."""
     assert command.error is None
     return [os.fsdecode(word) for word in command.argv]
