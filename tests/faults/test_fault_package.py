@@ -18,6 +18,7 @@ from lmcache_plugin_adapter.contract.version import __version__
 pytestmark = pytest.mark.ours_only("LMCache's launcher loads nothing later")
 
 ROOT = Path(__file__).parents[2]
+OPERATIONS = ["status", "start", "stop", "restart", "logs"]
 BOTH = f"this engine runs lmcache-plugin-adapter {__version__}, but 99.0 is installed now"
 
 
@@ -144,6 +145,38 @@ def test_removal_before_addition(world: World, case: str) -> None:
     expected = {"all_x", "all_y"} | ({"all_z"} - {case})
     world.wait(lambda: running() == expected, f"{expected} running")
 
+
+@pytest.mark.fault("G9", "an error in a request, {}: its client gets an answer")
+@pytest.mark.parametrize("case", OPERATIONS, ids=OPERATIONS)
+def test_error_in_a_request(world: World, case: str) -> None:
+    """The answer names the error; the next request of another kind works."""
+    prelude = (
+        "import lmcache_plugin_adapter.engine.supervisor_start as start\n"
+        f"start.BOOTSTRAP = {str(world.directory / 'broken.py')!r}\n"
+    )
+    (world.directory / "broken.py").write_text(BROKEN_REQUEST.format(root=str(ROOT), op=case))
+    world.python("all_x.py")
+    engine, _ = world.up(prelude=prelude)
+    for _ in range(2):
+        answer = engine.ask(case, names=["all_x"])
+        assert not answer["ok"]
+        assert "a mistake" in answer["error"]
+    other = "logs" if case == "status" else "status"
+    assert engine.ask(other, names=["all_x"])["ok"]
+
+
+BROKEN_REQUEST = """
+import sys
+sys.path.append({root!r})
+from lmcache_plugin_adapter.supervisor import bootstrap
+from lmcache_plugin_adapter.supervisor.control.operations import Operations
+
+def broken(self, request, client):
+    raise RuntimeError("a mistake")
+
+Operations._{op} = broken
+bootstrap.main(sys.argv)
+"""
 
 BROKEN = """
 import sys
