@@ -202,7 +202,7 @@ def _plugin_settings(values: dict[str, Any]) -> PluginSettings:
         stop_grace=values["stop_grace"],
         every=values["every"],
         jitter=values["jitter"],
-        timeout=values["timeout"],
+        timeout=values["timeout"] if values["every"] is not None else None,
         notify=values["notify"],
         ready_timeout=values["ready_timeout"],
         watchdog=values["watchdog"] if values["notify"] else None,

@@ -67,3 +67,11 @@ def test_a_jitter_that_is_too_long_does_not_count() -> None:
     """The plugin runs on schedule, without."""
     settings, _ = read_settings({"runtime_plugins": {"every": 1, "jitter": 1}}, {})
     assert (settings.defaults.every, settings.defaults.jitter) == (1, 0)
+
+
+def test_a_general_timeout_is_for_scheduled_plugins_alone() -> None:
+    """Others run on for as long as they like."""
+    section = {"timeout": "10s", "plugins": {"all_x": {"every": "1m"}}}
+    settings, _ = read_settings({"runtime_plugins": section}, {})
+    assert settings.for_plugin("all_x").timeout == 10
+    assert settings.defaults.timeout is None
