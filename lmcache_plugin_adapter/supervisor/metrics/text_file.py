@@ -79,8 +79,8 @@ class TextFile:
         """Replace the file at once: the collector never reads a part of one."""
         if self._closed:
             return
-        text = "".join(self._lines())
         try:
+            text = "".join(self._lines())
             _replace(self._path, text.encode())
             self._trouble = ""
         except OSError as error:

@@ -14,8 +14,10 @@ import pytest
 from harness import Engine, dead_run_id, gone, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 
+from lmcache_plugin_adapter.contract.planned_plugin import PlannedMetrics
 from lmcache_plugin_adapter.contract.run_token import new_run_id
-from lmcache_plugin_adapter.supervisor.metrics import plan, series
+from lmcache_plugin_adapter.linux.event_loop import Loop
+from lmcache_plugin_adapter.supervisor.metrics import plan, series, text_file
 
 UP = "echo up; exec sleep 60"
 
@@ -174,3 +176,16 @@ def test_what_others_left(directory) -> None:
         os.utime(directory / name, (0, time.time() - 700))
     plan.clear_dead(str(directory))
     assert sorted(os.listdir(directory)) == sorted([*names[1:], "node.prom"])
+
+
+def test_a_file_that_cannot_be_written_is_tried_again(directory, mocker) -> None:
+    """Also if no descriptor is left to read the supervisor's memory."""
+    mocker.patch.object(text_file, "resident", side_effect=[OSError(24, "too many"), 1, 1])
+    warnings: list[str] = []
+    planned = PlannedMetrics(str(directory), None, {})
+    file = text_file.TextFile(Loop(print), [], planned, "run.worker-0", warnings.append)
+    assert files(directory) == []
+    assert "too many; the next attempt is in 15 s" in warnings[0]
+    file._tick()
+    assert len(files(directory)) == 1
+    file.close()
