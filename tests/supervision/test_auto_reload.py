@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import os
 
-from lmcache_plugin_adapter.supervisor.planning.watched import silent_file_systems
+from lmcache_plugin_adapter.supervisor.planning.watched import (
+    silent_file_systems,
+    watched_directories,
+)
 
 ON = {"auto_reload": True}
 UP = "echo up; exec sleep 60"
@@ -60,6 +63,21 @@ def test_a_location_that_is_replaced_or_made_later(engine, tmp_path) -> None:
     late.mkdir()
     (late / "all_late.sh").write_text(UP)
     one.wait_log(r"\[all_late\] Started", 20)
+
+
+def test_a_location_that_is_a_directory_is_replaced(engine, tmp_path) -> None:
+    """It reports its own move; what changes beside it is of no interest."""
+    for release in ("1", "2"):
+        (tmp_path / "deploy" / release).mkdir(parents=True)
+        path = tmp_path / "deploy" / release / "all_x.sh"
+        path.write_text(f"echo release {release}; exec sleep 60")
+    location = tmp_path / "deploy" / "1"
+    assert watched_directories([str(location)], [str(location / "all_x.sh")]) == (str(location),)
+    one = engine(ON, locations=[str(location)])
+    one.wait_log(r"\[all_x\] release 1 ", 20)
+    os.rename(location, tmp_path / "deploy" / "old")
+    os.rename(tmp_path / "deploy" / "2", location)
+    one.wait_log(r"\[all_x\] release 2 ", 20)
 
 
 def test_without_the_setting_nothing_is_watched(plugin, engine) -> None:

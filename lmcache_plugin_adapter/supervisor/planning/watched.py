@@ -21,8 +21,9 @@ _SILENT = ("9p", "afs", "beegfs", "ceph", "cifs", "fuse", "glusterfs", "gpfs", "
 def watched_directories(locations: Iterable[str], files: Iterable[str]) -> tuple[str, ...]:
     """Return the directories in which a change may change what runs.
 
-    These are the directories of each location, those that its links lead to, and the
-    directory that holds it, in which it may be replaced.
+    These are the directories of each location and those that its links lead to. A link, a
+    file and a location that is missing are noticed in the directory that holds them; a
+    directory itself reports that it is moved or removed.
 
     Args:
         locations: The absolute paths of the locations.
@@ -30,8 +31,10 @@ def watched_directories(locations: Iterable[str], files: Iterable[str]) -> tuple
     """
     found: dict[str, None] = {}
     for location in locations:
-        found[os.path.dirname(location)] = None
-        if not os.path.isdir(location):
+        is_directory = os.path.isdir(location)
+        if not is_directory or os.path.islink(location):
+            found[os.path.dirname(location)] = None
+        if not is_directory:
             continue
         for directory, names, _ in os.walk(location):
             names[:] = [name for name in names if not name.startswith((".", "_"))]
