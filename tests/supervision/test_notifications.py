@@ -151,8 +151,24 @@ def test_a_plugin_that_stops_on_its_own_is_not_ready(plugin, engine) -> None:
         f"{PYTHON}notify('READY=1'); notify('STOPPING=1\\nSTATUS=stops'); stay()\n",
     )
     one = engine({**ON, "watchdog": 300, "stop_grace": 1})
-    one.wait_log(r"Stopping on its own after", 20)
+    one.wait_log(r"INFO: \[all_x\] Reports after \S+ m?s that it stops", 20)
     one.wait_log(r"Did not exit within 1 s of STOPPING=1 \(stop_grace\): ending it", 20)
+
+
+def test_a_plugin_that_is_stopped_may_report_that_it_stops(plugin, engine) -> None:
+    """As sd_notify(3) wants it; the log does not claim that it does so of its own accord."""
+    plugin(
+        "all_x.py",
+        f"{PYTHON}signal.signal(signal.SIGTERM, lambda *_: (notify('STOPPING=1'), sys.exit()))\n"
+        "notify('READY=1'); stay()\n",
+    )
+    one = engine(ON)
+    one.wait_log(r"\[all_x\] Ready after ", 20)
+    assert one.ask("stop", all=True, wait=True)["plugins"][0]["state"] == "stopped"
+    assert one.status()["ready"] is False
+    one.wait_log(r"\[all_x\] Reports after .* that it stops", 20)
+    one.wait_log(r"\[all_x\] Stopped: exited with code 0", 20)
+    assert "on its own" not in one.log()
 
 
 def test_the_last_words_of_a_run_are_read(plugin, engine) -> None:

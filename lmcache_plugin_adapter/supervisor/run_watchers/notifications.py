@@ -219,7 +219,7 @@ class Notifications:
         if self.ready is not ready:
             self.ready = ready
             after = span(time.monotonic() - self._begun)
-            text = f"Ready after {after}" if ready else f"Stopping on its own after {after}"
+            text = f"Ready after {after}" if ready else f"Reports after {after} that it stops"
             self._services.events.log(INFO, text, self._name)
             self._changed()
 
