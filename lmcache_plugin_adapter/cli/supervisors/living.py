@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter.cli.console import printable
@@ -19,6 +20,8 @@ from lmcache_plugin_adapter.linux.procfs import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_RUN_ID = re.compile(rb"\d+\.\d+\.\d+\.[0-9a-f]+")
 
 
 def living_supervisors(environ: Mapping[str, str]) -> list[str]:
@@ -36,8 +39,10 @@ def living_supervisors(environ: Mapping[str, str]) -> list[str]:
         if chosen and theirs != os.fsencode(chosen):
             continue
         run_id, label = (*arguments_of(pid)[-2:], b"", b"")[:2]
-        engine = run_id.decode("ascii", "replace").split(".")[1:2]
-        text = f"supervisor {pid} ({label.decode('utf-8', 'replace')} of engine {''.join(engine)})"
+        if not _RUN_ID.fullmatch(run_id):
+            continue  # this command: the kernel gives a script its file's name
+        engine = run_id.split(b".")[1].decode()
+        text = f"supervisor {pid} ({label.decode('utf-8', 'replace')} of engine {engine})"
         found.append(
             f"{printable(text)} runs, but its control socket cannot be found: {_why(theirs)}"
         )
