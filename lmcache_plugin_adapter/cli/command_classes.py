@@ -6,13 +6,18 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 from lmcache_plugin_adapter.linux.supported import why_unsupported
+from lmcache_plugin_adapter.messages.wording import uncapitalized
 
 from .console import fail
 from .inputs import UsageError
 from .options import ALIASES
+
+_UsageError: type[Any] = typer.BadParameter.__bases__[0]
+"""Every mistake in a command line; typer gives the class no public name."""
 
 
 class _FlagsWithoutType:
@@ -56,4 +61,27 @@ class SupervisorCommand(Command):
 
 
 class Group(_FlagsWithoutType, TyperGroup):
-    """The command that holds the others."""
+    """The command that holds the others. A mistake in a command line is one line, not a box."""
+
+    def make_context(self, info_name: Any, args: list[str], *more: Any, **extra: Any) -> Any:
+        """Parse the options before the command."""
+        wanted = bool(args)
+        try:
+            return super().make_context(info_name, args, *more, **extra)
+        except _UsageError as error:
+            if not wanted:
+                raise  # the help
+            sys.exit(_fail(error))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parse the rest and run the command."""
+        try:
+            return super().invoke(ctx)
+        except _UsageError as error:
+            sys.exit(_fail(error))
+
+
+def _fail(error: Any) -> int:
+    text = " ".join(uncapitalized(error.format_message()).split()).rstrip(".")
+    program = error.ctx.command_path if error.ctx else "lmcache-plugins"
+    return fail(UsageError(f"{text} (see '{program} --help')"))

@@ -32,6 +32,7 @@ from .options import (
     Timeout,
     Wait,
     WorkerId,
+    read_seconds,
 )
 
 if TYPE_CHECKING:
@@ -96,7 +97,13 @@ def run(
         typer.Option(min=1, help="With --role: workers of the engine. Default: TP x PP."),
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option("--for", metavar="SECONDS", min=0, help="Stop after this time.")
+        float | None,
+        typer.Option(
+            "--for",
+            metavar="DURATION",
+            parser=read_seconds,
+            help="Stop after this time: seconds, or such as 30s or 5m.",
+        ),
     ] = None,
     server: Server = False,
     form: Annotated[

@@ -7,13 +7,30 @@ from typing import Annotated
 
 import typer
 
+from lmcache_plugin_adapter.configuration.durations import read_duration
 from lmcache_plugin_adapter.contract.identity import Role
+from lmcache_plugin_adapter.messages.problem import InvalidValueError, quoted
 
 
 def _complete_plugin(incomplete: str) -> list[str]:
     from .supervisors.survey import complete_plugin
 
     return complete_plugin(incomplete)
+
+
+def read_seconds(text: str) -> float:
+    """Return a duration of the command line in seconds, as in settings; never negative.
+
+    Raises:
+        typer.BadParameter: It is none.
+    """
+    try:
+        return read_duration(float(text) if text.replace(".", "", 1).isdecimal() else text)
+    except InvalidValueError as error:
+        hint = f" ({error})" if str(error) else ""
+        raise typer.BadParameter(
+            f"it is {quoted(text)}; accepted are seconds, or a duration such as 30s or 1h30m{hint}"
+        ) from None
 
 
 Config = Annotated[
@@ -78,5 +95,10 @@ AllUsers = Annotated[
 Wait = Annotated[bool, typer.Option("--wait", help="Return when the operation is complete.")]
 Timeout = Annotated[
     float | None,
-    typer.Option("--timeout", metavar="SECONDS", min=0, help="Time limit for --wait."),
+    typer.Option(
+        "--timeout",
+        metavar="DURATION",
+        parser=read_seconds,
+        help="Time limit for --wait: seconds, or such as 30s or 5m.",
+    ),
 ]

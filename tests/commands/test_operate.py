@@ -23,6 +23,7 @@ from harness import STAYS, Engine, alive, all_places, gone, wait_until
 
 from lmcache_plugin_adapter.cli import manage
 from lmcache_plugin_adapter.cli.main import app
+from lmcache_plugin_adapter.cli.options import read_seconds
 from lmcache_plugin_adapter.cli.status.columns import duration
 from lmcache_plugin_adapter.cli.status.report import make_report
 from lmcache_plugin_adapter.cli.supervisors import search
@@ -61,6 +62,42 @@ def run(tmp_path, monkeypatch, capsys) -> Callable[..., Done]:
         return Done(int(ended.value.code or 0), out, err)
 
     return do
+
+
+@pytest.mark.parametrize(
+    ("words", "texts"),
+    [
+        (
+            ["run", "--for", "10x"],
+            ["'--for'", "'10x'", "such as 30s", "units are"],
+        ),
+        (["run", "--for", "-1"], ["'--for'", "'-1'", "such as 30s"]),
+        (["stop", "x", "--timeout", "soon"], ["'--timeout'", "'soon'", "such as 30s"]),
+        (["status", "--engine", "x"], ["'--engine'", "status --help'"]),
+        (["logs", "--level", "loud"], ["'--level'", "'loud'", "'warning'"]),
+        (["new", "x"], ["'--role'", "new --help'"]),
+        (["nosuch"], ["'nosuch'"]),
+        (["--nosuch"], ["--nosuch"]),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_in_the_command_line_is_one_line(run, monkeypatch, words, texts) -> None:
+    """Also on a small terminal, which no box fits."""
+    monkeypatch.setenv("TERMINAL_WIDTH", "40")
+    done = run(*words)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    for text in texts:
+        assert text in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("10", 10), ("1.5", 1.5), ("500ms", 0.5), ("1m", 60), ("1h30m", 5400)]
+)
+def test_durations_of_the_command_line(text, seconds) -> None:
+    """As in settings; a bare number is seconds, as ever."""
+    assert read_seconds(text) == seconds
 
 
 @pytest.mark.parametrize("name", ["", "status", "stop", "run", "check"])
@@ -332,7 +369,7 @@ def test_wait_has_a_limit(run, plugin, engine, operation, limit) -> None:
     plugin("all_x.sh", "trap '' TERM; echo up; while :; do sleep 0.1; done")
     one = engine({"stop_grace": 2})
     one.wait_log(r"\] up ")
-    done = run(operation, "all_x", "--wait", "--timeout", limit)
+    done = run(operation, "all_x", "--wait", "--timeout", f"{limit}s")
     label = f"worker 0 of engine {one.pid}"
     assert done == (
         1,
