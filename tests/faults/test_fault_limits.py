@@ -155,3 +155,31 @@ def test_notifications_of_another_user(world: World) -> None:
     world.file("all_x.pl", NOTIFYING_PERL)
     engine = world.engine(settings={"notify": True, "user": "nobody"})
     world.wait_logged(engine, "[all_x] Ready after")
+
+
+AUTO_RELOAD = {"auto_reload": True, "nice": 0}
+
+
+@pytest.mark.fault("G2", "auto_reload: the engine is killed while a location changes")
+def test_engine_killed_with_auto_reload(world: World) -> None:
+    """Nothing is left, and a later change starts nothing."""
+    world.python("all_x.py")
+    engine, pids = world.up(settings=AUTO_RELOAD)
+    world.python("all_y.py")
+    engine.kill()
+    world.expect_gone(pids, GRACE + 1, time.monotonic())
+    world.wait(lambda: not world.everything(), "all of the engine ended")
+    world.python("all_z.py")
+    world.expect_nothing(1.5)
+
+
+@pytest.mark.fault("G8", "auto_reload: the supervisor is killed; the next one watches, too")
+def test_supervisor_killed_with_auto_reload(world: World) -> None:
+    """A change of the location still reloads."""
+    world.python("all_x.py")
+    engine, _ = world.up(settings=AUTO_RELOAD)
+    os.kill(world.supervisor_of(engine), signal.SIGKILL)
+    world.wait_noted("up", 2)
+    world.python("all_y.py")
+    world.wait_logged(engine, "[all_y] Started")
+    world.wait_logged(engine, "A location has changed: reloading (auto_reload)")
