@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter.cli.console import printable
 from lmcache_plugin_adapter.contract.run_token import SUPERVISOR_NAME
-from lmcache_plugin_adapter.contract.runtime_dir import DIRECTORY_VARIABLE
+from lmcache_plugin_adapter.contract.runtime_dir import DIRECTORY_VARIABLE, why_unusable
 from lmcache_plugin_adapter.linux.procfs import (
     ProcessTable,
     arguments_of,
@@ -52,7 +52,14 @@ def living_supervisors(environ: Mapping[str, str]) -> list[str]:
 def _why(directory: bytes | None) -> str:
     if directory is None:
         return "its runtime directory was removed, or lies in another container"
-    shown = printable(os.fsdecode(directory))
+    path = os.path.abspath(os.fsdecode(directory))
+    shown = printable(path)
+    problem = why_unusable(path) if os.path.lexists(path) else None
+    if problem is not None:
+        return (
+            f"it cannot use '{shown}' ({printable(problem)}) and took another directory: mend this "
+            f"and restart the engine, or unset {DIRECTORY_VARIABLE} for this command"
+        )
     return f"its runtime directory '{shown}' was removed; or set {DIRECTORY_VARIABLE} to it"
 
 

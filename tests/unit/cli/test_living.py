@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 
 
 def test_a_command_is_no_supervisor(tmp_path: Path) -> None:
-    """The kernel gives a running script the name of its file."""
+    """The kernel gives a running script its file's name. An unusable directory is the reason."""
     script = tmp_path / SUPERVISOR_NAME.decode()
     script.write_text("#!/bin/sh\necho up; read _\n")
     script.chmod(0o700)
     environ = {**os.environ, "LMCACHE_PLUGINS_RUNTIME_DIR": str(tmp_path)}
     found = []
-    for words in (("status", "--wide"), (new_run_id(), "worker 0")):
+    for words, mode in (
+        (("status", "--wide"), 0o700),
+        ((new_run_id(), "worker 0"), 0o700),
+        ((new_run_id(), "worker 0"), 0o755),
+    ):
+        tmp_path.chmod(mode)
         with subprocess.Popen(
             [script, *words], env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as process:
@@ -32,4 +37,7 @@ def test_a_command_is_no_supervisor(tmp_path: Path) -> None:
             found.append(living_supervisors(environ))
             process.communicate(b"\n")
     assert found[0] == []
-    assert [f"worker 0 of engine {os.getpid()}) runs" in text for text in found[1]] == [True]
+    for texts, why in zip(found[1:], ("was removed", "chmod 700"), strict=True):
+        (text,) = texts
+        assert f"worker 0 of engine {os.getpid()}) runs" in text
+        assert why in text
