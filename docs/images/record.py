@@ -39,6 +39,20 @@ PLUGINS = {
     ),
     "worker_1_nic_check.sh": "exec sleep infinity\n",
 }
+NOTIFY = (
+    "import os, socket, time\nsender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+    "sender.connect(os.environ['NOTIFY_SOCKET'].replace('@', '\\0'))\n"
+)
+NOTIFYING = {
+    "all_exporter.py": NOTIFY + "while True:\n"
+    "    sender.send(b'READY=1\\nWATCHDOG=1\\nSTATUS=12 series exported')\n    time.sleep(0.5)\n",
+    "all_warm_up.py": NOTIFY + "while True:\n"
+    "    sender.send(b'WATCHDOG=1\\nSTATUS=reading the index')\n    time.sleep(0.5)\n",
+    "all_uploader.py": NOTIFY + "sender.send(b'READY=1')\ntime.sleep(600)\n",
+}
+NOTIFYING_SETTINGS = (
+    "extra_config:\n  runtime_plugins: {notify: true, watchdog: 2s, backoff: {initial: 30}}\n"
+)
 SHOWN = ("all_heartbeat.sh", "worker_push_stats.sh")
 REFUSED = "worker_1_nic_check.sh"
 
@@ -51,12 +65,16 @@ class Session(NamedTuple):
         workers: Of the engine that runs meanwhile; 0: no engine runs.
         columns: Width of the terminal.
         commands: What is typed.
+        plugins: Their files, by name.
+        settings: Added to the configuration.
     """
 
     title: str
     workers: int
     columns: int
     commands: list[str]
+    plugins: dict[str, str] = PLUGINS
+    settings: str = ""
 
 
 SESSIONS = {
@@ -71,6 +89,14 @@ SESSIONS = {
         8,
         80,
         ["lmcache-plugins status"],
+    ),
+    "ready": Session(
+        "plugins that notify: one ready, one waiting, one hung",
+        1,
+        100,
+        ["lmcache-plugins status"],
+        NOTIFYING,
+        NOTIFYING_SETTINGS,
     ),
     "act": Session(
         "act on plugins while the engine serves",
@@ -101,8 +127,10 @@ def record(picture: str, session: Session, directory: Path) -> None:
     """Record one picture."""
     (directory / "plugins").mkdir()
     (directory / "run").mkdir(mode=0o700)
-    (directory / "lmcache.yaml").write_text("runtime_plugin_locations: [plugins]\n")
-    for file, text in PLUGINS.items():
+    (directory / "lmcache.yaml").write_text(
+        "runtime_plugin_locations: [plugins]\n" + session.settings
+    )
+    for file, text in session.plugins.items():
         path = directory / "plugins" / file
         path.write_text(text)
         path.chmod(0o777 if file == REFUSED else 0o755)
