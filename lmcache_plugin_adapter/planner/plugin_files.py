@@ -190,7 +190,7 @@ class PluginFiles:
         shares = None
         account, account_problem = self._account(entry)
         if account_problem is not None and os.geteuid() == 0:
-            return Inspection(refused=account_problem)  # never as root instead
+            return Inspection(refused=f"{account_problem}; it must not run as root instead")
         rules = self._rules
         if account is not None:
             uid = account.uid

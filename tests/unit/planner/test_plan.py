@@ -512,6 +512,18 @@ def as_user(monkeypatch: pytest.MonkeyPatch) -> int:
     return 1
 
 
+def test_a_root_engine_refuses_an_unknown_user(
+    top: Path, make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line says why the plugin does not run."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    make("worker_a.py")
+    [plugin] = plan(top, user="no-such-user").plugins
+    assert plugin.refused is not None
+    assert plugin.refused.startswith("there is no user 'no-such-user'")
+    assert plugin.refused.endswith("; it must not run as root instead")
+
+
 @pytest.mark.usefixtures("as_user")
 @pytest.mark.parametrize(
     ("settings", "error"),
