@@ -50,7 +50,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert metadata["Requires-Python"] == ">=3.10"
     core = [text for text in metadata.get_all("Requires-Dist", []) if "extra ==" not in text]
     assert {re.split(r"[^\w.-]", text)[0] for text in core} == {"PyYAML", "rich", "typer"}
-    assert set(metadata.get_all("Provides-Extra", [])) == {"gallery", "kit", "test", "vllm"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"docs", "gallery", "kit", "test", "vllm"}
     assert b"lmcache-plugins=lmcache_plugin_adapter.cli.main:main" in entry_points.replace(
         b" ", b""
     )
