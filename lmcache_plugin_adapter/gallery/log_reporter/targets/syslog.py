@@ -16,7 +16,6 @@ import time
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter.gallery.http_client.certificates import CertificateError, client_context
-from lmcache_plugin_adapter.gallery.log_reporter.settings import FACILITIES
 
 from .syslog_message import Frame, framed_messages
 from .target import LogTarget, TargetUnavailableError
@@ -48,14 +47,7 @@ class Syslog(LogTarget):
         self._port = settings.port or (TLS_PORT if settings.tls else PORT)
         how = "TLS" if settings.tls else "TCP"
         super().__init__(f"Syslog at {self._host}:{self._port} ({how})", settings.timeout)
-        self._frame = Frame(
-            FACILITIES[settings.facility],
-            origin.host,
-            settings.app_name,
-            settings.sd_id,
-            settings.max_message_bytes,
-            origin,
-        )
+        self._frame = Frame.of(settings, origin)
 
     def send(self, records: Sequence[Record], timeout: float) -> None:
         """Deliver the records; see :meth:`.target.LogTarget.send`."""

@@ -13,8 +13,6 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from lmcache_plugin_adapter.gallery.log_reporter.settings import FACILITIES
-
 from .syslog_message import Frame, local_messages, messages
 from .target import LogTarget, TargetUnavailableError
 
@@ -47,14 +45,7 @@ class DatagramSyslog(LogTarget):
         name = settings.socket if self._local else f"{settings.host}:{port} (UDP)"
         super().__init__(f"Syslog at {name}", settings.timeout)
         self._address = (settings.host or "", port)
-        self._frame = Frame(
-            FACILITIES[settings.facility],
-            origin.host,
-            settings.app_name,
-            settings.sd_id,
-            settings.max_message_bytes,
-            origin,
-        )
+        self._frame = Frame.of(settings, origin)
 
     def send(self, records: Sequence[Record], timeout: float) -> None:
         """Deliver the records; see :meth:`.target.LogTarget.send`."""

@@ -8,10 +8,13 @@ import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
+from lmcache_plugin_adapter.gallery.log_reporter.settings import FACILITIES
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Record
+    from lmcache_plugin_adapter.gallery.log_reporter.settings import SyslogTarget
 
     from .origin import Origin
 
@@ -39,6 +42,18 @@ class Frame(NamedTuple):
     """The longest message, without the count before it."""
     origin: Origin
     """The origin of all records."""
+
+    @classmethod
+    def of(cls, settings: SyslogTarget, origin: Origin) -> Frame:
+        """Return the common part of the messages to a configured target."""
+        return cls(
+            FACILITIES[settings.facility],
+            origin.host,
+            settings.app_name,
+            settings.sd_id,
+            settings.max_message_bytes,
+            origin,
+        )
 
 
 def framed_messages(record: Record, frame: Frame) -> Iterator[bytes]:
