@@ -84,40 +84,36 @@ def word(
 
 def seconds(key: str, default: float | None, low: float, high: float, meaning: str) -> Setting:
     """Return the row of a duration."""
-
-    def read(value: object, _environ: _Environ) -> float:
-        found = read_duration(value)
-        if low <= found <= high:
-            return found
-        raise InvalidValueError
-
     accepted = f"a duration from {low:g} to {high:g} seconds: a number, or text such as `30s`, `5m`"
-    schema = {
-        "anyOf": [
-            {"type": "number", "minimum": low, "maximum": high},
-            {"type": "string", "pattern": DURATION_PATTERN},
-        ]
-    }
+    number = {"type": "number", "minimum": low, "maximum": high}
+    text = {"type": "string", "pattern": DURATION_PATTERN}
+    read = _between(read_duration, low, high)
+    schema = {"anyOf": [number, text]}
     return Setting(key, "duration", default, accepted, meaning, read, True, schema=schema)
 
 
 def size(key: str, default: int | None, low: int, high: int, meaning: str) -> Setting:
     """Return the row of a size."""
+    accepted = f"a size from {low} to {high} bytes: a number, or text such as `64KiB`, `10MiB`"
+    number = {"type": "integer", "minimum": low, "maximum": high}
+    text = {"type": "string", "pattern": SIZE_PATTERN}
+    read = _between(read_size, low, high)
+    schema = {"anyOf": [number, text]}
+    return Setting(key, "size", default, accepted, meaning, read, True, schema=schema)
 
-    def read(value: object, _environ: _Environ) -> int:
-        found = read_size(value)
+
+def _between(
+    parse: Callable[[object], float], low: float, high: float
+) -> Callable[[object, _Environ], float]:
+    """Return a reader of values that ``parse`` accepts, within bounds."""
+
+    def read(value: object, _environ: _Environ) -> float:
+        found = parse(value)
         if low <= found <= high:
             return found
         raise InvalidValueError
 
-    accepted = f"a size from {low} to {high} bytes: a number, or text such as `64KiB`, `10MiB`"
-    schema = {
-        "anyOf": [
-            {"type": "integer", "minimum": low, "maximum": high},
-            {"type": "string", "pattern": SIZE_PATTERN},
-        ]
-    }
-    return Setting(key, "size", default, accepted, meaning, read, True, schema=schema)
+    return read
 
 
 def account(key: str, default_text: str, what: str, meaning: str) -> Setting:
