@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,6 @@ from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Record
 
 ACCESS = '(APIServer pid=1) INFO:     10.0.0.9:5 - "GET /{} HTTP/1.1" 200 OK\n'
 KEY = "extra_config.runtime_plugins.plugins.scheduler_log_reporter.settings"
-
-
-@pytest.fixture
-def loki() -> Iterator[Loki]:
-    """A strict receiver."""
-    receiver = Loki()
-    receiver.start()
-    yield receiver
-    receiver.stop()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +80,6 @@ def run(tmp_path: Path, run_plugin: Callable[..., Any]) -> Any:
     made = Run(tmp_path, run_plugin)
     yield made
     made.loki.stop()
-
-
-@pytest.fixture
-def loki() -> Iterator[Loki]:
-    """A receiver."""
-    made = Loki()
-    made.start()
-    yield made
-    made.stop()
 
 
 def rotate(program: Path, directory: Path, configuration: Path) -> None:

@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +84,6 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeJournal:
     made = FakeJournal(tmp_path)
     monkeypatch.setenv("PATH", made.path + os.pathsep + os.environ["PATH"])
     return made
-
-
-@pytest.fixture
-def loki() -> Iterator[Loki]:
-    """A strict receiver."""
-    receiver = Loki()
-    receiver.start()
-    yield receiver
-    receiver.stop()
 
 
 @pytest.fixture

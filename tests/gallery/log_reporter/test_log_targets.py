@@ -31,15 +31,6 @@ LINE = "INFO 11-22 07:06:56 [core.py:12] Number "
 
 
 @pytest.fixture
-def loki() -> Iterator[Loki]:
-    """A strict receiver."""
-    receiver = Loki()
-    receiver.start()
-    yield receiver
-    receiver.stop()
-
-
-@pytest.fixture
 def otlp() -> Iterator[Otlp]:
     """A strict receiver."""
     receiver = Otlp()
