@@ -50,7 +50,7 @@ MESSAGES = (
         "",
         "A signal stops the supervisor: the engine starts no other.",
     ),
-    Message(FINISHED, "FINISHED", "supervisor", "", "No plugin process is left."),
+    Message(FINISHED, "FINISHED", "supervisor", "", "No plugin process is left; the last message."),
     Message(
         LOGGING,
         "LOGGING",

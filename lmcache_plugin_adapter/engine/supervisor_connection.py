@@ -146,11 +146,16 @@ class SupervisorConnection:
             return True
         return self.pid > 0 and is_dying(self.pid) and self.wait_for_exit(_DYING_SECONDS)
 
-    def wait_for_exit(self, seconds: float) -> bool:
+    def wait_for_exit(self, seconds: float, or_finish: bool = False) -> bool:
         """Wait until the supervisor has exited; safe in signal handlers and in several threads.
 
+        Args:
+            seconds: How long to wait at most.
+            or_finish: Return also when no plugin is left: the supervisor then shuts its side
+                of the socket down, and the kernel may need 20 ms more for its exit.
+
         Returns:
-            Whether it has exited within ``seconds``.
+            Whether that has happened within ``seconds``.
         """
         if not self.intact:
             return _wait_for_process(self.pid, self._started, seconds)
@@ -159,7 +164,9 @@ class SupervisorConnection:
         # that every thread sees. The pidfd becomes readable when the process has exited.
         if self.pidfd >= 0:
             poll.register(self.pidfd, select.POLLIN)
-        else:
+        if or_finish:
+            poll.register(self.socket, select.POLLRDHUP)
+        elif self.pidfd < 0:
             poll.register(self.socket, select.POLLHUP)
         return bool(poll.poll(max(seconds, 0.0) * 1000))
 

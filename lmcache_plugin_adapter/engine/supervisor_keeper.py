@@ -246,8 +246,8 @@ class SupervisorKeeper:
             left = began + (limit if timeout is None else min(timeout, limit)) - time.monotonic()
             if left <= 0:
                 return
-            if connection.wait_for_exit(left if watching else min(left, 0.1)):
-                if not self._watching:
+            if connection.wait_for_exit(left if watching else min(left, 0.1), or_finish=True):
+                if connection.finished or not self._watching:
                     self._connection = None
                     return
                 connection = self._connection or connection

@@ -68,6 +68,14 @@ class EngineConnection:
         except OSError:
             pass  # the engine has exited, which its pidfd reports
 
+    def finish(self) -> None:
+        """Report that no plugin process is left, and send nothing more."""
+        self.send(wire.FINISHED)
+        try:
+            self.socket.shutdown(socket.SHUT_WR)  # all waiting threads of the engine see it
+        except OSError:
+            pass  # the engine has exited
+
     def stop(self) -> None:
         """Handle the engine's request to stop, on whichever way it came."""
         self._received.update(wire.STOP)

@@ -213,7 +213,7 @@ class Supervisor:
             self._events.log(INFO, self._last_message)
         self._files.remove()
         self._loop.attempt(self._loss_report.finish)
-        self._engine.send(wire.FINISHED)
+        self._engine.finish()
 
     # --- callbacks -------------------------------------------------------------
 
