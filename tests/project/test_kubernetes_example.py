@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from cli_under_test import ROOT
@@ -20,7 +22,20 @@ from lmcache_plugin_adapter.planner.file_names import parse_name, runs_on
 
 TREE = ROOT / "configs" / "kubernetes"
 OWN_KINDS = {"LeaderWorkerSet", "PodMonitor", "PrometheusRule"}
-"""Kinds of other projects, whose schemas are in no package; their pods are checked as pods."""
+"""Kinds of other projects, whose schemas are in no package: ``custom_resources`` keeps a part."""
+
+WRONG = [
+    ("LeaderWorkerSet", ("spec", "leaderWorkerTemplate"), "siz", 2),
+    ("LeaderWorkerSet", ("spec", "leaderWorkerTemplate"), "size", "2"),
+    ("LeaderWorkerSet", ("spec", "leaderWorkerTemplate"), "restartPolicy", "Always"),
+    ("LeaderWorkerSet", ("spec", "leaderWorkerTemplate", "workerTemplate", "spec"), "host", True),
+    ("PodMonitor", (), "apiVersion", "monitoring.coreos.com/v2"),
+    ("PodMonitor", ("spec",), "selector", None),
+    ("PodMonitor", ("spec", "podMetricsEndpoints", 0), "targetPort", 8000),
+    ("PrometheusRule", ("spec", "groups", 0, "rules", 0), "for", "1 minute"),
+    ("PrometheusRule", ("spec", "groups", 0, "rules", 0), "alerts", "X"),
+]
+"""A field that a document must not have: kind, place, key and value."""
 
 pytestmark = pytest.mark.skipif(
     shutil.which("kubectl") is None, reason="kubectl is not installed (Debian: kubernetes-client)"
@@ -41,6 +56,12 @@ def one(rendered: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     """Return the only object of a kind."""
     (found,) = [document for document in rendered if document["kind"] == kind]
     return found
+
+
+def definition(kind: str) -> jsonschema.Draft202012Validator:
+    """Return what validates documents of a kind of another project."""
+    path = Path(__file__).parent / "custom_resources" / f"{kind}.json"
+    return jsonschema.Draft202012Validator(json.loads(path.read_text()))
 
 
 def templates(rendered: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -67,6 +88,26 @@ def test_schemas(rendered: list[dict[str, Any]]) -> None:
         pod["spec"] = {**pod["spec"], "nodeselector": {}}
         with pytest.raises(schemas.ValidationError):
             schemas.validate(pod, version, strict=True)
+
+
+@pytest.mark.parametrize("kind", sorted(OWN_KINDS))
+def test_custom_resources(rendered: list[dict[str, Any]], kind: str) -> None:
+    """A field that the schema lacks is wrong, or new here: then ``keep_used.py`` writes it anew."""
+    definition(kind).validate(one(rendered, kind))
+
+
+@pytest.mark.parametrize(("kind", "place", "key", "value"), WRONG)
+def test_a_wrong_field_of_a_custom_resource(
+    rendered: list[dict[str, Any]], kind: str, place: tuple[str | int, ...], key: str, value: object
+) -> None:
+    """An unknown field, a wrong type, a value that is not accepted: each is refused."""
+    document = copy.deepcopy(one(rendered, kind))
+    target: Any = document
+    for step in place:
+        target = target[step]
+    target[key] = value
+    (error,) = definition(kind).iter_errors(document)
+    assert list(error.absolute_path) in ([*place], [*place, key])
 
 
 def test_references(rendered: list[dict[str, Any]]) -> None:
