@@ -32,6 +32,7 @@ from .transfer_config import (
     examine_connector,
     lmcache_connectors,
     read_transfer_config,
+    starts_server,
 )
 from .yaml_reader import ConfigError
 
@@ -46,6 +47,7 @@ WARNING = "warning"  # the adapter is active, with limits
 OK = "ok"
 LEVELS = (OFF, WARNING, OK)
 
+CONNECTOR = "connector"  # the subject of what --kv-transfer-config says
 CONFIG_VARIABLE = "LMCACHE_CONFIG_FILE"
 PLUGINS_VARIABLE = "VLLM_PLUGINS"  # vLLM's allow-list of entry points, by name
 SGLANG_PLUGINS_VARIABLE = "SGLANG_PLUGINS"  # SGLang's
@@ -113,6 +115,8 @@ def _is_sglang_alone() -> bool:
 
 
 def _summary(findings: Sequence[Diagnosis], active: bool, host: str) -> str:
+    if any(one.subject == CONNECTOR and one.level == OFF for one in findings):
+        return "With this --kv-transfer-config, the adapter runs no plugins."
     if host == "sglang":
         words = "is active" if active else "is not active"
         text = f"The adapter {words} in SGLang's ranks of this environment."
@@ -176,17 +180,19 @@ def examine_sglang(environ: Mapping[str, str]) -> Iterator[Diagnosis]:
 
 def _transfer(text: str) -> tuple[set[str], list[Diagnosis]]:
     """Return the modes that LMCache runs in by ``--kv-transfer-config``, and what it means."""
-    subject = "connector"
     try:
         found = list(lmcache_connectors(read_transfer_config(text)))
     except TransferConfigError as error:
-        return set(), [Diagnosis(OFF, subject, str(error))]
+        return set(), [Diagnosis(OFF, CONNECTOR, str(error))]
+    missing = {one.upstream for one in upstream_names.check_upstream() if not one.found}
     findings = []
     for mode, config in found:
         level, words = examine_connector(mode, config)
-        findings.append(Diagnosis(level, subject, words))
+        if level == OK and starts_server(config) and upstream_names.SERVER_MODULE in missing:
+            level, words = OFF, "vLLM cannot start LMCache's server: it takes no --server-module"
+        findings.append(Diagnosis(level, CONNECTOR, words))
     if not found:
-        findings.append(Diagnosis(OFF, subject, "no connector of LMCache's is named"))
+        findings.append(Diagnosis(OFF, CONNECTOR, "no connector of LMCache's is named"))
     return {mode for mode, _ in found}, findings
 
 

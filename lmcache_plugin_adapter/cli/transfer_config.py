@@ -56,19 +56,20 @@ def lmcache_connectors(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping
 def examine_connector(mode: str, config: Mapping[str, Any]) -> tuple[str, str]:
     """Return level and text of what the connector means for plugins."""
     name = config.get("kv_connector")
-    extra = _extra(config)
-    starts_server = extra.get(AUTOSTART)
-    starts_server = starts_server is True or str(starts_server).strip().lower() in _TRUE
     if mode == IN_PROCESS:
-        if starts_server:
+        if starts_server(config):
             return "warning", f"{AUTOSTART!r} has no effect with {name!r}: it runs in vLLM itself"
         return "ok", f"{name!r} runs LMCache and its plugins in vLLM's processes"
-    if not starts_server:
-        text = (
-            f"{name!r} uses an LMCache server of its own: 'lmcache-plugins doctor --server' there"
-        )
-        return "ok", text
-    return _examine_server_args(extra.get(SERVER_ARGS, ""))
+    if not starts_server(config):
+        text = f"{name!r} connects to an LMCache server, and plugins run beside that server: run "
+        return "ok", f"{text}'lmcache-plugins doctor --server' in its environment"
+    return _examine_server_args(_extra(config).get(SERVER_ARGS, ""))
+
+
+def starts_server(config: Mapping[str, Any]) -> bool:
+    """Return whether a connector's configuration has vLLM start LMCache's server."""
+    value = _extra(config).get(AUTOSTART)
+    return value is True or str(value).strip().lower() in _TRUE
 
 
 def _examine_server_args(value: object) -> tuple[str, str]:

@@ -11,7 +11,6 @@ import pytest
 from harness import wait_until
 from vllm_config_shapes import DYNAMIC, EXPLICIT, in_multi_connector
 
-from lmcache_plugin_adapter.cli.doctor import doctor
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.hosts import upstream_names
 from lmcache_plugin_adapter.hosts.vllm.lmcache_launcher import find_launcher
@@ -255,13 +254,3 @@ class TestConfiguration:
         config = launchers.made[0].config
         assert config.runtime_plugin_locations == ["/from-vllm"]
         assert config.extra_config == {"runtime_plugins": {"data_parallel": "all"}}
-
-
-def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
-    """``doctor`` reports these versions, and that no name is missing."""
-    doctor(as_json=True)
-    findings = json.loads(capsys.readouterr().out)["findings"]
-    levels = {one["subject"]: one["level"] for one in findings}
-    assert levels["vllm"] == levels["lmcache"] == levels["upstream names"] == "ok"
-    assert "vllm name" not in levels
-    assert "lmcache name" not in levels

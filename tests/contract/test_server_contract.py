@@ -7,6 +7,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import shlex
 import sys
 import types
 from pathlib import Path
@@ -279,17 +280,21 @@ def test_lmcache_loads_the_module(
 
 
 @takes_modules
-@pytest.mark.parametrize("name", ["compose.yaml", "kubernetes.yaml"])
+@pytest.mark.parametrize(
+    "name", ["server/compose.yaml", "server/kubernetes.yaml", "kubernetes/server.yaml"]
+)
 def test_the_examples_are_what_lmcache_accepts(name: str) -> None:
     """LMCache's own parser reads each option of their command lines."""
     import yaml
 
-    text = (ROOT / "configs" / "server" / name).read_text()
-    documents = list(yaml.safe_load_all(text))
-    if name == "compose.yaml":
+    documents = list(yaml.safe_load_all((ROOT / "configs" / name).read_text()))
+    if name == "server/compose.yaml":
         words = documents[0]["services"]["lmcache"]["command"]
     else:
-        words = documents[1]["spec"]["template"]["spec"]["containers"][0]["command"]
+        words = documents[-1]["spec"]["template"]["spec"]["containers"][0]["command"]
+    if words[0] == "sh":
+        _, *words = shlex.split(words[-1])
+        words[-1] = (ROOT / "configs" / "kubernetes" / "module.json").read_text()
     (spec,) = parse(*words[2:])["mp"].server_modules
     factory = getattr(importlib.import_module(spec.module_path), spec.factory_name)
     assert callable(factory)

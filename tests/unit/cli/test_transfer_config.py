@@ -67,6 +67,31 @@ def test_the_server_that_vllm_starts(
         assert SERVER_ARGS in text
 
 
+def test_a_server_without_modules(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server of this LMCache refuses the option, so vLLM cannot start it."""
+    (tmp_path / "lmcache").mkdir()
+    monkeypatch.setattr(
+        "lmcache_plugin_adapter.hosts.upstream_names.package_directory",
+        lambda project: str(tmp_path / project) if project == "lmcache" else "",
+    )
+    ((level, text),) = examined(multiprocess(OURS), capsys)
+    assert level == "off"
+    assert "takes no --server-module" in text
+
+
+@pytest.mark.parametrize(
+    "config", ["{", {"kv_connector": "NixlConnector"}, multiprocess("--l1-size-gb 1")]
+)
+def test_the_last_line_names_the_cause(capsys: pytest.CaptureFixture[str], config: Any) -> None:
+    """Not the environment: LMCache's own launcher would run no plugins either."""
+    text = config if isinstance(config, str) else json.dumps(config)
+    assert doctor(kv_transfer_config=text) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "With this --kv-transfer-config, the adapter runs no plugins."
+
+
 @pytest.mark.parametrize("value", ["true", "on", " Yes ", "1"])
 def test_autostart_as_text(capsys: pytest.CaptureFixture[str], value: str) -> None:
     """As LMCache reads it."""
