@@ -1,5 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages for Slack, Teams and PagerDuty, and alerts on the console."""
+"""Messages for Slack, Teams and PagerDuty, and alerts on the console.
+
+The formats and limits are those of the published pages:
+
+- Slack: https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks,
+  https://docs.slack.dev/reference/block-kit/blocks (section, context),
+  https://api.slack.com/changelog/2018-04-truncating-really-long-messages
+- Teams: https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using,
+  https://learn.microsoft.com/connectors/teams (28 KB),
+  http://adaptivecards.io/schemas/adaptive-card.json (version 1.4)
+- PagerDuty: https://developer.pagerduty.com/docs/events-api-v2-overview (512 KB),
+  https://developer.pagerduty.com/docs/send-alert-event
+"""
 
 from __future__ import annotations
 
@@ -48,11 +60,25 @@ ALERT = Alert(
     limit=90.0,
 )
 BARE = Alert(labels={"alertname": "X"}, annotations={}, starts_at=1795331216.0)
-LONG = replace(
-    ALERT,
-    annotations=dict.fromkeys(("summary", "description"), "<" * 50000),
-    labels={**ALERT.labels, **{f"label_{number}": "x" * 500 for number in range(40)}},
-)
+
+
+def long_alert(text: str) -> Alert:
+    """Return an alert whose texts, labels and links are longer than servers accept."""
+    annotations = dict.fromkeys(("summary", "description", "more"), text * 50_000)
+    annotations |= {f"link_{n}": "https://example.com/" + text * 600 for n in range(12)}
+    labels = {f"label_{number}": text * 500 for number in range(40)}
+    return replace(ALERT, annotations=annotations, labels={**ALERT.labels, **labels})
+
+
+ALERTS = {
+    "usual": ALERT,
+    "bare": BARE,
+    "markup": long_alert("<"),
+    "wide": long_alert("ä"),
+    "wider": long_alert("\U0001f525"),
+    "escaped": long_alert("\x01"),
+}
+MOST_BYTES = {"teams": 28 * 1024, "pagerduty": 512 * 1024}
 
 
 def problems(kind: str, document: Any) -> list[str]:
@@ -64,19 +90,34 @@ def problems(kind: str, document: Any) -> list[str]:
 
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("ends", [None, 1795331300.0])
-@pytest.mark.parametrize("alert", [ALERT, BARE, LONG], ids=["usual", "bare", "long"])
+@pytest.mark.parametrize("alert", ALERTS.values(), ids=ALERTS)
 def test_documents_are_what_the_servers_document(
     alert: Alert, ends: float | None, again: bool
 ) -> None:
-    """Also without texts, and with texts that are longer than a server takes."""
+    """Also without texts, and with texts that are longer than a server accepts."""
     alert = replace(alert, ends_at=ends)
-    for kind, document in (
-        ("slack", Slack.document(alert, again)),
-        ("teams", Teams.document(alert, again)),
-        ("pagerduty", event(alert, KEY)),
-    ):
-        assert problems(kind, json.loads(json.dumps(document))) == []
-        assert len(json.dumps(document)) < 28 * 1024 or kind == "pagerduty"
+    documents = {
+        "slack": Slack.document(alert, again),
+        "teams": Teams.document(alert, again),
+        "pagerduty": event(alert, KEY),
+    }
+    for kind, document in documents.items():
+        content = json.dumps(document)
+        assert problems(kind, json.loads(content)) == []
+        assert len(content) <= MOST_BYTES.get(kind, len(content))
+
+
+def test_what_is_cut() -> None:
+    """A cut text ends with a mark; no link, label and escaped character is cut in two."""
+    message = Slack.document(ALERTS["markup"], again=False)
+    assert str(message["text"]).endswith("&lt;…")
+    text, context = message["attachments"][0]["blocks"]  # type: ignore[index]
+    assert text["text"]["text"].endswith("&lt;…")
+    assert context["elements"][0]["text"].count("*") % 2 == 0
+    card = json.dumps(Teams.document(ALERTS["wide"], again=False), ensure_ascii=False)
+    assert "ä…" in card
+    details = json.dumps(event(ALERTS["wider"], KEY), ensure_ascii=False)
+    assert "\U0001f525…" in details
 
 
 def test_a_schema_can_fail() -> None:

@@ -12,6 +12,7 @@ from lmcache_plugin_adapter.gallery.alert_reporter.alerts import timestamp
 from lmcache_plugin_adapter.gallery.http_client.address import Filled, Url  # noqa: TC001 - msgspec
 from lmcache_plugin_adapter.gallery.http_client.secrets import read_secret
 
+from .chat import cut, fitting, links
 from .target import AlertRequest
 from .webhook import Webhook
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.gallery.alert_reporter.alerts import Alert
 
 _SEVERITIES = frozenset({"critical", "error", "warning", "info"})
-_SUMMARY_LIMIT = 1024
-_LINKS = 10
+_MOST_BYTES = 500_000
+"""PagerDuty accepts 512 KB."""
+_MOST_SUMMARY, _MOST_LINKS = 1024, 10
 
 
 class PagerDuty(Webhook, kw_only=True, forbid_unknown_fields=True):
@@ -61,31 +63,29 @@ class PagerDuty(Webhook, kw_only=True, forbid_unknown_fields=True):
 
 def event(alert: Alert, routing_key: str) -> dict[str, object]:
     """Return the event for an alert."""
-    severity = alert.labels.get("severity", "")
-    common = {"routing_key": routing_key, "dedup_key": alert.id}
+    common: dict[str, object] = {"routing_key": routing_key, "dedup_key": alert.id}
     if not alert.firing:
         return {**common, "event_action": "resolve"}
-    links = [
-        {"href": value, "text": name}
-        for name, value in alert.annotations.items()
-        if value.startswith(("http://", "https://"))
-    ]
+    return fitting(lambda limit: {**common, **_trigger(alert, limit)}, _MOST_BYTES)
+
+
+def _trigger(alert: Alert, limit: int) -> dict[str, object]:
+    severity = alert.labels.get("severity", "")
     details = {**alert.annotations, **alert.labels}
     if alert.value is not None:
         details[alert.measure] = f"{alert.value:.4g}"
     return {
-        **common,
         "event_action": "trigger",
         "payload": {
-            "summary": (alert.annotations.get("summary") or alert.name)[:_SUMMARY_LIMIT],
-            "source": alert.labels.get("host") or "unknown",
+            "summary": cut(alert.annotations.get("summary") or alert.name, _MOST_SUMMARY),
+            "source": cut(alert.labels.get("host") or "unknown", limit),
             "severity": severity if severity in _SEVERITIES else "warning",
             "timestamp": timestamp(alert.starts_at),
-            "component": alert.labels.get("role") or "engine",
-            "group": alert.labels.get("engine") or "vllm",
-            "class": alert.name,
-            "custom_details": details,
+            "component": cut(alert.labels.get("role") or "engine", limit),
+            "group": cut(alert.labels.get("engine") or "vllm", limit),
+            "class": cut(alert.name, limit),
+            "custom_details": {name: cut(value, limit) for name, value in details.items()},
         },
         "client": "lmcache-plugin-adapter",
-        "links": links[:_LINKS],
+        "links": [{"href": url, "text": name} for name, url in links(alert, limit)[:_MOST_LINKS]],
     }

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from .chat import ChatWebhook, facts, headline
+from .chat import ChatWebhook, cut, facts, headline, links
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from lmcache_plugin_adapter.gallery.alert_reporter.alerts import Alert
 
 _COLOURS = {"critical": "#d00000", "error": "#d00000", "info": "#439fe0"}
 _WARNING, _RESOLVED = "#daa038", "#2eb886"
-_TEXT_LIMIT = 2900
-"""Slack accepts 3,000 characters in the text of a section."""
+_MOST_TEXT = 3000
+"""The most characters that Slack accepts in the text of a block."""
+_PARTIAL_ENTITY = re.compile("&[a-z]{0,3}…$")
 
 
 class Slack(ChatWebhook, kw_only=True, forbid_unknown_fields=True):
@@ -24,20 +28,20 @@ class Slack(ChatWebhook, kw_only=True, forbid_unknown_fields=True):
         """Return the message for an alert."""
         severity = alert.labels.get("severity", "")
         colour = _COLOURS.get(severity, _WARNING) if alert.firing else _RESOLVED
-        labels = "  ".join(f"{_plain(name)}: *{_plain(value)}*" for name, value in facts(alert))
-        text = _plain(alert.annotations.get("description", ""))
-        links = [
+        labels = _joined(f"{_plain(name)}: *{_plain(value)}*" for name, value in facts(alert))
+        linked = _joined(
             f"<{value}|{_plain(name)}>"
-            for name, value in alert.annotations.items()
-            if value.startswith(("http://", "https://")) and not set(value) & set("<>| ")
-        ]
-        parts = [part for part in (text, "  ".join(links)) if part]
+            for name, value in links(alert, _MOST_TEXT)
+            if not set(value) & set("<>| ")
+        )
+        text = _plain(alert.annotations.get("description", "").strip())
         blocks: list[dict[str, object]] = []
-        if parts:
-            blocks.append(_section("\n".join(parts)[:_TEXT_LIMIT]))
+        if text:
+            blocks.append(_section(text))
+        if linked:
+            blocks.append(_section(linked))
         if labels:
-            context = {"type": "mrkdwn", "text": labels[:_TEXT_LIMIT]}
-            blocks.append({"type": "context", "elements": [context]})
+            blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": labels}]})
         message: dict[str, object] = {"text": _plain(headline(alert, again))}
         if blocks:
             message["attachments"] = [{"color": colour, "blocks": blocks}]
@@ -48,6 +52,17 @@ def _section(text: str) -> dict[str, object]:
     return {"type": "section", "text": {"type": "mrkdwn", "text": text}}
 
 
+def _joined(parts: Iterable[str]) -> str:
+    """Return as many parts in one text as Slack accepts; none is cut."""
+    text = ""
+    for part in parts:
+        longer = f"{text}  {part}" if text else part
+        if len(longer) <= _MOST_TEXT:
+            text = longer
+    return text
+
+
 def _plain(text: str) -> str:
-    """Return text without the characters that control Slack's markup."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Return text without the characters that control Slack's markup, as long as Slack accepts."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _PARTIAL_ENTITY.sub("…", cut(text, _MOST_TEXT))

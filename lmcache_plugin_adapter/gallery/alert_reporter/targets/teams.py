@@ -5,14 +5,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .chat import ChatWebhook, facts, headline
+from .chat import ChatWebhook, cut, facts, fitting, headline, links
 
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.gallery.alert_reporter.alerts import Alert
 
 _COLOURS = {"critical": "attention", "error": "attention", "info": "accent"}
-_TEXT_LIMIT = 4000
-"""A message of Teams may have 28 KiB."""
+_MOST_BYTES = 14_000
+"""Teams accepts 28 KB, and counts two bytes for each character of some requests."""
+_MOST_TEXT, _MOST_VALUE, _MOST_FACTS = 4000, 200, 30
+_MOST_ACTIONS = 6
+"""The most actions that Teams shows of a card."""
 
 
 class Teams(ChatWebhook, kw_only=True, forbid_unknown_fields=True):
@@ -20,34 +23,41 @@ class Teams(ChatWebhook, kw_only=True, forbid_unknown_fields=True):
 
     @staticmethod
     def document(alert: Alert, again: bool) -> dict[str, object]:
-        """Return the card for an alert."""
-        severity = alert.labels.get("severity", "")
-        colour = _COLOURS.get(severity, "warning") if alert.firing else "good"
-        body: list[dict[str, object]] = [
-            _text(headline(alert, again), size="medium", weight="bolder", color=colour)
-        ]
-        description = alert.annotations.get("description", "")
-        if description:
-            body.append(_text(description))
-        pairs = [{"title": name, "value": value[:200]} for name, value in facts(alert)]
-        body.append({"type": "FactSet", "facts": pairs[:30]})
-        card: dict[str, object] = {
-            "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
-            "type": "AdaptiveCard",
-            "version": "1.4",
-            "body": body,
-        }
-        links = [
-            {"type": "Action.OpenUrl", "title": name, "url": value}
-            for name, value in alert.annotations.items()
-            if value.startswith(("http://", "https://"))
-        ]
-        if links:
-            card["actions"] = links[:6]
-        content_type = "application/vnd.microsoft.card.adaptive"
-        attachment = {"contentType": content_type, "contentUrl": None, "content": card}
-        return {"type": "message", "attachments": [attachment]}
+        """Return the message with the card for an alert."""
+        return fitting(lambda limit: _message(alert, again, limit), _MOST_BYTES)
+
+
+def _message(alert: Alert, again: bool, limit: int) -> dict[str, object]:
+    severity = alert.labels.get("severity", "")
+    colour = _COLOURS.get(severity, "warning") if alert.firing else "good"
+    body: list[dict[str, object]] = [
+        _text(headline(alert, again, limit), size="medium", weight="bolder", color=colour)
+    ]
+    description = alert.annotations.get("description", "")
+    if description:
+        body.append(_text(cut(description, min(limit, _MOST_TEXT))))
+    pairs = [
+        {"title": cut(name, _MOST_VALUE), "value": cut(value, min(limit, _MOST_VALUE))}
+        for name, value in facts(alert)
+    ]
+    if pairs:
+        body.append({"type": "FactSet", "facts": pairs[:_MOST_FACTS]})
+    card: dict[str, object] = {
+        "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+        "type": "AdaptiveCard",
+        "version": "1.4",
+        "body": body,
+    }
+    actions = [
+        {"type": "Action.OpenUrl", "title": cut(name, _MOST_VALUE), "url": value}
+        for name, value in links(alert, limit)
+    ]
+    if actions:
+        card["actions"] = actions[:_MOST_ACTIONS]
+    content_type = "application/vnd.microsoft.card.adaptive"
+    attachment = {"contentType": content_type, "contentUrl": None, "content": card}
+    return {"type": "message", "attachments": [attachment]}
 
 
 def _text(text: str, **more: str) -> dict[str, object]:
-    return {"type": "TextBlock", "text": text[:_TEXT_LIMIT], "wrap": True, **more}
+    return {"type": "TextBlock", "text": text, "wrap": True, **more}
