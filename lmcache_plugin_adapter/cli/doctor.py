@@ -47,6 +47,7 @@ WARNING = "warning"  # the adapter is active, with limits
 OK = "ok"
 LEVELS = (OFF, WARNING, OK)
 
+SERVER = "lmcache server"  # the subject of what LMCache's server supports
 CONNECTOR = "connector"  # the subject of what --kv-transfer-config says
 CONFIG_VARIABLE = "LMCACHE_CONFIG_FILE"
 PLUGINS_VARIABLE = "VLLM_PLUGINS"  # vLLM's allow-list of entry points, by name
@@ -132,10 +133,10 @@ def _summary(findings: Sequence[Diagnosis], active: bool, host: str) -> str:
         if one.subject in upstream_names.SUPPORTED and one.level == OFF
     ]
     if missing:
-        return (
-            f"The adapter is not active in this environment. Without {listed(missing)}, nothing "
-            "runs plugins here."
-        )
+        text = f"The adapter is not active in this environment. Without {listed(missing)}, "
+        if any(one.subject == SERVER for one in findings):
+            return f"{text}only LMCache's server runs plugins here: see 'doctor --server'."
+        return f"{text}nothing runs plugins here."
     return (
         "The adapter is not active in this environment. LMCache's built-in launcher will run the "
         "plugins instead."
@@ -205,19 +206,18 @@ def _surroundings(environ: Mapping[str, str]) -> Iterator[Diagnosis]:
 def _server() -> Diagnosis:
     """Report how plugins run beside the multiprocess server of this LMCache version."""
     found = {one.upstream for one in upstream_names.check_upstream() if one.found}
-    subject = "lmcache server"
     if upstream_names.SERVER_MODULE in found:
         text = (
             'takes --server-module \'{"module_path": "lmcache_plugin_adapter.server_module", …}\''
         )
         if upstream_names.SERVER_CONFIGS not in found:
-            return Diagnosis(WARNING, subject, f"{text}; {upstream_names.SERVER_CONFIGS.if_gone}")
-        return Diagnosis(OK, subject, text)
+            return Diagnosis(WARNING, SERVER, f"{text}; {upstream_names.SERVER_CONFIGS.if_gone}")
+        return Diagnosis(OK, SERVER, text)
     if upstream_names.SERVER_LAUNCHER in found:
         text = "takes no --server-module (LMCache 0.5.6 does): start lmcache_plugin_adapter"
-        return Diagnosis(OK, subject, f"{text}.server_plugin from --runtime-plugin-locations")
+        return Diagnosis(OK, SERVER, f"{text}.server_plugin from --runtime-plugin-locations")
     return Diagnosis(
-        OFF, subject, "is missing, or runs no plugins: LMCache 0.4.4 is the first version that does"
+        OFF, SERVER, "is missing, or runs no plugins: LMCache 0.4.4 is the first version that does"
     )
 
 

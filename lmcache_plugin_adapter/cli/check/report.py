@@ -18,6 +18,7 @@ from lmcache_plugin_adapter.contract.frozen import replaced
 from lmcache_plugin_adapter.hosts.lmcache_server.config import server_identity
 from lmcache_plugin_adapter.messages.problem import Problem, quoted
 from lmcache_plugin_adapter.planner.discovery import scan
+from lmcache_plugin_adapter.planner.file_names import PluginName, parse_name, runs_on
 from lmcache_plugin_adapter.planner.file_report import report_files
 from lmcache_plugin_adapter.planner.installed_packages import Packages
 from lmcache_plugin_adapter.planner.plugin_environment import plugin_path
@@ -138,7 +139,7 @@ def make_report(engine: EngineSize, config: StandInConfig | ServerConfig) -> Che
         entries = scan(locations, progress, skip, sys.path)
         path = plugin_path(sys.executable, os.environ.get("PATH"))
         plugin_files = PluginFiles(entries, settings, sys.executable, path, progress)
-        unused = _unused_plugins(searched, progress)
+        unused = _unused_plugins(searched, processes, progress)
         found = [*entries.problems, *plugin_files.unknown_settings(), *unused]
         return without_companion_notes(report_files(processes, plugin_files), config.source), found
 
@@ -207,8 +208,12 @@ def _log_directories(settings: Settings) -> Iterator[Problem]:
         yield Problem("warning", f"Cannot write log files to {quoted(directory)}: {reason}")
 
 
-def _unused_plugins(locations: Iterable[str], progress: Callable[[str], None]) -> Iterator[Problem]:
-    """Note installed plugins that no location names, if the locations name any."""
+def _unused_plugins(
+    locations: Iterable[str],
+    processes: Iterable[ProcessIdentity],
+    progress: Callable[[str], None],
+) -> Iterator[Problem]:
+    """Note the processes' installed plugins that no location names, if the locations name any."""
     named = [location for location in locations if is_installed(location)]
     if not named:
         return
@@ -216,6 +221,8 @@ def _unused_plugins(locations: Iterable[str], progress: Callable[[str], None]) -
     others = [
         f"{quoted(INSTALLED_PREFIX + name)} ({offers[name].package})"
         for name in sorted(offers.keys() - {one.removeprefix(INSTALLED_PREFIX) for one in named})
+        if isinstance(parsed := parse_name(name, is_location=True), PluginName)
+        and any(runs_on(parsed, process) for process in processes)
     ]
     if others:
         yield Problem("note", f"installed, and named by no location: {', '.join(others)}")

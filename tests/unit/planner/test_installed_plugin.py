@@ -399,8 +399,10 @@ def check(site: Path, tmp_path: Path) -> Callable[..., str]:
 
 def test_check_shows_where_it_comes_from(site: Path, check: Callable[..., str]) -> None:
     """With the package in the table, and what else is installed in a note."""
-    write_package(site, {"worker_x": "acme.x:main", "all_y": "acme.x:main"}, modules=MODULES)
+    names = ("worker_x", "all_y", "server_z")
+    write_package(site, dict.fromkeys(names, "acme.x:main"), modules=MODULES)
     out = check("--tp", "2")
+    assert "server_z" not in out  # it runs on none of these processes
     (title,) = (line for line in out.splitlines() if line.startswith("installed "))
     assert title.split() == ["installed", "runs", "on", "as", "the", "function"]
     (row,) = (line for line in out.splitlines() if line.startswith("worker_x "))
