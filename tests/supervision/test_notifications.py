@@ -177,7 +177,7 @@ def test_the_last_words_of_a_run_are_read(plugin, engine) -> None:
     one = engine(ON)
     status = one.wait_for(lambda: (s := one.status()).get("state") == "exited" and s, 20)
     assert (status["status_text"], status["ready"]) == ("done", False)
-    assert "Ready after" in one.log()
+    one.wait_log(r"\[all_x\] Ready after ", 20)  # the log is written on a thread of its own
 
 
 def test_messages_of_others_are_ignored(plugin, engine) -> None:
