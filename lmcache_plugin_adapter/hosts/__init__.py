@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 
 class AfterImport:
-    """Acts as soon as the host has imported a module: a finder for ``sys.meta_path``.
+    """Run an action as soon as the host has imported a module; a finder for ``sys.meta_path``.
 
-    The entry points of hosts run in processes that never import it, so they import nothing.
+    Hosts run an entry point in every process, also in those that never import the module. The
+    entry point therefore imports nothing itself.
 
     Args:
-        actions: What to do once a module is loaded, by its name.
-        on_error: Called with an error of this class; the import goes on.
+        actions: The action for each module, by the module's name.
+        on_error: Called with an exception of an action; the import goes on.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class AfterImport:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find the module as everyone else would, and act once it is loaded."""
+        """Return the spec that another finder has; the action runs once the module is loaded."""
         action = self._actions.get(name)
         if action is None:
             return None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The launcher that LMCache itself creates, where it lets an installed package provide one.
+"""The launcher for an LMCache that lets an installed package provide one.
 
-No LMCache release does yet: docs/contributing/upstream has the patch for it. With such an LMCache
-the adapter patches nothing. Entry point of the group ``lmcache.runtime_plugin_launchers``.
+No LMCache release does: docs/contributing/upstream has the patch. With such an LMCache the
+adapter patches nothing. Entry point of the group ``lmcache.runtime_plugin_launchers``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _log = logging.getLogger("lmcache.lmcache_plugin_adapter")
 def create_launcher(
     config: Any, role: object, worker_count: int, worker_id: int
 ) -> ChosenLauncher | None:
-    """Return this package's launcher for LMCache, or None to leave the plugins to its own.
+    """Return this package's launcher, or None to leave the plugins to LMCache's launcher.
 
     Args:
         config: LMCache's configuration of the process.
@@ -60,7 +60,7 @@ class ChosenLauncher(RuntimePluginLauncher):
         return True
 
     def stop_plugins(self, wait: bool = True, timeout: float | None = STOP_SECONDS) -> None:
-        """Stop the plugins as LMCache's services stop."""
+        """Stop the plugins when LMCache stops its services."""
         if self._builtin is not None:
             self._builtin.stop_plugins()
         super().stop_plugins(wait, timeout)

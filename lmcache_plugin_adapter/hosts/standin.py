@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stand-in engine: a process that owns a launcher and waits, as an engine with no requests does.
+"""A stand-in engine: a process that owns a launcher and waits, as an engine without requests.
 
-``lmcache-plugins run`` starts this file by its path. It reads one line of JSON
-from stdin (see :class:`Assignment`) and runs the plugins until stdin ends,
-which it also does when its starter is killed, or until SIGINT, SIGTERM or
-SIGHUP.
+``lmcache-plugins run`` starts this file by its path. It reads one line of JSON from stdin
+(see :class:`Assignment`) and runs the plugins until SIGINT, SIGTERM, SIGHUP or the end of stdin,
+which also comes when ``run`` is killed.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ import sys
 from dataclasses import dataclass
 
 if __name__ == "__main__":
-    # Python has put this file's directory first: its modules must not be taken
-    # for others of the same name. The package may be importable only because
-    # the starter stood beside it.
+    # Python puts this file's directory first on the path, where its modules hide others of the
+    # same name. The parent of the package comes last: 'run' may have found the package in its
+    # working directory.
     _room = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _room]
     sys.path.append(os.path.dirname(os.path.dirname(_room)))
@@ -34,11 +33,11 @@ class Assignment:
     It is also the configuration that the launcher gets.
 
     Attributes:
-        identity: Who the engine process is.
-        runtime_plugin_locations: As the configuration has it.
-        extra_config: As the configuration has it.
+        identity: The identity of the engine process.
+        runtime_plugin_locations: As configured.
+        extra_config: As configured.
         config_json: LMCache's whole configuration as JSON text.
-        serves: Offer the HTTP APIs of an engine.
+        serves: Whether to serve the HTTP APIs of an engine.
     """
 
     identity: ProcessIdentity
@@ -48,7 +47,7 @@ class Assignment:
     serves: bool = False
 
     def to_json(self) -> str:
-        """LMCache's configuration, under the name that LMCache gives this method."""
+        """Return LMCache's configuration as JSON text."""
         return self.config_json
 
     def to_line(self) -> bytes:
@@ -58,7 +57,7 @@ class Assignment:
 
     @classmethod
     def from_line(cls, line: bytes) -> Assignment:
-        """Read what :meth:`to_line` wrote."""
+        """Return the assignment that :meth:`to_line` serialised."""
         fields = json.loads(line)
         identity = fields.pop("identity")
         role = Role.read(identity.pop("role"))
@@ -66,13 +65,13 @@ class Assignment:
 
 
 def main() -> int:
-    """Run plugins until told to stop; return the exit status."""
+    """Run plugins until a signal or the end of stdin; return the exit status."""
     loop = Loop(on_error=_raise)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.on_signal(number, loop.stop)
     line = sys.stdin.buffer.readline()
     if not line.endswith(b"\n"):
-        return 0  # the starter is gone, or changed its mind
+        return 0  # 'run' has exited
     loop.watch(sys.stdin.fileno(), loop.stop)
     return _run(Assignment.from_line(line), loop)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The HTTP servers of a stand-in engine: LMCache's internal API, vLLM's /health and /metrics.
 
-Runs in the stand-in of ``lmcache-plugins run``, so that plugins that check or read their engine
-find one. The values are those of an engine without requests.
+Runs in the stand-in of ``lmcache-plugins run``, for plugins that check or read their engine. The
+values are those of an engine without requests.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 VLLM_PORT = 8000
-"""Where vLLM's HTTP server listens by default."""
+"""The default port of vLLM's HTTP server."""
 
 _INTERNAL_API = "internal_api_server_"
 _FIRST_PORT = 6999
@@ -49,7 +49,7 @@ process_start_time_seconds {begun}
 def serve(identity: ProcessIdentity, config_json: str) -> None:
     """Serve the internal API if the configuration has one, and vLLM's API with it.
 
-    A port that another process uses is left to that process.
+    Skip a port that another process uses.
     """
     config = json.loads(config_json)
     if not isinstance(config, dict) or config.get(f"{_INTERNAL_API}enabled") is not True:

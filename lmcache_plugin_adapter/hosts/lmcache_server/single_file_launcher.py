@@ -6,8 +6,8 @@ LMCache's launcher starts this as its one plugin (see ``configs/server/launch.sh
     lmcache server ... --runtime-plugin-locations launch.sh
       --runtime-plugin-config '{"runtime_plugin_locations": ["/etc/lmcache/plugins"]}'
 
-It owns the launcher of the plugins and waits: for the server's end, which it
-sees even where LMCache cannot tell it, or for the SIGTERM that LMCache sends.
+It owns the launcher of the plugins and waits for LMCache's SIGTERM or for the exit of the server,
+which it notices by itself.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ NAME = "lmcache-plugins"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the plugins until the server ends or a signal comes; return the exit status.
+    """Run the plugins until the server exits or a signal arrives; return the exit status.
 
     Args:
-        argv: The server's pid, where the starter knows it; else it is our parent.
+        argv: The server's pid; without it, the parent is the server.
     """
-    # Asked as early as can be: of a server that ends now, we become an orphan.
+    # Read first: if the server exits now, this process gets another parent.
     server = int(argv[0]) if argv else os.getppid()
     if RUN_ID in os.environ:
         return _fail("this is itself run as a plugin by this package: take it out of the locations")
@@ -71,7 +71,7 @@ def read_handed_over(text: str | None) -> ServerConfig:
     """Read the configuration that LMCache's launcher passes to a plugin of the server.
 
     Raises:
-        ValueError: It is not what a server hands over.
+        ValueError: It is missing, or no JSON object.
     """
     try:
         config = json.loads(text or "")
@@ -93,7 +93,7 @@ def _watch(loop: Loop, server: int) -> None:
     except OSError:
         pidfd = -1
     if began is None or os.getppid() != server:
-        loop.call_soon(loop.stop)  # it ended before we looked
+        loop.call_soon(loop.stop)  # it has exited already
         return
     watch_engine(loop, pidfd, server, began.start, loop.stop, _say)
 
@@ -102,7 +102,7 @@ def _say(text: str) -> None:
     try:
         print(f"{NAME}: {text}", file=sys.stderr, flush=True)
     except OSError:
-        pass  # the server's end of the pipe is gone
+        pass  # the server has closed the pipe
 
 
 def _fail(text: str) -> int:

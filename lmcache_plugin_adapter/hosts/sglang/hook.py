@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The entry point that SGLang runs in each of its processes (``sglang.srt.plugins``).
 
-It registers two hooks with SGLang's ``HookRegistry``, on LMCache's cache: after it is created,
-the rank's plugins start; before its shutdown, they stop. SGLang applies a hook by importing its
-target, and this target imports LMCache. So the hooks are registered when SGLang itself imports
-it, which is only with ``--enable-lmcache`` and only in a rank's process.
+It registers two hooks with SGLang's ``HookRegistry``: the rank's plugins start after LMCache's
+cache is created, and stop before its shutdown. To apply a hook, SGLang imports the target, and this
+target imports LMCache. The hooks are therefore registered only when SGLang itself imports the
+target: with ``--enable-lmcache``, in a rank's process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CACHE_CLASS = "LMCacheUnifiedRadixCache"
 
 
 def register() -> None:
-    """Have the plugins of this process start with LMCache's cache; safe to call again."""
+    """Start this process's plugins once it creates LMCache's cache; safe to call again."""
     if CACHE_MODULE in sys.modules:
         _register_hooks()
     elif not any(isinstance(finder, _CacheFinder) for finder in sys.meta_path):
@@ -41,7 +41,7 @@ _registered = False
 
 def _register_hooks() -> Any:
     """Register the hooks once; return SGLang's registry, which applies them."""
-    global _registered  # noqa: PLW0603 - SGLang's registry is one for the process, too
+    global _registered  # noqa: PLW0603 - SGLang has one registry for the process, too
     import importlib
 
     hooks: Any = importlib.import_module("sglang.srt.plugins.hook_registry")
@@ -58,7 +58,7 @@ def _register_and_apply() -> None:
 
 
 def _after_creation(_result: object, cache: object, *args: object, **kwargs: object) -> None:
-    """Start the rank's plugins; SGLang lets an exception of a hook end the rank."""
+    """Start the rank's plugins; never raises, for an exception of a hook ends the rank."""
     try:
         from .plugins import start_plugins
 

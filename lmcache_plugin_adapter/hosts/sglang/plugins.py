@@ -33,7 +33,7 @@ def start_plugins(cache: object, args: tuple[Any, ...], kwargs: Mapping[str, Any
         kwargs: Its keyword arguments.
 
     Raises:
-        Exception: SGLang or LMCache are not as known.
+        Exception: SGLang or LMCache has another interface.
     """
     config = _read_config(kwargs.get("lmcache_config_file"))
     extra_config = getattr(config, "extra_config", None)
@@ -69,7 +69,7 @@ def stop_plugins(cache: object) -> None:
 def read_identities(
     params: object, kwargs: Mapping[str, Any], parallel: object
 ) -> list[ProcessIdentity]:
-    """Return whom this process is for plugins: a worker, and on rank 0 the scheduler, too.
+    """Return this process's identities: a worker, and on rank 0 also the scheduler.
 
     Args:
         params: The cache's parameters, which have the pipeline's rank and size.
@@ -82,7 +82,7 @@ def read_identities(
     rank = pp_rank * tp_size + tp_rank
     dp_rank = dp_size = 0
     if int(getattr(parallel, "attn_dp_size", 1) or 1) == 1:
-        # With attention data parallelism the tensor-parallel ranks are those of all groups.
+        # With attention data parallelism, the tensor-parallel ranks span all groups.
         dp_rank = int(getattr(parallel, "dp_rank", 0) or 0)
         dp_size = int(getattr(parallel, "num_dp_ranks", 0) or 0)
     replica = {"dp_rank": dp_rank, "dp_size": max(dp_size, dp_rank + 1)}
@@ -93,7 +93,7 @@ def read_identities(
 
 
 def _read_config(path: object) -> Any:
-    """Return LMCache's configuration, read as SGLang's connector of LMCache reads it."""
+    """Return LMCache's configuration, as SGLang's connector reads it."""
     module: Any = importlib.import_module("lmcache.v1.config")
     return module.load_engine_config_with_overrides(config_file_path=path)
 

@@ -15,8 +15,8 @@ LOGGER = "vllm.lmcache_plugin_adapter"
 CHOOSING_FILE = os.path.join("v1", "plugin", "launcher_factory.py")
 """The file, below LMCache's directory, that lets an installed package provide the launcher.
 
-No LMCache release has it yet: docs/contributing/upstream has the patch. With it, nothing is
-patched here.
+No LMCache release has it: docs/contributing/upstream has the patch. With it, this package patches
+nothing.
 """
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A connector class to name in vLLM's configuration, for hosts without vLLM plugins.
+"""A connector class to name in vLLM's configuration, if ``VLLM_PLUGINS`` excludes this package.
 
-For places where ``VLLM_PLUGINS`` is locked down::
+For example::
 
     --kv-transfer-config '{"kv_connector": "LMCacheAdapterConnector",
       "kv_connector_module_path": "lmcache_plugin_adapter.connector", "kv_role": "kv_both"}'
@@ -35,8 +35,8 @@ class LMCacheAdapterConnector(LMCacheConnectorV1):  # type: ignore[misc, unused-
         Args:
             vllm_config: vLLM's configuration.
             role: Scheduler or worker.
-            kv_cache_config: What vLLM gives from 0.12 on.
-            kwargs: What a later vLLM may give; handed on.
+            kv_cache_config: An argument of vLLM 0.12 and later.
+            kwargs: Arguments of later versions, passed on.
         """
         accepted = inspect.signature(LMCacheConnectorV1.__init__).parameters
         if "kv_cache_config" in accepted:  # vLLM 0.10 and 0.11 have none

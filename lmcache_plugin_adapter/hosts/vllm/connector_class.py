@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a connector is LMCache's in-process one: by its name, or by the class behind it.
+"""Recognise LMCache's in-process connector, by its name or by its class.
 
 Imported only when a connector is about to be created.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def creates_lmcache(factory: object, kv_transfer_config: object) -> bool:
     """Return whether vLLM will create LMCache's in-process connector, or a connector that holds it.
 
-    The multiprocess connector does not count: its LMCache runs in a server of its own.
+    The multiprocess connector does not count: its LMCache runs in another process.
 
     Args:
         factory: vLLM's connector factory, a class.
@@ -45,7 +45,7 @@ def _names_lmcache(words: str) -> bool:
 
 
 def _class(factory: Any, name: object, module_path: object) -> type:
-    """Return the class that vLLM imports right after this, by the same loader."""
+    """Return the class that vLLM imports next, by the same loader."""
     import importlib
 
     try:

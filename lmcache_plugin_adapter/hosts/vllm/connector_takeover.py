@@ -39,7 +39,7 @@ class Takeover:
     Args:
         vllm_config: vLLM's configuration that the connector is created with.
         role: vLLM's ``KVConnectorRole``.
-        nested: Another creation, which includes this one, does the work.
+        nested: Do nothing: the creation that includes this one does it.
     """
 
     def __init__(self, vllm_config: object, role: object, nested: bool) -> None:
@@ -63,7 +63,7 @@ class Takeover:
         _under_way.append(self)
 
     def __exit__(self, *_: object) -> None:
-        """Stop holding launchers that come later."""
+        """Stop holding launchers."""
         if self in _under_way:
             _under_way.remove(self)
 
@@ -73,7 +73,7 @@ class Takeover:
             if _why_nothing(launcher.config) != "disabled":
                 self._held.append(launcher)
                 return True
-        except Exception as error:  # noqa: BLE001 - then LMCache goes on as if we were not there
+        except Exception as error:  # noqa: BLE001 - LMCache starts the plugins then
             log.warning(
                 "Runtime plugins are left to LMCache's own launcher: cannot read settings: %s",
                 error,
@@ -84,8 +84,8 @@ class Takeover:
     def finish(self, connector: Any) -> None:
         """Start the plugins of the process that made ``connector``; never raises.
 
-        They stop when the connector is shut down, or with the process. If ours
-        cannot start, LMCache's launcher does what it was held from doing.
+        They stop when the connector is shut down, or with the process. If this package cannot
+        start them, LMCache's held launcher does.
         """
         if self._nested or self._left_to_lmcache:
             return
@@ -104,7 +104,7 @@ class Takeover:
         if not self._held and not parts:
             if missing := _why_no_parts(connector):
                 log.warning("Runtime plugins are left to LMCache: %s", missing)
-            return None  # its name mentions LMCache, but there is none in this process
+            return None  # the name mentions LMCache, but this process has none
         config = self._config(parts)
         nothing = _why_nothing(config)
         if nothing == "no-location" and not any(hasattr(config, name) for name in _LOCATIONS):
@@ -205,7 +205,7 @@ def _locations(config: Any) -> object:
 
 
 def _report_missing(config: object, parallel_config: object) -> None:
-    """Log what a newer version lacks, if the plugins start all the same."""
+    """Warn about each missing attribute of a newer version that plugins can start without."""
     lacks = {
         "LMCache's configuration has no 'extra_config': all settings have their defaults": not (
             hasattr(config, "extra_config")
@@ -247,7 +247,7 @@ def _lmcache_parts(connector: Any) -> Iterator[Any]:
 
 
 def _why_no_parts(connector: object) -> str:
-    """Return what a newer vLLM lacks, if that is why no LMCache was found in a connector."""
+    """Return the attribute whose absence in a newer vLLM hides LMCache in a connector."""
     kind = type(connector)
     if any(base.__name__ == "MultiConnector" for base in kind.__mro__):
         known = any(hasattr(connector, name) for name in ("sub_connectors", "_connectors"))
@@ -260,10 +260,9 @@ def _why_no_parts(connector: object) -> str:
 def _stop_on_shutdown(connector: Any, launcher: RuntimePluginLauncher) -> None:
     """Have the connector's ``shutdown`` stop the plugins first, without waiting for them.
 
-    Why on the instance: vLLM's LMCache connectors have no ``shutdown`` of
-    their own, and vLLM uses a connector's class as a key. What comes after,
-    LMCache's own teardown or nothing, stays as it is. It can go when vLLM or
-    LMCache tell others about a connector's end.
+    Why on the instance: vLLM's LMCache connectors have no ``shutdown`` of their own, and vLLM uses
+    a connector's class as a key. The original ``shutdown`` still runs afterwards. This patch can go
+    when vLLM or LMCache has a callback for a connector's shutdown.
     """
     original = getattr(connector, "shutdown", None)
     if original is None:  # vLLM 0.9
@@ -276,7 +275,7 @@ def _stop_on_shutdown(connector: Any, launcher: RuntimePluginLauncher) -> None:
     def shutdown(*args: object, **kwargs: object) -> object:
         try:
             launcher.stop_plugins(wait=False)
-        except Exception as error:  # noqa: BLE001 - ours must not keep vLLM's from running
+        except Exception as error:  # noqa: BLE001 - vLLM's own shutdown must run
             log.warning("Cannot stop runtime plugins: %s; they end with this process", error)
         return original(*args, **kwargs)
 

@@ -40,7 +40,7 @@ def register() -> None:
     Exceptions of signal handlers (``SystemExit``, ``KeyboardInterrupt``) pass through.
     """
     try:
-        if os.getpid() == 1:  # all ends with PID 1, the plugins of its children too
+        if os.getpid() == 1:  # its exit kills all processes, the plugins of its children too
             from lmcache_plugin_adapter.engine.exit_of_pid1 import wait_at_exit
 
             wait_at_exit()
@@ -56,11 +56,11 @@ def register() -> None:
 
 
 def hook_factory(module: ModuleType) -> None:
-    """Put our wrapper around the factory's create method, once.
+    """Wrap the factory's create method, once.
 
-    Why: it is the one place that every LMCache connector of every vLLM version
-    passes, whatever registry, module path or ``MultiConnector`` it comes from.
-    It can go when vLLM offers a hook for connectors.
+    Why: every vLLM version creates every LMCache connector there, whether it comes from the
+    registry, a module path or a ``MultiConnector``. The wrapper can go when vLLM has a hook for
+    connectors.
 
     Raises:
         LookupError: This vLLM has no such class or method.
@@ -112,10 +112,9 @@ def _begin(factory: type, args: tuple[object, ...], kwargs: dict[str, object]) -
 
 
 def _expect_factory() -> None:
-    """Report a vLLM that has created a connector without the factory that we know.
+    """Report a vLLM that creates a connector without the known factory.
 
-    LMCache's launcher has just been imported. The connector class of this package needs no
-    factory.
+    Called once LMCache's launcher is imported. This package's connector class needs no factory.
     """
     explicit = f"{__package__}.connector_takeover"
     if FACTORY_MODULE not in sys.modules and explicit not in sys.modules:
@@ -123,11 +122,10 @@ def _expect_factory() -> None:
 
 
 class _FactoryFinder(AfterImport):
-    """Hooks the factory when vLLM imports it, so that this package need not import it.
+    """Hook the factory when vLLM imports it.
 
-    Importing it from an entry point costs a second in processes that make no
-    connector (``vllm serve --help``, model inspection), and would change the
-    order of vLLM's own imports.
+    To import it from the entry point would cost a second in processes that create no connector
+    (``vllm serve --help``, model inspection), and change the order of vLLM's own imports.
     """
 
     def __init__(self) -> None:
@@ -140,7 +138,7 @@ def _log_inactive(error: Exception) -> None:
     import importlib.util
     import logging
 
-    if importlib.util.find_spec("lmcache") is None:  # then nobody waits for plugins
+    if importlib.util.find_spec("lmcache") is None:  # then there are no plugins
         return
     logging.getLogger(LOGGER).warning(
         "The runtime plugin adapter is off in this process: %s; LMCache's own launcher starts the "

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read the identity of a vLLM process from its ``parallel_config`` (vLLM 0.9 to 0.33).
 
-vLLM's fields mean different things in its executors and over its versions:
+The meaning of vLLM's fields depends on the executor and the version:
 
-* ``rank`` is the worker's rank in its replica, save under ``external_launcher``
-  where it is the rank over the whole job. The scheduler's is meaningless.
+* ``rank`` is the worker's rank in its replica; under ``external_launcher``, its rank in the whole
+  job. The scheduler's is meaningless.
 * ``world_size`` counts data parallelism under ``external_launcher`` only, so a
   replica's size is computed from its factors.
-* Replicas of a dense model are told ``data_parallel_size`` 1 and
-  ``data_parallel_rank`` 0 from 0.14 on; ``data_parallel_index`` stays true.
-* ``data_parallel_rank_local`` is None where data parallelism was asked for by
-  arguments in an engine that nobody numbered (``external_launcher``).
+* From 0.14 on, replicas of a dense model have ``data_parallel_size`` 1 and ``data_parallel_rank``
+  0; ``data_parallel_index`` stays correct.
+* ``data_parallel_rank_local`` is None under ``external_launcher``.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ def read_identity(parallel_config: object, role: object) -> ProcessIdentity:
     """Return the identity of this process for its plugins.
 
     Args:
-        parallel_config: vLLM's ``ParallelConfig`` at the time a connector is
-            created; earlier, no process knows its rank yet.
+        parallel_config: vLLM's ``ParallelConfig`` when a connector is created; before that, it
+            does not have the rank.
         role: vLLM's ``KVConnectorRole``, or its name.
 
     Raises:
@@ -73,12 +72,12 @@ def replica_index(parallel_config: object) -> int:
 def local_replica_index(parallel_config: object, environ: Mapping[str, str] | None = None) -> int:
     """Return the number of this replica on its node, from 0.
 
-    Each server behind an external load balancer counts itself as 0, also when
-    several share a node, and so does LMCache.
+    As in LMCache, each server behind an external load balancer has the number 0, also if several
+    share a node.
 
     Args:
         parallel_config: vLLM's ``ParallelConfig``.
-        environ: The environment torchrun made; None for this process's own.
+        environ: The environment that torchrun sets; None for this process's own.
 
     Raises:
         ValueError: A field is not a number.
@@ -94,9 +93,8 @@ def local_replica_index(parallel_config: object, environ: Mapping[str, str] | No
 def _replicas(parallel_config: object, dp_rank: int) -> int:
     """Return the number of replicas of the job.
 
-    A dense model's replica is told 1. From 0.30 or so the true number survives
-    in ``elastic_ep_max_dp_size``; before, all that is known is that there are
-    more than ``dp_rank``.
+    A dense model's replica has 1. From about 0.30 on, ``elastic_ep_max_dp_size`` has the correct
+    number. Before, the number is only known to be more than ``dp_rank``.
     """
     known = [_number(parallel_config, "data_parallel_size", missing=1), dp_rank + 1]
     if not getattr(parallel_config, "enable_elastic_ep", False):

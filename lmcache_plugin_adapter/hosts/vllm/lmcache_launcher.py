@@ -23,18 +23,18 @@ _TAKEN = "_lmcache_plugin_adapter_taken"
 def hold_builtin(hold: Callable[[Any], bool]) -> bool:
     """Make LMCache's launcher call ``hold(launcher)`` before it starts plugins.
 
-    Why: LMCache starts its launcher inside the connector's constructor, with a
-    configuration that is complete only there; emptying the locations before
-    would miss those set by ``kv_connector_extra_config`` and hide them from
-    plugins. Replacing the method reaches every caller, for they hold the class.
-    It can go when LMCache lets its launcher class be chosen.
+    Why: LMCache starts its launcher inside the connector's constructor, where the configuration
+    becomes complete. To empty the locations before that would miss those of
+    ``kv_connector_extra_config``, and hide the locations from plugins. The replaced method reaches
+    every caller, because callers hold the class. It can go when LMCache's launcher class is
+    configurable.
 
     Args:
-        hold: Called with each launcher that is told to start; true keeps it
-            from starting. Must not raise.
+        hold: Called with each launcher before it starts plugins; if it returns True, the
+            launcher starts none. Must not raise.
 
     Returns:
-        Whether this LMCache has a launcher that we know.
+        Whether this LMCache has a known launcher.
     """
     launcher_class = find_launcher()
     if launcher_class is None:
@@ -54,7 +54,7 @@ def hold_builtin(hold: Callable[[Any], bool]) -> bool:
 
 
 def find_launcher() -> Any | None:
-    """Return LMCache's launcher class, or None where it has none that we know."""
+    """Return LMCache's launcher class, or None if it has no known one."""
     for module_name, class_name in LAUNCHERS:
         try:
             found = getattr(importlib.import_module(module_name), class_name, None)
