@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import heapq
 import os
 import select
 import signal
 import time
+from _heapq import heapify, heappop, heappush  # not heapq, whose Python code takes 30 kB
 
 from .syscalls import read_signals, signal_descriptor
 
@@ -83,10 +83,10 @@ class Loop:
         """Call ``callback`` in ``delay`` seconds."""
         if len(self._timers) >= self._prune_at:  # drop cancelled timers
             self._timers = [timer for timer in self._timers if timer.callback is not None]
-            heapq.heapify(self._timers)
+            heapify(self._timers)
             self._prune_at = max(_FEW_TIMERS, 2 * len(self._timers))
         timer = Timer(time.monotonic() + delay, callback)
-        heapq.heappush(self._timers, timer)
+        heappush(self._timers, timer)
         return timer
 
     def call_soon(self, callback: Callable[[], None]) -> None:
@@ -136,7 +136,7 @@ class Loop:
                 self.attempt(self.on_activity)
             now = time.monotonic()
             while self._timers and self._timers[0].due <= now:
-                timer = heapq.heappop(self._timers)
+                timer = heappop(self._timers)
                 if timer.callback is not None:
                     self.attempt(timer.callback)
             if self._soon:
@@ -146,7 +146,7 @@ class Loop:
 
     def _poll(self) -> list[tuple[int, int]]:
         while self._timers and self._timers[0].callback is None:
-            heapq.heappop(self._timers)
+            heappop(self._timers)
         if self._soon:
             return self._epoll.poll(0)
         if not self._timers:

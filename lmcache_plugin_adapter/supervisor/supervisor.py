@@ -49,7 +49,7 @@ from .shutdown import Shutdown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    import _socket
     from typing import Any
 
     from .handover import Handover
@@ -230,7 +230,7 @@ class Supervisor:
         text = f"Process {pid} ({name!r}) of some plugin {text}"
         self._loop.call_soon(partial(self._events.log, WARNING, text))  # once it is recorded
 
-    def _serve(self, client: socket.socket) -> None:
+    def _serve(self, client: _socket.socket) -> None:
         self._control.adopt(client)
 
     def _on_room(self) -> None:

@@ -11,7 +11,7 @@ from lmcache_plugin_adapter.contract.wire import PROTOCOL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    import _socket
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any
 
@@ -37,7 +37,7 @@ class Client:
     def __init__(
         self,
         loop: Loop,
-        connection: socket.socket,
+        connection: _socket.socket,
         user: int,
         answer: Callable[[bytes, Client], None],
         forget: Callable[[Client], None],

@@ -21,6 +21,8 @@ from .writer import STREAM_BATCH_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
+
     from .stderr_route import StderrRoute
     from .writer import Writer
 
@@ -70,7 +72,7 @@ class LoggingRelay:
 
     batch_bytes = STREAM_BATCH_BYTES
 
-    def __init__(self, link: socket.socket, writer: Writer, stderr: StderrRoute) -> None:
+    def __init__(self, link: _socket.socket, writer: Writer, stderr: StderrRoute) -> None:
         self.writer = writer
         self.target = self
         self._stderr = stderr

@@ -101,7 +101,7 @@ def test_no_free_descriptor_is_no_busy_loop(monkeypatch, tmp_path) -> None:
         def fileno(self) -> int:
             return self.listener.fileno()
 
-        def accept(self) -> None:
+        def _accept(self) -> None:
             self.calls.append(time.monotonic())
             if len(self.calls) == 2:
                 loop.stop()
