@@ -9,7 +9,7 @@ import re
 from lmcache_plugin_adapter.messages.problem import InvalidValueError
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?) ?(ms|[smhd])(?![a-z]) ?", re.ASCII)
+_PART = r"([0-9]+(?:\.[0-9]+)?) ?(ms|[smhd])(?![a-z]) ?"
 DURATION_PATTERN = r"^([0-9]+([.][0-9]+)? ?(ms|s|m|h|d) ?)+$"
 """The text form of a duration, for the JSON Schema of the settings."""
 
@@ -37,7 +37,7 @@ def read_duration(value: object) -> float:
         units = re.findall(r"[^\W\d]+", value)
         if value[:1].isdigit() and any(unit not in _SECONDS for unit in units):
             raise InvalidValueError("units are ms, s, m, h and d")
-        parts = _PART.findall(value)
-        if parts and not _PART.sub("", value):
+        parts = re.findall(_PART, value)
+        if parts and not re.sub(_PART, "", value):
             return sum(float(number) * _SECONDS[unit] for number, unit in parts)
     raise InvalidValueError

@@ -39,7 +39,7 @@ _REQUIRED = {
 _GLOBAL_ROWS = {row.key: row for row in SETTINGS if not row.key.startswith(PLUGIN_KEY)}
 _OWN_ROWS = {row.key[len(PLUGIN_KEY) :]: row for row in SETTINGS if row.key.startswith(PLUGIN_KEY)}
 _PLUGIN_ROWS = {key: row for key, row in _GLOBAL_ROWS.items() if row.per_plugin} | _OWN_ROWS
-_WORD = re.compile(r"[\w.-]{1,100}", re.ASCII)
+_WORD = r"[a-zA-Z0-9_.-]{1,100}"
 
 
 class SettingsReader:
@@ -226,7 +226,7 @@ def _plain(value: object) -> str:
 
 def _key_text(key: object) -> str:
     """Return a key for a message, short and on one line."""
-    return key if isinstance(key, str) and _WORD.fullmatch(key) else show(key)
+    return key if isinstance(key, str) and re.fullmatch(_WORD, key) else show(key)
 
 
 GROUPS = {key: _below(key, _PLUGIN_ROWS) for key in _PLUGIN_ROWS if _below(key, _PLUGIN_ROWS)}

@@ -16,7 +16,7 @@ _BYTES: dict[str, int] = {
     **{f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", 1)},
     **{f"{prefix}i": 1024**power for power, prefix in enumerate("kmgt", 1)},  # as in Kubernetes
 }
-_SIZE = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,9}))? ?([A-Za-z]+)")
+_SIZE = r"([0-9]{1,15})(?:\.([0-9]{1,9}))? ?([A-Za-z]+)"
 
 
 def read_size(value: object) -> int:
@@ -35,7 +35,7 @@ def read_size(value: object) -> int:
         raise InvalidValueError
     if value.isdigit():
         raise InvalidValueError("write it without quotes, or with its unit")
-    found = _SIZE.fullmatch(value)
+    found = re.fullmatch(_SIZE, value)
     if found is None:
         raise InvalidValueError
     whole, fraction, unit = found[1], found[2] or "", found[3].lower()

@@ -19,7 +19,7 @@ _PYTHON = re.compile(rb"python(\d+(\.\d+)?)?")
 _IMPORTERS = re.compile(rb"(python|pypy|node|nodejs|php|uv|pipx)[\d.]*t?")
 """Programs that import what stands beside the script that they run."""
 
-_ISOLATED = re.compile(rb"-[a-zA-Z]*[IP]")
+_ISOLATED = rb"-[a-zA-Z]*[IP]"
 
 
 def find_program(name: bytes, path: bytes) -> bytes | None:
@@ -75,7 +75,7 @@ def imports_from_own_directory(argv: Sequence[bytes], script: bytes) -> str | No
         name = os.path.basename(word)
         if _IMPORTERS.fullmatch(name):
             isolated = name.startswith((b"python", b"pypy")) and any(
-                _ISOLATED.fullmatch(option) for option in options
+                re.fullmatch(_ISOLATED, option) for option in options
             )
             return None if isolated else os.fsdecode(name)
     return "Python" if options and script.endswith(b".py") else None

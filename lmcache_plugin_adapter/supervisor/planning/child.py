@@ -2,7 +2,8 @@
 """The planning child: a short-lived child of the supervisor that decides what runs, and how.
 
 It reads the engine's configuration, settings and locations, and reports to the
-supervisor in plain values. Its exit frees the memory that this takes.
+supervisor in plain values. Its exit frees the memory that this takes. What few
+plans need is imported late, as the plugins' start waits for the imports.
 """
 
 from __future__ import annotations
@@ -32,12 +33,8 @@ from lmcache_plugin_adapter.planner.plugin_environment import (
     write_config_file,
 )
 from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
-from lmcache_plugin_adapter.supervisor.metrics.plan import clear_dead, plan_metrics
-from lmcache_plugin_adapter.supervisor.processes.orphans import kill_orphans, kill_recorded
 
 from .replica_reports import claim
-from .user_files import UserFiles, remove_stale_user_files
-from .watched import silent_file_systems, watched_directories
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,16 +111,22 @@ def run_planner(
         log("note", "Plugins are switched off (extra_config.runtime_plugins.enabled: false)")
     metrics = None
     if settings.enabled and (settings.metrics or settings.metrics_textfile is not None):
+        from lmcache_plugin_adapter.supervisor.metrics.plan import plan_metrics
+
         metrics, problems = plan_metrics(spec, settings.metrics_textfile, os.environ)
         report(problems)
     skipped = [location if is_installed(location) else absolute(location) for location in skip]
     plugins = plan.plugins if settings.enabled else ()
-    if config_file is not None:
+    if config_file is not None and any(plugin.credentials is not None for plugin in plugins):
+        from .user_files import UserFiles
+
         user_files = UserFiles(os.environ, os.path.basename(os.path.dirname(config_file)), text)
         plugins = tuple(map(user_files.add_to, plugins))
         report(user_files.problems)
     watched = None
     if settings.auto_reload:
+        from .watched import silent_file_systems, watched_directories
+
         watched = watched_directories(
             [absolute(each) for each in locations if not is_installed(each) and each not in skip],
             [entry.path for entry in files.entries if entry.installed is None],
@@ -139,7 +142,15 @@ def run_planner(
         watched=watched,
     )
     write_message(fd, ("plan", message.to_values()))
-    # The supervisor starts the plugins now: time to clear up after dead engines.
+    _clear_up(root, None if metrics is None else metrics.directory, log)
+
+
+def _clear_up(root: str | None, metrics: str | None, log: Callable[[str, str], None]) -> None:
+    """Clear up after dead engines, while the supervisor starts the plugins."""
+    from lmcache_plugin_adapter.supervisor.processes.orphans import kill_orphans, kill_recorded
+
+    from .user_files import remove_stale_user_files
+
     killed = kill_orphans()
     if killed:
         log("note", f"Ended {count_processes(killed)} that dead engines left")
@@ -147,7 +158,9 @@ def run_planner(
         remove_stale(root, kill_recorded, _STALE_SECONDS)
         remove_stale_user_files(os.environ)
     if metrics is not None:
-        clear_dead(metrics.directory)
+        from lmcache_plugin_adapter.supervisor.metrics.plan import clear_dead
+
+        clear_dead(metrics)
 
 
 def _say_elsewhere(log: Callable[[str, str], None], elsewhere: Mapping[str, str]) -> None:
