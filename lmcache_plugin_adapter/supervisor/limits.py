@@ -33,14 +33,18 @@ class Limits:
         self._plugins = plugins
         self._timer: Timer | None = None
 
-    def watch(self) -> None:
-        """Look in a second, and again while a plugin with a limit runs."""
-        if self._timer is None and any(map(_is_limited, self._plugins)):
+    def watch(self, plugins: Iterable[Plugin]) -> None:
+        """Look in a second, and again while a plugin with a limit runs.
+
+        Args:
+            plugins: Those that have just started.
+        """
+        if self._timer is None and any(map(_is_limited, plugins)):
             self._timer = self._services.loop.call_later(_SECONDS, self._look)
 
     def _look(self) -> None:
         self._timer = None
-        self.watch()
+        self.watch(self._plugins)
         table = ProcessTable()
         for plugin in filter(_is_limited, self._plugins):
             reaper = self._services.reaper

@@ -16,7 +16,7 @@ from .plugin import Plugin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    import _socket
     from collections.abc import Callable, Iterable, Iterator
 
     from lmcache_plugin_adapter.contract.planned_plugin import (
@@ -38,7 +38,7 @@ class PluginSet:
         connection: The connection to the engine, for ``log: logging``.
     """
 
-    def __init__(self, services: Services, connection: socket.socket) -> None:
+    def __init__(self, services: Services, connection: _socket.socket) -> None:
         self._services = services
         self._connection = connection
         self._plugins: dict[str, Plugin] = {}
@@ -149,7 +149,7 @@ class PluginSet:
             self._services.loop.call_soon(partial(self._settled, plugin))
         elif plugin.state is State.RUNNING:
             self._autogroups.started()
-            self._limits.watch()
+            self._limits.watch([plugin])
         self.on_change(plugin)
         if self._metrics is not None:  # an error there is not the plugin's
             self._services.loop.attempt(partial(self._metrics.changed, plugin))

@@ -152,8 +152,9 @@ class RuntimeFiles:
 
     def _record_soon(self, pid: int) -> None:
         """Record a process before its start is logged; one write for all that start now."""
+        if not self._unrecorded:
+            self._services.loop.call_soon(self._record)
         self._unrecorded.append(pid)
-        self._services.loop.call_soon(self._record)
 
     def _record(self) -> None:
         pids, self._unrecorded = self._unrecorded, []

@@ -78,7 +78,7 @@ class Operations:
         for waiter in self._waiting:
             if plugin in waiter.pending and waiter.is_done(plugin):
                 waiter.pending.remove(plugin)
-        self._loop.call_soon(self._answer_waiters)
+                self._loop.call_soon(self._answer_waiters)
 
     def _added(self, plugin: Plugin) -> None:
         for client, all_plugins in self._followers.items():

@@ -50,9 +50,9 @@ class Autogroups:
         self._is_of_use = os.path.exists("/proc/self/autogroup")
 
     def started(self) -> None:
-        """Look soon, as a plugin has started."""
-        self._next = 0
-        if self._is_of_use:
+        """Look soon, as a plugin has started; once for all that start now."""
+        if self._is_of_use and (self._timer is None or self._next):
+            self._next = 0
             self._look_in(_LOOKS[0])
 
     def awake(self) -> None:
