@@ -91,7 +91,7 @@ SERVER_LAUNCHER = Upstream(
     "lmcache",
     ('v1/multiprocess/mp_runtime_plugin_launcher.py:"runtime_plugin_extra_config"',),
     "0.4.4-0.5.6",
-    "the multiprocess server runs no plugin of --runtime-plugin-locations that is told anything",
+    "the multiprocess server runs no plugins, or passes them no parameters",
     "none",
 )
 SERVER_CONFIGS = Upstream(

@@ -142,6 +142,6 @@ def _log_inactive(error: Exception) -> None:
         return
     logging.getLogger(LOGGER).warning(
         "The runtime plugin adapter is off in this process: %s; LMCache's own launcher starts the "
-        "plugins ('lmcache-plugins doctor' tells what this vLLM lacks)",
+        "plugins ('lmcache-plugins doctor' reports what this vLLM lacks)",
         error,
     )

@@ -39,7 +39,7 @@ def read_identity(parallel_config: object, role: object) -> ProcessIdentity:
     """
     which = Role.read(role)
     if which is None:
-        raise ValueError(f"cannot tell the role of this process: vLLM says {role!r}")
+        raise ValueError(f"cannot determine the role of this process: vLLM passes {role!r}")
     replica = replica_size(parallel_config)
     worker_id = -1 if which is Role.SCHEDULER else _number(parallel_config, "rank") % replica
     dp_rank = replica_index(parallel_config)
@@ -58,7 +58,7 @@ def replica_size(parallel_config: object) -> int:
         * _number(parallel_config, "prefill_context_parallel_size", missing=1)  # from 0.12
     )
     if size < 1:
-        raise ValueError(f"cannot tell the size of a replica: vLLM's factors make {size}")
+        raise ValueError(f"cannot determine the size of a replica: vLLM's factors make {size}")
     return size
 
 
@@ -116,5 +116,5 @@ def _number(parallel_config: object, field: str, missing: int | None = None) -> 
         return int(value)
     except (TypeError, ValueError):
         raise ValueError(
-            f"cannot tell which worker this is: vLLM's parallel_config.{field} is {value!r}"
+            f"cannot determine which worker this is: vLLM's parallel_config.{field} is {value!r}"
         ) from None
