@@ -24,8 +24,14 @@ sys.path.append(str(Path(__file__).parents[1]))  # as a program; pytest has it t
 
 from harness import gone, wait_until
 
-NEEDS = {"logrotate": ("libpopt0",), "rsyslog": ("libestr0", "libfastjson4")}
-"""Libraries of a package that few machines have."""
+NEEDS = {
+    "logrotate": ("libpopt0",),
+    "rsyslog": ("libestr0", "libfastjson4"),
+    "systemd-journal-remote": (
+        *("systemd", "libsystemd-shared", "libmicrohttpd12", "libkmod2", "libip4tc2"),
+    ),
+}
+"""Packages that a package needs and few machines have."""
 
 PACKAGES = (
     "etcd-server",
@@ -36,6 +42,7 @@ PACKAGES = (
     "prometheus-pushgateway",
     "rsyslog",
     "rsyslog-gnutls",
+    "systemd-journal-remote",
     "victoria-metrics",
 )
 """All that tests ask for; this file, run as a program, fetches them before any test waits."""
@@ -148,7 +155,7 @@ def debian_binary(package: str, program: str | None = None) -> Path:
     """
     root = _unpack(package)
     name = program or package
-    for directory in ("usr/bin", "usr/sbin", "bin", "sbin"):
+    for directory in ("usr/bin", "usr/sbin", "bin", "sbin", "lib/systemd", "usr/lib/systemd"):
         if (root / directory / name).exists():
             return root / directory / name
     raise AssertionError(f"package {package} has no program {name!r}")
@@ -162,7 +169,7 @@ def debian_directory(package: str, path: str) -> Path:
 def debian_environment(package: str) -> dict[str, str]:
     """Return the environment in which a package's programs find the libraries unpacked with it."""
     root = _unpack(package)
-    libraries = sorted({str(one.parent) for one in root.glob("usr/lib/*-linux-gnu/*.so*")})
+    libraries = sorted({str(one.parent) for one in root.glob("**/*.so*")})
     paths = [*libraries, *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
     return {**os.environ, "LD_LIBRARY_PATH": ":".join(paths)} if paths else dict(os.environ)
 

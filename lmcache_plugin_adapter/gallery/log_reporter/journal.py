@@ -7,7 +7,8 @@ import os
 import subprocess
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,6 +21,7 @@ from .reading.tailed_file import FilePosition, LogLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import IO
 
     from .reading.assembling import Bounds
     from .reading.files import FollowedFiles
@@ -32,20 +34,23 @@ KEY = "journald:"
 
 _CHUNK = 65536
 _MOST_ERROR = 4096
-_FIELDS = "MESSAGE,PRIORITY,SYSLOG_IDENTIFIER,_COMM,_PID,SYSLOG_PID"
+_SETTLED = 5.0
+"""Seconds after which journalctl runs, and what it writes to its standard error is a warning."""
+_FIELDS = "MESSAGE,PRIORITY,SYSLOG_IDENTIFIER,_COMM,_PID,SYSLOG_PID,_LINE_BREAK"
 
 
 class _JournalEntry(msgspec.Struct):
-    """The fields of an entry in the JSON of journalctl."""
+    """The fields of an entry in the JSON of journalctl; :func:`_bytes_of` reads their values."""
 
     cursor: str = msgspec.field(name="__CURSOR")
     time: str = msgspec.field(name="__REALTIME_TIMESTAMP")
-    message: str | list[int] | None = msgspec.field(name="MESSAGE", default=None)
-    priority: str | None = msgspec.field(name="PRIORITY", default=None)
-    identifier: str | None = msgspec.field(name="SYSLOG_IDENTIFIER", default=None)
-    command: str | None = msgspec.field(name="_COMM", default=None)
-    pid: str | None = msgspec.field(name="_PID", default=None)
-    given_pid: str | None = msgspec.field(name="SYSLOG_PID", default=None)
+    message: Any = msgspec.field(name="MESSAGE", default=None)
+    priority: Any = msgspec.field(name="PRIORITY", default=None)
+    identifier: Any = msgspec.field(name="SYSLOG_IDENTIFIER", default=None)
+    command: Any = msgspec.field(name="_COMM", default=None)
+    pid: Any = msgspec.field(name="_PID", default=None)
+    given_pid: Any = msgspec.field(name="SYSLOG_PID", default=None)
+    line_break: Any = msgspec.field(name="_LINE_BREAK", default=None)
 
 
 _decoder = msgspec.json.Decoder(_JournalEntry)
@@ -96,10 +101,15 @@ class Journal:
         self._cursors: deque[tuple[int, str]] = deque()
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
+        self._said = b""
+        """What journalctl has written to its standard error, and nothing has reported yet."""
+        self._begun = 0.0
         self._ready: deque[Record] = deque()
         self._backoff = kit.Backoff()
         self._next = 0.0
         self._problem = ""
+        self._after = ""
+        """The cursor of the entry before those that the process is to return."""
         self.lines = 0
         self.unread = 0
 
@@ -141,20 +151,25 @@ class Journal:
             self._process = None
 
     def _arguments(self) -> list[str]:
-        last = self._cursors[-1][1] if self._cursors else self._cursor
-        options = ["--output=json", "--follow", "--all", f"--output-fields={_FIELDS}"]
-        options += [f"--after-cursor={last}", "--no-tail"] if last else self._first
+        self._after = self._cursors[-1][1] if self._cursors else self._cursor
+        # Without --merge, --follow reads the entries of the last boot only.
+        options = ["--output=json", "--follow", "--all", "--merge", f"--output-fields={_FIELDS}"]
+        options += [f"--cursor={self._after}", "--no-tail"] if self._after else self._first
+        own: list[str] = []
         if self._source.directory is not None:
             options.append(f"--directory={self._source.directory}")
-        matches: list[str] = []
+        elif machine := _machine_id():  # --merge adds the journals of other machines
+            own = [f"_MACHINE_ID={machine}"]
+        groups: list[list[str]] = []
         for unit in self._source.units:
             full = unit if "." in unit else f"{unit}.service"
-            # Also what systemd itself logs on the unit, such as its end.
-            matches += ["+", f"_SYSTEMD_UNIT={full}", "+", "_PID=1", f"UNIT={full}"]
-        for identifier in self._source.identifiers:
-            matches += ["+", f"SYSLOG_IDENTIFIER={identifier}"]
+            # Also what systemd logs on the unit, such as its end, and its core dumps.
+            groups += [[f"_SYSTEMD_UNIT={full}"], ["_PID=1", f"UNIT={full}"]]
+            groups += [["_UID=0", f"COREDUMP_UNIT={full}"]]
+        groups += [[f"SYSLOG_IDENTIFIER={identifier}"] for identifier in self._source.identifiers]
         if self._source.kernel:
-            matches += ["+", "_TRANSPORT=kernel"]
+            groups += [["_TRANSPORT=kernel"]]
+        matches = [part for group in groups for part in ("+", *group, *own)]
         return [*self._command, *options, *matches[1:]]
 
     def _start(self, now: float) -> None:
@@ -169,7 +184,8 @@ class Journal:
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 os.set_blocking(stream.fileno(), False)
-        self._rest = b""
+        self._rest = self._said = b""
+        self._begun = now
 
     def _read(self, now: float) -> bytes:
         """Return more of journalctl's output; empty: there is nothing now."""
@@ -180,6 +196,10 @@ class Journal:
             data = os.read(process.stdout.fileno(), _CHUNK)
         except BlockingIOError:
             self._entries.read_up_ns = time.time_ns()
+            self._said += _waiting(process.stderr)
+            if self._said and now - self._begun >= _SETTLED:  # else it may be about to fail
+                self._report(f"journalctl reports: {_sentence(self._said)}", 0)
+                self._said = b""
             return b""
         if data:
             if self._problem:
@@ -187,13 +207,9 @@ class Journal:
                 kit.info("Reads the journal again")
             self._backoff.reset()
             return data
-        try:
-            said = os.read(process.stderr.fileno(), _MOST_ERROR).decode(errors="replace")
-        except BlockingIOError:
-            said = ""
+        said = _sentence(self._said + _waiting(process.stderr))
         self.close()
-        code = process.returncode
-        self._fail(" ".join(said.split())[:300] or f"journalctl ended with code {code}", now)
+        self._fail(said or f"journalctl ended with code {process.returncode}", now)
         return b""
 
     def _fail(self, reason: str, now: float) -> None:
@@ -206,28 +222,66 @@ class Journal:
         try:
             entry = _decoder.decode(line)
             at = int(entry.time) * 1000
-        except (msgspec.MsgspecError, UnicodeError, ValueError, RecursionError):
+            raw = _bytes_of(entry.message)
+        except (msgspec.MsgspecError, UnicodeError, ValueError, TypeError, RecursionError):
             return
-        text = entry.message
-        if text is None:
+        if raw is None or entry.cursor == self._after:
             return
-        raw = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else bytes(text)
-        name = entry.identifier or entry.command or ""
-        pid = entry.pid or entry.given_pid or ""
-        level = level_of(entry.priority)
+        name = _text_of(entry.identifier) or _text_of(entry.command)
+        pid = _text_of(entry.pid) or _text_of(entry.given_pid)
+        split = _text_of(entry.line_break) == "line-max"  # journald splits lines over 48 KiB
+        process = int(pid) if pid.isdigit() else None
         framed = Framed(
-            b"", f"{name}[{pid}]", at, False, name, int(pid) if pid.isdigit() else None, level
+            *(b"", f"{name}[{pid}]", at, split, name, process, level_of(_text_of(entry.priority)))
         )
         self._entries.last += 1
         number = self._entries.last
         self._cursors.append((number, entry.cursor))
-        *earlier, last = raw.rstrip(b"\n").split(b"\n")
-        for part in (*earlier, last):
+        parts = raw.rstrip(b"\n").split(b"\n")
+        for index, part in enumerate(parts):
             self.lines += 1
             # Only the last line confirms the entry.
-            one = LogLine(part, number if part is last else number - 1, 0)
+            one = LogLine(part, number if index == len(parts) - 1 else number - 1, 0)
             found = framed._replace(text=part)
-            self._ready.extend(self._assembler.feed(one, now, time.time_ns(), found))
+            self._ready.extend(
+                self._assembler.feed(one, now, time.time_ns(), found, within=index > 0)
+            )
+
+
+def _machine_id() -> str:
+    """Return the machine's id; empty: it has none, as in many containers."""
+    try:
+        return Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _bytes_of(value: Any) -> bytes | None:
+    """Return a field of journalctl's JSON: text, or the bytes of what is no text.
+
+    Of a field that the entry has several times, this is the first.
+    """
+    if isinstance(value, list) and value and not isinstance(value[0], int):
+        value = value[0]
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace")
+    return bytes(value) if isinstance(value, list) else None
+
+
+def _text_of(value: Any) -> str:
+    return (_bytes_of(value) or b"").decode(errors="backslashreplace")
+
+
+def _waiting(stream: IO[bytes]) -> bytes:
+    """Return what a process has written since the last call."""
+    try:
+        return os.read(stream.fileno(), _MOST_ERROR)
+    except BlockingIOError:
+        return b""
+
+
+def _sentence(said: bytes) -> str:
+    return " ".join(said.decode(errors="replace").split())[:300]
 
 
 class Sources:

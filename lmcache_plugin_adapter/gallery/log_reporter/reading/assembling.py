@@ -120,7 +120,13 @@ class Assembler:
                 return
 
     def feed(
-        self, line: LogLine, now: float, now_ns: int, framed: Framed | None = None
+        self,
+        line: LogLine,
+        now: float,
+        now_ns: int,
+        framed: Framed | None = None,
+        *,
+        within: bool = False,
     ) -> list[Record]:
         """Take a line; return the records that it completes.
 
@@ -129,6 +135,7 @@ class Assembler:
             now: A monotonic time, in seconds.
             now_ns: Nanoseconds since 1970.
             framed: What is known of the line; None: what stands in it.
+            within: Whether the line belongs to the record of the line before, whatever it is.
         """
         if not self._read:
             self._read = line.end - len(line.raw) - line.cut - 1
@@ -142,6 +149,8 @@ class Assembler:
         done: list[Record] = []
         current = self._split_line(stream) if framed is not None else None
         head, more, glued = None, text, current is not None
+        if within:
+            current, glued = self._last, False
         if current is None:
             head = self._parser.parse(text, now_ns / 1e9)
             current, found = self._continued(stream, head, text)
