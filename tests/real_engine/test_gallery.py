@@ -195,7 +195,7 @@ def test_the_page_of_the_server(tmp_path: Path) -> None:
         ("127.0.0.1:2379", etcd),
     ):
         assert module.count(port) == 1
-        module = module.replace(port, f"127.0.0.1:{server.port}")
+        module, look = (text.replace(port, f"127.0.0.1:{server.port}") for text in (module, look))
     module = module.replace('"port": 601', f'"port": {syslog.port}')
     (site.directory / "module.json").write_text(module)
     table, found = (command(site, line) for line in check.splitlines())
@@ -226,7 +226,12 @@ def test_the_page_of_the_server(tmp_path: Path) -> None:
         wait_for(lambda: 'role="server"' in pushed(), 120, failure)
         assert "lmcache" in pushed()
         assert "EngineDied" not in alertmanager.alerts()
-        assert all(name in command(site, look.splitlines()[0]) for name in names)
+        look = look.replace("127.0.0.1:8080", f"127.0.0.1:{server.http}")
+        status, page, metrics, alerts = (command(site, line) for line in look.splitlines())
+        assert all(name in status for name in names)
+        assert all(name in page for name in names)
+        assert 'role="server"' in metrics
+        assert isinstance(json.loads(alerts), list)
         os.kill(server.process.pid, signal.SIGKILL)
         server.wait()
         wait_for(lambda: "EngineDied" in alertmanager.alerts(), 120, failure)
