@@ -8,7 +8,6 @@ import os
 import re
 import socket
 import stat
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -141,30 +140,13 @@ def test_peers_are_judged_by_their_credentials(tmp_path, monkeypatch, uid, serve
     server = ControlServer(Loop(print), {"status": lambda _request, _client: {}})
     server.listen(str(tmp_path), "control.sock")
 
-    class Peer:
-        """A listener whose next client is user ``uid``."""
-
-        def __init__(self) -> None:
-            self.ours, self.theirs = socket.socketpair()
-
-        def accept(self) -> tuple[Peer, str]:
-            return self, ""
-
-        def getsockopt(self, *_args: int) -> bytes:
-            return struct.pack("=iII", 1, uid, uid)
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(self.theirs, name)
-
-    peer = Peer()
-    listener = server._listener
-    monkeypatch.setattr(server, "_listener", peer)
-    server._accept()
-    assert bool(server._clients) is served
-    monkeypatch.setattr(server, "_listener", listener)
-    server.close()
-    peer.ours.close()
-    peer.theirs.close()
+    judged = "lmcache_plugin_adapter.supervisor.control.server.peer_of"
+    monkeypatch.setattr(judged, lambda _connection: (1, uid))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "control.sock"))
+        server._accept()
+        assert bool(server._clients) is served
+        server.close()
 
 
 @needs_root
