@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lmcache_plugin_adapter.kit import testing as kit_testing
+from lmcache_plugin_adapter.kit.testing.setup import engine_process
 from lmcache_plugin_adapter.kit.testing.trial import Trial
 
 if TYPE_CHECKING:
@@ -192,18 +193,49 @@ def test_a_file_that_is_not_there_is_named(run_plugin: RunPlugin, plugin: str) -
         run_plugin(plugin)
 
 
-def test_a_plugin_that_does_not_run_there_fails_the_test(
-    run_plugin: RunPlugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("file", "role", "worker_id", "reason"),
+    [
+        ("worker_x.sh", "scheduler", -1, "'worker_x.sh' runs on every worker, not on scheduler"),
+        ("worker_2_x.sh", None, 1, "'worker_2_x.sh' runs on worker 2, not on worker 1"),
+        ("scheduler_0_x.sh", None, -1, "a scheduler has no worker id.*name it 'scheduler_x.sh'"),
+        ("x.sh", None, -1, "cannot run 'x.sh': its name starts with no role"),
+        ("pkg:wroker_x", None, -1, "cannot run 'wroker_x': .*name it 'worker_x'"),
+    ],
+)
+def test_a_plugin_that_does_not_run_there_fails_at_once(
+    file: str, role: str | None, worker_id: int, reason: str
 ) -> None:
-    """Its name says another role; the log is shown."""
-    from lmcache_plugin_adapter.kit.testing import trial
+    """The text says what to do."""
+    with pytest.raises(ValueError, match=reason):
+        engine_process(file, role, worker_id, 1)
 
-    monkeypatch.setattr(trial, "_START_SECONDS", 1.0)
-    path = script(tmp_path, "worker_x.sh", SHELL)
-    begun = time.monotonic()
-    with pytest.raises(AssertionError, match="plugin 'worker_x' started"):
-        run_plugin(path, role="scheduler")
-    assert time.monotonic() - begun < 10
+
+@pytest.mark.parametrize(
+    ("file", "role", "label"),
+    [
+        ("worker_x.sh", None, "worker 0"),
+        ("pkg:worker_x", None, "worker 0"),
+        ("worker_2_x.sh", None, "worker 2"),
+        ("/plugins/all_3_x.sh", None, "worker 3"),
+        ("worker_2_x.sh", "worker", "worker 2"),
+        ("all_x.py", None, "scheduler"),
+        ("all_x.py", "WORKER", "worker 0"),
+        ("server_x.py", None, "server"),
+        ("all_x.py", "server", "server"),
+    ],
+)
+def test_the_name_selects_the_engine_process(file: str, role: str | None, label: str) -> None:
+    """As ``lmcache-plugins run FILE`` does."""
+    identity = engine_process(file, role, -1, 1)
+    assert identity.label == label
+    assert identity.worker_count > identity.worker_id
+
+
+def test_a_worker_needs_no_role(run_plugin: RunPlugin, tmp_path: Path) -> None:
+    """Its engine is the worker of its name."""
+    path = script(tmp_path, "worker_1_x.sh", SHELL + "echo $LMCACHE_RUNTIME_PLUGIN_WORKER_ID")
+    assert run_plugin(path).wait_for("1")
 
 
 def test_what_does_not_end_is_killed_and_fails_the_test(

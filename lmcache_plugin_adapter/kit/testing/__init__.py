@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pytest fixture ``run_plugin``: run a plugin under the real supervisor of a stand-in engine.
 
-Runs in the author's tests. It imports pytest, ``contract`` and ``hosts.standin``. pytest loads it
+Runs in the author's tests. It imports pytest, ``contract``, the planner's file names
+and ``hosts.standin``. pytest loads it
 as a plugin, so tests need no import::
 
     def test_it_says_hello(run_plugin):
-        plugin = run_plugin("worker_hello.py", role="worker")
+        plugin = run_plugin("worker_hello.py")
         assert plugin.wait_for("hello").level == "info"
         assert plugin.stop() == 0
 """
@@ -34,7 +35,7 @@ class RunPlugin(Protocol):
         self,
         plugin: str | Path,
         *,
-        role: str = "scheduler",
+        role: str | None = None,
         worker_id: int = -1,
         worker_count: int = 1,
         config: Mapping[str, Any] | None = None,

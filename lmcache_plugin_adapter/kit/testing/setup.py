@@ -8,7 +8,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmcache_plugin_adapter.contract.identity import ALL_ROLES, ProcessIdentity, Role
 from lmcache_plugin_adapter.contract.runtime_dir import DIRECTORY_VARIABLE
+from lmcache_plugin_adapter.messages.problem import quoted
+from lmcache_plugin_adapter.planner.file_names import (
+    PluginName,
+    name_advice,
+    name_warning,
+    parse_name,
+    runs_on,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,13 +25,13 @@ if TYPE_CHECKING:
 _ENTRY = re.compile(r"[\w.]+:\w+")
 
 
-def locate(plugin: str, directory: Path, role: str, name: str | None) -> tuple[str, str]:
+def locate(plugin: str, directory: Path, role: str | None, name: str | None) -> tuple[str, str]:
     """Return location and name of a plugin; write its file if it is a function.
 
     Args:
         plugin: As for :class:`.trial.Trial`.
         directory: The engine's directory.
-        role: The engine's role.
+        role: The engine's role, if given.
         name: The plugin's name if a file is written; None: from role and module.
     """
     if plugin.startswith("pkg:"):
@@ -30,7 +39,7 @@ def locate(plugin: str, directory: Path, role: str, name: str | None) -> tuple[s
     path = Path(plugin)
     if _ENTRY.fullmatch(plugin) and not path.exists():
         module, _, function = plugin.partition(":")
-        name = name or f"{role.lower()}_{module.rpartition('.')[2]}"
+        name = name or f"{(role or 'scheduler').lower()}_{module.rpartition('.')[2]}"
         path = directory / "plugins" / f"{name}.py"
         path.parent.mkdir()
         path.write_text(
@@ -40,6 +49,42 @@ def locate(plugin: str, directory: Path, role: str, name: str | None) -> tuple[s
     if not path.is_file():
         raise FileNotFoundError(f"no such plugin: {plugin!r}")
     return str(path.absolute()), path.stem
+
+
+def engine_process(
+    location: str, role: str | None, worker_id: int, worker_count: int
+) -> ProcessIdentity:
+    """Return the engine process to stand in for: what is not given follows from the name.
+
+    Args:
+        location: The plugin's file, or ``pkg:NAME``.
+        role: The engine's role, if given.
+        worker_id: The worker's rank; negative if not given.
+        worker_count: Workers of the replica, at least.
+
+    Raises:
+        ValueError: The process does not run the plugin; the text has what to do.
+    """
+    file = os.path.basename(location.removeprefix("pkg:"))
+    name = parse_name(file, executable=True, is_location=True)
+    if not isinstance(name, PluginName):
+        raise ValueError(  # noqa: TRY004 - the name is wrong, not its type
+            f"cannot run {quoted(file)}: {name_advice(name)}"
+        )
+    if role is None:
+        role = name.role
+        if role == ALL_ROLES:
+            role = "scheduler" if name.worker_id is None else "worker"
+    who = Role.read(role)
+    if who is not Role.SCHEDULER and worker_id < 0:
+        worker_id = (who is Role.WORKER and name.worker_id) or 0
+    identity = ProcessIdentity(who, worker_id, max(worker_count, worker_id + 1))
+    if name.never_runs:
+        raise ValueError(f"cannot run {quoted(file)}: {name_warning(name, [identity])}")
+    if not runs_on(name, identity):
+        text = f"{quoted(file)} runs on {name.describe()}, not on {identity.label}"
+        raise ValueError(f"{text}: leave out 'role' and 'worker_id', or rename the plugin")
+    return identity
 
 
 def configuration(

@@ -13,14 +13,13 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.contract.runtime_dir import DIRECTORY_VARIABLE
 from lmcache_plugin_adapter.hosts import standin
 from lmcache_plugin_adapter.hosts.standin import Assignment
 from lmcache_plugin_adapter.linux.procfs import environment_of, read_process, variable
 
 from .engine_log import Line, last_exit, last_pid, read_lines, supervisors
-from .setup import configuration, environment, locate
+from .setup import configuration, engine_process, environment, locate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,8 +60,9 @@ class Trial:
         plugin: The plugin's file; or ``pkg:NAME`` for an installed plugin; or
             ``module:function``, for which a file is written that calls it.
         directory: The engine's directory for its files; its working directory, too.
-        role: ``scheduler``, ``worker`` or ``server``.
-        worker_id: The worker's rank; default for a worker: 0.
+        role: ``scheduler``, ``worker`` or ``server``; None: the role of the plugin's name,
+            and of ``all`` the scheduler.
+        worker_id: The worker's rank; default: the one in the plugin's name, else 0.
         worker_count: Workers of the replica, at least as many as ``worker_id`` needs.
         config: LMCache's configuration beyond its defaults.
         settings: The plugin's own section.
@@ -77,7 +77,7 @@ class Trial:
         plugin: str | Path,
         *,
         directory: Path,
-        role: str = "scheduler",
+        role: str | None = None,
         worker_id: int = -1,
         worker_count: int = 1,
         config: Mapping[str, Any] | None = None,
@@ -87,15 +87,12 @@ class Trial:
         restart: str = "never",
         name: str | None = None,
     ) -> None:
-        who = Role.read(role)
-        if who is not Role.SCHEDULER:
-            worker_id = max(worker_id, 0)
-        self._identity = ProcessIdentity(who, worker_id, max(worker_count, worker_id + 1))
         self._directory = directory
         self._grace = stop_grace
         self._restart = restart
         directory.mkdir(parents=True)
         location, self.name = locate(str(plugin), directory, role, name)
+        self._identity = engine_process(location, role, worker_id, worker_count)
         self._log = directory / "engine.log"
         # On a busy machine, nice 19 would let the plugin wait longer than its test does.
         general = {"rate_limit": "off", "max_line_bytes": 65_536, "nice": 0}
