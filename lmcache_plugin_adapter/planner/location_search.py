@@ -94,7 +94,9 @@ class LocationSearch:
     def _unusable(self, error: OSError | ValueError) -> None:
         self.complete = False
         if isinstance(error, FileNotFoundError):
-            self._report("warning", "does not exist: no plugins from there")
+            path = absolute(self._location)
+            where = "" if path == self._location else f"; this is {quoted(path)}"
+            self._report("warning", f"does not exist: no plugins from there{where}")
         else:
             self._report("warning", f"cannot be read: {error_reason(error)}: no plugins from there")
 

@@ -225,6 +225,17 @@ def test_each_bad_location_is_one_line_and_the_others_go_on(
     assert plugins(result, good) == ["worker.py"]
 
 
+def test_a_missing_relative_location_has_its_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts at the working directory, not at the configuration."""
+    monkeypatch.chdir(tmp_path)
+    (text,) = said(scan(["plugins/x.sh"]))
+    assert text.endswith(
+        f"does not exist: no plugins from there; this is '{tmp_path}/plugins/x.sh'"
+    )
+
+
 def test_a_broken_link_is_known_with_its_target(make: Callable[..., Path], tmp_path: Path) -> None:
     """Whoever reads it can mend it."""
     make("worker_a.py")
