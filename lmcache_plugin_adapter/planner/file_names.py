@@ -41,6 +41,11 @@ _DATA_ENDINGS = """
 _LEFTOVERS = frozenset(_LEFTOVER_ENDINGS.split())
 _DATA = frozenset(_DATA_ENDINGS.split())
 _LETTERS = re.compile(r"[A-Za-z]+")
+SEPARATORS = "-. +=:@#"
+"""Characters that are often written in place of the ``_`` between the parts of a name."""
+
+_SEPARATORS = re.compile(f"[{re.escape(SEPARATORS)}]+")
+_OTHER_ID = re.compile(r"[0-9]+(?:_|$)")
 
 
 @frozen
@@ -224,7 +229,10 @@ def _without_role(stem: str, extension: str, words: list[str]) -> NotAPlugin:
             in_lmcache,
         )
     role, rest = meant
-    right = "_".join([role, *([rest] if rest else []), *words[1:]]) + extension
+    rest = _SEPARATORS.sub("_", "_".join(filter(None, [rest, *words[1:]])))
+    if role in (Role.SCHEDULER.value, Role.SERVER.value):
+        rest = _OTHER_ID.sub("", rest)
+    right = "_".join(filter(None, [role, rest])) + extension
     return NotAPlugin(
         stem,
         "near-miss",
@@ -243,7 +251,7 @@ def _meant(word: str) -> tuple[str, str] | None:
     """
     letters = _LETTERS.match(word)
     head = letters.group() if letters else ""
-    rest = word[len(head) :].lstrip("-. +=:@#")
+    rest = word[len(head) :].lstrip(SEPARATORS)
     role: str | None = _role(head)
     if role is None:
         role = near_miss(word, ROLE_WORDS)
@@ -252,7 +260,7 @@ def _meant(word: str) -> tuple[str, str] | None:
         role = near_miss(head, ROLE_WORDS)
     if role is None:
         return None
-    return role, "" if role == Role.SCHEDULER.value and rest.isdigit() else rest
+    return role, rest
 
 
 def _role(word: str) -> str | None:
