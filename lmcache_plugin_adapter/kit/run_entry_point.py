@@ -47,16 +47,18 @@ def load(name: str, reference: str, directory: str, *arguments: str) -> Callable
 
 
 def advice(module: str, missing: str) -> str:
-    """Return what to install if ``module`` cannot be imported because ``missing`` is missing."""
+    """Return the command that installs ``missing``, without which ``module`` cannot run."""
+    pip = f"{sys.executable} -m pip"
     if f"{module}.".startswith(f"{missing}."):
-        text = f"its module '{missing}' is not there: install its package again"
+        text = f"its module '{missing}' is not there: install its package again with {pip}"
     elif module.startswith(_GALLERY):
-        text = f"it needs '{missing}': pip install 'lmcache-plugin-adapter[gallery]'"
+        text = f"it needs '{missing}': {pip} install 'lmcache-plugin-adapter[gallery]'"
     elif missing == "msgspec":
-        text = f"it needs '{missing}': pip install 'lmcache-plugin-adapter[kit]'"
+        text = f"it needs '{missing}': {pip} install 'lmcache-plugin-adapter[kit]'"
     else:
-        text = f"it needs '{missing}': install that, or the extra of its package that brings it,"
-    return f"<3>Cannot import the plugin: {text} with {sys.executable}"
+        text = f"it needs '{missing}'; install it, or the extra of its package that brings it: "
+        text += f"{pip} install {missing.partition('.')[0]}"
+    return f"<3>Cannot run the plugin: {text}"
 
 
 if __name__ == "__main__":

@@ -52,6 +52,6 @@ def test_a_library_that_is_missing_is_one_line(package: str, library: str) -> No
     )
     assert (result.returncode, result.stderr) == (125, "")
     assert result.stdout == (
-        f"<3>Cannot import the plugin: it needs '{library}': "
-        f"pip install 'lmcache-plugin-adapter[gallery]' with {sys.executable}\n"
+        f"<3>Cannot run the plugin: it needs '{library}': "
+        f"{sys.executable} -m pip install 'lmcache-plugin-adapter[gallery]'\n"
     )

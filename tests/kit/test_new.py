@@ -167,8 +167,8 @@ def test_without_msgspec_it_exits_with_one_line(tmp_path: Path) -> None:
     )
     assert (result.returncode, result.stderr) == (125, "")
     assert result.stdout == (
-        "<3>Cannot import the plugin: it needs 'msgspec': pip install "
-        f"'lmcache-plugin-adapter[kit]' with {sys.executable}\n"
+        f"<3>Cannot run the plugin: it needs 'msgspec': {sys.executable} -m pip install "
+        "'lmcache-plugin-adapter[kit]'\n"
     )
 
 

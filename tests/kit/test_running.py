@@ -72,8 +72,8 @@ def test_a_module_that_is_missing_ends_it_for_good() -> None:
     result = run("import nowhere_to_be_found")
     assert (result.returncode, result.stderr) == (125, "")
     assert result.stdout == (
-        "<3>Cannot import the plugin: it needs 'nowhere_to_be_found': install that, or the extra "
-        f"of its package that brings it, with {sys.executable}\n"
+        "<3>Cannot run the plugin: it needs 'nowhere_to_be_found'; install it, or the extra of its "
+        f"package that brings it: {sys.executable} -m pip install nowhere_to_be_found\n"
     )
 
 

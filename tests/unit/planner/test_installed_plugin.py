@@ -484,7 +484,9 @@ def test_check_fails_where_one_is_refused(site: Path, check: Callable[..., str])
 def test_advice_for_a_missing_module() -> None:
     """What to install: the package again, the gallery's extra, or what the package asks for."""
     gallery = run_entry_point.advice("lmcache_plugin_adapter.gallery.heartbeat", "httpx")
-    assert "it needs 'httpx': pip install 'lmcache-plugin-adapter[gallery]' with /" in gallery
+    assert gallery.endswith(
+        f"it needs 'httpx': {sys.executable} -m pip install 'lmcache-plugin-adapter[gallery]'"
+    )
     assert "its module 'acme' is not there" in run_entry_point.advice("acme.x", "acme")
     assert "its module 'acme.x' is not there" in run_entry_point.advice("acme.x", "acme.x")
     assert "it needs 'acme.xy'" in run_entry_point.advice("acme.x", "acme.xy")
