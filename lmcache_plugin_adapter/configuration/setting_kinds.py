@@ -213,16 +213,20 @@ def word_or_directory(value: object, environ: _Environ) -> dict[str, Any]:
     """Return the values that ``log: WORD`` or ``log: DIRECTORY`` stands for."""
     if value in _LOG_WORDS:
         return {"log": value, "log.directory": None}
-    return {"log.directory": directory(value, environ)}
+    return {"log.directory": _directory(value, environ, _LOG_WORDS)}
 
 
 def directory(value: object, environ: _Environ) -> str:
     """Return a directory, expanded."""
+    return _directory(value, environ, ())
+
+
+def _directory(value: object, environ: _Environ, words: tuple[str, ...]) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise InvalidValueError
     # A bare word is more likely a keyword that does not exist than a directory.
     if "/" not in value and not value.startswith(("~", "$")):
-        raise InvalidValueError(did_you_mean(value, _LOG_WORDS))
+        raise InvalidValueError(did_you_mean(value, words))
     try:
         return expand(value, environ)
     except LocationError as error:

@@ -142,6 +142,17 @@ def test_what_goes_wrong_never_reaches_sglang(rank: Rank, tmp_path: Path) -> Non
     one.do("cache.shutdown()")
 
 
+def test_a_stop_that_fails_is_reported_as_such(rank: Rank) -> None:
+    """The plugins run on, and SGLang's shutdown does too."""
+    one = rank()
+    assert len(told(one, 2)) == 2
+    one.do("cache._lmcache_plugin_adapter_launchers.append(None)")
+    one.do("cache.shutdown()")
+    one.wait_log("Cannot stop the runtime plugins of this rank; they stop when it exits: ", 20)
+    assert one.do("cache.log") == ["created", "shutdown"]
+    assert "do not run" not in one.log()
+
+
 def test_loading_twice_registers_once(rank: Rank) -> None:
     """SGLang calls it in each process; others may again."""
     one = rank()

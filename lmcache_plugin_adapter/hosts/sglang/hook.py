@@ -74,12 +74,16 @@ def _before_shutdown(cache: object, *_args: object, **_kwargs: object) -> None:
 
         stop_plugins(cache)
     except Exception as error:  # noqa: BLE001 - SGLang's own shutdown goes on
-        _report_off(error)
+        _warn("Cannot stop the runtime plugins of this rank; they stop when it exits: %s", error)
 
 
 def _report_off(error: Exception) -> None:
+    _warn("Runtime plugins of this rank do not run: %s", error)
+
+
+def _warn(text: str, error: Exception) -> None:
     import logging
 
     from . import LOGGER
 
-    logging.getLogger(LOGGER).warning("Runtime plugins of this rank do not run: %s", error)
+    logging.getLogger(LOGGER).warning(text, error)

@@ -267,6 +267,16 @@ NAN, INF = float("nan"), float("inf")
         ({"log": "$NOWHERE/x"}, "log", "variable 'NOWHERE' is not set"),
         ({"log": {"files": 3}}, "log", "no 'extra_config.runtime_plugins.log.directory'"),
         ({"log": {"directory": 3}}, "log.directory", "found 3"),
+        (
+            {"log": {"directory": "stder"}},
+            "log.directory",
+            "accepted is a directory (with a '/' in it);",
+        ),
+        (
+            {"metrics": {"textfile": "stder"}},
+            "metrics.textfile",
+            "accepted is a directory (with a '/' in it);",
+        ),
         ({"log": "a/\0"}, "log", "found"),
         ({"leftovers": "kill"}, "leftovers", "'stop' or 'keep'"),
         ({"filter_by_role": None, "allow_insecure_permissions": 0}, "allow_", "found 0"),
