@@ -122,7 +122,7 @@ def environment_page() -> str:
                 for row in VARIABLES_SET
             ),
         ),
-        f"The variables of `{PREFIX}.plugins.NAME.env` are added last.",
+        f"`{PREFIX}.plugins.NAME.env` is added last; only variables of `notify` replace its own.",
         "## Read by this package",
         _table(
             ("Variable", "Meaning"), ((f"`{name}`", meaning) for name, meaning in VARIABLES_READ)

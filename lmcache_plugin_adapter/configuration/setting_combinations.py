@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from lmcache_plugin_adapter.contract.variables import NOTIFY_SOCKET, WATCHDOG_PID, WATCHDOG_USEC
 from lmcache_plugin_adapter.messages.describe import show
 
 from .settings_table import SETTINGS
@@ -19,6 +20,9 @@ _REQUIRES = {
     "watchdog": "notify",
 }
 """Keys that have an effect only with another key."""
+
+_OVERWRITES = {NOTIFY_SOCKET: "notify", WATCHDOG_USEC: "watchdog", WATCHDOG_PID: "watchdog"}
+"""Variables that the supervisor sets itself if a key is set, with that key."""
 
 _DEFAULTS = {row.key: row.default for row in SETTINGS}
 
@@ -41,6 +45,9 @@ def contradictions(
         is_set = found.get(key) and values[key] != _DEFAULTS[key]
         if is_set and not values[base] and not any(base in other for other in others):
             yield f"Setting '{where}.{key}' has no effect without '{base}'"
+    for name, key in _OVERWRITES.items():
+        if name in values.get("env", ()) and values["notify"] and values[key]:
+            yield f"Setting '{where}.env.{name}' has no effect with '{key}'"
     every = values["every"]
     if every is None:
         return

@@ -54,8 +54,8 @@ SETTINGS: tuple[Setting, ...] = (
         "data_parallel",
         "local-rank-0",
         ("local-rank-0", "all"),
-        "Which data-parallel replicas run plugins: the first one of each node, so that two "
-        "replicas do not compete for a port, or all replicas. The variable "
+        "Which data-parallel replicas run plugins: the first one of each node (in SGLang, of the "
+        "job), so that two replicas do not compete for a port, or all replicas. The variable "
         "`LMCACHE_RUNTIME_PLUGIN_DP_RANK` contains the index of the plugin's replica.",
         per_plugin=False,
     ),

@@ -40,6 +40,14 @@ def texts(section: dict[str, object]) -> list[str]:
             {"plugins": {"all_x": {"every": "1m", "jitter": "1m"}}},
             f"Cannot use '{WHERE}.plugins.all_x.jitter': found '1m', {LESS}",
         ),
+        (
+            {"notify": True, "plugins": {"all_x": {"env": {"NOTIFY_SOCKET": "x"}}}},
+            f"Setting '{WHERE}.plugins.all_x.env.NOTIFY_SOCKET' has no effect with 'notify'",
+        ),
+        (
+            {"notify": True, "plugins": {"all_x": {"watchdog": 5, "env": {"WATCHDOG_PID": 1}}}},
+            f"Setting '{WHERE}.plugins.all_x.env.WATCHDOG_PID' has no effect with 'watchdog'",
+        ),
     ],
 )
 def test_a_contradiction_is_one_line(section: dict[str, object], expected: str) -> None:
@@ -54,6 +62,8 @@ def test_a_contradiction_is_one_line(section: dict[str, object], expected: str) 
         {"timeout": "10s", "plugins": {"all_x": {"every": "1m"}}},
         {"notify": True, "watchdog": 5, "ready_timeout": 5},
         {"every": "off", "restart": "always"},
+        {"plugins": {"all_x": {"env": {"NOTIFY_SOCKET": "x", "WATCHDOG_PID": 1}}}},
+        {"notify": True, "plugins": {"all_x": {"env": {"WATCHDOG_USEC": 1}}}},
         {"every": "5m", "plugins": {"all_x": {"every": False, "restart": "always"}}},
         {"restart": "always", "plugins": {"all_x": {"every": "1m", "restart": "on-failure"}}},
     ],
