@@ -23,7 +23,7 @@ from lmcache_plugin_adapter.supervisor.processes.spawn import (
 )
 
 from .lifecycle import Event, after_exit, transition
-from .restart import Restarts, Schedule
+from .restart_delays import Restarts, Schedule
 from .run_watchers.choice import notifications_of, timeout_of
 
 TYPE_CHECKING = False

@@ -8,14 +8,14 @@ import time
 
 import pytest
 
-from lmcache_plugin_adapter.supervisor import restart
-from lmcache_plugin_adapter.supervisor.restart import Schedule
+from lmcache_plugin_adapter.supervisor import restart_delays
+from lmcache_plugin_adapter.supervisor.restart_delays import Schedule
 
 
 @pytest.fixture
 def clock(mocker):
     """The monotonic clock, to be set."""
-    return mocker.patch.object(restart.time, "monotonic", return_value=1000.0)
+    return mocker.patch.object(restart_delays.time, "monotonic", return_value=1000.0)
 
 
 def test_runs_come_at_a_fixed_rate(clock) -> None:
