@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 DIRECTORY_VARIABLE = "LMCACHE_PLUGINS_RUNTIME_DIR"
 
 CONTROL_SOCKET = "control.sock"
-CONFIG_FILE = "config.json"
-ENDING_FILE = "ending"
+CONFIG_NAME = "config.json"
+ENDING_NAME = "ending"
 STOPPED_FILE = "stopped"
 REPORTED_FILE = "reported"
 """The problems that the supervisor has logged, for the other processes of its replica."""
@@ -131,7 +131,7 @@ class InstanceDir:
         self.fd = _lock(self.path)
         """A descriptor of the directory, which holds the lock."""
         try:
-            os.unlink(self.file(ENDING_FILE))
+            os.unlink(self.file(ENDING_NAME))
         except OSError:
             pass  # there was no previous supervisor
 
@@ -166,7 +166,7 @@ class InstanceDir:
     def say_ending(self, why: str) -> None:
         """Write the reason for a SIGTERM, for plugins that read it (see the plugin contract)."""
         try:
-            write_whole(self.file(ENDING_FILE), f"{why}\n".encode())
+            write_whole(self.file(ENDING_NAME), f"{why}\n".encode())
         except OSError:
             pass  # a full disk: plugins find no file
 

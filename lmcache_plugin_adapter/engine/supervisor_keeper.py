@@ -70,15 +70,15 @@ class SupervisorKeeper:
     def __init__(self, start: SupervisorStart, choices: Mapping[str, object]) -> None:
         self.choices = choices
         self._users: set[object] = set()
-        self._start_command = start
+        self._supervisor_start = start
         self._label = start.label
         self._owner = os.getpid()
         self._stopping = False
         self._connection: SupervisorConnection | None = None
         self._watching = False
         # Held until a stop: a lock may be released anywhere, signal handlers included.
-        self._pause = unpatched("_thread", "allocate_lock")()
-        self._pause.acquire()
+        self._until_stop = unpatched("_thread", "allocate_lock")()
+        self._until_stop.acquire()
         self._starting = unpatched("_thread", "allocate_lock")()
         self._exiting = False
         self._adopted = AdoptedProcesses(start.run_id)
@@ -154,7 +154,7 @@ class SupervisorKeeper:
             return
         self._forget()
         try:
-            self._pause.release()
+            self._until_stop.release()
         except RuntimeError:
             pass  # an earlier stop released it
         self._request_stop(connection)
@@ -166,7 +166,7 @@ class SupervisorKeeper:
         connection = self.connection
         if connection is None:
             return None
-        return ask(connection, self._start_command.instance_directory(), request, timeout)
+        return ask(connection, self._supervisor_start.instance_directory(), request, timeout)
 
     def finish_at_exit(self) -> None:
         """Report the exit of this process; start a supervisor to finish if none lives.
@@ -198,7 +198,7 @@ class SupervisorKeeper:
         if not connection.exits():
             return False
         if not connection.intact:
-            return self._start_command.instance_directory() is None
+            return self._supervisor_start.instance_directory() is None
         if not self._watching:
             connection.poll_messages()
         deadline = time.monotonic() + _LAST_MESSAGE_SECONDS
@@ -214,12 +214,12 @@ class SupervisorKeeper:
         # A supervisor that only finishes a stop starts nothing, so it waits for no other one,
         # which may wait for it.
         again = not self._stopping and (self._owner, self._label) in _stopped
-        return self._start_command.start(previous, again)
+        return self._supervisor_start.start(previous, again)
 
     def _request_stop(self, connection: SupervisorConnection) -> None:
         if connection.request_stop():
             return
-        directory = self._start_command.instance_directory()
+        directory = self._supervisor_start.instance_directory()
         answer = ask(connection, directory, {"op": "shutdown"}, _REQUEST_SECONDS)
         if answer is None or answer.get("ok") is False:
             logger.warning(
@@ -296,8 +296,8 @@ class SupervisorKeeper:
                         delay,
                     )
                 if not self._stopping:
-                    self._pause.acquire(timeout=delay)
-                self._adopted.find(self._start_command.instance_directory())
+                    self._until_stop.acquire(timeout=delay)
+                self._adopted.find(self._supervisor_start.instance_directory())
                 with self._starting:
                     if self._exiting:
                         return
@@ -331,7 +331,7 @@ class SupervisorKeeper:
                 "plugins of %s continue, and stop with the engine",
                 self._label,
             )
-        directory = self._start_command.instance_directory()
+        directory = self._supervisor_start.instance_directory()
         if not connection.pid and directory is not None:
             connection.know_process(supervisor_pid(directory, _REQUEST_SECONDS))
         if not connection.pid:
@@ -342,7 +342,7 @@ class SupervisorKeeper:
         return directory is None or not os.path.isdir(directory)
 
     def _why_unready(self, code: int) -> str:
-        python = self._start_command.python
+        python = self._supervisor_start.python
         return f"it ended before it was ready ('{python}' exited with code {code})"
 
     def _gives_up(self, code: int, respawn: Respawn, problem: str) -> bool:
@@ -368,7 +368,7 @@ class SupervisorKeeper:
 
     def _remove_directory(self) -> None:
         """Remove what a killed supervisor left in the runtime directory: no other will."""
-        directory = self._start_command.instance_directory()
+        directory = self._supervisor_start.instance_directory()
         if directory is not None:
             remove_instance(directory)
 

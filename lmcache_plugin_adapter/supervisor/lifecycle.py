@@ -21,7 +21,7 @@ class Event(str, enum.Enum):
     SPAWN_FAILED = "spawn failed"
     CANNOT_RUN = "cannot run"
     EXITED = "first process exited"
-    OVER_LIMIT = "limit exceeded"
+    RUN_FAILED = "run failed"
     CLEARED = "no process left"
     LEFTOVERS = "leftover processes found"
     RESTART_DUE = "policy: restart"
@@ -47,7 +47,7 @@ _MOVES: dict[tuple[State, Event], State] = {
     (_S.STARTING, _E.STOP): _S.STOPPED,
     (_S.RUNNING, _E.CANNOT_RUN): _S.FAILED,  # exec failed after the fork
     (_S.RUNNING, _E.EXITED): _S.CLEARING,
-    (_S.RUNNING, _E.OVER_LIMIT): _S.STOPPING,  # a failed run, unlike a stopped one
+    (_S.RUNNING, _E.RUN_FAILED): _S.STOPPING,  # a failed run, unlike a stopped one
     (_S.RUNNING, _E.STOP): _S.STOPPING,
     (_S.CLEARING, _E.RESTART_DUE): _S.BACKING_OFF,
     (_S.CLEARING, _E.RUN_LATER): _S.WAITING,

@@ -147,7 +147,7 @@ class Plugin:
         self._log(WARNING, f"{cause}: ending it with {number.name}")
         self.trouble = uncapitalized(cause)
         self._failed = True
-        self._move(Event.OVER_LIMIT)
+        self._move(Event.RUN_FAILED)
         self._begin_ending().stop(number)
 
     def cut_grace_short(self, why: str) -> None:

@@ -13,7 +13,7 @@ from lmcache_plugin_adapter.contract import variables
 from lmcache_plugin_adapter.contract.backoff import backoff_delay
 from lmcache_plugin_adapter.contract.log_records import WARNING
 from lmcache_plugin_adapter.contract.runtime_dir import (
-    CONFIG_FILE,
+    CONFIG_NAME,
     CONTROL_SOCKET,
     InstanceDir,
     open_root,
@@ -79,7 +79,7 @@ class RuntimeFiles:
         if self.instance is None:
             return
         try:
-            fd = os.open(self.instance.file(CONFIG_FILE), os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self.instance.file(CONFIG_NAME), os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return  # it could not be written
         if self._config >= 0:
@@ -132,7 +132,7 @@ class RuntimeFiles:
                 self._control.listen(instance.path, CONTROL_SOCKET)
                 if self._config >= 0:
                     size = os.fstat(self._config).st_size
-                    write_whole(instance.file(CONFIG_FILE), os.pread(self._config, size, 0))
+                    write_whole(instance.file(CONFIG_NAME), os.pread(self._config, size, 0))
             except OSError as error:  # no space or no inodes, for example: the next one may do
                 if instance is not None:
                     instance.remove()
@@ -198,7 +198,7 @@ class RuntimeFiles:
 
     def _missing(self, instance: InstanceDir) -> bool:
         """Whether a file is not there, or not the one that this supervisor made."""
-        names = [CONTROL_SOCKET, *([CONFIG_FILE] if self._config >= 0 else [])]
+        names = [CONTROL_SOCKET, *([CONFIG_NAME] if self._config >= 0 else [])]
         try:
             found = os.lstat(instance.path)
             return (found.st_dev, found.st_ino) != identity_of(instance.fd) or not all(

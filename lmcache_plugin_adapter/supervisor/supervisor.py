@@ -70,10 +70,10 @@ class Supervisor:
         reset_signals()
         self._loop = loop = Loop(self._on_error)
         writer = Writer(self._on_room, loop.call_soon)
-        files = Writer(self._on_room, loop.call_soon)
+        file_writer = Writer(self._on_room, loop.call_soon)
         logger = f"lmcache_plugin_adapter.{handover.label.replace(' ', '.')}"
         stderr = StderrRoute(writer, StreamTarget(2), logger, wants_color(2, os.environ))
-        self._events = EventLog(loop, files, stderr, threshold_from(os.environ))
+        self._events = EventLog(loop, file_writer, stderr, threshold_from(os.environ))
         self._loss_report = LossReport(self._events)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.on_signal(number, partial(self._signalled, number))

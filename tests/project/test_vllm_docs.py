@@ -17,7 +17,7 @@ from lmcache_plugin_adapter.cli.lmcache_yaml import load_lmcache_yaml
 from lmcache_plugin_adapter.configuration.settings import read_settings
 from lmcache_plugin_adapter.hosts import upstream_names
 from lmcache_plugin_adapter.hosts.vllm import connector_takeover, hook
-from lmcache_plugin_adapter.hosts.vllm.connector_class import creates_lmcache
+from lmcache_plugin_adapter.hosts.vllm.connector_recognition import creates_lmcache
 from lmcache_plugin_adapter.planner.file_names import PluginName, parse_name
 
 PACKAGE = Path(hook.__file__).parents[2]

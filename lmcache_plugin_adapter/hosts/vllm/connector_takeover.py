@@ -19,7 +19,7 @@ from lmcache_plugin_adapter.contract.engine_settings import (
 )
 
 from . import LOGGER, lmcache_chooses, lmcache_launcher
-from .connector_class import is_lmcache_class
+from .connector_recognition import is_lmcache_class
 from .identity import local_replica_index, read_identity
 
 if TYPE_CHECKING:

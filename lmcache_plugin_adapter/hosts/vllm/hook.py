@@ -98,7 +98,7 @@ def _begin(factory: type, args: tuple[object, ...], kwargs: dict[str, object]) -
     """Return the takeover of an LMCache connector, or None for any other connector."""
     try:
         config = kwargs["config"] if "config" in kwargs else args[0]
-        from .connector_class import creates_lmcache
+        from .connector_recognition import creates_lmcache
 
         if not creates_lmcache(factory, getattr(config, "kv_transfer_config", None)):
             return None

@@ -20,7 +20,7 @@ from lmcache_plugin_adapter.contract.launch_spec import LaunchSpec
 from lmcache_plugin_adapter.contract.log_records import LEVELS, is_debug_requested
 from lmcache_plugin_adapter.contract.planned_plugin import SupervisorPlan
 from lmcache_plugin_adapter.contract.planner_pipe import write_message
-from lmcache_plugin_adapter.contract.runtime_dir import ENDING_FILE, remove_stale
+from lmcache_plugin_adapter.contract.runtime_dir import ENDING_NAME, remove_stale
 from lmcache_plugin_adapter.linux.pid1 import ADVICE, server_is_pid1
 from lmcache_plugin_adapter.messages.problem import Problem
 from lmcache_plugin_adapter.messages.wording import count_processes, counted
@@ -81,7 +81,7 @@ def run_planner(
     text = config_text(spec)
     ending_file = None
     if config_file is not None:
-        ending_file = os.path.join(os.path.dirname(config_file), ENDING_FILE)
+        ending_file = os.path.join(os.path.dirname(config_file), ENDING_NAME)
         config_file, problems = write_config_file(*os.path.split(config_file), text)
         report(problems)
     environment, problems = plugin_environment(spec, os.environ, config_file, ending_file)

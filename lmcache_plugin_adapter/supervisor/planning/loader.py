@@ -9,7 +9,7 @@ from functools import partial
 from lmcache_plugin_adapter.contract import wire
 from lmcache_plugin_adapter.contract.log_records import INFO
 from lmcache_plugin_adapter.contract.planner_pipe import write_message
-from lmcache_plugin_adapter.contract.runtime_dir import CONFIG_FILE
+from lmcache_plugin_adapter.contract.runtime_dir import CONFIG_NAME
 from lmcache_plugin_adapter.contract.version import (
     __version__,
     installed_version,
@@ -109,7 +109,7 @@ class PluginLoader:
         instance = self._files.instance
         if instance is not None:
             root = os.path.dirname(instance.path)
-            config = instance.file(CONFIG_FILE)
+            config = instance.file(CONFIG_NAME)
         run_planner(fd, self._handover.read_spec(), config, root, skip)
 
     def _adopt(self, search: int, plan: SupervisorPlan) -> None:

@@ -12,8 +12,7 @@ import stat
 
 from lmcache_plugin_adapter.contract.frozen import replaced
 from lmcache_plugin_adapter.contract.run_token import engine_is_gone
-from lmcache_plugin_adapter.contract.runtime_dir import ENDING_FILE as ENDING_NAME
-from lmcache_plugin_adapter.contract.runtime_dir import candidates
+from lmcache_plugin_adapter.contract.runtime_dir import ENDING_NAME, candidates
 from lmcache_plugin_adapter.contract.variables import CONFIG_FILE, ENDING_FILE
 from lmcache_plugin_adapter.messages.problem import Problem
 from lmcache_plugin_adapter.planner.plugin_environment import write_config_file

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lmcache_plugin_adapter.contract.run_token import new_run_id
-from lmcache_plugin_adapter.contract.runtime_dir import ENDING_FILE, InstanceDir, write_whole
+from lmcache_plugin_adapter.contract.runtime_dir import ENDING_NAME, InstanceDir, write_whole
 
 
 @pytest.fixture
@@ -36,10 +36,10 @@ def test_a_full_file_system_leaves_no_empty_ending_file(tmp_path: Path, no_room:
 
 def test_a_file_that_cannot_be_replaced_stays_as_it_was(tmp_path: Path, no_room: None) -> None:
     """Readers never find half of a file."""
-    path = tmp_path / ENDING_FILE
+    path = tmp_path / ENDING_NAME
     path.touch(0o600)
     inode = path.stat().st_ino
     with pytest.raises(OSError, match="File too large"):
         write_whole(str(path), b"closing\n")
-    assert os.listdir(tmp_path) == [ENDING_FILE]
+    assert os.listdir(tmp_path) == [ENDING_NAME]
     assert path.stat().st_ino == inode

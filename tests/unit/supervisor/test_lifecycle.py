@@ -23,7 +23,7 @@ from lmcache_plugin_adapter.supervisor.lifecycle import (
 
 # One row a state, one column an event, in the order of the enums; "." stays, "!" cannot happen.
 TABLE = """
-             SPAWNED SPAWN_FAILED CANNOT_RUN EXITED   OVER_LIMIT CLEARED LEFTOVERS RESTART_DUE RUN_LATER DONE   GIVE_UP BACKOFF  RUN_DUE  STOP     START
+             SPAWNED SPAWN_FAILED CANNOT_RUN EXITED   RUN_FAILED CLEARED LEFTOVERS RESTART_DUE RUN_LATER DONE   GIVE_UP BACKOFF  RUN_DUE  STOP     START
 STARTING     RUNNING BACKING_OFF  FAILED     !        !          !       !         !           !         !      !       .        .        STOPPED  .
 RUNNING      !       !            FAILED     CLEARING STOPPING   !       !         !           !         !      !       .        .        STOPPING .
 CLEARING     !       !            !          !        !          !       !         BACKING_OFF WAITING   EXITED FAILED  .        .        STOPPING .
