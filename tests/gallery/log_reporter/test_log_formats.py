@@ -66,6 +66,42 @@ CRASHES = {
     "    | ValueError: 1\n    +------------------------------------",
     "chained": f"{TRACEBACK}\n\nDuring handling of the above exception, another exception "
     f"occurred:\n\n{TRACEBACK}",
+    "syntax error": '  File "a.py", line 1\n    x = (\n        ^\nSyntaxError: never closed',
+    "no encodings": "Fatal Python error: init_fs_encoding: failed\n"
+    "Python runtime state: core initialized",
+    "logging": f'--- Logging error ---\n{TRACEBACK}\nCall stack:\n  File "b.py", line 1, in f\n'
+    "Message: 'x %s'\nArguments: ()",
+    "interrupt": 'Traceback (most recent call last):\n  File "a.py"\nKeyboardInterrupt: terminated',
+    "spawned": f"-- Process 0 terminated with the following error:\n{TRACEBACK}",
+    "direct cause": f"{TRACEBACK}\n\nThe above exception was the direct cause of the following "
+    'exception:\n\n  + Exception Group Traceback (most recent call last):\n  |   File "a.py"\n'
+    "  | ExceptionGroup: x (1 sub-exception)\n  +-+---------------- 1 ----------------\n"
+    "    | ValueError: 1\n    +------------------------------------",
+    "Ray task": "ray.exceptions.RayTaskError(RuntimeError): ray::f() (pid=12, ip=10.0.0.1)\n"
+    '  File "a.py", line 1, in f\nRuntimeError: x',
+    "Ray task in a traceback": 'Traceback (most recent call last):\n  File "a.py"\n'
+    "ray.exceptions.RayTaskError(ValueError): ray::f() (pid=1, ip=10.0.0.1)\n"
+    '  File "b.py", line 2, in f\nValueError: x',
+    "Ray actor": "ray.exceptions.ActorDiedError: The actor died.\n\tclass_name: W",
+    "Triton": "triton.runtime.errors.OutOfResources: out of resource: shared memory",
+    "NCCL": "torch.distributed.DistBackendError: NCCL error in: ProcessGroupNCCL.cpp:1970\n"
+    "ncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\nCuda failure 'x'",
+    "torchrun": "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n"
+    "============================================================\nx.py FAILED\n"
+    "------------------------------------------------------------\nFailures:\n"
+    "  <NO_OTHER_FAILURES>\nRoot Cause (first observed failure):\n[0]:\n  exitcode  : 1",
+    "Go": "panic: runtime error: invalid memory address\n[signal SIGSEGV: segmentation violation]\n\n"
+    "goroutine 1 [running]:\nmain.(*T).f(0x0)\n\t/a.go:5 +0x1d\nmain.main()\n\t/a.go:9 +0x2\n"
+    "created by main.g in goroutine 7\nexit status 2",
+    "Go deadlock": "fatal error: all goroutines are asleep - deadlock!\n\n"
+    "goroutine 1 [chan receive]:\nmain.main()\n\t/a.go:4 +0x30",
+    "Java": 'Exception in thread "main" java.lang.X: y\n\tat a.B.c(B.java:1)\nCaused by: z\n\tat d.E',
+    "core dump": "Process 43 (python3) of user 0 dumped core.",
+    "systemd result": "vllm.service: Failed with result 'core-dump'.",
+    "kernel panic": "Kernel panic - not syncing: Fatal hardware error!",
+    "machine check": "mce: [Hardware Error]: Machine check events logged",
+    "hung task": "INFO: task python3:12 blocked for more than 120 seconds.",
+    "GPU lost": "NVRM: GPU 0000:3b:00.0: GPU has fallen off the bus.",
     "asyncio": f"Task exception was never retrieved\n{TRACEBACK}",
     "sglang": 'Scheduler hit an exception: Traceback (most recent call last):\n  File "a"\nOSError',
     "out of memory": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
@@ -97,6 +133,36 @@ def test_a_crash_is_one_error(name: str, prefix: str) -> None:
     assert len(errors) == 1
     bare = [line.removeprefix(prefix) for line in errors[0].text.split("\n")]
     assert "\n".join(bare).endswith(text)
+
+
+def test_the_kernel_s_time_before_a_crash() -> None:
+    """As ``dmesg`` writes it."""
+    record = one(
+        "[12345.678901] NVRM: Xid (PCI:0000:3b:00): 79, pid=12, GPU has fallen off the bus."
+    )
+    assert record.level is Level.ERROR
+    assert one("[12345.678901] usb 1-1: new device").level is Level.INFO
+
+
+@pytest.mark.parametrize(
+    ("first", "rest"),
+    [
+        (
+            "[rank0]:[E1122 07:06:56.123456789 ProcessGroupNCCL.cpp:1895] [Rank 0] CUDA error: x",
+            "CUDA kernel errors might be asynchronously reported.\n\nException raised from x:\nframe #0: f",
+        ),
+        (
+            "F1122 07:06:56.123456 12 a.cc:3] Check failed: x == y (1 vs. 2)",
+            "*** Check failure stack trace: ***\n    @ 0x7f google::LogMessage::Fail()",
+        ),
+    ],
+)
+def test_frames_after_a_fatal_line_of_glog(first: str, rest: str) -> None:
+    """They belong to it, also while another process logs."""
+    noise = f"(APIServer pid=9) {HEAD}"
+    data = "\n".join(part for line in f"{first}\n{rest}".split("\n") for part in (line, noise))
+    found = [one for one in records(data.encode()) if one.level is not Level.INFO]
+    assert [one.text for one in found] == [f"{one(first).text}\n{rest}"]
 
 
 @pytest.mark.parametrize(
@@ -143,6 +209,15 @@ def test_what_is_no_crash(text: str) -> None:
         ("WARNING:urllib3.connectionpool:Retrying", Level.WARNING, "Retrying", "urllib3.connectionpool", "", None),
         ("vm:12:34 [0] NCCL WARN Cuda failure", Level.WARNING, "vm:12:34 [0] NCCL WARN Cuda failure", "nccl", "", None),
         ("[E ProcessGroupNCCL.cpp:1025] Watchdog", Level.ERROR, "Watchdog", "", "ProcessGroupNCCL.cpp:1025", None),
+        ("E0000 00:00:1795331216.123456      12 cuda.cc:1228] Failed", Level.ERROR, "Failed", "", "cuda.cc:1228", UTC + 123_456_000),
+        ("2026-11-22 07:06:56.123456: E a/b.cc:3] x", Level.ERROR, "x", "", "a/b.cc:3", AT + 123_456_000),
+        ("[ERROR] 2026-11-22 07:06:56 x", Level.ERROR, "x", "", "", AT),
+        ("ERROR - 2026-11-22 07:06:56,123 - x", Level.ERROR, "x", "", "", AT + 123_000_000),
+        ("[warn] x", Level.WARNING, "x", "", "", None),
+        ("[07:06:56] ERROR    x     core.py:12", Level.ERROR, "x     core.py:12", "", "", None),
+        ("[11/22/26 07:06:56] WARNING  x", Level.WARNING, "x", "", "", None),
+        ("<3>x", Level.ERROR, "x", "", "", None),
+        ("[Gloo] x", Level.INFO, "[Gloo] x", "", "", None),
         (
             "2026-11-22T07:06:56.123456789Z (EngineCore pid=5) ERROR 11-22 01:02:03 [a.py:1] x",
             *(Level.ERROR, "x", "", "a.py:1", UTC + 123_456_789),
@@ -186,13 +261,21 @@ def test_the_prefix_of_vllm_stands_behind_its_process() -> None:
         ({"message": 5, "level": "odd"}, Level.INFO, "5", None),
         ({"message": "x", "level": 3}, Level.ERROR, "x", None),
         ({"message": "x", "stack_trace": "Traceback"}, Level.ERROR, "x\nTraceback", None),
+        ({"timestamp": "2026-11-22T07:06:56Z", "level": "ERROR", "fields": {"message": "x"}, "target": "a"}, Level.ERROR, "x", UTC),
+        ({"timeUnixNano": "1795331216123000000", "severityText": "ERROR", "body": {"stringValue": "x"}}, Level.ERROR, "x", UTC + 123_000_000),
+        ({"@timestamp": "2026-11-22T07:06:56Z", "log": {"level": "error"}, "message": "x", "error": {"stack_trace": "t"}}, Level.ERROR, "x\nt", UTC),
+        ({"Timestamp": "2026-11-22T07:06:56Z", "Level": "Warning", "Message": "x", "Exception": "e"}, Level.WARNING, "x\ne", UTC),
+        ({"@t": "2026-11-22T07:06:56Z", "@l": "Fatal", "@m": "x"}, Level.CRITICAL, "x", UTC),
+        ({"message": "(EngineCore pid=5) ERROR 11-22 07:06:56 [a.py:1] x"}, Level.ERROR, "x", AT),
+        ({"text": "t | y\nTraceback\n  E: 1\n", "record": {"message": "y", "exception": {"type": "E"}}}, Level.ERROR, "y\nTraceback\n  E: 1", None),
         ({"text": "y\n", "record": {"message": "y", "level": {"name": "ERROR", "no": 40}, "time": {"timestamp": 1795331216.0}}}, Level.ERROR, "y", UTC),
     ],
 )  # fmt: skip
 def test_json_layouts(entry: dict[str, Any], level: Level, text: str, time_ns: int | None) -> None:
     """Level, time and message under the usual names; messages that are no text."""
     record = one(json.dumps(entry))
-    assert (record.level, record.text, record.format) == (level, text, "json")
+    inner = "EngineCore" in str(entry)
+    assert (record.level, record.text, record.format) == (level, text, "vllm" if inner else "json")
     assert time_ns is None or record.time_ns == time_ns
 
 
@@ -200,6 +283,8 @@ def test_other_fields_of_json_are_kept() -> None:
     """They are no part of the text."""
     record = one('{"message": "x", "request_id": "r-1", "n": {"a": 1}, "thread": 5, "e": null}')
     assert (record.text, record.extra) == ("x", {"request_id": "r-1", "n": '{"a":1}'})
+    record = one('{"fields": {"message": "x", "k": 1}, "level": "INFO", "line_number": 3}')
+    assert (record.text, record.extra, record.line) == ("x", {"fields.k": "1"}, 3)
 
 
 def test_keys_of_one_s_own() -> None:

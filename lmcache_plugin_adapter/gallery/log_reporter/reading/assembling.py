@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from .container import unframe
-from .crash_texts import begins_traceback, belongs_to_crash, is_crash, without_rank
+from .crash_texts import begins_traceback, belongs_to_crash, is_crash, without_prefix
 from .line_text import clean, split_process, split_tail
 from .records import Level, Record
 
@@ -61,9 +61,9 @@ class _OpenRecord:
         """Whether a container runtime has split its last line."""
         self.wrapped = False
         """Whether vLLM repeats the record's head before the next line."""
-        bare = without_rank(record.text)
+        bare = without_prefix(record.text)
         self.traceback = begins_traceback(bare)
-        self.crash = self.traceback or (is_crash(bare) if _has_no_level(head) else False)
+        self.crash = self.traceback or _is_crash(bare, record, head)
         self.json = head is None and record.text.rstrip() == "{"
         self.since = 0.0
 
@@ -223,7 +223,7 @@ class Assembler:
             return (None, None) if more is None else (current, more)
         last = self._last
         if head is None and not prefix and last is not None and last.key[0] == stream:
-            bare = without_rank(text)
+            bare = without_prefix(text)
             if last.open or not bare or (bare[0] in " \t" and not begins_traceback(bare)):
                 return last, text  # written past the process's own streams
         return None, None
@@ -236,7 +236,7 @@ class Assembler:
                 text = tail.text
                 record.file, record.line, record.logger = tail.file, tail.line, tail.logger
                 current.open = False
-        bare = without_rank(text)
+        bare = without_prefix(text)
         if begins_traceback(bare):
             current.traceback = current.crash = True
             if record.level > Level.WARNING:
@@ -277,7 +277,7 @@ class Assembler:
 
     def _read_object(self, record: Record) -> None:
         """Read a record in JSON of several lines, once it is complete."""
-        head = self._parser.parse_object(record.text)
+        head = self._parser.parse_object(record.text, record.observed_ns / 1e9)
         if head is not None:
             at = record.time_ns
             _apply(record, head)
@@ -314,7 +314,7 @@ def _continuation(current: _OpenRecord, head: Head | None, rest: str) -> str | N
         return None
     if current.json:
         return None if current.parts[-1] == "}" else rest
-    bare = without_rank(rest)
+    bare = without_prefix(rest)
     if current.open or current.traceback or not bare or bare[0] in " \t":
         return rest
     if begins_traceback(bare):
@@ -322,6 +322,12 @@ def _continuation(current: _OpenRecord, head: Head | None, rest: str) -> str | N
     if current.crash and belongs_to_crash(bare, current.parts[-1]):
         return rest
     return None
+
+
+def _is_crash(bare: str, record: Record, head: Head | None) -> bool:
+    if head is not None and head.format == "torch":
+        return record.level <= Level.ERROR  # the C++ frames follow
+    return _has_no_level(head) and is_crash(bare)
 
 
 def _has_no_level(head: Head | None) -> bool:

@@ -5,16 +5,23 @@ from __future__ import annotations
 
 import re
 
-_RANK = re.compile(r"\[rank\d{1,6}\]: ?")
-"""PyTorch's prefix of each line of a crash."""
+_PREFIX = re.compile(r"\[rank\d{1,6}\]: ?|\[ *\d{1,9}\.\d{6}\] ")
+"""PyTorch's prefix of each line of a crash, and the kernel's time."""
 
-_TRACEBACK = re.compile(r"(?:[ |]*\+ Exception Group )?Traceback \(most recent call last\)")
+_TRACEBACK = re.compile(
+    r"(?:[ |]*\+ Exception Group )?Traceback \(most recent call last\)|"
+    r'(?:\w+\.)*RayTaskError\(\w+\): |  File "[^"]+", line \d+$'
+)
+"""The first line of a traceback, also of one that Ray quotes, and of a syntax error."""
 
 _PYTHON = (
     r"Process [\w.:-]{1,200}:$|Exception in (?:thread|callback|Tkinter|ASGI) ?|"
-    r"Exception ignored in|Unhandled (?:exception|error)|Task exception was never retrieved|"
+    r"-- Process \d+ terminated with|--- Logging error ---|"
+    r"Exception ignored in|(?:Unhandled|Uncaught) (?:exception|error)|"
+    r"Task exception was never retrieved|"
     r"Fatal Python error|Timeout \([\d:.]+\)!$|(?:Current thread|Thread) 0x[\da-f]+ .*:$|"
-    r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Timeout)(?:: |$)|"
+    r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|ExceptionGroup|Timeout)(?:: |$)|"
+    r"(?:[a-z_]\w*\.)+(?:errors|exceptions|exc)\.[A-Z]\w*: |"
     r"[\w./-]{1,100}(?: [\w-]+)?: error: "
 )
 """Python, its faulthandler, multiprocessing, asyncio and argparse."""
@@ -25,7 +32,8 @@ _NATIVE = (
     r"double free|corrupted (?:size|double|unsorted)|!+ Segfault|"
     r"\*\*\* (?:SIG[A-Z]+ |Aborted|Error in |(?:stack|buffer|bit|invalid|longjmp) .*\*\*\*)|"
     r"={2,}\d+={2,} ?ERROR: |"
-    r"thread '[^']*'.{0,40} panicked at|panic: |fatal error: |"
+    r"thread '[^']*'.{0,40} panicked at|panic: |fatal error: |unexpected fault address |"
+    r"(?:mpirun|prterun) noticed that process |"
     r"(?:\[[^\]]*\] )?Caught signal \d+|(?:Received|Caught) (?:signal )?SIG[A-Z]+ |"
     r"Signal: [A-Z][\w ]+ \(\d+\)|\[[^\]]*\] \*\*\* Process received signal|"
     r"(?:.{0,200}\s)?(?:Segmentation fault|Bus error|Illegal instruction|"
@@ -37,8 +45,12 @@ _NATIVE = (
 _KERNEL = (
     r"(?:Memory cgroup out of memory|Out of memory)[:,]|oom[-_]kill|\S.{0,40} invoked oom-killer|"
     r"Killed process \d+|.{1,40}\[\d+\]: segfault at |traps: .{1,60} (?:trap|general)|"
-    r"NVRM: Xid|(?:\S+: )?(?:Main process exited, code=(?:killed|dumped)|"
-    r"A process of this unit has been killed)"
+    r"NVRM: (?:Xid|.{0,80}(?:fallen off the bus|failed))|Kernel panic|(?:watchdog: )?BUG: |"
+    r".{0,40}\[Hardware Error\]|INFO: task .{1,60} blocked for more than |"
+    r"(?:\S+: )?(?:Main process exited, code=(?:killed|dumped)|"
+    r"A process of this unit has been killed|"
+    r"Failed with result '(?:core-dump|signal|oom-kill|watchdog)')|"
+    r"Process \d+ \(.{1,40}\) of user \d+ (?:dumped core|terminated abnormally)"
 )
 """The kernel and systemd."""
 
@@ -59,16 +71,20 @@ _MORE = re.compile(
     r"Device-side assert|Search for `cuda|note: |stack backtrace:|goroutine \d|={3,}|#\d+ |"
     r"During handling of the above exception|The above exception was the direct cause|"
     r"NCCL version|ncclInternalError|ncclSystemError|ncclUnhandledCudaError|ncclRemoteError|"
-    r"Last error:|what\(\): "
+    r"Last error:|what\(\): |Caused by: |Python runtime state: |\*\*\* Check failure stack trace|"
+    r"\[signal SIG|exit status \d+$|created by |"
+    r"(?=[a-z][^\s(]{0,300}\.)[^\s(]{1,301}\((?:\*\w+\)[^\s(]{0,200}\()?.*\)$|"
+    r"Call stack:$|Message: |Arguments: |"
+    r"-{10,}|\S+ FAILED$|Failures:$|Root Cause |\[\d+\]:$"
 )
 """Further lines of a crash that are not indented."""
 
-_MESSAGE_FOLLOWS = re.compile(r"thread '[^']*'.{0,40} panicked at .*:$")
+_MESSAGE_FOLLOWS = re.compile(r"thread '[^']*'.{0,40} panicked at .*:$|Last error:$")
 
 
-def without_rank(text: str) -> str:
-    """Return a line without PyTorch's prefix ``[rank0]:``."""
-    found = _RANK.match(text)
+def without_prefix(text: str) -> str:
+    """Return a line without PyTorch's prefix ``[rank0]:`` and without the kernel's time."""
+    found = _PREFIX.match(text)
     return text if found is None else text[found.end() :]
 
 
@@ -89,4 +105,6 @@ def belongs_to_crash(bare: str, before: str) -> bool:
 
     A chained traceback is not meant: :func:`begins_traceback` finds it.
     """
-    return _MORE.match(bare) is not None or _MESSAGE_FOLLOWS.match(without_rank(before)) is not None
+    return (
+        _MORE.match(bare) is not None or _MESSAGE_FOLLOWS.match(without_prefix(before)) is not None
+    )

@@ -20,31 +20,40 @@ _LONGEST_FIELD = 1024
 _MEANINGLESS = frozenset(
     {
         *("args", "created", "msecs", "relativeCreated", "threadName", "thread", "taskName"),
-        *("levelno", "module", "funcName", "pathname", "stack_info", "exc_text", "name"),
+        *("levelno", "module", "funcName", "pathname", "exc_text", "name", "color_message"),
+        *("record.elapsed", "record.exception", "record.file", "record.function", "record.level"),
+        *("record.module", "record.process", "record.thread", "record.time", "severityNumber"),
     }
 )
-"""Attributes of Python's log records that other fields repeat, or that mean nothing elsewhere."""
+"""Keys of Python's log records, uvicorn and loguru that other fields repeat, or that mean nothing
+elsewhere."""
 
 
 USUAL: dict[str, tuple[str, ...]] = {
-    "message": ("message", "msg", "event", "record.message", "log", "text", "body"),
+    "message": (
+        *("message", "msg", "event", "record.message", "fields.message", "body.stringValue"),
+        *("log", "text", "body", "Message", "@m", "@mt"),
+    ),
     "level": (
         *("levelname", "level", "severity", "lvl", "loglevel", "log_level", "log.level"),
-        *("severity_text", "record.level.name", "levelno"),
+        *("severity_text", "severityText", "record.level.name", "levelno", "Level", "@l"),
     ),
     "time": (
         *("asctime", "timestamp", "ts", "time", "@timestamp", "datetime", "date"),
-        *("record.time.timestamp", "created"),
+        *("record.time.timestamp", "created", "timeUnixNano", "Timestamp", "@t"),
     ),
-    "logger": ("name", "logger", "logger_name", "log.logger", "record.name"),
+    "logger": ("name", "logger", "logger_name", "log.logger", "record.name", "target"),
     "exception": (
         *("exc_info", "exception", "traceback", "stack_trace", "stacktrace", "error.stack_trace"),
-        *("exc_text", "stack"),
+        *("exc_text", "stack", "Exception", "@x", "record.exception"),
     ),
-    "process": ("vllm_process_name", "processName", "process_name", "record.process.name"),
-    "pid": ("process", "pid", "process_id", "record.process.id"),
-    "file": ("filename", "file", "pathname", "record.file.name"),
-    "line": ("lineno", "line", "record.line"),
+    "process": (
+        *("vllm_process_name", "processName", "process_name", "record.process.name"),
+        "process.name",
+    ),
+    "pid": ("process", "pid", "process_id", "record.process.id", "process.pid"),
+    "file": ("filename", "file", "pathname", "record.file.name", "log.origin.file.name"),
+    "line": ("lineno", "line", "line_number", "record.line", "log.origin.file.line"),
 }
 """The keys that loggers usually write, by field; ``a.b`` is ``b`` in object ``a``."""
 
@@ -86,7 +95,8 @@ class JsonRecord(msgspec.Struct):
     """What a JSON object says."""
 
     text: str
-    level: Level
+    level: Level | None
+    """None: the object has none, and no exception."""
     time_ns: int | None
     fields: dict[str, Any]
     """Other fields of a head, by name."""
@@ -115,43 +125,43 @@ def read_json(text: str, keys: JsonFields) -> JsonRecord | None:
     body = _many_lines(_text_of(message))
     exception = _first(entry, keys.keys("exception"), used)
     if exception:
-        body = f"{body}\n{_many_lines(_text_of(exception))}"
-    if level is None:  # python-json-logger writes no level unless it is configured
-        level = Level.ERROR if exception else Level.INFO
+        whole = entry.get("text")
+        if isinstance(exception, dict) and isinstance(whole, str):  # loguru has it in its text
+            exception = whole.rstrip("\n").partition("\n")[2]
+        if exception:
+            body = f"{body}\n{_many_lines(_text_of(exception))}"
+        level = level or Level.ERROR  # python-json-logger writes no level unless it is configured
     fields: dict[str, Any] = {}
     for name in ("logger", "process", "file"):
-        value = _first(entry, keys.keys(name), used)
-        if isinstance(value, str) and value:
+        value = _first(entry, keys.keys(name), used, str)
+        if value:
             fields[name] = _one_line(value)
     for name in ("pid", "line"):
-        value = _first(entry, keys.keys(name), used)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31:
+        value = _first(entry, keys.keys(name), used, int)
+        if value is not None and not isinstance(value, bool) and 0 <= value < 2**31:
             fields[name] = value
-    extra = _extra(entry, used)
+    extra: dict[str, str] = {}
+    _add_others(entry, used, extra)
     if extra:
         fields["extra"] = extra
     return JsonRecord(body, level, at, fields)
 
 
-def _first(entry: dict[str, Any], keys: tuple[str, ...], used: set[str]) -> Any:
-    """Return the value of the first key that has one, and note all keys as used."""
-    value = None
+def _first(
+    entry: dict[str, Any], keys: tuple[str, ...], used: set[str], kind: type = object
+) -> Any:
+    """Return the value of the first key that has one of this kind, and note all keys as used."""
+    used.update(keys)
     for key in keys:
-        used.add(key.partition(".")[0])
-        used.add(key)
-        if value in (None, ""):
-            value = _get(entry, key)
-    return value
+        value = _get(entry, key)
+        if value not in (None, "") and isinstance(value, kind):
+            return value
+    return None
 
 
 def _first_time(entry: dict[str, Any], keys: tuple[str, ...], used: set[str]) -> int | None:
-    found = None
-    for key in keys:
-        used.add(key.partition(".")[0])
-        used.add(key)
-        if found is None:
-            found = any_time_ns(_get(entry, key))
-    return found
+    used.update(keys)
+    return next((at for key in keys if (at := any_time_ns(_get(entry, key))) is not None), None)
 
 
 def _get(entry: dict[str, Any], key: str) -> Any:
@@ -165,16 +175,18 @@ def _get(entry: dict[str, Any], key: str) -> Any:
     return value
 
 
-def _extra(entry: dict[str, Any], used: set[str]) -> dict[str, str]:
-    """Return the other fields, so that nothing of the record is lost."""
-    extra: dict[str, str] = {}
+def _add_others(
+    entry: dict[str, Any], used: set[str], extra: dict[str, str], path: str = ""
+) -> None:
+    """Add the other fields, so that nothing of the record is lost."""
     for key, value in entry.items():
-        if key in used or key in _MEANINGLESS or value is None or value == "":
+        name = f"{path}{key}"
+        if name in _MEANINGLESS or value is None or value == "":
             continue
-        if len(extra) == _MOST_FIELDS:
-            break
-        extra[_one_line(key)[:100]] = _one_line(_text_of(value))[:_LONGEST_FIELD]
-    return extra
+        if isinstance(value, dict) and any(one.startswith(f"{name}.") for one in used):
+            _add_others(value, used, extra, f"{name}.")
+        elif name not in used and len(extra) < _MOST_FIELDS:
+            extra[_one_line(name)[:100]] = _one_line(_text_of(value))[:_LONGEST_FIELD]
 
 
 def _text_of(value: Any) -> str:

@@ -4,6 +4,8 @@
 - A time, and a level among the first fields, as loguru, structlog, Python's logging with a usual
   format, gunicorn, Ray, SGLang and envoy write it: ``2026-11-22 07:06:56.123 | INFO | a:b:1 - x``,
   ``2026-11-22T07:06:56Z [info     ] x``, ``2026-11-22 07:06:56,123 - name - INFO - x``.
+- A level before the time, or without a time: ``[ERROR] x``, ``ERROR 2026-11-22 07:06:56 x``,
+  ``[07:06:56] ERROR x``, ``<3>x``.
 - Python's ``basicConfig``: ``WARNING:name:text``.
 - logfmt: ``ts=2026-11-22T07:06:56Z level=warn msg="text"``.
 - NCCL: ``host:12:34 [0] NCCL WARN text``; UCX: ``[…] file.c:1 UCX  ERROR text``.
@@ -22,7 +24,7 @@ _STAMPED = re.compile(rf"\[?{STAMP}(?: (?:TP|DP|PP|EP)\d+(?: (?:TP|DP|PP|EP)\d+)
 _LEVELED = re.compile(
     r"[\s|,:\]-]*"
     rf"(?:(?P<upper>{_UPPER})\b\]?|(?:\[ ?|\| ?)(?P<any>[A-Za-z]+) *(?:\]|\|)|"
-    r"(?P<short>[IWEDF]) (?=\d+ \d+\]))"
+    r"(?P<short>[IWEDF]) (?=\d+ \d+\]|[\w./-]{1,300}:\d+\]))"
     r"[\s|:,-]*"
 )
 _NAME = re.compile(r"[\s|,:\]-]*(?:\[?(?P<name>[\w.<>/@-]{1,100})\]?)(?=[\s|\[:,-])")
@@ -30,7 +32,12 @@ _RAY_PIDS = re.compile(
     r"(?P<pid>\d{1,9}) \d{1,9}\] (?:\([^()]*\) )?(?P<file>[\w./-]+):(?P<line>\d+): "
 )
 _LOCATION = re.compile(r"(?P<logger>[\w.<>]+):(?P<function>[\w<>]+):(?P<line>\d{1,9}) +- ")
-_FILE = re.compile(r"(?P<file>[\w./-]+\.(?:py|cc|cpp|c|go|rs)):(?P<line>\d{1,9})(?::| -+)? +")
+_FILE = re.compile(r"(?P<file>[\w./-]+\.(?:py|cc|cpp|c|go|rs)):(?P<line>\d{1,9})(?:[:\]]| -+)? +")
+_BEFORE = re.compile(
+    rf"<([0-7])>|\[([A-Za-z]{{3,11}})\] +|({_UPPER})(?: +-)? +(?=\d{{4}}[-/]\d\d[-/]\d\d[ T])|"
+    rf"\[?(?:\d\d/\d\d/\d\d )?\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?\]? +\[?({_UPPER})\]? +"
+)
+"""A level before everything else, or after a time without a date or with a short one."""
 _BASIC = re.compile(rf"(?P<level>{_UPPER}):(?P<logger>[\w.<>-]{{1,100}}):")
 _LOGFMT = re.compile(r"(?:ts|time|t|timestamp|level|lvl|severity)=\S")
 _PAIR = re.compile(r'([\w.@-]{1,64})=(?:"((?:[^"\\]|\\.)*)"|(\S*))')
@@ -60,6 +67,11 @@ def parse_other(text: str) -> Head | None:
         found = _STAMPED.match(text)
         if found is not None:
             return _stamped(text, found)
+    if first.isdigit() or first.isupper() or first in "[<":
+        before = _BEFORE.match(text)
+        level = None if before is None else level_of(next(filter(None, before.groups())))
+        if before is not None and level is not None:
+            return _leveled(text, before.end(), level)
     if first.isupper():
         basic = _BASIC.match(text)
         if basic is not None:
@@ -75,6 +87,15 @@ def parse_other(text: str) -> Head | None:
 def month_number(name: str) -> int | None:
     """Return the number of a month by its English short name."""
     return _MONTHS.index(name) + 1 if name in _MONTHS else None
+
+
+def _leveled(text: str, position: int, level: Level) -> Head:
+    """Return the head of a line whose level comes before its time, if it has a time."""
+    found = _STAMPED.match(text, position)
+    at = None if found is None else stamped_ns(found)
+    if found is not None and at is not None:
+        position = len(text) - len(text[found.end() :].lstrip(" -:"))
+    return _with_location(Head(level, at, "logging", ""), text, position)
 
 
 def _stamped(text: str, found: re.Match[str]) -> Head | None:

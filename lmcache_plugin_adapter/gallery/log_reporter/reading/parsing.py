@@ -7,7 +7,8 @@ r"""Parse the first lines of records; never raise.
 - LMCache, and plugins' lines: ``[2026-11-22 07:06:56,699] LMCache INFO: text (file.py:12:logger)``.
 - Records in JSON: see :mod:`.json_records`.
 - uvicorn: ``INFO:     127.0.0.1:5000 - "GET /health HTTP/1.1" 200 OK``.
-- PyTorch, Gloo and others in glog's format: ``[W1122 07:06:56.123456789 file.cpp:12] text``.
+- PyTorch, Gloo and others in glog's format: ``[W1122 07:06:56.123456789 file.cpp:12] text``; newer
+  ones write the second since 1970: ``E0000 00:00:1795331216.123456 12 file.cc:12] text``.
 - Python's warnings: ``/path/file.py:12: UserWarning: text``.
 - Other loggers: see :mod:`.other_loggers`.
 """
@@ -37,7 +38,8 @@ _LMCACHE = re.compile(
 )
 _UVICORN = re.compile(rf"(?=.{{9}} )(?P<level>{_NAMES}): +(?=\S)")
 _GLOG = re.compile(
-    r"(?:\[rank\d+\]: ?)?\[?(?P<level>[VIWEF])(?P<day>\d{4})? (?:(?P<clock>\d\d:\d\d:\d\d)"
+    r"(?:\[rank\d+\]: ?)?\[?(?P<level>[VIWEF])(?P<day>\d{4})? "
+    r"(?:(?:(?P<clock>\d\d:\d\d:\d\d)|00:00:(?P<second>\d{9,11}))"
     r"\.(?P<fraction>\d{3,9})(?: +\d+)? )?(?P<file>[^\s:\]]+\.\w{1,4}):(?P<line>\d{1,9})\] ?"
 )
 _WARNING = re.compile(
@@ -79,9 +81,25 @@ class Parser:
         found: dict[str, Any] = {"process": process, "pid": pid} if before else {}
         return head._replace(prefix=prefix, **found)
 
-    def parse_object(self, text: str) -> Head | None:
-        """Return the head of a record in JSON that has several lines, or None."""
-        return _object(text, self._json)
+    def parse_object(self, text: str, now: float) -> Head | None:
+        """Return the head of a record in JSON that may have several lines, or None."""
+        found = read_json(text, self._json)
+        if found is None:
+            return None
+        head = Head(found.level or Level.INFO, found.time_ns, "json", found.text, **found.fields)
+        if found.level is None:  # the message may be a line with a level of its own
+            inner = self.parse(found.text, now) if found.text[:1] != "{" else None
+            if inner is not None:
+                return inner._replace(
+                    time_ns=inner.time_ns or head.time_ns,
+                    logger=inner.logger or head.logger,
+                    process=inner.process or head.process,
+                    pid=head.pid if inner.pid is None else inner.pid,
+                    extra=head.extra,
+                    prefix="",
+                    open=False,
+                )
+        return head
 
     def _dispatch(self, rest: str, now: float) -> Head | None:
         first = rest[0]
@@ -89,9 +107,9 @@ class Parser:
         if first == "[":
             found = _lmcache(rest) or _glog(rest, now)
         elif first == "{":
-            return _object(rest, self._json)
+            return self.parse_object(rest, now)
         elif first in "/<":
-            return _warning(rest)
+            found = _warning(rest)
         elif first.isupper():
             found = _vllm(rest, now) or _uvicorn(rest) or _glog(rest, now)
         if found is not None:
@@ -159,11 +177,13 @@ def _glog(rest: str, now: float) -> Head | None:
     if found is None:
         return None
     at = None
-    if found["day"] and found["clock"]:  # older versions of PyTorch write no time
+    if found["second"]:
+        at = int(found["second"]) * 1_000_000_000
+    elif found["day"] and found["clock"]:  # older versions of PyTorch write no time
         day = f"{found['day'][:2]}-{found['day'][2:]}"
         at = local_ns_without_year(day, found["clock"], int(now // 3600))
-        if at is not None:
-            at += int(found["fraction"].ljust(9, "0"))
+    if at is not None:
+        at += int(found["fraction"].ljust(9, "0"))
     return _head(found, _GLOG_LEVELS[found["level"]], at, "torch")
 
 
@@ -173,10 +193,3 @@ def _warning(rest: str) -> Head | None:
         return None
     head = _head(found, Level.WARNING, None, "warning")
     return head._replace(text=f"{found['logger']}: {head.text}")
-
-
-def _object(rest: str, keys: JsonFields) -> Head | None:
-    found = read_json(rest, keys)
-    if found is None:
-        return None
-    return Head(found.level, found.time_ns, "json", found.text, **found.fields)
