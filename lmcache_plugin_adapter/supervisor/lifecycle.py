@@ -104,6 +104,11 @@ def transition(state: State, event: Event) -> State:
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE})
 
 
+def is_failure(code: int) -> bool:
+    """Return whether an exit code, or minus a signal's number, is that of a failure."""
+    return code != 0 and -code not in _STOP_SIGNALS
+
+
 def after_exit(code: int, restart: str, failed: bool = False, scheduled: bool = False) -> Event:
     """Return what follows an exit under the restart policy.
 
@@ -118,8 +123,7 @@ def after_exit(code: int, restart: str, failed: bool = False, scheduled: bool = 
         return Event.GIVE_UP
     if scheduled:
         return Event.RUN_LATER
-    failed = failed or (code != 0 and -code not in _STOP_SIGNALS)
-    if restart == "always" or (restart == "on-failure" and failed):
+    if restart == "always" or (restart == "on-failure" and (failed or is_failure(code))):
         return Event.RESTART_DUE
     return Event.DONE
 

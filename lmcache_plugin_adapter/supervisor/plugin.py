@@ -22,7 +22,7 @@ from lmcache_plugin_adapter.supervisor.processes.spawn import (
     spawn,
 )
 
-from .lifecycle import Event, after_exit, transition
+from .lifecycle import Event, after_exit, is_failure, transition
 from .restart_delays import Restarts, Schedule
 from .run_watchers.choice import notifications_of, timeout_of
 
@@ -89,8 +89,8 @@ class Plugin:
         self.replaced = False
         """Whether it stops for good, because another version or none replaces it."""
         self._after = Event.CLEARED
-        self._failed = False
-        """Whether the supervisor ends the run because it has failed."""
+        self._ended_as_failure = False
+        """Whether the supervisor ends the run as a failure, whatever its exit code."""
         self._ending: RunEnding | None = None
         self._timer: Timer | None = None
         self.output = PluginOutput(services.events, name, planned, services.label)
@@ -116,7 +116,9 @@ class Plugin:
             return
         was = self.state
         self._move(Event.START)
-        if self.state is State.STARTING and (was is not self.state or not self.pid):
+        # A plugin that was never started is in this state, too.
+        begins = was is not State.STARTING or not self.pid
+        if self.state is State.STARTING and begins:
             self._cancel_timer()
             self.restarts.attempt = 0
             if self._schedule is not None:
@@ -125,7 +127,7 @@ class Plugin:
 
     def stop(self) -> None:
         """Stop the plugin: SIGTERM now, SIGKILL to all its processes after the grace period."""
-        self.starts_again = self._failed = False
+        self.starts_again = self._ended_as_failure = False
         self._announce()
         was = self.state
         self._move(Event.STOP)
@@ -146,7 +148,7 @@ class Plugin:
         self._announce()
         self._log(WARNING, f"{cause}: ending it with {number.name}")
         self.trouble = uncapitalized(cause)
-        self._failed = True
+        self._ended_as_failure = True
         self._move(Event.RUN_FAILED)
         self._begin_ending().stop(number)
 
@@ -185,9 +187,8 @@ class Plugin:
             watcher.run_ended()
         was = self.state
         self._move(Event.EXITED)
-        if self._failed:
-            self._decide(code)
-            self._log_exit(code, uptime, 0)
+        if self._ended_as_failure:
+            self._log_exit(code, uptime, 0, self._decide(code, uptime))
         elif was is State.STOPPING:
             text = uncapitalized(exit_text(code, asked=True))
             self._log(INFO, f"Stopped: {text} after {span(uptime)}")
@@ -197,58 +198,56 @@ class Plugin:
             self._exited_on_its_own(code, uptime, table)
 
     def _exited_on_its_own(self, code: int, uptime: float, table: ProcessTable | None) -> None:
-        self._decide(code)
+        what_follows = self._decide(code, uptime)
         leftovers: set[int] = set()
         if self.planned.leftovers == "keep":
             table = None
         if table is not None:
             leftovers = self._services.reaper.leftovers_of(table, self.pid, self.name)
-        self._log_exit(code, uptime, len(leftovers))
+        self._log_exit(code, uptime, len(leftovers), what_follows)
         if table is not None and (leftovers or not table.complete):
             self._begin_ending().clear(table, leftovers)
         else:
             self._cleared()
 
-    def _decide(self, code: int) -> None:
-        """Decide what follows the exit of the first process."""
+    def _decide(self, code: int, uptime: float) -> str:
+        """Decide what follows the exit of the first process, and return that in words."""
         scheduled = self._schedule is not None
-        self._after = after_exit(code, self.planned.restart, self._failed, scheduled)
-        if scheduled and not self._failed and after_exit(code, "on-failure") is Event.DONE:
+        self._after = after_exit(code, self.planned.restart, self._ended_as_failure, scheduled)
+        if scheduled and not self._ended_as_failure and not is_failure(code):
             self.last_success = time.time()
-
-    def _log_exit(self, code: int, uptime: float, leftovers: int) -> None:
-        failed = self._failed or after_exit(code, "on-failure") is not Event.DONE
-        text = self._exit_message(code, uptime, leftovers)
-        last = self.output.last_lines(self._lines_before) if failed else []
         if self._after is Event.GIVE_UP:
+            return "not restarted: it asked for that by its exit code"
+        if self._after is Event.DONE:
+            return f"not restarted (restart: {self.planned.restart})"
+        if self._schedule is not None:
+            return self._schedule.plan_next()
+        return self.restarts.plan_next(uptime)
+
+    def _log_exit(self, code: int, uptime: float, leftovers: int, what_follows: str) -> None:
+        gives_up = self._after is Event.GIVE_UP
+        out_of_memory = is_failure(code) and not gives_up and self._services.oom_kills.new()
+        text = f"{exit_text(code, self._ended_as_failure, out_of_memory)} after {span(uptime)}"
+        if leftovers:
+            text += f"; it left {count_processes(leftovers)} behind, stopped now {_LEFTOVERS_HINT}"
+        text += f"; {what_follows}"
+        failed = self._ended_as_failure or is_failure(code)
+        last = self.output.last_lines(self._lines_before) if failed else []
+        if gives_up:
             self.trouble = ": ".join([uncapitalized(exit_text(code)), *last[-1:]])
         if failed and not last:
             text += "; it printed nothing"
-        elif failed and (self._after is not Event.GIVE_UP or self.output.has_own_file):
+        elif failed and (not gives_up or self.output.has_own_file):
             # The last lines before code 125 are its reason, and the log has just shown them.
             text += "; last output: " + " | ".join(last)
         self._log(WARNING if failed else INFO, text)
-
-    def _exit_message(self, code: int, uptime: float, leftovers: int) -> str:
-        failed = after_exit(code, "on-failure") is Event.RESTART_DUE
-        out_of_memory = failed and self._services.oom_kills.new()
-        text = f"{exit_text(code, self._failed, out_of_memory)} after {span(uptime)}"
-        if leftovers:
-            text += f"; it left {count_processes(leftovers)} behind, stopped now {_LEFTOVERS_HINT}"
-        if self._after is Event.GIVE_UP:
-            return f"{text}; not restarted: it asked for that by its exit code"
-        if self._after is Event.DONE:
-            return f"{text}; not restarted (restart: {self.planned.restart})"
-        if self._schedule is not None:
-            return f"{text}; {self._schedule.plan_next()}"
-        return f"{text}; {self.restarts.plan_next(uptime)}"
 
     def _cleared(self) -> None:
         """Handle that no process of the run is left."""
         self._ending = None
         self._finish_pipes()
-        is_stop = self.state is State.STOPPING and not self._failed
-        self._failed = False
+        is_stop = self.state is State.STOPPING and not self._ended_as_failure
+        self._ended_as_failure = False
         self._move(Event.CLEARED if is_stop else self._after)
         if self.starts_again:
             self.starts_again = False
