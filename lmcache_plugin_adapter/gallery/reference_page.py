@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import msgspec
 
+from lmcache_plugin_adapter.gallery.engine_health.settings import HealthSettings
 from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
 from lmcache_plugin_adapter.kit.settings.accepted import accepted, show_number
 from lmcache_plugin_adapter.kit.settings.quantities import SUCH_AS
@@ -52,14 +53,20 @@ _SHORTER = {
 }
 """Words of messages, and shorter ones for tables."""
 _HEAD = ("Key", "Accepted", "Default", "Meaning")
-_SHARED = tuple(field.name for field in msgspec.structs.fields(HttpTarget) if field.name != "url")
+_SHARED = tuple(field.name for field in msgspec.structs.fields(HttpTarget))
+_MOST_WORDS = 10
+"""The most accepted words that a table lists."""
+_ELSEWHERE: dict[tuple[str, type[msgspec.Struct]], str] = {
+    ("alert_reporter", HealthSettings): "the heartbeat's [`engine`](heartbeat.md#engine)"
+}
+"""Structs whose tables stand on another page, by section."""
 
 
 def section(name: str) -> str:
     """Return the tables of one section as Markdown."""
     module, _, attribute = SECTIONS[name][1].partition(":")
     kind = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
-    return "\n\n".join(_tables(kind, ""))
+    return "\n\n".join(_tables(kind, "", name, {}))
 
 
 def write(directory: Path) -> list[Path]:
@@ -94,8 +101,17 @@ def with_section(page: str, tables: str) -> str:
     return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
 
 
-def _tables(kind: type[msgspec.Struct], path: str) -> Iterator[str]:
-    """Yield the table of a struct, then the tables of the structs in its fields."""
+def _tables(
+    kind: type[msgspec.Struct], path: str, section_name: str, shown: dict[str, str]
+) -> Iterator[str]:
+    """Yield the table of a struct, then the tables of the structs in its fields.
+
+    Args:
+        kind: The struct.
+        path: Its key with a dot, or nothing.
+        section_name: The section that the tables are for.
+        shown: The keys of the tables so far, by table.
+    """
     hints = get_type_hints(kind, include_extras=True)
     meanings = _meanings(kind)
     rows = [_HEAD, ("---",) * len(_HEAD)]
@@ -108,17 +124,24 @@ def _tables(kind: type[msgspec.Struct], path: str) -> Iterator[str]:
         found = _UNITS.sub("", _PATTERN.sub(r"matches `\1`", accepted(hint)))
         for long, short in _SHORTER.items():
             found = found.replace(long, short)
+        if found.count("', '") + 2 > _MOST_WORDS:
+            found = "a name"
         rows.append((f"`{field.encode_name}`", found, _default(field), meanings[field.name]))
     table = "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
     if shared:
-        table += "\n\nAlso the other keys of every [target](README.md#targets)."
-    yield table
+        table += "\n\nAlso the keys of every [target](README.md#targets)."
+    same = shown.setdefault(table, path.rstrip("."))
+    yield table if same == path.rstrip(".") else f"The keys of `{same}`."
     for field in msgspec.structs.fields(kind):
         for part, several in _structs(msgspec.inspect.type_info(hints[field.name])):
             below = f"{path}{field.encode_name}{'[]' if several else ''}"
             yield f"### `{below}`"
+            elsewhere = _ELSEWHERE.get((section_name, part))
+            if elsewhere is not None:
+                yield f"{_intro(part)} The keys are those of {elsewhere}."
+                continue
             yield _intro(part)
-            yield from _tables(part, f"{below}.")
+            yield from _tables(part, f"{below}.", section_name, shown)
 
 
 def _as_in_every_target(kind: type[msgspec.Struct], field: Any) -> bool:
