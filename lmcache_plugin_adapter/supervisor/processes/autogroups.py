@@ -16,7 +16,7 @@ from lmcache_plugin_adapter.linux.procfs import ProcessTable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sized
+    from collections.abc import Collection
 
     from lmcache_plugin_adapter.linux.event_loop import Loop, Timer
     from lmcache_plugin_adapter.supervisor.output.event_log import EventLog
@@ -40,7 +40,7 @@ class Autogroups:
         first_processes: The first processes of plugins, which lead their sessions.
     """
 
-    def __init__(self, loop: Loop, events: EventLog, first_processes: Sized) -> None:
+    def __init__(self, loop: Loop, events: EventLog, first_processes: Collection[int]) -> None:
         self._loop = loop
         self._events = events
         self._first_processes = first_processes
@@ -87,16 +87,21 @@ class Autogroups:
     def _update(self) -> bool:
         """Give the autogroup of each session of plugins the nice value of its processes.
 
+        The first look is at the sessions of first processes alone.
+
         Returns:
             Whether there are sessions that plugins have started.
         """
-        table = ProcessTable.recent()
-        members = {table.by_pid[pid].session: pid for pid in table.with_descendants([os.getpid()])}
+        members = {pid: pid for pid in self._first_processes}
+        if self._next:  # not at first, as it takes long to read all processes
+            table = ProcessTable()  # not the shared one, which stays in memory
+            for pid in table.with_descendants([os.getpid()]):
+                members[table.by_pid[pid].session] = pid
         members.pop(os.getsid(0), None)
-        for pid in members.values():
+        for session, pid in members.items():
             try:
                 nice = os.getpriority(os.PRIO_PROCESS, pid)
-                if nice > 0:
+                if nice > 0 and os.getsid(pid) == session:
                     _raise_autogroup(pid, nice)
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it has exited
