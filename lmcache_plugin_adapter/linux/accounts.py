@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 
 
 class Account:
@@ -42,10 +44,6 @@ def look_up_account(user: str | None, group: str | None) -> Account:
     Raises:
         LookupError: There is no such user or group; the text says which.
     """
-    # Imported only for a plugin that has the settings.
-    import grp
-    import pwd
-
     name = str(os.geteuid()) if user is None else user
     try:
         found = pwd.getpwuid(int(name)) if _is_number(name) else pwd.getpwnam(name)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import stat
 
 from lmcache_plugin_adapter.contract.frozen import frozen
@@ -243,5 +242,7 @@ def _exposure(refuse: bool, path: str, subject: str, text: str, repair: str) -> 
 def _shell_word(path: str) -> str:
     """Return a path as a shell reads it, on one line."""
     if path.isprintable():
+        import shlex  # late, as only a message needs it
+
         return shlex.quote(path)
     return "$" + quoted(path.replace("\\", "\\\\").replace("'", "\\'"))

@@ -7,7 +7,6 @@ import os
 
 from lmcache_plugin_adapter.configuration.settings_table import PREFIX
 from lmcache_plugin_adapter.contract.frozen import frozen
-from lmcache_plugin_adapter.linux.accounts import Account, look_up_account
 from lmcache_plugin_adapter.messages.near_miss import did_you_mean
 from lmcache_plugin_adapter.messages.problem import Problem, quoted
 from lmcache_plugin_adapter.messages.wording import error_reason
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from lmcache_plugin_adapter.configuration.settings import PluginSettings, Settings
     from lmcache_plugin_adapter.contract.identity import ProcessIdentity
+    from lmcache_plugin_adapter.linux.accounts import Account
 
     from .discovery import Scan
     from .entry import Entry
@@ -128,6 +128,8 @@ class PluginFiles:
 
     def settings_of(self, entry: Entry) -> PluginSettings:
         """Return the settings in force for an entry: those of its most specific name."""
+        if not self._settings.plugins:
+            return self._settings.defaults
         return self._settings.for_plugin(*names_of(entry)[:3])
 
     def limit(self, entry: Entry, key: str) -> tuple[int, str] | None:
@@ -153,6 +155,8 @@ class PluginFiles:
             return None, None
         key, value = ("group", group) if user is None else ("user", user)
         where = f"{self._full_key(entry, key)}: {value}"
+        from lmcache_plugin_adapter.linux.accounts import look_up_account  # as few need it
+
         try:
             account = look_up_account(user, group)
         except LookupError as error:

@@ -34,8 +34,6 @@ from lmcache_plugin_adapter.planner.plugin_environment import (
 )
 from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
 
-from .replica_reports import claim
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -66,6 +64,8 @@ def run_planner(
         wanted = [problem for problem in problems if problem.level != "note"]
         if not wanted:
             return
+        from .replica_reports import claim
+
         claimed = claim(directory, [each.text for each in wanted]) if directory else {}
         elsewhere.update(claimed)
         for problem in wanted:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 
@@ -120,6 +121,7 @@ class Search:
         self._timer = retry(delay, lambda: self.try_fork(number, skip))
 
     def _run_child(self, fd: int, skip: frozenset[str]) -> None:
+        gc.disable()  # its exit frees all
         try:
             _close_all_but({0, 1, 2, fd, *self._keep}, self._services.setup.most_files)
             self._plan(fd, skip)
