@@ -41,17 +41,17 @@ class AlertSettings(msgspec.Struct, kw_only=True):
     """All settings of the alert reporter."""
 
     alertmanagers: list[Alertmanager] = []
-    """Alertmanagers. Each receives every alert."""
+    """Alertmanagers. Each target receives every alert."""
     webhooks: list[Webhook] = []
-    """Other servers. Each receives every alert."""
+    """Other servers."""
     slack: list[Slack] = []
-    """Incoming webhooks of Slack. Each receives a message for every alert."""
+    """Incoming webhooks of Slack."""
     teams: list[Teams] = []
-    """Webhooks of Microsoft Teams. Each receives a card for every alert."""
+    """Webhooks of Microsoft Teams."""
     pagerduty: list[PagerDuty] = []
-    """Services of PagerDuty. Each receives an event for every alert."""
+    """Services of PagerDuty."""
     target: Literal["console"] | None = None
-    """`console` prints what would be sent to a webhook, and sends nothing. For a first trial."""
+    """`console` prints the documents for a webhook, and sends nothing."""
     rules: list[Rule] = []
     """Rules in addition to the built-in ones. A rule with the name of a built-in rule replaces
     it."""
@@ -72,8 +72,7 @@ class AlertSettings(msgspec.Struct, kw_only=True):
     engine_died_severity: Word = "critical"
     """Label `severity` of `EngineDied`."""
     engine_died_keep: Annotated[Duration, Meta(ge=60, le=30 * 86400)] = 3600.0
-    """Seconds for which `EngineDied` fires, unless a reporter with the same labels starts earlier
-    and resolves it."""
+    """Seconds for which `EngineDied` fires, unless a reporter with the same labels starts."""
     keep_resolved: Seconds = 3600.0
     """Seconds for which a resolved alert is kept for an unreachable target."""
     state_directory: Filled | None = None

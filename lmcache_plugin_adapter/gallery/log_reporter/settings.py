@@ -96,16 +96,16 @@ class SyslogTarget(msgspec.Struct, kw_only=True):
 
 
 class JournaldSource(msgspec.Struct, kw_only=True):
-    """Records of journald, read by `journalctl`. All entries that match any of these."""
+    """Entries of the journal that match any of these, as `journalctl` reads them."""
 
     units: list[Filled] = []
-    """Units of systemd, such as `vllm`."""
+    """Units of systemd, such as `vllm`, with systemd's own entries on them and their core dumps."""
     identifiers: list[Filled] = []
     """Programs, as `journalctl -t` names them."""
     kernel: bool = False
     """Also the kernel's records, such as those of its OOM killer."""
     directory: Filled | None = None
-    """Directory of the journal. Default: the machine's."""
+    """Directory of the journal, as with `journalctl --directory`. Default: the machine's."""
 
     def __post_init__(self) -> None:
         """Refuse to read everything by mistake."""
@@ -161,13 +161,13 @@ class LogReporterSettings(msgspec.Struct, kw_only=True):
     files: Annotated[
         list[Filled] | Filled, Meta(extra={"accepted": "a path or pattern, or a list of them"})
     ] = []
-    """Files to follow: paths or patterns (`*`, `?`, `[…]`, `**`). `~` and `$VARS` are expanded.
-    Relative paths are relative to the engine's working directory. Names of rotated files do not
-    match a pattern. Default: the file that the engine's stdout and stderr write to."""
+    """Files to follow: paths or patterns (`*`, `?`, `[…]`, `**`), relative to the engine's working
+    directory. `~` and `$VARS` are expanded. Names of rotated files do not match a pattern.
+    Default: the file that the engine's stdout and stderr write to."""
     journald: JournaldSource | None = None
-    """Read records of journald, instead of files or besides those in `files`."""
+    """Read the journal, instead of files or besides those in `files`."""
     target: Literal["console"] | None = None
-    """`console` prints what would be delivered, and delivers nothing. For a first trial."""
+    """`console` prints what would be delivered, and delivers nothing."""
     syslog: SyslogTarget | None = None
     """Deliver to syslog."""
     loki: LokiTarget | None = None
@@ -177,11 +177,10 @@ class LogReporterSettings(msgspec.Struct, kw_only=True):
     level: Literal["debug", "info", "warning", "error", "critical"] = "debug"
     """Least urgent level to deliver."""
     drop: list[Filled] = []
-    """Regular expressions of records to leave out, such as `"GET /(health|metrics) HTTP` for the
-    access log of health checks. They are searched in the whole text of a record."""
+    """Regular expressions of records to leave out. They are searched in the whole text."""
     redact: list[Filled] = []
-    """Regular expressions of text to hide, such as `(?i)api[_-]?key=(\\S+)`. If a pattern has
-    groups, only what they match is hidden."""
+    """Regular expressions of text to hide. If a pattern has groups, only what they match is
+    hidden."""
     redact_with: Annotated[str, Meta(max_length=100)] = "***"
     """Text in the place of hidden text."""
     json_fields: JsonFields = JsonFields()

@@ -30,69 +30,56 @@ class Measure(NamedTuple):
 MEASURES: dict[str, Measure] = {
     "memory_bytes": Measure("bytes", "Resident memory of the engine process."),
     "memory_percent": Measure(
-        "%",
-        "The same, in percent of the container's memory limit, or else of the machine's memory.",
+        "%", "The same, in percent of the container's limit, or else of the machine's memory."
     ),
     "container_memory_percent": Measure(
         "%",
         "Memory of all processes of the container, without droppable file pages, in percent of its "
-        "limit. At 100 the kernel kills processes. No value without a limit.",
+        "limit, at which the kernel kills processes. No value without a limit.",
     ),
-    "cpu_percent": Measure("%", "CPU time since the last measurement; 100 is one core."),
+    "cpu_percent": Measure("%", "CPU time; 100 is one core."),
     "descriptors": Measure("", "Open file descriptors."),
-    "descriptors_percent": Measure(
-        "%", "The same, in percent of the process's limit (`ulimit -n`)."
-    ),
+    "descriptors_percent": Measure("%", "The same, in percent of the limit (`ulimit -n`)."),
     "threads": Measure("", "Threads."),
-    "read_bytes_per_second": Measure(
-        "bytes/s", "Bytes read from storage since the last measurement."
-    ),
-    "write_bytes_per_second": Measure(
-        "bytes/s", "Bytes written to storage since the last measurement."
-    ),
-    "gpu_memory_bytes": Measure(
-        "bytes", "GPU memory of the engine process on all GPUs, according to NVML."
-    ),
+    "read_bytes_per_second": Measure("bytes/s", "Bytes read from storage."),
+    "write_bytes_per_second": Measure("bytes/s", "Bytes written to storage."),
+    "gpu_memory_bytes": Measure("bytes", "GPU memory of the engine process on all GPUs."),
     "gpu_memory_percent": Measure(
         "%",
-        "Used memory of the fullest GPU of the engine process, by all processes. If NVML does not "
-        "list the engine, of the fullest visible GPU.",
+        "Used memory of the engine's fullest GPU, by all processes; of the fullest visible GPU if "
+        "NVML does not list the engine.",
     ),
-    "gpu_temperature_celsius": Measure(
-        "°C", "Temperature of the hottest GPU of the engine process, chosen as above."
-    ),
+    "gpu_temperature_celsius": Measure("°C", "Temperature of the hottest GPU, chosen as above."),
     "gpu_ecc_errors": Measure(
-        "", "Memory errors of a GPU that ECC could not correct, since its driver was loaded."
+        "", "Memory errors that ECC could not correct, since the driver was loaded."
     ),
-    "gpu_ecc_corrected_errors": Measure("", "Memory errors of a GPU that ECC has corrected."),
+    "gpu_ecc_corrected_errors": Measure("", "Memory errors that ECC has corrected."),
     "gpu_throttled": Measure(
         "",
-        "1 if a GPU has reduced its clocks because of its temperature or power supply, else 0. "
-        "Power limits do not count.",
+        "1 if temperature or power supply have reduced a GPU's clocks, else 0. Power limits do not "
+        "count.",
     ),
     "backend_disk_percent": Measure(
         "%", "Used space of the file system of LMCache's `local_disk`; of several, the fullest."
     ),
     "backend_disk_free_bytes": Measure("bytes", "Free space there."),
     "backend_disk_inodes_percent": Measure("%", "Used inodes there."),
-    "requests_running": Measure("", "Requests that vLLM processes (`vllm:num_requests_running`)."),
-    "requests_waiting": Measure("", "Requests in vLLM's queue (`vllm:num_requests_waiting`)."),
-    "kv_cache_percent": Measure("%", "Use of vLLM's KV cache (`vllm:kv_cache_usage_perc`)."),
+    "requests_running": Measure("", "Running requests (`vllm:num_requests_running`)."),
+    "requests_waiting": Measure("", "Queued requests (`vllm:num_requests_waiting`)."),
+    "kv_cache_percent": Measure("%", "Used KV cache (`vllm:kv_cache_usage_perc`)."),
     "time_to_first_token_seconds": Measure(
-        "s", "95 % of the requests of the last minute had their first token within this time."
+        "s", "Time within which 95 % of the requests had their first token."
     ),
     "inter_token_latency_seconds": Measure("s", "The same for the time between two tokens."),
     "request_latency_seconds": Measure("s", "The same for whole requests."),
-    "generation_tokens_per_second": Measure("", "Tokens that vLLM generated in the last minute."),
-    "preemptions_per_second": Measure("", "Requests that vLLM preempted in the last minute."),
+    "generation_tokens_per_second": Measure("", "Generated tokens."),
+    "preemptions_per_second": Measure("", "Preempted requests."),
     "engine_unhealthy": Measure("", "1 if the engine is in any of the following states, else 0."),
     "engine_stopped": Measure(
-        "", "1 if the process is stopped (SIGSTOP, a debugger, a frozen container), else 0."
+        "", "1 if the process is stopped (SIGSTOP, a debugger, a frozen container)."
     ),
-    "engine_unresponsive": Measure(
-        "", "1 if the engine does not answer in time (see `health`), else 0."
-    ),
-    "engine_stalled": Measure("", "1 if requests make no progress (see `health`), else 0."),
+    "engine_unresponsive": Measure("", "1 if the engine does not answer in time (see `health`)."),
+    "engine_stalled": Measure("", "1 if requests make no progress (see `health`)."),
 }
 """Every measure that a rule may use."""
 

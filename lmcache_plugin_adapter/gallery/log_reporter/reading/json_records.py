@@ -59,32 +59,32 @@ USUAL: dict[str, tuple[str, ...]] = {
 
 
 class JsonFields(msgspec.Struct, kw_only=True, frozen=True):
-    """More keys of records in JSON, which come before the usual ones.
+    """More keys of records in JSON, which come before the usual ones; `a.b` is `b` in object `a`.
 
-    The first key with a value counts; `a.b` is `b` in object `a`.
+    The first key with a value counts.
     """
 
     message: list[_Key] = []
-    """Keys of the text, before `message`, `msg`, `event`, `log`, `text`, `body`."""
+    """The text; usual are `message`, `msg`, `event`, `log`, `text`, `body` and others."""
     level: list[_Key] = []
-    """Keys of the level, before `levelname`, `level`, `severity`, `lvl` and others: a name, or a
-    number of Python's logging or of syslog."""
+    """The level: a name, or a number of Python's logging or of syslog. Usual are `levelname`,
+    `level`, `severity` and others."""
     time: list[_Key] = []
-    """Keys of the time, before `asctime`, `timestamp`, `ts`, `time`, `@timestamp` and others: a
-    date, or a number of seconds to nanoseconds since 1970."""
+    """The time: a date, or a number of seconds to nanoseconds since 1970. Usual are `asctime`,
+    `timestamp`, `ts`, `time` and others."""
     logger: list[_Key] = []
-    """Keys of the logger's name, before `name`, `logger`, `logger_name`."""
+    """The logger's name: `name`, `logger` and others."""
     exception: list[_Key] = []
-    """Keys of a traceback, which is added to the text, before `exc_info`, `exception`, `traceback`,
-    `stack_trace` and others."""
+    """A traceback, which is added to the text: `exc_info`, `exception`, `stack_trace` and
+    others."""
     process: list[_Key] = []
-    """Keys of the process's name, before `vllm_process_name`, `processName`, `process_name`."""
+    """The process's name: `vllm_process_name`, `processName` and others."""
     pid: list[_Key] = []
-    """Keys of the process id, before `process`, `pid`, `process_id`."""
+    """The process id: `process`, `pid` and others."""
     file: list[_Key] = []
-    """Keys of the source file, before `filename`, `file`, `pathname`."""
+    """The source file: `filename`, `file` and others."""
     line: list[_Key] = []
-    """Keys of the line in the source file, before `lineno`, `line`."""
+    """The line in the source file: `lineno`, `line` and others."""
 
     def keys(self, field: str) -> tuple[str, ...]:
         """Return all keys of a field, in order."""
