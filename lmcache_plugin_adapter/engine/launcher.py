@@ -33,6 +33,9 @@ __all__ = ["LaunchError", "RuntimePluginLauncher"]
 
 logger = logging.getLogger(__name__)
 
+PLUGIN_LOGGER = "lmcache_plugins"
+"""The logger of plugins' records (``log: logging``), unless the host has one for them."""
+
 _STATUS_SECONDS = 2.0
 _MOST_SECONDS = 1e6  # poll(2) counts milliseconds in 31 bits
 
@@ -56,6 +59,8 @@ class RuntimePluginLauncher:
         dp_size: Number of data-parallel replicas.
         engine_pid: The process that plugins get as their engine, if this process only
             stands for it; None: this process. The plugins' life depends on this process.
+        plugin_logger: The logger of plugins' records with ``log: logging``: a name to which
+            the host's logging configuration applies.
 
     Raises:
         ValueError: ``role`` names no role.
@@ -71,6 +76,7 @@ class RuntimePluginLauncher:
         dp_rank: int = 0,
         dp_size: int = 1,
         engine_pid: int | None = None,
+        plugin_logger: str = PLUGIN_LOGGER,
     ) -> None:
         self.config = config
         self.role = role
@@ -85,6 +91,7 @@ class RuntimePluginLauncher:
             dp_size=dp_size,
         )
         self._engine_pid = engine_pid
+        self.plugin_logger = plugin_logger
         self._keeper: SupervisorKeeper | None = None
 
     @classmethod
@@ -94,6 +101,7 @@ class RuntimePluginLauncher:
         identity: ProcessIdentity,
         *,
         engine_pid: int | None = None,
+        plugin_logger: str = PLUGIN_LOGGER,
     ) -> RuntimePluginLauncher:
         """Return a launcher for the process that ``identity`` describes.
 
@@ -101,6 +109,7 @@ class RuntimePluginLauncher:
             config: As for the class.
             identity: Role, rank and replica of the engine process.
             engine_pid: As for the class.
+            plugin_logger: As for the class.
         """
         return cls(
             config,
@@ -110,13 +119,14 @@ class RuntimePluginLauncher:
             dp_rank=identity.dp_rank,
             dp_size=identity.dp_size,
             engine_pid=engine_pid,
+            plugin_logger=plugin_logger,
         )
 
     def launch_plugins(self) -> bool:
         """Start the plugins and never raise; for hosts with no other way to run them.
 
         The method returns before the supervisor has searched the locations. It starts
-        nothing if no location is configured, if ``extra_config.runtime_plugins.enabled``
+        nothing if no location is configured, or if ``extra_config.runtime_plugins.enabled``
         is false. If this process already runs the plugins of this identity for another
         engine, they serve both, and stop with the last launcher.
 
@@ -227,7 +237,7 @@ class RuntimePluginLauncher:
             metrics_module=_metrics_module() if section.get("metrics") is True else "",
             import_path=tuple(entry for entry in sys.path if isinstance(entry, str)),
         )
-        start = SupervisorStart(spec.to_bytes(), run_id, identity.label, python)
+        start = SupervisorStart(spec.to_bytes(), run_id, identity.label, python, self.plugin_logger)
         choices = {
             f"extra_config.{key}": value for key, value in _extra_config(self.config).items()
         }

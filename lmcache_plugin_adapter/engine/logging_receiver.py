@@ -13,9 +13,6 @@ import time
 from lmcache_plugin_adapter.contract.wire import ACCEPTED, FIELD_SEPARATOR
 from lmcache_plugin_adapter.linux.descriptor_identity import identity_of
 
-LOGGER = "vllm.lmcache_plugins"
-"""Below ``vllm``, so that vLLM's logging configuration applies."""
-
 EXIT_SECONDS = 5.0
 """How long the exit of the engine waits for its handlers to take what has come."""
 
@@ -32,16 +29,21 @@ _LEVELS = (
 )
 
 
-def start(fd: int) -> None:
+def start(fd: int, name: str) -> None:
     """Log the records that arrive on ``fd``, on a thread of their own; never raises.
 
-    If logging is not configured at all, ``fd`` is closed: the supervisor then
-    writes to stderr itself.
+    If the logger has no handlers, ``fd`` is closed: the supervisor then writes to
+    stderr itself.
+
+    Args:
+        fd: A connected socket.
+        name: The name of the logger.
     """
     connection = socket.socket(fileno=fd)
     try:
-        if _end == _NEVER and logging.getLogger(LOGGER).hasHandlers():
-            thread = _Reader(connection)
+        logger = logging.getLogger(name)
+        if _end == _NEVER and logger.hasHandlers():
+            thread = _Reader(connection, logger)
             connection.send(ACCEPTED, socket.MSG_NOSIGNAL)
             thread.start()
             return
@@ -70,8 +72,9 @@ def finish() -> None:
 class _Reader(threading.Thread):
     """Logs the records that arrive on ``connection``."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, logger: logging.Logger) -> None:
         super().__init__(name="lmcache-plugins-log", daemon=True)
+        self._logger = logger
         self._connection = connection
         self._identity = identity_of(connection.fileno())
 
@@ -89,7 +92,6 @@ class _Reader(threading.Thread):
             # The engine's own threads handle its signals. Where gevent has replaced
             # threads, this is the main thread.
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        logger = logging.getLogger(LOGGER)
         rest = b""
         while time.monotonic() < _end and self._is_ours():
             try:
@@ -103,7 +105,7 @@ class _Reader(threading.Thread):
                 if time.monotonic() >= _end:
                     break
                 try:
-                    _log(logger, line)
+                    _log(self._logger, line)
                 except Exception:  # noqa: BLE001, S110 - a plugin's output must not disturb the engine
                     pass
         if self._is_ours():
@@ -125,7 +127,7 @@ def _log(logger: logging.Logger, line: bytes) -> None:
         return
     message = f"[{name}] {text}"
     extra = {"plugin": name}
-    record = logger.makeRecord(LOGGER, level, file, int(pid), message, (), None, None, extra)
+    record = logger.makeRecord(logger.name, level, file, int(pid), message, (), None, None, extra)
     record.created = float(when)
     record.msecs = record.created % 1 * 1000
     record.process = int(pid)

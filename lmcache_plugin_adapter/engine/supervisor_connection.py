@@ -51,9 +51,13 @@ class SupervisorConnection:
     """
 
     def __init__(
-        self, connected: socket.socket, detaching_process: subprocess.Popen[bytes]
+        self,
+        connected: socket.socket,
+        detaching_process: subprocess.Popen[bytes],
+        plugin_logger: str,
     ) -> None:
         self.socket = connected
+        self._plugin_logger = plugin_logger
         self._identity = identity_of(connected.fileno())
         self.pid = 0
         """The supervisor's pid, once it has sent it."""
@@ -123,7 +127,7 @@ class SupervisorConnection:
         except OSError:
             data, fds = b"", []  # a process that has exited sends nothing more
         for fd in fds:
-            _log_records_from(fd)
+            _log_records_from(fd, self._plugin_logger)
         if not data:
             return False
         self._take(data)
@@ -233,14 +237,14 @@ def _close_in_child() -> None:
 os.register_at_fork(after_in_child=_close_in_child)
 
 
-def _log_records_from(fd: int) -> None:
-    """Log the records that arrive on ``fd``; never raises."""
+def _log_records_from(fd: int, logger: str) -> None:
+    """Log the records that arrive on ``fd`` with ``logger``; never raises."""
     try:
         from .logging_receiver import start  # loaded only for `log: logging`
     except Exception:  # noqa: BLE001 - the supervisor then writes to stderr itself
         os.close(fd)
     else:
-        start(fd)
+        start(fd, logger)
 
 
 def _wait_for_process(pid: int, started: int, seconds: float) -> bool:

@@ -44,13 +44,17 @@ class SupervisorStart:
         run_id: The run token.
         label: The identity for people.
         python: The interpreter that runs supervisors.
+        plugin_logger: The logger of plugins' records in this process.
     """
 
-    def __init__(self, spec: bytes, run_id: str, label: str, python: str) -> None:
+    def __init__(
+        self, spec: bytes, run_id: str, label: str, python: str, plugin_logger: str
+    ) -> None:
         self._spec = spec
         self.run_id = run_id
         self.label = label
         self.python = python
+        self._plugin_logger = plugin_logger
         self._environment = dict(os.environb)
         self._directory: str | None = None
         try:
@@ -72,7 +76,8 @@ class SupervisorStart:
         """Start a supervisor for this process.
 
         Args:
-            previous: The pid of the supervisor that this one replaces, or 0.
+            previous: The pid of the supervisor that this one replaces; 1 if it never sent it,
+                0 for the first one.
             again: Previous supervisors of this process may still be stopping; plugins
                 start once they have exited.
 
@@ -116,7 +121,7 @@ class SupervisorStart:
                 env=self._environment if previous else None,
                 cwd=self._existing_directory() if previous else None,
             )
-            return SupervisorConnection(connection, detaching_process)
+            return SupervisorConnection(connection, detaching_process, self._plugin_logger)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             if connection is not None:
                 connection.close()

@@ -12,7 +12,13 @@ import logging
 from typing import Any
 
 from lmcache_plugin_adapter.contract.engine_settings import settings_section
-from lmcache_plugin_adapter.engine.launcher import LaunchError, RuntimePluginLauncher
+from lmcache_plugin_adapter.engine.launcher import (
+    PLUGIN_LOGGER,
+    LaunchError,
+    RuntimePluginLauncher,
+)
+
+from . import vllm
 
 STOP_SECONDS = 2.0
 """How long LMCache's shutdown waits for the plugins; the supervisor finishes the stop."""
@@ -33,7 +39,8 @@ def create_launcher(
     """
     if settings_section(getattr(config, "extra_config", None)).get("enabled") is False:
         return None
-    return ChosenLauncher(config, role, worker_count, worker_id)
+    logger = PLUGIN_LOGGER if role is None else vllm.PLUGIN_LOGGER
+    return ChosenLauncher(config, role, worker_count, worker_id, plugin_logger=logger)
 
 
 class ChosenLauncher(RuntimePluginLauncher):

@@ -206,3 +206,4 @@ class TestEntryPoint:
         """``MultiConnector`` of vLLM 0.10 passes positional arguments."""
         make_engine("0.10").factory.create_connector(VllmConfig(), KVConnectorRole.SCHEDULER)
         assert launchers.made[0].identity.worker_id == -1
+        assert launchers.made[0].plugin_logger == "vllm.lmcache_plugins"

@@ -61,7 +61,13 @@ def config(**settings: Any) -> Any:
 def test_disabled_leaves_the_plugins_to_lmcache() -> None:
     """It gets no launcher."""
     assert create_launcher(config(enabled=False), "worker", 1, 0) is None
-    assert isinstance(create_launcher(config(), "worker", 1, 0), ChosenLauncher)
+    worker, server = (create_launcher(config(), role, 1, 0) for role in ("worker", None))
+    assert isinstance(worker, ChosenLauncher)
+    assert isinstance(server, ChosenLauncher)
+    assert (worker.plugin_logger, server.plugin_logger) == (
+        "vllm.lmcache_plugins",
+        "lmcache_plugins",
+    )
 
 
 def test_lmcaches_own_starts_when_ours_cannot(

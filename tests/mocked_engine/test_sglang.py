@@ -153,6 +153,21 @@ def test_a_stop_that_fails_is_reported_as_such(rank: Rank) -> None:
     assert "do not run" not in one.log()
 
 
+def test_log_logging_uses_a_logger_of_sglang(rank: Rank, tmp_path: Path) -> None:
+    """So that SGLang's logging configuration applies to plugins' lines."""
+    one = rank(settings={"log": "logging"}, create=False)
+    one.do(
+        "import logging\n"
+        "handler = logging.StreamHandler()\n"
+        "handler.setFormatter(logging.Formatter('via %(name)s %(message)s'))\n"
+        "sglang = logging.getLogger('sglang')\n"
+        "sglang.setLevel('INFO')\n"
+        "sglang.addHandler(handler)\n"
+        f"cache = rank({str(tmp_path / 'lmcache.yaml')!r}, tp_size=2, tp_rank=1)"
+    )
+    one.wait_log(r"via sglang\.lmcache_plugins \[all_x\] .*up", 30)
+
+
 def test_loading_twice_registers_once(rank: Rank) -> None:
     """SGLang calls it in each process; others may again."""
     one = rank()

@@ -26,7 +26,7 @@ from lmcache_plugin_adapter.supervisor.output.writer import Writer
 
 UP = "trap 'echo goodbye; exit 0' TERM; echo up; while :; do sleep 30 & wait $!; done"
 
-# As vLLM sets up its logger, with a formatter for machines.
+# As vLLM sets up its loggers, with a formatter for machines.
 PRELUDE = """\
 import json, logging, sys
 class Machine(logging.Formatter):
@@ -36,9 +36,9 @@ class Machine(logging.Formatter):
             "pid": record.process, "plugin": getattr(record, "plugin", None)})
 handler = logging.StreamHandler(sys.stderr)
 handler.setFormatter(Machine())
-logging.getLogger("vllm").addHandler(handler)
-logging.getLogger("vllm").setLevel("INFO")
-logging.getLogger("vllm").propagate = False
+logging.getLogger("lmcache_plugins").addHandler(handler)
+logging.getLogger("lmcache_plugins").setLevel("INFO")
+logging.getLogger("lmcache_plugins").propagate = False
 """
 ON = {"log": "logging"}
 
@@ -59,7 +59,7 @@ def test_lines_and_events_are_records(plugin, engine) -> None:
         {
             "json": f"[all_x] {text}",
             "level": level,
-            "logger": "vllm.lmcache_plugins",
+            "logger": "lmcache_plugins",
             "file": "all_x.sh",
             "line": pid,
             "pid": pid,
@@ -230,7 +230,7 @@ def test_supervisor_that_ended_before_the_engine_answers() -> None:
         "logging.basicConfig()\n"
         "ours, theirs = socket.socketpair()\n"
         "ours.close()\n"
-        "logging_receiver.start(theirs.detach())\n"
+        "logging_receiver.start(theirs.detach(), 'x')\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
@@ -259,11 +259,11 @@ def test_handlers_that_raise_and_odd_records(capfd) -> None:
     """Nothing that comes, and nothing that a handler does, ends the thread or is printed."""
     ours, theirs = socket.socketpair()
     handler = Broken()
-    logger = logging.getLogger(logging_receiver.LOGGER)
+    logger = logging.getLogger("lmcache_plugins.odd")
     logger.addHandler(handler)
     logger.setLevel("INFO")
     try:
-        logging_receiver.start(theirs.detach())
+        logging_receiver.start(theirs.detach(), logger.name)
         with ours:
             for line in (b"rubbish", b"9\x1fx", b"6\x1f1.5\x1fp\x1ff\x1f1\x1f\xff %s %d"):
                 ours.sendall(line + b"\n")

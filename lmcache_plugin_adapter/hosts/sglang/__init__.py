@@ -6,3 +6,4 @@ Imports the engine's side; SGLang and LMCache only once SGLang has created LMCac
 """
 
 LOGGER = "sglang.lmcache_plugin_adapter"
+PLUGIN_LOGGER = "sglang.lmcache_plugins"

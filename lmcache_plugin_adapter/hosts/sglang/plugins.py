@@ -14,7 +14,7 @@ from lmcache_plugin_adapter.contract.engine_settings import (
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
 from lmcache_plugin_adapter.engine.launcher import LaunchError, RuntimePluginLauncher
 
-from . import LOGGER
+from . import LOGGER, PLUGIN_LOGGER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +51,7 @@ def start_plugins(cache: object, args: tuple[Any, ...], kwargs: Mapping[str, Any
     launchers: list[RuntimePluginLauncher] = []
     setattr(cache, _LAUNCHERS, launchers)
     for identity in identities:
-        launcher = RuntimePluginLauncher.for_identity(config, identity)
+        launcher = RuntimePluginLauncher.for_identity(config, identity, plugin_logger=PLUGIN_LOGGER)
         try:
             launcher.launch_or_raise()
         except LaunchError as error:

@@ -12,6 +12,9 @@ import os
 LOGGER = "vllm.lmcache_plugin_adapter"
 """Below vLLM's logger, so that vLLM's handlers print the records."""
 
+PLUGIN_LOGGER = "vllm.lmcache_plugins"
+"""The logger of plugins' records (``log: logging``): vLLM's logging configuration applies."""
+
 CHOOSING_FILE = os.path.join("v1", "plugin", "launcher_factory.py")
 """The file, below LMCache's directory, that lets an installed package provide the launcher.
 

@@ -18,7 +18,7 @@ from lmcache_plugin_adapter.contract.engine_settings import (
     why_engine_runs_nothing,
 )
 
-from . import LOGGER, lmcache_chooses, lmcache_launcher
+from . import LOGGER, PLUGIN_LOGGER, lmcache_chooses, lmcache_launcher
 from .connector_recognition import is_lmcache_class
 from .identity import local_replica_index, read_identity
 
@@ -132,7 +132,9 @@ class Takeover:
             return None
         from lmcache_plugin_adapter.engine.launcher import RuntimePluginLauncher
 
-        launcher = RuntimePluginLauncher.for_identity(_with_new_names(config), identity)
+        launcher = RuntimePluginLauncher.for_identity(
+            _with_new_names(config), identity, plugin_logger=PLUGIN_LOGGER
+        )
         launcher.launch_or_raise()
         return launcher
 
