@@ -14,10 +14,11 @@ ROOT = Path(__file__).parents[2]
 
 STANDARD_LIBRARY = {
     # What an interpreter without site-packages has not loaded anyway: 'os' and 'signal'
-    # with what they load; and 'select', a module in C.
+    # with what they load (from 3.14 on, also 'abc' and 'errno'); and 'select', a module in C.
     *("__future__", "_collections_abc", "_stat", "genericpath", "os", "os.path", "posixpath"),
     *("stat", "_collections", "_functools", "_operator", "collections", "enum", "functools"),
     *("itertools", "keyword", "operator", "reprlib", "select", "signal", "types", "_types"),
+    *("_abc", "abc", "errno"),
 }
 OWN = {
     "lmcache_plugin_adapter",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cli_under_test import Running
 
 from lmcache_plugin_adapter.planner.file_names import PluginName, parse_name
 
@@ -86,11 +87,11 @@ def test_the_plugin_and_its_test_work(language: str, role: str, tmp_path: Path) 
     words = f"queue_watch --role {role} --lang {language}".split()
     check, started, test = new(tmp_path, *words)
     assert run(*shlex.split(check)[1:], cwd=tmp_path).returncode == 0
-    result = run(*shlex.split(started)[1:], "--for", "4", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "Watching" in result.stderr
-    assert "threads" in result.stderr
-    assert "Goodbye" in result.stderr
+    with Running(tmp_path, *shlex.split(started)[2:], cwd=tmp_path) as running:
+        running.until_logged("Watching")
+        running.until_logged("threads")
+        assert running.stop() == 0
+        assert "Goodbye" in running.log
     result = run(*shlex.split(test)[1:], "-q", cwd=tmp_path, module="pytest")
     assert result.returncode == 0, result.stdout
     assert f"{3 if language == 'python' else 2} passed" in result.stdout
