@@ -78,6 +78,8 @@ ALERTS = {
     "wider": long_alert("\U0001f525"),
     "escaped": long_alert("\x01"),
 }
+SLACK = Slack(url="http://slack.example.com")
+TEAMS = Teams(url="http://teams.example.com")
 MOST_BYTES = {"teams": 28 * 1024, "pagerduty": 512 * 1024}
 
 
@@ -97,8 +99,8 @@ def test_documents_are_what_the_servers_document(
     """Also without texts, and with texts that are longer than a server accepts."""
     alert = replace(alert, ends_at=ends)
     documents = {
-        "slack": Slack.document(alert, again),
-        "teams": Teams.document(alert, again),
+        "slack": SLACK.document(alert, 0.0, again),
+        "teams": TEAMS.document(alert, 0.0, again),
         "pagerduty": event(alert, KEY),
     }
     for kind, document in documents.items():
@@ -109,12 +111,12 @@ def test_documents_are_what_the_servers_document(
 
 def test_what_is_cut() -> None:
     """A cut text ends with a mark; no link, label and escaped character is cut in two."""
-    message = Slack.document(ALERTS["markup"], again=False)
+    message = SLACK.document(ALERTS["markup"], 0.0, again=False)
     assert str(message["text"]).endswith("&lt;…")
     text, context = message["attachments"][0]["blocks"]  # type: ignore[index]
     assert text["text"]["text"].endswith("&lt;…")
     assert context["elements"][0]["text"].count("*") % 2 == 0
-    card = json.dumps(Teams.document(ALERTS["wide"], again=False), ensure_ascii=False)
+    card = json.dumps(TEAMS.document(ALERTS["wide"], 0.0, again=False), ensure_ascii=False)
     assert "ä…" in card
     details = json.dumps(event(ALERTS["wider"], KEY), ensure_ascii=False)
     assert "\U0001f525…" in details
@@ -128,13 +130,13 @@ def test_a_schema_can_fail() -> None:
 
 def test_what_people_read() -> None:
     """State, summary, labels and links; characters of Slack's markup are escaped."""
-    message = json.dumps(Slack.document(ALERT, again=False))
+    message = json.dumps(SLACK.document(ALERT, 0.0, again=False))
     assert "[FIRING] EngineMemoryHigh of worker 3: &lt;93.5&gt; %" in message
     assert "a &amp; b" in message
     assert "<https://wiki.example.com/x?a=1&b=2|runbook_url>" in message
     resolved = replace(ALERT, ends_at=ALERT.starts_at + 60)
-    assert "[RESOLVED]" in json.dumps(Teams.document(resolved, again=False))
-    assert "[STILL FIRING]" in json.dumps(Teams.document(ALERT, again=True))
+    assert "[RESOLVED]" in json.dumps(TEAMS.document(resolved, 0.0, again=False))
+    assert "[STILL FIRING]" in json.dumps(TEAMS.document(ALERT, 0.0, again=True))
 
 
 def test_pagerduty_s_key(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from msgspec import Meta
@@ -12,13 +11,10 @@ from lmcache_plugin_adapter.gallery.alert_reporter.alerts import timestamp
 from lmcache_plugin_adapter.gallery.http_client.address import Filled, Url  # noqa: TC001 - msgspec
 from lmcache_plugin_adapter.gallery.http_client.secrets import read_secret
 
-from .chat import cut, fitting, links
-from .target import AlertRequest
+from .texts import cut, fitting, links
 from .webhook import Webhook
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from lmcache_plugin_adapter.gallery.alert_reporter.alerts import Alert
 
 _SEVERITIES = frozenset({"critical", "error", "warning", "info"})
@@ -45,24 +41,21 @@ class PagerDuty(Webhook, kw_only=True, forbid_unknown_fields=True):
         if (self.routing_key is None) == (self.routing_key_file is None):
             raise ValueError("give one of routing_key and routing_key_file")
 
-    def requests(
+    def document(
         self,
-        alerts: Sequence[Alert],
-        now: float,  # noqa: ARG002 - events have the time of the alert
-        again: frozenset[str],  # noqa: ARG002 - PagerDuty knows its alerts by their key
-    ) -> list[AlertRequest]:
-        """Return a request for each alert; see :meth:`.target.AlertTarget.requests`."""
+        alert: Alert,
+        now: float,  # noqa: ARG002 - an event has the time of the alert
+        again: bool,  # noqa: ARG002 - PagerDuty knows its alerts by their key
+    ) -> dict[str, object]:
+        """Return the event for an alert."""
         key = self.routing_key or ""
         if self.routing_key_file is not None:
             key = read_secret("routing_key_file", self.routing_key_file)
-        return [
-            AlertRequest("", json.dumps(event(alert, key)).encode(), (alert.id,))
-            for alert in alerts
-        ]
+        return event(alert, key)
 
 
 def event(alert: Alert, routing_key: str) -> dict[str, object]:
-    """Return the event for an alert."""
+    """Return the event for an alert, with the integration key of a service."""
     common: dict[str, object] = {"routing_key": routing_key, "dedup_key": alert.id}
     if not alert.firing:
         return {**common, "event_action": "resolve"}

@@ -6,7 +6,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from .chat import ChatWebhook, cut, facts, headline, links
+from .texts import cut, facts, headline, links
+from .webhook import Webhook
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,11 +21,15 @@ _MOST_TEXT = 3000
 _PARTIAL_ENTITY = re.compile("&[a-z]{0,3}…$")
 
 
-class Slack(ChatWebhook, kw_only=True, forbid_unknown_fields=True):
+class Slack(Webhook, kw_only=True, forbid_unknown_fields=True):
     """An incoming webhook of Slack, or of a server that takes its messages."""
 
-    @staticmethod
-    def document(alert: Alert, again: bool) -> dict[str, object]:
+    def document(
+        self,
+        alert: Alert,
+        now: float,  # noqa: ARG002 - a message has the time of its arrival
+        again: bool,
+    ) -> dict[str, object]:
         """Return the message for an alert."""
         severity = alert.labels.get("severity", "")
         colour = _COLOURS.get(severity, _WARNING) if alert.firing else _RESOLVED

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .chat import ChatWebhook, cut, facts, fitting, headline, links
+from .texts import cut, facts, fitting, headline, links
+from .webhook import Webhook
 
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.gallery.alert_reporter.alerts import Alert
@@ -18,11 +19,15 @@ _MOST_ACTIONS = 6
 """The most actions that Teams shows of a card."""
 
 
-class Teams(ChatWebhook, kw_only=True, forbid_unknown_fields=True):
+class Teams(Webhook, kw_only=True, forbid_unknown_fields=True):
     """A webhook of Teams, made by the workflow that posts to a channel when it gets a request."""
 
-    @staticmethod
-    def document(alert: Alert, again: bool) -> dict[str, object]:
+    def document(
+        self,
+        alert: Alert,
+        now: float,  # noqa: ARG002 - a message has the time of its arrival
+        again: bool,
+    ) -> dict[str, object]:
         """Return the message with the card for an alert."""
         return fitting(lambda limit: _message(alert, again, limit), _MOST_BYTES)
 

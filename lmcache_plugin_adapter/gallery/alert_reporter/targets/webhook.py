@@ -41,14 +41,24 @@ class Webhook(AlertTarget, kw_only=True, forbid_unknown_fields=True):
         """Return a request for each alert; see :meth:`.target.AlertTarget.requests`."""
         return [
             AlertRequest(
-                "", json.dumps(document(alert, now, alert.id in again)).encode(), (alert.id,)
+                "", json.dumps(self.document(alert, now, alert.id in again)).encode(), (alert.id,)
             )
             for alert in alerts
         ]
 
+    def document(self, alert: Alert, now: float, again: bool) -> dict[str, object]:
+        """Return the document for an alert.
+
+        Args:
+            alert: The alert.
+            now: Seconds since 1970.
+            again: Whether the target has received the alert before.
+        """
+        return document(alert, now, again)
+
 
 def document(alert: Alert, now: float, again: bool) -> dict[str, object]:
-    """Return the document for an alert."""
+    """Return the document for an alert, with all that is known of it."""
     return {
         "version": VERSION,
         "status": "firing" if alert.firing else "resolved",

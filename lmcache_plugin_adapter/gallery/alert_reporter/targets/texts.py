@@ -1,46 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What targets have in common at which people read the alerts."""
+"""Texts of an alert for people, cut to the length that a target accepts."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
 
-from .target import AlertRequest
-from .webhook import Webhook
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from lmcache_plugin_adapter.gallery.alert_reporter.alerts import Alert
-
-
-class ChatWebhook(Webhook, kw_only=True, forbid_unknown_fields=True):
-    """A webhook that posts messages."""
-
-    def requests(
-        self,
-        alerts: Sequence[Alert],
-        now: float,  # noqa: ARG002 - a message has the time of its arrival
-        again: frozenset[str],
-    ) -> list[AlertRequest]:
-        """Return a request for each alert; see :meth:`.target.AlertTarget.requests`."""
-        return [
-            AlertRequest(
-                "", json.dumps(self.document(alert, alert.id in again)).encode(), (alert.id,)
-            )
-            for alert in alerts
-        ]
-
-    @staticmethod
-    def document(alert: Alert, again: bool) -> dict[str, object]:
-        """Return the message for an alert.
-
-        Args:
-            alert: The alert.
-            again: Whether the target has received it before.
-        """
-        raise NotImplementedError
 
 
 def headline(alert: Alert, again: bool, limit: int = 1000) -> str:
