@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.gallery.log_reporter.targets.target import LogTarget
 
     from .filtering import RecordFilter
-    from .journal import Sources
+    from .sources import Sources
 
 _LINGER = 1.0
 """Seconds without a new line after which, during the stop, no more lines are expected."""

@@ -27,8 +27,9 @@ from lmcache_plugin_adapter.gallery.state_file import default_directory
 
 from .delivery import Batching, LogDelivery, margin_of
 from .filtering import RecordFilter, compiled
-from .journal import KEY, Journal, Sources
+from .journal import KEY, Journal
 from .settings import LogReporterSettings
+from .sources import Sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable
