@@ -50,6 +50,9 @@ class Settings(msgspec.Struct):
     interval: Annotated[kit.Duration, msgspec.Meta(gt=0, description="Time between lines.")] = 10.0
 
 
+__plugin_settings__ = Settings  # lmcache-plugins check validates the settings with it
+
+
 def main(ctx: kit.Context, stop: kit.Stop) -> None:
     """Work until the engine exits."""
     settings = ctx.settings(Settings)
@@ -96,8 +99,8 @@ case $LMCACHE_RUNTIME_PLUGIN_ROLE in
     *) who=${LMCACHE_RUNTIME_PLUGIN_ROLE,,} ;;
 esac
 
-# The engine exits, or was killed. A trap runs after the command in the foreground has
-# exited: so the sleep below runs in the background.
+# SIGTERM to this process alone ends "wait" at once, but would not end a "sleep" in the
+# foreground.
 trap 'kill $(jobs -p) 2>/dev/null; echo "Goodbye"; exit 0' TERM
 
 echo "Watching $who every $interval s"

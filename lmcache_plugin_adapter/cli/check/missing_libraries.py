@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find for ``check`` the libraries that an installed plugin imports and that are not installed.
+"""Find for ``check`` the libraries that a Python plugin imports and that are not installed.
 
 Nothing of the plugin runs: its modules are parsed.
 """
@@ -9,7 +9,9 @@ from __future__ import annotations
 import ast
 import importlib.util
 import os
+import shlex
 import sys
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter.contract.frozen import replaced
@@ -19,27 +21,53 @@ from lmcache_plugin_adapter.planner.installed_plugin import GALLERY_REQUIREMENT,
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from lmcache_plugin_adapter.messages.problem import Level
     from lmcache_plugin_adapter.planner.file_report import FileReport
 
 _MOST_MODULES = 500
+_MOST_BYTES = 1 << 20
 _GALLERY = "lmcache_plugin_adapter.gallery."
 _TARGETS = "targets"
 """The folder of the gallery's modules that are imported only if the settings name them."""
 
 
 def with_missing_libraries(files: Sequence[FileReport], config_json: str) -> tuple[FileReport, ...]:
-    """Return the reports with a warning for each library that an installed plugin lacks.
+    """Return the reports with a problem for each library that a plugin lacks.
+
+    An installed plugin cannot start without it: an error. A file may have changed ``sys.path``
+    in ways that are not seen here: a warning. A file that lacks nothing is returned itself.
 
     Args:
         files: The reports of all entries.
         config_json: LMCache's configuration, which names targets of the gallery.
     """
-    return tuple(
-        replaced(file, problems=(*file.problems, *_problems(file.installed.reference, config_json)))
-        if file.installed is not None and file.status == "runs"
-        else file
-        for file in files
-    )
+    reports = []
+    for file in files:
+        problems: list[Problem] = []
+        if file.status == "runs" and file.installed is not None:
+            problems = _problems(file.installed.reference, config_json)
+        elif file.status == "runs" and _runs_with_this_python(file):
+            advice = "install it for the engine"
+            problems = [_problem("warning", name, advice) for name in missing_in_file(file.path)]
+        reports.append(replaced(file, problems=(*problems, *file.problems)) if problems else file)
+    return tuple(reports)
+
+
+def _runs_with_this_python(file: FileReport) -> bool:
+    program = os.fsdecode(file.command[0])
+    same = os.path.dirname(program) == os.path.dirname(sys.executable)
+    return same and os.path.basename(program).startswith("python")
+
+
+def _problem(level: Level, library: str, advice: str) -> Problem:
+    if library == "msgspec" and GALLERY_REQUIREMENT not in advice:
+        advice = _pip("lmcache-plugin-adapter[kit]")
+    why = "which is not installed for the engine's Python"
+    return Problem(level, f"it needs {quoted(library)}, {why}: {advice}")
+
+
+def _pip(requirement: str) -> str:
+    return f"{shlex.quote(sys.executable)} -m pip install {shlex.quote(requirement)}"
 
 
 def _problems(reference: str, config_json: str) -> list[Problem]:
@@ -48,12 +76,19 @@ def _problems(reference: str, config_json: str) -> list[Problem]:
     advice = "install it, or the extra of the plugin's package that brings it"
     if module.startswith(_GALLERY):  # its plugins import their modules late
         modules += _gallery_modules(module, config_json)
-        advice = f"pip install '{GALLERY_REQUIREMENT}'"
-    why = "which is not installed for the engine's Python"
-    return [
-        Problem("warning", f"it needs {quoted(name)}, {why}: {advice}")
-        for name in missing_libraries(modules)
-    ]
+        advice = _pip(GALLERY_REQUIREMENT)
+    return [_problem("error", name, advice) for name in missing_libraries(modules)]
+
+
+def missing_in_file(path: str) -> list[str]:
+    """Return the libraries that a program imports first of all, and that are not installed."""
+    beside = [os.path.dirname(path), os.path.dirname(os.path.realpath(path))]
+    found = {name.partition(".")[0] for name in _imports_in(path, "")}
+    return sorted(
+        top
+        for top in found - {""}
+        if not _is_installed(top) and PathFinder.find_spec(top, beside) is None
+    )
 
 
 def missing_libraries(modules: Iterable[str]) -> list[str]:
@@ -82,26 +117,37 @@ def missing_libraries(modules: Iterable[str]) -> list[str]:
 
 def _imports_of(module: str) -> Iterator[str]:
     """Return what importing a module imports: modules, or modules and names in them."""
-    chain = module_files(module, sys.path)
-    for file, _ in chain:
-        try:
-            with open(file, "rb") as source:
-                tree = ast.parse(source.read())
-        except (OSError, SyntaxError, ValueError):
-            continue  # no file, or none that Python reads
+    for file, _ in module_files(module, sys.path):
         is_package = os.path.basename(file) == "__init__.py"
-        package = module if is_package else module.rpartition(".")[0]
-        for node in _certain(tree.body):
-            if isinstance(node, ast.Import):
-                yield from (alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                base = node.module or ""
-                if node.level:
-                    words = package.split(".")
-                    parent = ".".join(words[: len(words) - node.level + 1])
-                    base = f"{parent}.{base}".rstrip(".")
-                yield base
-                yield from (f"{base}.{alias.name}" for alias in node.names)
+        yield from _imports_in(file, module if is_package else module.rpartition(".")[0])
+
+
+def _imports_in(file: str, package: str) -> Iterator[str]:
+    """Return the same for one file.
+
+    Args:
+        file: The file.
+        package: The package that its relative imports start from.
+    """
+    try:
+        with open(file, "rb") as source:
+            text = source.read(_MOST_BYTES)
+            tree = ast.parse(text)
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return  # no file, or none that Python reads
+    if not package and b"sys.path" in text:
+        return  # a program that chooses where it imports from
+    for node in _certain(tree.body):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                words = package.split(".")
+                parent = ".".join(words[: len(words) - node.level + 1])
+                base = f"{parent}.{base}".rstrip(".")
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
 def _certain(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:

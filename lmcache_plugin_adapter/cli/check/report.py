@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lmcache_plugin_adapter.cli.console import ExitStatus
 from lmcache_plugin_adapter.cli.hung_paths import patiently
 from lmcache_plugin_adapter.cli.inputs import UsageError, engine_processes
+from lmcache_plugin_adapter.cli.lmcache_yaml import is_yaml
 from lmcache_plugin_adapter.configuration.effective import read_effective
 from lmcache_plugin_adapter.configuration.locations import INSTALLED_PREFIX, is_installed
 from lmcache_plugin_adapter.configuration.settings_table import PREFIX
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.hosts.lmcache_server.config import ServerConfig
     from lmcache_plugin_adapter.messages.problem import Level
     from lmcache_plugin_adapter.planner.file_report import FileReport
+
+_GALLERY = "lmcache_plugin_adapter.gallery."
 
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
@@ -151,12 +154,13 @@ def make_report(engine: EngineSize, config: StandInConfig | ServerConfig) -> Che
         Problem("warning", f"Location {quoted(location)} does not answer: it was not searched")
         for location in hung
     ]
-    files = with_missing_libraries(files, config.to_json())
+    found_files, files = files, with_missing_libraries(files, config.to_json())
+    complete = [file for file, before in zip(files, found_files, strict=True) if file is before]
     if not engine.server and settings.filter_by_role:
         bypasses = bypasses_lookup(config.to_json())
         problems += [Problem("note", BYPASS_NOTE)] if bypasses else []
         files = with_differences(files, processes, has_engine=bypasses)
-    problems += own_settings_problems(files, config.extra_config)
+    problems += own_settings_problems(complete, config.extra_config)
     return CheckReport(
         config.source,
         sys.executable,
@@ -171,8 +175,8 @@ def make_report(engine: EngineSize, config: StandInConfig | ServerConfig) -> Che
 def without_companion_notes(files: Sequence[FileReport], config: str) -> tuple[FileReport, ...]:
     """Return the reports without notes on files that stand beside plugins on purpose.
 
-    These are the configuration itself, and directories whose names keep them from being
-    searched, such as the ``_tests`` that ``new`` creates.
+    These are configurations, and directories whose names keep them from being searched, such as
+    the ``_tests`` that ``new`` creates.
 
     Args:
         files: The reports of all entries.
@@ -182,13 +186,15 @@ def without_companion_notes(files: Sequence[FileReport], config: str) -> tuple[F
     return tuple(
         replaced(file, problems=())
         if file.status == "ignored"
-        and (os.path.realpath(file.path) == own or _is_unsearched(file.path))
+        and (os.path.realpath(file.path) == own or _is_companion(file.path))
         else file
         for file in files
     )
 
 
-def _is_unsearched(path: str) -> bool:
+def _is_companion(path: str) -> bool:
+    if is_yaml(path):
+        return os.path.isfile(path)
     return os.path.basename(path).startswith(("_", ".")) and os.path.isdir(path)
 
 
@@ -213,7 +219,7 @@ def _unused_plugins(
     processes: Iterable[ProcessIdentity],
     progress: Callable[[str], None],
 ) -> Iterator[Problem]:
-    """Note the processes' installed plugins that no location names, if the locations name any."""
+    """Note the plugins of other packages that no location names, if the locations name any."""
     named = [location for location in locations if is_installed(location)]
     if not named:
         return
@@ -221,7 +227,8 @@ def _unused_plugins(
     others = [
         f"{quoted(INSTALLED_PREFIX + name)} ({offers[name].package})"
         for name in sorted(offers.keys() - {one.removeprefix(INSTALLED_PREFIX) for one in named})
-        if isinstance(parsed := parse_name(name, is_location=True), PluginName)
+        if not offers[name].value.startswith(_GALLERY)
+        and isinstance(parsed := parse_name(name, is_location=True), PluginName)
         and any(runs_on(parsed, process) for process in processes)
     ]
     if others:

@@ -7,12 +7,15 @@ imported, and nothing of it is called.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import os
-import runpy
 import sys
-from typing import Any
+from importlib.machinery import SourceFileLoader
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 DECLARATION = "__plugin_settings__"
 """The name by which a module declares its settings type."""
@@ -32,6 +35,19 @@ def settings_type(declared: object) -> Any:
     return declared
 
 
+def _load(file: str) -> ModuleType:
+    """Import a program under a name, by which msgspec finds what its annotations use."""
+    sys.dont_write_bytecode = True
+    loader = SourceFileLoader("lmcache_plugin", file)
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    if spec is None:
+        raise ImportError(f"cannot import {file!r}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[loader.name] = module
+    loader.exec_module(module)
+    return module
+
+
 def main() -> None:
     """Read a request from stdin, and print the problems as JSON: levels and lines."""
     request = json.load(sys.stdin)
@@ -41,7 +57,7 @@ def main() -> None:
         sys.path.append(request["directory"])
     if declared is None:
         sys.path.insert(0, os.path.dirname(file))
-        declared = runpy.run_path(file, run_name="lmcache_plugin")[DECLARATION]
+        declared = getattr(_load(file), DECLARATION)
     from lmcache_plugin_adapter.kit.settings.reader import Reader
 
     reader = Reader()

@@ -70,15 +70,28 @@ def test_other_files_are_not_imported(tmp_path: Path) -> None:
     assert not (tmp_path / "it_ran").exists()
 
 
+def test_annotations_are_resolved_in_the_file(tmp_path: Path) -> None:
+    """Also those that Python keeps as text."""
+    path = tmp_path / "all_x.py"
+    path.write_text(
+        "from __future__ import annotations\nimport typing as t\nimport msgspec\n"
+        "class Own(msgspec.Struct):\n    x: t.Annotated[int, msgspec.Meta(gt=0)] = 1\n"
+        "__plugin_settings__ = Own\n"
+    )
+    ((level, text),) = problems(tmp_path, [str(path)], {"all_x": {"settings": {"x": 0}}})
+    assert (level, "settings.x': found 0" in text) == ("error", True)
+    assert not list(tmp_path.glob("__pycache__"))
+
+
 def test_a_module_that_cannot_be_imported_is_a_warning(tmp_path: Path) -> None:
     """Also a declaration of something else."""
     (tmp_path / "plugins").mkdir()
     path = tmp_path / "plugins" / "all_x.py"
-    path.write_text("import nowhere_to_be_found\n__plugin_settings__ = 1\n")
+    path.write_text("1 / 0\n__plugin_settings__ = 1\n")
     ((level, text),) = problems(tmp_path, "plugins", {})
     assert level == "warning"
     assert text.startswith(f"Cannot check the settings in '{WHERE}.all_x.settings'")
-    assert "nowhere_to_be_found" in text
+    assert "ZeroDivisionError" in text
     path.write_text("__plugin_settings__ = 1\n")
     ((level, text),) = problems(tmp_path, "plugins", {})
     assert (level, "no class derived from msgspec.Struct" in text) == ("warning", True)
