@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -18,6 +19,10 @@ from .options import ALIASES
 
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
 """Every mistake in a command line; typer gives the class no public name."""
+
+
+_GIVEN = "lmcache_plugin_adapter.arguments"
+"""Key of a command's arguments in its context."""
 
 
 class _FlagsWithoutType:
@@ -46,6 +51,7 @@ class Command(_FlagsWithoutType, TyperCommand):
                 break
             alias, equals, value = word.partition("=")
             args[i] = aliases.get(alias, alias) + equals + value
+        ctx.meta[_GIVEN] = list(args)
         return super().parse_args(ctx, args)
 
 
@@ -81,7 +87,22 @@ class Group(_FlagsWithoutType, TyperGroup):
             sys.exit(_fail(error))
 
 
+def _value_of(error: Any) -> str:
+    """Return what the command line has for the option that an error is about."""
+    options = getattr(getattr(error, "param", None), "opts", ())
+    given = error.ctx.meta.get(_GIVEN, ()) if error.ctx else ()
+    for word, following in pairwise([*given, ""]):
+        name, equals, value = word.partition("=")
+        if name in options:
+            return str(value if equals else following)
+    return ""
+
+
 def _fail(error: Any) -> int:
     text = " ".join(uncapitalized(error.format_message()).split()).rstrip(".")
+    value = _value_of(error)
+    if value and repr(value) not in text:  # some versions of typer leave it out
+        text += f"; found {value!r}"
+    text = text.replace("Value error, ", "")
     program = error.ctx.command_path if error.ctx else "lmcache-plugins"
     return fail(UsageError(f"{text} (see '{program} --help')"))

@@ -55,6 +55,11 @@ class StandInConfig:
         return json.dumps(self.values, indent=2)
 
 
+def is_yaml(path: str) -> bool:
+    """Return whether a file is a configuration rather than a plugin, by its name."""
+    return path.lower().endswith((".yaml", ".yml"))
+
+
 def load_lmcache_yaml(path: str, environ: Mapping[str, str]) -> StandInConfig:
     """Read the file at ``path``; LMCache's environment variables override its values.
 

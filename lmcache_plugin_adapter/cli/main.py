@@ -23,6 +23,7 @@ from .options import (
     Engine,
     EngineRole,
     Everything,
+    Files,
     Names,
     OtherContainers,
     PipelineParallel,
@@ -75,13 +76,7 @@ def _options(
 
 @app.command(cls=SupervisorCommand)
 def run(
-    files: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Run these plugin files, without a configuration or in place of its locations.",
-            show_default=False,
-        ),
-    ] = None,
+    files: Files = None,
     config: Config = None,
     tp: TensorParallel = 1,
     pp: PipelineParallel = 1,
@@ -132,6 +127,7 @@ def run(
 
 @app.command(cls=Command)
 def check(
+    files: Files = None,
     config: Config = None,
     tp: TensorParallel = 1,
     pp: PipelineParallel = 1,
@@ -170,8 +166,8 @@ def check(
     from .check.report import EngineSize
 
     engine = EngineSize(tp * pp, dp, server)
-    given = lmcache_locations or ()
-    sys.exit(command.check(config, engine, given, strict=strict, as_json=as_json))
+    given = files or (), lmcache_locations or ()
+    sys.exit(command.check(config, engine, *given, strict=strict, as_json=as_json))
 
 
 @app.command(cls=Command)

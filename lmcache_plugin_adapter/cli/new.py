@@ -56,7 +56,9 @@ class NewPlugin:
         words = [self.role.value]
         if self.worker_id is not None:
             if self.role is not RoleWord.WORKER:
-                raise UsageError(f"--worker-id is for --role worker: a {self.role.value} has none")
+                raise UsageError(
+                    f"--worker-id is for --role worker, found --role {self.role.value}"
+                )
             words.append(str(self.worker_id))
         own = self.name.strip().replace("-", "_").replace(" ", "_")
         prefix = f"{'_'.join(words)}_"

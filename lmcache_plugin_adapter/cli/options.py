@@ -33,6 +33,13 @@ def read_seconds(text: str) -> float:
         ) from None
 
 
+Files = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Plugin files, directories or pkg:NAME, in place of the configuration's locations.",
+        show_default=False,
+    ),
+]
 Config = Annotated[
     str | None,
     typer.Option(

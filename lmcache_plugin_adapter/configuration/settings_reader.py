@@ -205,6 +205,9 @@ class SettingsReader:
             advice = f"it cannot be set per plugin, only as '{PREFIX}.{key}'"
         else:
             advice = did_you_mean(key, known) or f"known are {', '.join(known)}"
+            if rows is _PLUGIN_ROWS and not did_you_mean(key, known):
+                own = f"{where.rpartition('.')[0]}.settings"
+                advice = f"the plugin's own settings belong below '{own}'"
         self._report("warning", f"Unknown setting '{where}' has no effect: {advice}")
 
     def _report(self, level: Literal["error", "warning"], text: str) -> None:

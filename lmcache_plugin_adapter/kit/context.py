@@ -107,7 +107,7 @@ class Context:
         if role is None:
             raise ContextError(
                 f"not started by LMCache: {variables.ROLE} is not set; "
-                "try it with 'lmcache-plugins run -c lmcache.yaml'"
+                f"try it with 'lmcache-plugins run {path}'"
             )
         return cls(
             role=role.upper(),

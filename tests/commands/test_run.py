@@ -280,9 +280,16 @@ def test_nothing_to_run_is_said_at_once(tmp_path: Path, content: str, said: str)
             ("-c", "configs/lmcache.yaml", "--role", "worker", "--worker-id", "2", "--tp", "2"),
             "no worker 2 among 2: ranks are 0 to 1",
         ),
-        (("-c", "configs/lmcache.yaml", "--role", "scheduler", "--worker-id", "0"), "has none"),
+        (
+            ("-c", "configs/lmcache.yaml", "--role", "scheduler", "--worker-id", "0"),
+            "found --role scheduler",
+        ),
         (("-c", "configs/lmcache.yaml", "--role", "woker"), "woker"),
         (("-c", "configs/lmcache.yaml", "--tp", "0"), "--tp"),
+        (("--tp", "many"), "'many'"),
+        (("--worker-id=-2",), "-2"),
+        (("--role", "workers"), "--role': 'workers' is not one of 'scheduler'"),
+        (("configs/lmcache.yaml",), "a configuration is given as '-c configs/lmcache.yaml'"),
         (("-c", "configs/lmcache.yaml", "--for", "-1"), "--for"),
     ],
 )

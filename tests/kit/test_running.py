@@ -49,7 +49,7 @@ def test_without_an_engine_it_says_how_to_try_it() -> None:
     assert result.stdout == ""
     assert result.stderr == (
         "error: not started by LMCache: LMCACHE_RUNTIME_PLUGIN_ROLE is not set; "
-        "try it with 'lmcache-plugins run -c lmcache.yaml'\n"
+        "try it with 'lmcache-plugins run -c'\n"
     )
 
 

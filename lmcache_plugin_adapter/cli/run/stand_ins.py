@@ -58,7 +58,9 @@ class StandIns:
         count = self.worker_count or self.world_size
         if self.role is not Role.WORKER:
             if self.worker_id is not None:
-                raise UsageError(f"--worker-id is for --role worker: a {self.role.value} has none")
+                raise UsageError(
+                    f"--worker-id is for --role worker, found --role {self.role.value}"
+                )
             return [ProcessIdentity(self.role, -1, count)]
         rank = self.worker_id or 0
         if rank >= count:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter.cli.inputs import STAND_IN_SERVER, UsageError
-from lmcache_plugin_adapter.cli.lmcache_yaml import EXTRA_CONFIG, StandInConfig
+from lmcache_plugin_adapter.cli.lmcache_yaml import EXTRA_CONFIG, StandInConfig, is_yaml
 from lmcache_plugin_adapter.configuration.locations import INSTALLED_PREFIX, KEY
 from lmcache_plugin_adapter.contract.engine_settings import SETTINGS_KEY, settings_section
 from lmcache_plugin_adapter.contract.identity import Role
@@ -123,7 +123,8 @@ def read_trial(files: Sequence[str]) -> FileTrial:
         ):
             without_role.append(f"{quoted(file)} runs in this trial only: {name_advice(name)}")
         else:
-            raise UsageError(f"cannot run {quoted(file)}: {name_advice(name)}")
+            hint = f"; a configuration is given as '-c {file}'" if is_yaml(file) else ""
+            raise UsageError(f"cannot run {quoted(file)}: {name_advice(name)}{hint}")
         locations.append(os.path.abspath(file))
     return FileTrial(locations, names, without_role, is_open)
 

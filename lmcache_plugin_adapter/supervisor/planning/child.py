@@ -170,7 +170,8 @@ def _say_elsewhere(log: Callable[[str, str], None], elsewhere: Mapping[str, str]
             log("debug", f"{text} (logged by {label})")
     elif elsewhere:
         labels = " and ".join(sorted(set(elsewhere.values())))
-        log("debug", f"{counted(len(elsewhere), 'problem')} logged by {labels}")
+        found = counted(len(elsewhere), "problem")
+        log("debug", f"{found} of the same configuration: see the log of {labels}")
 
 
 def _extra_config(text: str) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from cli_under_test import ROOT, command
 from installed_packages import write_package
 
 from lmcache_plugin_adapter.cli.check import missing_libraries as module
-from lmcache_plugin_adapter.cli.check.missing_libraries import missing_libraries
+from lmcache_plugin_adapter.cli.check.missing_libraries import missing_in_file, missing_libraries
 from lmcache_plugin_adapter.planner.installed_plugin import RUNNER
 
 
@@ -48,17 +49,16 @@ def test_function_and_command(tmp_path: Path) -> None:
 
 
 def test_missing_library(tmp_path: Path) -> None:
-    """A warning, so an error with ``--strict``; nothing of the package is imported."""
+    """An error: the plugin cannot start; nothing of the package is imported."""
     modules = {
         "acme/__init__.py": "raise SystemExit('imported')\n",
         "acme/x.py": "from .y import z\n",
         "acme/y.py": "import os, no_such_library.part\n",
     }
     write_package(tmp_path, {"all_x": "acme.x:main"}, modules=modules)
-    check(tmp_path)
-    shown = check(tmp_path, "--strict", status=1)
+    shown = check(tmp_path, status=1)
     assert (
-        "warning 'pkg:all_x': it needs 'no_such_library', which is not installed for the engine's "
+        "error   'pkg:all_x': it needs 'no_such_library', which is not installed for the engine's "
         "Python: install it, or the extra of the plugin's package that brings it\n"
     ) in shown
 
@@ -103,22 +103,91 @@ def test_gallery(monkeypatch, settings: dict[str, object], missing: list[str]) -
         "lmcache_plugin_adapter.gallery.metric_reporter:main", json.dumps(settings)
     )
     assert [problem.text.split("'")[1] for problem in problems] == missing
-    assert problems[0].text.endswith(": pip install 'lmcache-plugin-adapter[gallery]'")
+    command = f"{sys.executable} -m pip install 'lmcache-plugin-adapter[gallery]'"
+    assert {problem.level for problem in problems} == {"error"}
+    assert all(problem.text.endswith(f": {command}") for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("import json, beside\nfrom beside import x\n", []),
+        ("import no_a\nfrom . import b\n", ["no_a"]),
+        ("try:\n    import no_a\nexcept ImportError as e:\n    kit.exit_without(e)\n", ["no_a"]),
+        ("import sys\nsys.path.insert(0, 'lib')\nimport no_a\n", []),
+    ],
+)
+def test_imports_of_a_file(tmp_path: Path, text: str, missing: list[str]) -> None:
+    """Modules beside the file are found, also by a program behind a link."""
+    (tmp_path / "beside.py").write_text("")
+    (tmp_path / "x.py").write_text(text)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "x.py").symlink_to("../x.py")
+    assert missing_in_file(str(tmp_path / "x.py")) == missing
+    assert missing_in_file(str(tmp_path / "links" / "x.py")) == missing
+
+
+def test_a_file_that_lacks_a_library(tmp_path: Path) -> None:
+    """One warning, not a second one for its settings."""
+    (tmp_path / "all_x.py").write_text("import no_a\n__plugin_settings__ = 1\n")
+    shown = command("check", tmp_path / "all_x.py", cwd=tmp_path).stdout
+    assert "it needs 'no_a', which is not installed for the engine's Python" in shown
+    assert shown.endswith("\n1 plugin, 0 errors, 1 warning, 0 notes\n")
+
+
+def test_a_plugin_without_msgspec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The command installs the kit's extra."""
+    installed = module._is_installed
+    monkeypatch.setattr(module, "_is_installed", lambda top: top != "msgspec" and installed(top))
+    command("new", "x", "--role", "all", cwd=tmp_path)
+    assert missing_in_file(str(tmp_path / "all_x.py")) == ["msgspec"]
+    advice = module._problem("warning", "msgspec", "").text
+    assert advice.endswith("-m pip install 'lmcache-plugin-adapter[kit]'")
 
 
 def test_companions_have_no_notes(tmp_path: Path) -> None:
     """The configuration beside its plugins, and directories that are not searched."""
     (tmp_path / "_tests").mkdir()
     (tmp_path / ".git").mkdir()
-    for name in ("all_x.sh", "_tests/test_x.py", "notes.md"):
+    for name in ("all_x.sh", "_tests/test_x.py", "notes.md", "other.yaml"):
         (tmp_path / name).write_text("true\n")
     (tmp_path / "lmcache.yaml").write_text("runtime_plugin_locations: [.]\n")
     shown = command("check", "-c", "lmcache.yaml", cwd=tmp_path).stdout
-    assert "lmcache.yaml': '" not in shown
+    assert ".yaml': '" not in shown
     assert "_tests" not in shown
     assert ".git" not in shown
     assert "'notes.md': '.md' is documentation or data" in shown
     assert shown.endswith("\n1 plugin, 0 errors, 0 warnings, 1 note\n")
+
+
+def test_files_in_place_of_a_configuration(tmp_path: Path) -> None:
+    """As with ``run``; the engine is large enough for the worker."""
+    for name in ("worker_2_x.sh", "x.sh", "server_x.sh"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+    shown = command("check", "worker_2_x.sh", "x.sh", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert re.search(r"^worker_2_x\.sh +worker 2 ", shown.stdout, re.MULTILINE)
+    assert re.search(r"^warning .*x\.sh': .*name it 'all_x\.sh'", shown.stdout, re.MULTILINE)
+    shown = command("check", "server_x.sh", cwd=tmp_path)
+    assert re.search(r"^server_x\.sh +server ", shown.stdout, re.MULTILINE)
+    for words, error in (
+        (("x.yaml",), "no such file: 'x.yaml'"),
+        (("lmcache.yaml",), "a configuration is given as '-c lmcache.yaml'"),
+    ):
+        (tmp_path / "lmcache.yaml").write_text("runtime_plugin_locations: [.]\n")
+        result = command("check", *words, cwd=tmp_path)
+        assert (result.returncode, error in result.stderr) == (2, True)
+
+
+def test_a_new_plugin_has_its_settings_checked(tmp_path: Path) -> None:
+    """A wrong value and an unknown key."""
+    command("new", "x", "--role", "all", cwd=tmp_path)
+    config = tmp_path / "lmcache.yaml"
+    config.write_text(config.read_text().replace("interval: 10", "interval: often, bogus: 1"))
+    result = command("check", "-c", "lmcache.yaml", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "settings.interval': found 'often'" in result.stdout
+    assert "settings.bogus' has no effect" in result.stdout
 
 
 @pytest.mark.parametrize("language", ["python", "bash"])
