@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The names of the environment variables of the plugin contract."""
+"""The names of the environment variables of the plugin contract, and the exit reasons."""
 
 OWN = "LMCACHE_RUNTIME_PLUGIN_"
 OLDER = "LMCACHE_PLUGIN_"
@@ -16,6 +16,15 @@ DP_SIZE = f"{OWN}DP_SIZE"
 ENGINE_PID = f"{OWN}ENGINE_PID"
 NAME = f"{OWN}NAME"
 RUN_ID = f"{OWN}RUN_ID"
+
+CLOSING, FAILED, DIED, REPLACED, TOLD = EXIT_REASONS = (
+    "closing",
+    "failed",
+    "died",
+    "replaced",
+    "told",
+)
+"""The words that the file of :data:`ENDING_FILE` may hold."""
 
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 """Where prometheus_client writes. Plugins get the value under another name only."""

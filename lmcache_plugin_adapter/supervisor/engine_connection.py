@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import _socket  # not socket, whose enumerations take 0.4 MB
 
-from lmcache_plugin_adapter.contract import wire
+from lmcache_plugin_adapter.contract import variables, wire
 from lmcache_plugin_adapter.contract.log_records import WARNING
 from lmcache_plugin_adapter.linux.descriptor_passing import receive_descriptors
 from lmcache_plugin_adapter.linux.process_watch import watch_engine
@@ -107,7 +107,7 @@ class EngineConnection:
             else:
                 self._events.engine_ended()
                 what = f"its engine (pid {self._handover.engine}) became another program"
-                self._on_stop(what, "replaced")
+                self._on_stop(what, variables.REPLACED)
 
     def _is_same_program(self) -> bool:
         """Whether the engine has closed its descriptors and has not called exec.
@@ -130,9 +130,9 @@ class EngineConnection:
     def _exit_reason(self) -> str:
         """Return the engine's exit reason, in the word that plugins get."""
         if self._has_received(wire.FAILING):
-            return "failed"
+            return variables.FAILED
         announced = self._has_received(wire.EXITING) or self._has_received(wire.STOP)
-        return "closing" if announced else "died"
+        return variables.CLOSING if announced else variables.DIED
 
     def _has_received(self, message: bytes) -> bool:
         return message[0] in self._received

@@ -22,6 +22,7 @@ from lmcache_plugin_adapter.contract.log_records import (
     wants_color,
 )
 from lmcache_plugin_adapter.contract.runtime_dir import other_instances
+from lmcache_plugin_adapter.contract.variables import TOLD
 from lmcache_plugin_adapter.linux.event_loop import Loop
 from lmcache_plugin_adapter.linux.procfs import command_of
 from lmcache_plugin_adapter.linux.syscalls import become_subreaper, pidfd_open
@@ -192,7 +193,7 @@ class Supervisor:
         # The engine must get this before the connection ends: it must not start another.
         self._engine.send(wire.STOPPED_BY_SIGNAL)
         self._last_message = "Plugins start again when their engine is started again"
-        self._stop(f"the supervisor got {number.name}", "told")
+        self._stop(f"the supervisor got {number.name}", TOLD)
 
     def _stop(self, reason: str, exit_reason: str) -> None:
         if self._services.stopping:

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter import kit
+from lmcache_plugin_adapter.contract import variables
 from lmcache_plugin_adapter.gallery.alert_reporter.measuring.cgroup import ContainerOomKills
 from lmcache_plugin_adapter.gallery.alert_reporter.measuring.disk import disk_paths
 from lmcache_plugin_adapter.gallery.alert_reporter.measuring.engine_metrics import EngineMetrics
@@ -39,9 +40,9 @@ _LAST_SECONDS = 10.0
 
 _HOW = {
     "": "goes on, only this plugin stops",
-    "closing": "closes in order",
-    "replaced": "became another program",
-    "told": "may go on, but its supervisor was told to stop",
+    variables.CLOSING: "closes in order",
+    variables.REPLACED: "became another program",
+    variables.TOLD: "may go on, but its supervisor was told to stop",
 }
 """The fate of an engine that has not died, by the supervisor's exit reason."""
 
@@ -234,7 +235,7 @@ def _cause_of_death(word: str, killed: int) -> str:
         word: The context's ``ending``.
         killed: The number of processes in the container that the kernel killed meanwhile.
     """
-    how = "was ended by an exception." if word == "failed" else "has ended without closing."
+    how = "was ended by an exception." if word == variables.FAILED else "has ended without closing."
     if not killed:
         return how
     count = "1 process" if killed == 1 else f"{killed} processes"

@@ -6,13 +6,13 @@ from __future__ import annotations
 import os
 import time
 
+from lmcache_plugin_adapter.contract.variables import DIED, FAILED
 from lmcache_plugin_adapter.linux.procfs import has_memory, read_process
 
 from .verdict import Verdict
 
 _STOPPED = "Tt"
 _ENDED = "ZXx"
-_DIED, _FAILED = "died", "failed"
 
 
 class EngineProcess:
@@ -85,7 +85,7 @@ class EngineProcess:
             return None
         if verdict.state == "dead":
             return verdict
-        how = "was ended by an exception" if word == _FAILED else "has ended without closing"
+        how = "was ended by an exception" if word == FAILED else "has ended without closing"
         return Verdict(False, f"engine process {self._pid} {how}", "dead")
 
     def _stopped_for(self, state: str, now: float) -> float | None:
@@ -116,7 +116,7 @@ def has_died(word: str, alive: bool) -> bool:
         word: The context's ``ending``.
         alive: Whether the engine process is alive.
     """
-    return word in (_DIED, _FAILED) if word else not alive
+    return word in (DIED, FAILED) if word else not alive
 
 
 def read_switches(pid: int) -> bytes | None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ from lmcache_plugin_adapter.configuration.settings import BackoffSettings, read_
 from lmcache_plugin_adapter.configuration.settings_table import SETTINGS
 from lmcache_plugin_adapter.configuration.variables_table import VARIABLES_SET
 from lmcache_plugin_adapter.contract.frozen import replaced
+from lmcache_plugin_adapter.contract.variables import ENDING_FILE, EXIT_REASONS
+from lmcache_plugin_adapter.kit.context import Context
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 
@@ -82,3 +85,12 @@ def test_texts_of_the_tables_are_sentences() -> None:
         for text in (row.meaning, row.accepted):
             assert "|" not in text
             assert text.isprintable()
+
+
+def test_every_description_has_all_exit_reasons() -> None:
+    """The variable's row, the page for plugin authors and the kit's docstring."""
+    (row,) = (row.value for row in VARIABLES_SET if row.name == ENDING_FILE)
+    page = (REFERENCE.parent / "plugin-authors" / "contract.md").read_text()
+    table = page.split("| word | reason |")[1].split("\n\n")[0]
+    for text in (row, table, Context.ending.__doc__ or ""):
+        assert tuple(re.findall(r"`+([a-z]+)`+(?:: | \(| \|)", text)) == EXIT_REASONS
