@@ -63,12 +63,11 @@ class ControlServer:
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         # Through /proc/self/fd, as a socket's path is limited to 107 bytes.
         fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        mask = os.umask(0o177)
         try:
             listener.bind(f"/proc/self/fd/{fd}/{name}.new")
         finally:
-            os.umask(mask)
             os.close(fd)
+        os.chmod(f"{path}.new", 0o600)  # not by umask, which all threads share
         listener.listen(CLIENTS)
         os.rename(f"{path}.new", path)  # the name appears once the socket listens
         listener.setblocking(False)

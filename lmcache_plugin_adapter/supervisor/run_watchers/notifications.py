@@ -126,15 +126,15 @@ class Notifications:
         is_abstract = self._planned.credentials is not None
         name = f"notify.{os.urandom(16 if is_abstract else 4).hex()}"
         receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        mask = os.umask(0o177)
+        path = f"/proc/self/fd/{instance.fd}/{name}"
         try:
             receiver.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            receiver.bind(f"\0{name}" if is_abstract else f"/proc/self/fd/{instance.fd}/{name}")
+            receiver.bind(f"\0{name}" if is_abstract else path)
+            if not is_abstract:
+                os.chmod(path, 0o600)  # not by umask, which all threads share
         except OSError:
             receiver.close()
             raise
-        finally:
-            os.umask(mask)
         self._socket = receiver
         self._path = instance.file(name)
         self._services.loop.watch(receiver.fileno(), self._receive)

@@ -236,6 +236,20 @@ def test_candidates_begin_with_the_chosen_directory() -> None:
     ]
 
 
+def test_the_socket_is_private_without_a_change_of_the_umask(tmp_path, mocker) -> None:
+    """The writer threads create files at the same time, and the umask is that of the process."""
+    umask = mocker.spy(os, "umask")
+    server = ControlServer(Loop(print))
+    before = os.umask(0)
+    try:
+        server.listen(str(tmp_path), "control.sock")
+    finally:
+        os.umask(before)
+        server.close()
+    assert umask.call_count == 2
+    assert (tmp_path / "control.sock").stat().st_mode & 0o777 == 0o600
+
+
 def test_directory_that_others_may_enter_is_not_used(tmp_path) -> None:
     """Mode, kind and links are checked; the reason names the mend."""
     (tmp_path / "open").mkdir(mode=0o755)
