@@ -283,6 +283,30 @@ def test_never_in_two_states(directory) -> None:
         file.close()
 
 
+def test_an_error_is_reported_once_and_ends_no_updates(directory, mocker) -> None:
+    """The next update that succeeds has all values."""
+    mocker.patch.object(multiprocess_files, "TICK_SECONDS", 0.01)
+    errors: list[BaseException] = []
+    loop = Loop(errors.append)
+    plan = PlannedMetrics(str(directory), mmap_dict.__file__, {"role": "worker"})
+    kept: Any = multiprocess_files.Metrics(loop, [], plan, mmap_dict.__file__, "run.worker-0")
+    write = mocker.spy(kept._gauges, "write_value")
+    write.side_effect = [OSError(28, "full")] * 3 + [None] * 1000
+    loop.call_later(20, loop.stop)
+
+    def stop_after_success() -> None:
+        loop.call_later(0.01, stop_after_success)
+        if write.call_count > 5:
+            loop.stop()
+
+    stop_after_success()
+    loop.run()
+    assert write.call_count > 5
+    assert [str(error) for error in errors] == ["[Errno 28] full"]
+    for file in (kept, kept._gauges, kept._counters):
+        file.close()
+
+
 def test_what_dead_engines_left_is_cleared(directory) -> None:
     """Only ours, and only of engines that are gone."""
     namespace, _, _, chance = new_run_id().split(".")

@@ -62,7 +62,7 @@ class Metrics:
         self._labels = plan.labels
         self._bases: dict[Plugin, list[float]] = {}
         self._keys: dict[tuple[str, str, str], str] = {}
-        self._timer: Timer | None = None
+        self._problem = ""
         library: Any = _load(module)
         self._make_key = library.mmap_key
         self._paths = [f"{plan.directory}/{kind}_{MARK}.{owner}.db" for kind in ("counter", _GAUGE)]
@@ -71,7 +71,8 @@ class Metrics:
             _make(self._paths[0], size)
         _make(self._paths[1], size)  # replaces states of a previous supervisor
         self._counters, self._gauges = map(library.MmapedDict, self._paths)
-        self._tick()
+        self._update()
+        self._timer: Timer = loop.call_later(TICK_SECONDS, self._tick)
 
     def changed(self, plugin: Plugin) -> None:
         """Write the values of a plugin whose state has changed."""
@@ -86,8 +87,7 @@ class Metrics:
 
     def close(self) -> None:
         """Remove the files."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         for path in self._paths:
             try:
                 os.unlink(path)
@@ -95,6 +95,16 @@ class Metrics:
                 pass  # another program has removed it
 
     def _tick(self) -> None:
+        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        known, self._problem = self._problem, ""
+        try:
+            self._update()
+        except Exception as error:
+            self._problem = repr(error)
+            if self._problem != known:
+                raise  # the loop logs it, once
+
+    def _update(self) -> None:
         now = time.time()
         plugins = list(self._plugins)
         names = {plugin.name for plugin in plugins}
@@ -110,7 +120,6 @@ class Metrics:
                     key = self._key(STATE, STATE, printable(gone.name), state.value)
                     self._gauges.write_value(key, 0.0, now)
         self._gauges.write_value(self._key(MEMORY, MEMORY, ""), float(resident()), now)
-        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
 
     def _count(self, plugin: Plugin, name: str) -> None:
         """Write counts; they continue those of a previous supervisor or file."""
