@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
+from lmcache_plugin_adapter.contract.log_records import ERROR
+from lmcache_plugin_adapter.supervisor.planning.loader import PluginLoader
+from lmcache_plugin_adapter.supervisor.planning.search import Search
 from lmcache_plugin_adapter.supervisor.planning.watched import (
     silent_file_systems,
     watched_directories,
@@ -103,3 +107,16 @@ def test_file_systems_that_report_nothing_are_named(mocker) -> None:
     assert problem.text.startswith(
         "Changes that other hosts make below '/mnt/shared' (nfs4) are not noticed (auto_reload)"
     )
+
+
+def test_a_reload_that_cannot_begin_is_logged(mocker) -> None:
+    """Nobody reads the answer to a reload of its own."""
+    problem = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    mocker.patch.object(Search, "start", side_effect=problem)
+    services, answer = mocker.Mock(), mocker.Mock()
+    services.loop.attempt = lambda callback: callback()
+    loader = PluginLoader(services, mocker.Mock(), mocker.Mock(), mocker.Mock(), mocker.Mock())
+    loader.reload(answer)
+    text = "annot search for plugins: resource temporarily unavailable"
+    services.events.log.assert_called_once_with(ERROR, f"C{text}")
+    answer.assert_called_once_with({"ok": False, "error": f"c{text}"})

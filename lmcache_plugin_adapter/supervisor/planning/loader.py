@@ -7,7 +7,7 @@ import os
 from functools import partial
 
 from lmcache_plugin_adapter.contract import wire
-from lmcache_plugin_adapter.contract.log_records import INFO
+from lmcache_plugin_adapter.contract.log_records import ERROR, INFO
 from lmcache_plugin_adapter.contract.planner_pipe import write_message
 from lmcache_plugin_adapter.contract.runtime_dir import CONFIG_NAME
 from lmcache_plugin_adapter.contract.version import (
@@ -15,6 +15,7 @@ from lmcache_plugin_adapter.contract.version import (
     installed_version,
     why_versions_differ,
 )
+from lmcache_plugin_adapter.messages.wording import uncapitalized
 
 from .search import Search
 
@@ -83,8 +84,9 @@ class PluginLoader:
         try:
             number = self._search.start()
         except OSError as error:
-            problem = f"cannot search for plugins: {error.strerror}"
-            self._send({"ok": False, "error": problem}, requests)
+            problem = f"Cannot search for plugins: {uncapitalized(error.strerror or '')}"
+            self._services.events.log(ERROR, problem)  # nobody reads the answer to auto_reload
+            self._send({"ok": False, "error": uncapitalized(problem)}, requests)
         else:
             self._reloads = [(number, answer) for answer in requests]
 
