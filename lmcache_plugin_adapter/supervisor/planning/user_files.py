@@ -46,9 +46,9 @@ class UserFiles:
         """Return a plugin with the variables that name its user's files."""
         if plugin.credentials is None or plugin.credentials[0] == os.geteuid():
             return plugin
-        uid, gid, _ = plugin.credentials
+        uid, gid, groups = plugin.credentials
         if (uid, gid) not in self._of_users:
-            self._of_users[uid, gid] = self._write(uid, gid)
+            self._of_users[uid, gid] = self._write(uid, gid, {gid, *groups})
         files = self._of_users[uid, gid]
         unreadable = tuple(
             name for name in map(str.encode, (CONFIG_FILE, ENDING_FILE)) if name not in files
@@ -59,8 +59,8 @@ class UserFiles:
             hidden=(*plugin.hidden, *unreadable),
         )
 
-    def _write(self, uid: int, gid: int) -> dict[bytes, bytes]:
-        directory = next(_usable(self._environ, uid, gid), None)
+    def _write(self, uid: int, gid: int, groups: set[int]) -> dict[bytes, bytes]:
+        directory = next(_usable(self._environ, uid, groups), None)
         if directory is None:
             text = f"no runtime directory that user {uid} can enter"
             problem = f"Plugins of user {uid} run without {CONFIG_FILE}: {text}"
@@ -95,7 +95,7 @@ def _directories(environ: Mapping[str, str]) -> Iterator[str]:
     return (f"{root}.users" for root in candidates(environ))
 
 
-def _usable(environ: Mapping[str, str], uid: int, gid: int) -> Iterator[str]:
+def _usable(environ: Mapping[str, str], uid: int, groups: set[int]) -> Iterator[str]:
     """Yield the directories that a user can enter, created if missing."""
     for path in _directories(environ):
         try:
@@ -105,7 +105,7 @@ def _usable(environ: Mapping[str, str], uid: int, gid: int) -> Iterator[str]:
             pass
         except OSError:
             continue
-        if _is_ours(path) and _may_enter(os.path.dirname(path), uid, gid):
+        if _is_ours(path) and _may_enter(os.path.dirname(path), uid, groups):
             yield path
 
 
@@ -121,9 +121,9 @@ def _is_ours(path: str) -> bool:
     )
 
 
-def _may_enter(path: str, uid: int, gid: int) -> bool:
+def _may_enter(path: str, uid: int, groups: set[int]) -> bool:
     """Whether a user may enter a directory and all above it."""
     found = os.stat(path)
-    bit = 0o100 if found.st_uid == uid else 0o010 if found.st_gid == gid else 0o001
+    bit = 0o100 if found.st_uid == uid else 0o010 if found.st_gid in groups else 0o001
     above = os.path.dirname(path)
-    return bool(found.st_mode & bit) and (above == path or _may_enter(above, uid, gid))
+    return bool(found.st_mode & bit) and (above == path or _may_enter(above, uid, groups))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from lmcache_plugin_adapter.linux.event_loop import Loop
 from lmcache_plugin_adapter.supervisor import runtime_files
 from lmcache_plugin_adapter.supervisor.control.server import ControlServer
 from lmcache_plugin_adapter.supervisor.operator_stops import OperatorStops
+from lmcache_plugin_adapter.supervisor.planning.user_files import _may_enter
 from lmcache_plugin_adapter.supervisor.runtime_files import RuntimeFiles
 from lmcache_plugin_adapter.supervisor.services import Services
 
@@ -57,3 +59,12 @@ def test_next_directory_is_used_where_one_has_no_inodes(
     server.close()
     files.remove()
     assert not errors
+
+
+def test_supplementary_groups_may_enter() -> None:
+    """A directory that is open to one of a user's groups is open to the user."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        os.chmod(directory, 0o710)
+        group = os.stat(directory).st_gid
+        assert _may_enter(directory, 54_321, {54_321, group})
+        assert not _may_enter(directory, 54_321, {54_321})
