@@ -15,7 +15,9 @@ from lmcache_plugin_adapter.contract.log_records import WARNING
 from lmcache_plugin_adapter.contract.runtime_dir import (
     CONFIG_NAME,
     CONTROL_SOCKET,
+    DIRECTORY_VARIABLE,
     InstanceDir,
+    candidates,
     open_root,
     write_whole,
 )
@@ -141,6 +143,11 @@ class RuntimeFiles:
                 break
         if self.instance is not None:
             self.instance.release()
+        elif os.environ.get(DIRECTORY_VARIABLE):
+            chosen = f"'{candidates(os.environ)[0]}':"
+            for problem in (*problems.values(), *reasons):
+                if problem.startswith(chosen):
+                    self._log(f"{DIRECTORY_VARIABLE}: cannot use {problem}; using '{root}' instead")
         self.instance = instance
         self._services.instance = instance
         self._services.record = self._record_soon

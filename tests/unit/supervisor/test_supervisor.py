@@ -197,6 +197,10 @@ def test_without_a_chosen_runtime_directory_another_is_used(plugin, engine) -> N
     plugin("all_x.sh", 'echo "file=[$LMCACHE_RUNTIME_PLUGIN_CONFIG_FILE]"; exec sleep 60')
     one = engine(env={"LMCACHE_PLUGINS_RUNTIME_DIR": "/proc/none"})
     assert "/lmcache-plugins-" in one.wait_log(r"\] file=\[(.*)\]")[1]
+    one.wait_log(
+        "WARNING: .* LMCACHE_PLUGINS_RUNTIME_DIR: cannot use '/proc/none': No such file or "
+        "directory; using '/.*/lmcache-plugins-.*' instead"
+    )
 
 
 def test_memory_is_small(plugin, engine) -> None:
