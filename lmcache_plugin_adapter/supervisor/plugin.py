@@ -25,6 +25,7 @@ from lmcache_plugin_adapter.supervisor.processes.spawn import (
 from .lifecycle import Event, after_exit, is_failure, transition
 from .restart_delays import Restarts, Schedule
 from .run_watchers.choice import notifications_of, timeout_of
+from .run_watchers.last_success import record_success, recorded_success
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,10 +77,11 @@ class Plugin:
         self.last_exit: int | None = None
         self.restarts = Restarts(planned.backoff)
         self._schedule: Schedule | None = None
-        if planned.every is not None:
-            self._schedule = Schedule(planned.every, planned.jitter)
         self.last_success: float | None = None
         """When a scheduled run last ended without failure, in seconds since the epoch."""
+        if planned.every is not None:
+            self._schedule = Schedule(planned.every, planned.jitter)
+            self.last_success = recorded_success(services.instance, name)
         changed = partial(on_change, self)
         self.notifications = notifications_of(planned, services, name, self.fail, changed)
         watchers = (self.notifications, timeout_of(planned, services.loop, self.fail))
@@ -183,8 +185,7 @@ class Plugin:
         self.last_exit = code
         self._announce()
         self._readers.drain()
-        for watcher in self._watchers:
-            watcher.run_ended()
+        self._end_watchers()
         was = self.state
         self._move(Event.EXITED)
         if self._ended_as_failure:
@@ -215,7 +216,7 @@ class Plugin:
         scheduled = self._schedule is not None
         self._after = after_exit(code, self.planned.restart, self._ended_as_failure, scheduled)
         if scheduled and not self._ended_as_failure and not is_failure(code):
-            self.last_success = time.time()
+            self.last_success = record_success(self._services.instance, self.name)
         if self._after is Event.GIVE_UP:
             return "not restarted: it asked for that by its exit code"
         if self._after is Event.DONE:
@@ -258,8 +259,7 @@ class Plugin:
             self._services.loop.call_later(_LATE_LOOK_SECONDS, self._late_look)
 
     def _late_look(self) -> None:
-        ends = self._services.stopping or self.replaced
-        if not ends and self.state in _LATE_LOOK_STATES:
+        if not (self._services.stopping or self.replaced) and self.state in _LATE_LOOK_STATES:
             self._finds_leftovers()
 
     def _finds_leftovers(self) -> bool:
@@ -315,20 +315,18 @@ class Plugin:
             self._on_change(self)
 
     def _spawn(self) -> None:
-        services = self._services
-        environment = {
-            **services.environment,
-            _NAME: os.fsencode(self.name),
-            **self.planned.environment,
-        }
-        for name in self.planned.hidden:
+        services, planned = self._services, self.planned
+        name = os.fsencode(self.name)
+        environment = {**services.environment, _NAME: name, **planned.environment}
+        for name in planned.hidden:
             environment.pop(name, None)
         if self.notifications is not None:
             environment |= self.notifications.environment()
         is_checked, self._is_checked = self._is_checked, False
         try:
-            pid, pipe = spawn(services.setup, self.planned, environment, is_checked)
+            pid, pipe = spawn(services.setup, planned, environment, is_checked)
         except OSError as error:
+            self._end_watchers()
             self._move(Event.SPAWN_FAILED)
             cause = f"Cannot start: {uncapitalized(error.strerror or str(error))}"
             if error.errno == errno.EMFILE:
@@ -347,6 +345,10 @@ class Plugin:
         self._move(Event.SPAWNED)
         for watcher in self._watchers:
             watcher.run_started(pid)
+
+    def _end_watchers(self) -> None:
+        for watcher in self._watchers:
+            watcher.run_ended()
 
     def _announce(self) -> None:
         """Log the start and read the new pipe, after all plugins have been started."""

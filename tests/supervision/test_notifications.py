@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 from cli_under_test import command
 
+from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.linux.event_loop import Loop
+from lmcache_plugin_adapter.supervisor import plugin as plugin_module
 from lmcache_plugin_adapter.supervisor.run_watchers.notifications import Notifications, parse
 
 ON = {"notify": True, "nice": 0, "backoff": {"initial": 0.05, "max": 0.2, "reset_after": 30}}
@@ -250,14 +253,33 @@ def test_without_a_runtime_directory_a_plugin_counts_as_ready() -> None:
     ]
 
 
-def test_a_report_that_arrives_with_the_end_of_its_time_counts(tmp_path) -> None:
-    """It may wait to be read, if the supervisor was stopped or busy."""
+@pytest.fixture
+def services(tmp_path, mocker) -> Any:
+    """What a plugin's notifications need of its supervisor."""
     fd = os.open(tmp_path, os.O_RDONLY)
-    services: Any = types.SimpleNamespace(
-        loop=Loop(print),
-        events=types.SimpleNamespace(log=lambda *_: None),
-        instance=types.SimpleNamespace(fd=fd, file=lambda name: f"{tmp_path}/{name}"),
-    )
+    instance = types.SimpleNamespace(fd=fd, file=lambda name: f"{tmp_path}/{name}")
+    yield mocker.Mock(loop=Loop(print), instance=instance)
+    os.close(fd)
+
+
+def test_the_socket_is_private_without_a_change_of_the_umask(services, mocker) -> None:
+    """The writer threads create files at the same time, and the umask is that of the process."""
+    umask = mocker.spy(os, "umask")
+    planned: Any = types.SimpleNamespace(credentials=None, watchdog=None)
+    notifications = Notifications(services, "all_x", planned, lambda *_: None, lambda: None)
+    before = os.umask(0)
+    try:
+        (address,) = notifications.environment().values()
+    finally:
+        os.umask(before)
+    assert umask.call_count == 2
+    assert os.stat(address).st_mode & 0o777 == 0o600
+    notifications.run_ended()
+    assert not os.path.lexists(address)
+
+
+def test_a_report_that_arrives_with_the_end_of_its_time_counts(services) -> None:
+    """It may wait to be read, if the supervisor was stopped or busy."""
     planned: Any = types.SimpleNamespace(credentials=None, watchdog=None, ready_timeout=0.0)
     failures: list[str] = []
     notifications = Notifications(
@@ -271,4 +293,25 @@ def test_a_report_that_arrives_with_the_end_of_its_time_counts(tmp_path) -> None
     assert notifications.ready
     assert failures == []
     notifications.run_ended()
-    os.close(fd)
+
+
+def test_a_run_that_cannot_start_leaves_no_socket(services, tmp_path, mocker) -> None:
+    """It is closed at once, not with the next attempt."""
+    problem = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    mocker.patch.object(plugin_module, "spawn", side_effect=problem)
+    mocker.patch.object(plugin_module, "PluginOutput")
+    services.stopping, services.environment, services.reaper.first_processes = False, {}, {}
+    planned = mocker.Mock(
+        refused=None,
+        backoff=(60.0, 60.0, 60.0),
+        every=None,
+        timeout=None,
+        credentials=None,
+        watchdog=None,
+        environment={},
+        hidden=(),
+    )
+    one = plugin_module.Plugin(services, "all_x", planned, lambda _: None)
+    one.start()
+    assert one.state is State.BACKING_OFF
+    assert os.listdir(tmp_path) == []

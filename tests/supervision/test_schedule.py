@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 
 import pytest
+from harness import gone, wait_until
 
 from lmcache_plugin_adapter.supervisor import restart_delays
 from lmcache_plugin_adapter.supervisor.restart_delays import Schedule
@@ -120,6 +123,30 @@ def test_an_operator_stops_and_starts_a_schedule(plugin, engine, tmp_path) -> No
     one.ask("restart", names=["all_x"], wait=True)
     one.wait_for(lambda: waits_after(3), 20)
     assert one.status()["next_start_in"] > 3500
+
+
+def test_the_last_success_survives_reloads_and_supervisors(plugin, engine, tmp_path) -> None:
+    """It is that of the plugin, whichever version of it and whichever supervisor ran it."""
+    fails = tmp_path / "fails"
+    plugin("all_x.sh", f"[ ! -e {fails} ]")
+
+    def success(pid: int) -> float | None:
+        status = one.ask("status")
+        (found,) = status["plugins"]
+        return found["last_success"] if status["supervisor_pid"] == pid else None
+
+    one = engine({"every": "1h"})
+    first = one.supervisor()
+    before = one.wait_for(lambda: success(first), 20)
+    fails.touch()
+    plugin("all_x.sh", f"[ ! -e {fails} ] # changed")
+    assert one.ask("reload")["restarted"] == ["all_x"]
+    one.wait_log("Exited with code 1", 20)
+    assert success(first) == pytest.approx(before)
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: gone(first))
+    one.wait_for(lambda: one.log().count("Exited with code 1") == 2, 20)
+    assert one.status()["last_success"] == pytest.approx(before)
 
 
 def test_exit_code_125_ends_the_schedule(plugin, engine) -> None:
