@@ -83,16 +83,13 @@ def test_the_messages_are_those_that_are_printed(capsys: pytest.CaptureFixture[s
     assert sorted(printed.splitlines()) == sorted(shown.splitlines())
 
 
-def test_the_test_that_is_shown_works(
-    run_plugin: RunPlugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_test_that_is_shown_works(run_plugin: RunPlugin, tmp_path: Path) -> None:
     """On the plugin that is shown."""
     (block,) = [text for text in PYTHON if "def test_" in text]
     plugin = tmp_path / "plugins" / "all_version.py"
     plugin.parent.mkdir()
     plugin.write_text(PLUGIN)
-    monkeypatch.chdir(tmp_path)
-    scope: dict[str, Any] = {}
+    scope: dict[str, Any] = {"__file__": str(tmp_path / "test_all_version.py")}
     exec(compile(block, "test_all_version.py", "exec", dont_inherit=True), scope)
     (test,) = [value for name, value in scope.items() if name.startswith("test_")]
     test(run_plugin)

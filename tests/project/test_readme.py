@@ -36,7 +36,8 @@ PAGES = [page for page in EVERY_PAGE if page.parent.name != "gallery"]
 
 SETUP = "python3 -m venv .venv && .venv/bin/pip install -q -e "
 PROGRAM = ".venv/bin/lmcache-plugins"
-PYTEST = ".venv/bin/pytest"
+ACTIVATED = {"lmcache-plugins": PROGRAM, "pytest": ".venv/bin/pytest"}
+"""Commands after the activation of the environment."""
 
 _BLOCK = re.compile(
     r"(?:<!-- (?P<comment>[^>]*) -->\n+)?^```(?P<language>\w+)\n(?P<text>.*?)^```$",
@@ -77,7 +78,8 @@ def checkout(tmp_path: Path) -> Path:
 def typed(line: str, checkout: Path) -> None:
     """Run a line as in a shell; stop ``run`` after a plugin's first output."""
     program, subcommand, *arguments = shlex.split(line)
-    if program == PYTEST:
+    program = ACTIVATED.get(program, program)
+    if program == ACTIVATED["pytest"]:
         tests = [sys.executable, "-m", "pytest", subcommand, *arguments]
         result = subprocess.run(
             tests, cwd=checkout, env=environment(), capture_output=True, text=True, check=False
