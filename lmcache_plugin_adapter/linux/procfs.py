@@ -165,6 +165,28 @@ def own_children() -> list[int] | None:
         return None
 
 
+def own_descendants() -> set[int]:
+    """Return this process and its descendants; some may be missing while others exit.
+
+    Unlike a :class:`ProcessTable`, this does not read the other processes of the machine.
+    """
+    me = os.getpid()
+    if own_children() is None:
+        return ProcessTable().with_descendants([me])
+    found: set[int] = set()
+    pending = [me]
+    while pending:
+        pid = pending.pop()
+        found.add(pid)
+        try:
+            threads = os.listdir(f"/proc/{pid}/task")
+        except OSError:
+            continue  # it has exited
+        for thread in threads:
+            pending += map(int, _read(pid, f"task/{thread}/children").split())
+    return found
+
+
 def _read_all() -> Iterator[Process]:
     try:
         entries = os.listdir("/proc")

@@ -12,7 +12,7 @@ import os
 import time
 
 from lmcache_plugin_adapter.contract.log_records import WARNING
-from lmcache_plugin_adapter.linux.procfs import ProcessTable
+from lmcache_plugin_adapter.linux.procfs import own_descendants
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,20 +92,20 @@ class Autogroups:
         Returns:
             Whether there are sessions that plugins have started.
         """
-        members = {pid: pid for pid in self._first_processes}
-        if self._next:  # not at first, as it takes long to read all processes
-            table = ProcessTable()  # not the shared one, which stays in memory
-            for pid in table.with_descendants([os.getpid()]):
-                members[table.by_pid[pid].session] = pid
-        members.pop(os.getsid(0), None)
-        for session, pid in members.items():
+        first = self._first_processes
+        sessions = {os.getsid(0)}
+        for pid in own_descendants() if self._next else [*first]:
             try:
+                session = os.getsid(pid)
+                if session in sessions:
+                    continue
+                sessions.add(session)
                 nice = os.getpriority(os.PRIO_PROCESS, pid)
-                if nice > 0 and os.getsid(pid) == session:
+                if nice > 0:
                     _raise_autogroup(pid, nice)
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it has exited
-        return len(members) > len(self._first_processes)
+        return len(sessions) - 1 > len(first)
 
 
 def _raise_autogroup(pid: int, nice: int) -> None:
