@@ -8,8 +8,6 @@ import time
 from lmcache_plugin_adapter.contract.log_records import WARNING
 from lmcache_plugin_adapter.messages.wording import count_lines
 
-from .log_file import RotatedFile
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,8 +73,9 @@ class LossReport:
                 self._events.log(WARNING, text)
             for target, (lines, reason) in refused.items():
                 reported = True
-                if isinstance(target, RotatedFile) and target.on_lost is not None:
-                    target.on_lost(lines, reason)
+                on_lost = getattr(target, "on_lost", None)  # of a plugin's own file
+                if on_lost is not None:
+                    on_lost(lines, reason)
                 else:
                     text = f"{count_lines(lines)} lost: cannot write the log: {reason}"
                     self._events.log(WARNING, text)

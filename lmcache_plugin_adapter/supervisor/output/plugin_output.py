@@ -12,7 +12,6 @@ from lmcache_plugin_adapter.messages.wording import count_lines
 
 from .event_log import printable
 from .line_framing import CUT_MARK_BYTES
-from .log_file import RotatedFile
 from .rate_limit import LineLimiter
 from .ring import Ring
 from .stderr_route import PIPE_BUF
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from .event_log import EventLog
     from .line_framing import Block
+    from .log_file import RotatedFile
     from .logging_relay import LoggingRelay, RelayFormat
     from .stderr_route import StderrRoute
     from .writer import Writer
@@ -78,6 +78,8 @@ class PluginOutput:
     def _open_file(self, plugin: PlannedPlugin, label: str) -> RotatedFile | None:
         if plugin.log is None:
             return None
+        from .log_file import RotatedFile  # only with the setting, as it takes memory
+
         directory, max_bytes, count = plugin.log
         file = f"{self.name}.{label}.log".replace("/", "_")
         path = os.fsencode(os.path.join(directory, file))
