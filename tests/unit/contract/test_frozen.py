@@ -58,12 +58,18 @@ def test_wrong_fields_are_named(args: tuple[int, ...], kwargs: dict[str, int], s
         Point(*args, **kwargs)
 
 
-def test_the_planner_loads_no_dataclasses() -> None:
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("planning.child", {"dataclasses", "inspect", "typing", "ast"}),
+        ("supervisor", {"dataclasses", "inspect", "typing", "ast", "re", "json", "socket"}),
+    ],
+)
+def test_planner_and_supervisor_load_nothing_heavy(module: str, heavy: set[str]) -> None:
     """What it would cost stands in ``docs/how-it-works/performance.md``."""
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); "
-        "import lmcache_plugin_adapter.supervisor.planning.child; "
-        "print(*{'dataclasses', 'inspect', 'typing', 'ast'} & set(sys.modules))"
+        f"import lmcache_plugin_adapter.supervisor.{module}; print(*sys.modules)"
     )
     root = __file__.rpartition("/tests/")[0]
     done = subprocess.run(
@@ -72,4 +78,4 @@ def test_the_planner_loads_no_dataclasses() -> None:
         text=True,
         check=True,
     )
-    assert not done.stdout.split()
+    assert not heavy & set(done.stdout.split())
