@@ -217,6 +217,10 @@ SGLANG_TRIED = "0.5.23"
 SGLANG_NAMES = (
     "srt/plugins/hook_registry.py:HookRegistry.register",
     "srt/mem_cache/storage/lmcache/lmcache_unified_radix_cache.py:LMCacheUnifiedRadixCache.shutdown",
+    "srt/plugins/hook_registry.py:HookRegistry.apply_hooks",
+    "srt/plugins/hook_registry.py:HookType.AFTER",
+    "srt/plugins/hook_registry.py:HookType.BEFORE",
+    "srt/runtime_context.py:get_parallel",
 )
 """The names of SGLang that plugins per rank need."""
 
