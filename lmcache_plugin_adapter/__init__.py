@@ -8,13 +8,13 @@ host uses them.
 
 from __future__ import annotations
 
-from .contract.version import __version__
+from lmcache_plugin_adapter.contract.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .contract.identity import ProcessIdentity, Role
-    from .engine.launcher import RuntimePluginLauncher
-    from .engine.supervisor_start import LaunchError
+    from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
+    from lmcache_plugin_adapter.engine.launcher import RuntimePluginLauncher
+    from lmcache_plugin_adapter.engine.supervisor_start import LaunchError
 
 __all__ = ["LaunchError", "ProcessIdentity", "Role", "RuntimePluginLauncher", "__version__"]
 
@@ -22,11 +22,11 @@ __all__ = ["LaunchError", "ProcessIdentity", "Role", "RuntimePluginLauncher", "_
 def __getattr__(name: str) -> object:
     """Load a public name on first use (PEP 562)."""
     if name in ("ProcessIdentity", "Role"):
-        from .contract import identity
+        from lmcache_plugin_adapter.contract import identity
 
         return getattr(identity, name)
     if name in ("LaunchError", "RuntimePluginLauncher"):
-        from .engine import launcher
+        from lmcache_plugin_adapter.engine import launcher
 
         return getattr(launcher, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The module of LMCache's server, under the name that ``--server-module`` gives it."""
 
-from .hosts.lmcache_server.module import build_server_modules
+from lmcache_plugin_adapter.hosts.lmcache_server.module import build_server_modules
 
 __all__ = ["build_server_modules"]

@@ -3,7 +3,7 @@
 
 import sys
 
-from .hosts.lmcache_server.single_file_launcher import main
+from lmcache_plugin_adapter.hosts.lmcache_server.single_file_launcher import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lmcache_plugin_adapter.cli.logs.formats import Level, LogFormat, RunFormat
 from lmcache_plugin_adapter.contract.identity import Role
 from lmcache_plugin_adapter.contract.version import __version__
 
 from .command_classes import Command, Group, SupervisorCommand
 from .console import exit_with, fail, open_standard_streams
 from .inputs import UsageError
-from .logs.formats import Level, LogFormat, RunFormat
 from .new_templates import Language, RoleWord
 from .options import (
     AllUsers,
@@ -118,8 +118,9 @@ def run(
     of the plugins goes to stderr, as in an engine.
     Ctrl-C stops everything; a second Ctrl-C skips the grace period.
     """
+    from lmcache_plugin_adapter.cli.run.stand_ins import StandIns
+
     from .run import command
-    from .run.stand_ins import StandIns
 
     stand_ins = StandIns(tp * pp, role, worker_id, worker_count, server)
     sys.exit(command.run(config, stand_ins, seconds, files or (), form))
@@ -162,8 +163,9 @@ def check(
     Exit status: 0 no error, 1 a plugin that should run cannot (with --strict
     also: a warning), 2 the configuration cannot be read.
     """
+    from lmcache_plugin_adapter.cli.check.report import EngineSize
+
     from .check import command
-    from .check.report import EngineSize
 
     engine = EngineSize(tp * pp, dp, server)
     given = files or (), lmcache_locations or ()
@@ -255,8 +257,9 @@ def status(
     With --check: 0 every named plugin (without names, every plugin) runs or
     has exited with code 0, 1 otherwise.
     """
+    from lmcache_plugin_adapter.cli.supervisors.survey import Selector
+
     from .status import command
-    from .supervisors.survey import Selector
 
     selection = tuple(names or ()), Selector(engine, role, worker_id, dp)
     if probe:
@@ -308,9 +311,10 @@ def logs(
 
     Includes the lines that the rate limit suppressed in the engine's log.
     """
+    from lmcache_plugin_adapter.cli.logs.printer import make_filter
+    from lmcache_plugin_adapter.cli.supervisors.survey import Selector
+
     from .logs import command
-    from .logs.printer import make_filter
-    from .supervisors.survey import Selector
 
     selector = Selector(engine, role, worker_id, dp)
     try:
@@ -338,8 +342,9 @@ def _manager(operation: str) -> Callable[..., None]:
         dp: Replica = None,
         all_users: AllUsers = False,
     ) -> None:
+        from lmcache_plugin_adapter.cli.supervisors.survey import Selector
+
         from .manage import manage
-        from .supervisors.survey import Selector
 
         status = manage(
             operation,
@@ -379,8 +384,9 @@ def reload(
 
     Plugins that could not run are tried again. The engine continues to serve.
     """
+    from lmcache_plugin_adapter.cli.supervisors.survey import Selector
+
     from .manage import reload
-    from .supervisors.survey import Selector
 
     sys.exit(reload(Selector(engine, role, worker_id, dp), all_users))
 

@@ -6,20 +6,25 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from lmcache_plugin_adapter.cli.supervisors.client import (
+    ANSWER_SECONDS,
+    plugins_of,
+    request_all,
+    request_each,
+)
+from lmcache_plugin_adapter.cli.supervisors.survey import survey
 from lmcache_plugin_adapter.messages.problem import quoted
 
 from .console import ExitStatus, print_line, print_problem, printable
-from .supervisors.client import ANSWER_SECONDS, plugins_of, request_all, request_each
-from .supervisors.survey import survey
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from typing import Any
 
-    from .supervisors.client import Reply
-    from .supervisors.search import Address
-    from .supervisors.status_answer import SupervisorStatus
-    from .supervisors.survey import Selector, Survey
+    from lmcache_plugin_adapter.cli.supervisors.client import Reply
+    from lmcache_plugin_adapter.cli.supervisors.search import Address
+    from lmcache_plugin_adapter.cli.supervisors.status_answer import SupervisorStatus
+    from lmcache_plugin_adapter.cli.supervisors.survey import Selector, Survey
 
 RELOAD_SECONDS = 30.0
 """Time limit for a search for plugins; file systems may be slow."""

@@ -13,7 +13,7 @@ from lmcache_plugin_adapter.messages.problem import InvalidValueError, quoted
 
 
 def _complete_plugin(incomplete: str) -> list[str]:
-    from .supervisors.survey import complete_plugin
+    from lmcache_plugin_adapter.cli.supervisors.survey import complete_plugin
 
     return complete_plugin(incomplete)
 

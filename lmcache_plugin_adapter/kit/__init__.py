@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import logging
 
     from lmcache_plugin_adapter.kit.engine_api.address import ApiAddress
+    from lmcache_plugin_adapter.kit.settings.quantities import Duration, Size
 
     from .retry import Backoff
-    from .settings.quantities import Duration, Size
 
 __all__ = [
     "ApiAddress",

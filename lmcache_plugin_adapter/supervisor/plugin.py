@@ -21,11 +21,11 @@ from lmcache_plugin_adapter.supervisor.processes.spawn import (
     file_limit_problem,
     spawn,
 )
+from lmcache_plugin_adapter.supervisor.run_watchers import last_success
+from lmcache_plugin_adapter.supervisor.run_watchers.choice import notifications_of, timeout_of
 
 from .lifecycle import Event, after_exit, is_failure, transition
 from .restart_delays import Restarts, Schedule
-from .run_watchers.choice import notifications_of, timeout_of
-from .run_watchers.last_success import record_success, recorded_success
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Plugin:
         """When a scheduled run last ended without failure, in seconds since the epoch."""
         if planned.every is not None:
             self._schedule = Schedule(planned.every, planned.jitter)
-            self.last_success = recorded_success(services.instance, name)
+            self.last_success = last_success.recorded_success(services.instance, name)
         changed = partial(on_change, self)
         self.notifications = notifications_of(planned, services, name, self.fail, changed)
         watchers = (self.notifications, timeout_of(planned, services.loop, self.fail))
@@ -216,7 +216,7 @@ class Plugin:
         scheduled = self._schedule is not None
         self._after = after_exit(code, self.planned.restart, self._ended_as_failure, scheduled)
         if scheduled and not self._ended_as_failure and not is_failure(code):
-            self.last_success = record_success(self._services.instance, self.name)
+            self.last_success = last_success.record_success(self._services.instance, self.name)
         if self._after is Event.GIVE_UP:
             return "not restarted: it asked for that by its exit code"
         if self._after is Event.DONE:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
         PlannedPlugin,
         SupervisorPlan,
     )
+    from lmcache_plugin_adapter.supervisor.metrics.multiprocess_files import Metrics
+    from lmcache_plugin_adapter.supervisor.metrics.text_file import TextFile
 
-    from .metrics.multiprocess_files import Metrics
-    from .metrics.text_file import TextFile
     from .services import Services
 
 
@@ -201,11 +201,11 @@ class PluginSet:
         warn = partial(services.events.log, WARNING)
         try:  # imported only with the setting, as it takes memory
             if plan.module is None:
-                from .metrics.text_file import TextFile
+                from lmcache_plugin_adapter.supervisor.metrics.text_file import TextFile
 
                 self._metrics = TextFile(services.loop, self, plan, owner, warn)
             else:
-                from .metrics.multiprocess_files import Metrics
+                from lmcache_plugin_adapter.supervisor.metrics.multiprocess_files import Metrics
 
                 self._metrics = Metrics(services.loop, self, plan, plan.module, owner)
         except (OSError, ImportError, AttributeError, ValueError) as error:

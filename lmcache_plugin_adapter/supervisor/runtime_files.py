@@ -28,8 +28,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.contract.planned_plugin import SupervisorPlan
     from lmcache_plugin_adapter.linux.event_loop import Timer
+    from lmcache_plugin_adapter.supervisor.control.server import ControlServer
 
-    from .control.server import ControlServer
     from .operator_stops import OperatorStops
     from .services import Services
 

@@ -88,3 +88,14 @@ def test_every_source_file_names_its_licence() -> None:
         if "# SPDX-License-Identifier: Apache-2.0" not in path.read_text().splitlines()[:2]
     ]
     assert missing == [], "begin these with '# SPDX-License-Identifier: Apache-2.0'"
+
+
+def test_imports_show_whether_a_module_is_of_the_same_folder() -> None:
+    """``from .module`` in it; the whole path to any other folder."""
+    relative = re.compile(r"^\s*from (?:\.\.|\.\w+\.).*", re.MULTILINE)
+    found = {
+        str(path.relative_to(PACKAGE)): lines
+        for path in PACKAGE.rglob("*.py")
+        if (lines := relative.findall(path.read_text()))
+    }
+    assert found == {}

@@ -11,7 +11,7 @@ from lmcache_plugin_adapter import kit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .reading.records import Record
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Record
 
 
 def compiled(key: str, patterns: Sequence[str], effect: str) -> list[re.Pattern[str]]:

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lmcache_plugin_adapter import kit
-
-from .reading.assembling import Assembler
-from .reading.container import Framed
-from .reading.records import level_of
-from .reading.tailed_file import FilePosition, LogLine
+from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Assembler
+from lmcache_plugin_adapter.gallery.log_reporter.reading.container import Framed
+from lmcache_plugin_adapter.gallery.log_reporter.reading.records import level_of
+from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import FilePosition, LogLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import IO
 
-    from .reading.assembling import Bounds
-    from .reading.parsing import Parser
-    from .reading.records import Record
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Bounds
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.parsing import Parser
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Record
+
     from .settings import JournaldSource
 
 KEY = "journald:"

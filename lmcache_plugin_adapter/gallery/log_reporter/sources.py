@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.files import FollowedFiles
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Record
+    from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import FilePosition
+
     from .journal import Journal
-    from .reading.files import FollowedFiles
-    from .reading.records import Record
-    from .reading.tailed_file import FilePosition
 
 
 class Sources:
