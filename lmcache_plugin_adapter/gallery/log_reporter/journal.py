@@ -222,17 +222,16 @@ class Journal:
             entry = _decoder.decode(line)
             at = int(entry.time) * 1000
             raw = _bytes_of(entry.message)
+            name = _text_of(entry.identifier) or _text_of(entry.command)
+            pid = _text_of(entry.pid) or _text_of(entry.given_pid)
+            level = level_of(_text_of(entry.priority))
+            split = _text_of(entry.line_break) == "line-max"  # journald splits lines over 48 KiB
+            process = int(pid) if pid.isdecimal() else None
         except (msgspec.MsgspecError, UnicodeError, ValueError, TypeError, RecursionError):
             return
         if raw is None or entry.cursor == self._after:
             return
-        name = _text_of(entry.identifier) or _text_of(entry.command)
-        pid = _text_of(entry.pid) or _text_of(entry.given_pid)
-        split = _text_of(entry.line_break) == "line-max"  # journald splits lines over 48 KiB
-        process = int(pid) if pid.isdigit() else None
-        framed = Framed(
-            *(b"", f"{name}[{pid}]", at, split, name, process, level_of(_text_of(entry.priority)))
-        )
+        framed = Framed(b"", f"{name}[{pid}]", at, split, name, process, level)
         self._entries.last += 1
         number = self._entries.last
         self._cursors.append((number, entry.cursor))

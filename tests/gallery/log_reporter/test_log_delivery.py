@@ -15,9 +15,7 @@ from typing import Any
 import pytest
 from harness import wait_until
 from log_receivers import Got, Loki, Otlp, Rsyslog, look
-from plugins import LOG_REPORTER
-
-FAST = {"poll": 0.05, "flush_interval": 0.1, "multiline_timeout": 0.1}
+from plugins import LOG_REPORTER, log_settings
 
 
 class Site:
@@ -40,12 +38,8 @@ class Site:
         else:
             self.target = Loki() if kind == "loki" else Otlp()
             own = {"url": self.target.url}
-        self.settings: dict[str, Any] = {
-            **FAST,
-            "files": [str(self.log)],
-            "state_directory": str(directory / "state"),
-            kind: {**own, "timeout": 2},
-        }
+        target = {kind: {**own, "timeout": 2}}
+        self.settings = log_settings(directory, files=[str(self.log)], **target)
         self._run = run
         self.written = 0
 

@@ -16,7 +16,7 @@ import pytest
 from harness import wait_until
 from log_follower import Follower, append
 from log_receivers import Loki, Otlp
-from plugins import LOG_REPORTER
+from plugins import LOG_REPORTER, log_settings
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.log_reporter import reporter as run
@@ -42,14 +42,11 @@ def receiver(request: pytest.FixtureRequest) -> Any:
 def settings(receiver: Loki | Otlp, tmp_path: Path) -> dict[str, Any]:
     """Of a plugin that delivers there."""
     kind = "loki" if isinstance(receiver, Loki) else "otlp"
-    return {
-        "poll": 0.05,
-        "flush_interval": 0.1,
-        "multiline_timeout": 0.1,
-        "files": str(tmp_path / "vllm.log"),
-        "state_directory": str(tmp_path / "state"),
-        kind: {"url": receiver.url},
-    }
+    return log_settings(
+        tmp_path,
+        files=str(tmp_path / "vllm.log"),
+        **{kind: {"url": receiver.url}},
+    )
 
 
 def wait_records(receiver: Loki | Otlp, count: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from harness import wait_until
 from log_receivers import Loki
-from plugins import LOG_REPORTER
+from plugins import LOG_REPORTER, log_settings
 
 from lmcache_plugin_adapter.gallery.log_reporter.filtering import RecordFilter, compiled
 from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Record
@@ -23,14 +23,11 @@ KEY = "extra_config.runtime_plugins.plugins.scheduler_log_reporter.settings"
 @pytest.fixture
 def settings(tmp_path: Path, loki: Loki) -> dict[str, Any]:
     """Settings of a reporter that follows one file."""
-    return {
-        "poll": 0.05,
-        "flush_interval": 0.1,
-        "multiline_timeout": 0.1,
-        "files": str(tmp_path / "vllm.log"),
-        "state_directory": str(tmp_path / "state"),
-        "loki": {"url": loki.url},
-    }
+    return log_settings(
+        tmp_path,
+        files=str(tmp_path / "vllm.log"),
+        loki={"url": loki.url},
+    )
 
 
 def test_dropped_and_hidden(

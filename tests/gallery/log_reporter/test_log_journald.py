@@ -14,7 +14,7 @@ import pytest
 from harness import wait_until
 from journals import START, WrittenJournal
 from log_receivers import Loki
-from plugins import LOG_REPORTER
+from plugins import LOG_REPORTER, log_settings
 
 from lmcache_plugin_adapter.gallery.log_reporter.journal import KEY, Journal
 from lmcache_plugin_adapter.gallery.log_reporter.reading.assembling import Bounds
@@ -39,14 +39,11 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written
 @pytest.fixture
 def settings(tmp_path: Path, journal: WrittenJournal, loki: Loki) -> dict[str, Any]:
     """Settings that deliver one unit's records and the kernel's."""
-    return {
-        "poll": 0.05,
-        "flush_interval": 0.1,
-        "multiline_timeout": 0.1,
-        "state_directory": str(tmp_path / "state"),
-        "journald": {"units": ["vllm"], "kernel": True, "directory": str(journal.directory)},
-        "loki": {"url": loki.url},
-    }
+    return log_settings(
+        tmp_path,
+        journald={"units": ["vllm"], "kernel": True, "directory": str(journal.directory)},
+        loki={"url": loki.url},
+    )
 
 
 def wait_texts(loki: Loki, number: int, plugin: Any) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from harness import wait_until
 from log_receivers import Loki, look
-from plugins import LOG_REPORTER
+from plugins import LOG_REPORTER, log_settings
 from servers import debian_binary, debian_environment
 
 from lmcache_plugin_adapter.supervisor.output.log_file import RotatedFile
@@ -33,14 +33,11 @@ class Run:
         self.loki = Loki()
         self.loki.start()
         self.written = 0
-        self._settings = {
-            "poll": 0.05,
-            "flush_interval": 0.1,
-            "multiline_timeout": 0.1,
-            "files": str(self.log),
-            "state_directory": str(directory / "state"),
-            "loki": {"url": self.loki.url},
-        }
+        self._settings = log_settings(
+            directory,
+            files=str(self.log),
+            loki={"url": self.loki.url},
+        )
         self._run = run_plugin
 
     def start(self) -> Any:
@@ -167,14 +164,11 @@ def test_logs_with_the_same_beginning(
     for log in logs:
         begin(log)
     write(logs[1], 150)
-    settings = {
-        "poll": 0.05,
-        "flush_interval": 0.1,
-        "multiline_timeout": 0.1,
-        "files": [str(log) for log in logs],
-        "state_directory": str(tmp_path / "state"),
-        "loki": {"url": loki.url},
-    }
+    settings = log_settings(
+        tmp_path,
+        files=[str(log) for log in logs],
+        loki={"url": loki.url},
+    )
     plugin = run_plugin(LOG_REPORTER, settings=settings)
     for _ in range(3):
         write(logs[0], 10)

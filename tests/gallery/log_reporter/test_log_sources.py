@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from harness import wait_until
-from plugins import LOG_REPORTER
+from plugins import LOG_REPORTER, log_settings
 
 LINE = "(EngineCore_DP0 pid=7) WARNING 11-22 07:06:56 [core.py:12] Full"
 
@@ -22,9 +22,7 @@ LINE = "(EngineCore_DP0 pid=7) WARNING 11-22 07:06:56 [core.py:12] Full"
 @pytest.fixture
 def settings(tmp_path: Path) -> dict[str, Any]:
     """Settings without source and target."""
-    state = str(tmp_path / "state")
-    fast = {"poll": 0.05, "flush_interval": 0.1, "multiline_timeout": 0.1}
-    return {**fast, "state_directory": state}
+    return log_settings(tmp_path)
 
 
 class Datagrams:

@@ -15,7 +15,7 @@ from harness import wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 from log_receivers import Rsyslog, TlsSyslog, read_frames
-from plugins import LOG_REPORTER
+from plugins import LOG_REPORTER, log_settings
 
 from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level, Record
 from lmcache_plugin_adapter.gallery.log_reporter.settings import FACILITIES
@@ -27,7 +27,6 @@ from lmcache_plugin_adapter.gallery.log_reporter.targets.syslog_message import (
     timestamp,
 )
 
-FAST = {"poll": 0.05, "flush_interval": 0.1, "multiline_timeout": 0.1}
 ORIGIN = Origin("host", "worker", 3, 1, "worker_log_reporter")
 FRAME = Frame(FACILITIES["local3"], "host", "vllm", "lmcache@32473", 8000, ORIGIN)
 LINE = "ERROR 11-22 07:06:56 [core.py:12] "
@@ -138,19 +137,15 @@ def run_tls(
     log.write_text("".join(f"{LINE}Number {number}\n" for number in range(100)))
 
     def run(port: int, **options: Any) -> Any:
-        settings = {
-            **FAST,
-            "files": str(log),
-            "state_directory": str(tmp_path / "state"),
-            "syslog": {
-                "host": "127.0.0.1",
-                "port": port,
-                "tls": True,
-                "timeout": 3,
-                "ca_file": str(certificates / "ca.pem"),
-                **options,
-            },
+        syslog = {
+            "host": "127.0.0.1",
+            "port": port,
+            "tls": True,
+            "timeout": 3,
+            "ca_file": str(certificates / "ca.pem"),
+            **options,
         }
+        settings = log_settings(tmp_path, files=str(log), syslog=syslog)
         return run_plugin(LOG_REPORTER, settings=settings)
 
     return run
@@ -283,12 +278,8 @@ def test_long_records_arrive_whole(tmp_path: Path, run_plugin: Callable[..., Any
     server = Rsyslog(tmp_path / "rsyslog")
     server.start()
     try:
-        settings = {
-            **FAST,
-            "files": [str(log)],
-            "state_directory": str(tmp_path / "state"),
-            "syslog": {"host": "127.0.0.1", "port": server.port},
-        }
+        syslog = {"host": "127.0.0.1", "port": server.port}
+        settings = log_settings(tmp_path, files=[str(log)], syslog=syslog)
         plugin = run_plugin(LOG_REPORTER, settings=settings)
         wait_until(lambda: len(server.records()) >= 4, 20)
         assert plugin.stop() == 0

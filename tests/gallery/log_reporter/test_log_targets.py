@@ -18,7 +18,7 @@ from harness import wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 from log_receivers import Loki, Otlp
-from plugins import LOG_REPORTER
+from plugins import LOG_REPORTER, log_settings
 
 from lmcache_plugin_adapter.gallery.log_reporter.reading.records import Level, Record
 from lmcache_plugin_adapter.gallery.log_reporter.reporter import engine_files
@@ -50,13 +50,10 @@ def log(tmp_path: Path) -> Path:
 @pytest.fixture
 def settings(tmp_path: Path, log: Path) -> dict[str, Any]:
     """Settings without a target."""
-    return {
-        "poll": 0.05,
-        "flush_interval": 0.1,
-        "multiline_timeout": 0.1,
-        "files": str(log),
-        "state_directory": str(tmp_path / "state"),
-    }
+    return log_settings(
+        tmp_path,
+        files=str(log),
+    )
 
 
 def append(log: Path, *numbers: int) -> None:
