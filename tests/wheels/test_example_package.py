@@ -36,10 +36,9 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert file["package"] == {
         "name": "acme-plugins",
         "version": "1.0",
-        "entry_point": "acme_plugins.uptime:main",
+        "entry_point": "acme_plugins.uptime:run",
         "file": str(site / "acme_plugins" / "uptime.py"),
     }
-    assert file["command"][-1] == "10"
     with Running(tmp_path, "-c", "lmcache.yaml", "--tp", "2", cwd=tmp_path, env=env) as running:
         for rank in (0, 1):
             running.until_logged(f"LMCache INFO: [worker_acme_uptime] worker {rank} is up for 0 s")
