@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Definitions that the rooms share: identity, launch spec, plugin states, variables, the wire.
+"""What the rooms agree on: identity, launch spec, states, variables, the wire, runtime files.
 
 Runs in every process of ours.
 Imports `linux` and the standard library.

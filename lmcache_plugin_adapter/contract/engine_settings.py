@@ -2,7 +2,8 @@
 """The values that an engine process reads of its host's configuration.
 
 An engine process reads the few values that it needs before a launch, without
-validation. The planning child reads and validates all settings.
+validation: here ``enabled`` and ``locations``, in `hosts` ``data_parallel``, in the
+launcher ``metrics``. The planning child reads and validates all settings.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the planner decides and the supervisor runs: typed, each field written once.
+"""What the planner decides and the supervisor runs: typed.
 
 The planning child sends a plan through its pipe as the values of its fields, in
 their order: plain values that ``marshal`` carries, read by the same interpreter.
@@ -28,14 +28,15 @@ class PlannedPlugin:
         key: Device and inode: the same file has the same key. For an installed
             plugin, its name.
         file: The file name in log records.
-        signature: Changes when the file changes: device, inode, time of change
+        signature: Changes when the file changes: device, inode, time of modification
             in nanoseconds, size in bytes.
         package: Name and version of the package that installed it; None for a
             file.
         argv: The command; ``argv[0]`` is an absolute path. Empty if refused.
         own_args: The number of arguments at the end of ``argv`` that come from
             settings and may be secret.
-        environment: Variables from settings.
+        environment: Variables of this plugin alone: from settings, of its user, and the paths
+            of its user's files.
         refused: Why it must not or cannot run and how to repair it, in one line
             without the plugin's name; None if it runs.
         restart: The restart policy.

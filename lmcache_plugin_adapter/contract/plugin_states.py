@@ -42,7 +42,7 @@ _MEANING = {
     State.WAITING: "waits for its next scheduled run",
     State.STOPPING: "was sent SIGTERM; its grace period runs",
     State.STOPPED: "stopped on request",
-    State.EXITED: "ended, and its restart policy leaves it so",
+    State.EXITED: "ended, as a failure or not, and its restart policy leaves it so",
     State.FAILED: "cannot run, or asked not to be restarted (exit code 125)",
     State.REFUSED: "not started: its file must be repaired first",
 }

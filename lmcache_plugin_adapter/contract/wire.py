@@ -4,7 +4,8 @@
 The connection is a stream socket. The engine sends single letters; the
 supervisor sends lines, a letter and its value. Some messages carry a
 descriptor. The section of the architecture page is generated from
-:data:`MESSAGES`.
+:data:`MESSAGES`. The letters H (hello) and B (bye) begin and end a supervisor's
+messages.
 """
 
 from __future__ import annotations

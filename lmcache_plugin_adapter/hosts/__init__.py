@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One folder per host of plugins: the hook into it, and the identity of its processes.
 
+Modules beside the folders serve several hosts (`chosen_launcher`, `upstream_names`) or take the
+place of one (`standin`).
+
 Runs in vLLM's processes, in LMCache's server, or in a stand-in engine.
 Imports the engine's side; imports vLLM and LMCache only on first use.
 """

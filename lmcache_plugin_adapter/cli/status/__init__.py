@@ -2,5 +2,5 @@
 """`lmcache-plugins status`: show the plugins of all engines of this host.
 
 Runs in the command line's process.
-Imports what the command line may import; `report` is pure, the others print it.
+Imports what the command line may import; `report` collects the values, `command` prints them.
 """
