@@ -204,10 +204,10 @@ class SettingsReader:
         if key in _GLOBAL_ROWS and rows is _PLUGIN_ROWS:
             advice = f"it cannot be set per plugin, only as '{PREFIX}.{key}'"
         else:
-            advice = did_you_mean(key, known) or f"known are {', '.join(known)}"
-            if rows is _PLUGIN_ROWS and not did_you_mean(key, known):
-                own = f"{where.rpartition('.')[0]}.settings"
-                advice = f"the plugin's own settings belong below '{own}'"
+            others = f"known are {', '.join(known)}"
+            if rows is _PLUGIN_ROWS:
+                others = "the plugin's own settings belong below its key 'settings'"
+            advice = did_you_mean(key, known) or others
         self._report("warning", f"Unknown setting '{where}' has no effect: {advice}")
 
     def _report(self, level: Literal["error", "warning"], text: str) -> None:

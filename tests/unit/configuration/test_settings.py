@@ -328,6 +328,7 @@ def test_a_wrong_value_is_named_in_full_and_changes_nothing(
         ({"a\nb": 5}, r"'a\nb'"),
         ({"plugins": {"a": {"locations": []}}}, f"only as '{PREFIX}.locations'"),
         ({"plugins": {"a": {"plugins": {}}}}, "cannot be set per plugin"),
+        ({"plugins": {"a": {"interval": 1}}}, "own settings belong below its key 'settings'"),
         ({"plugins": {"a": {"evn": {}}}}, "did you mean 'env'?"),
     ],
 )
