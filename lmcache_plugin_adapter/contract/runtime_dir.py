@@ -40,6 +40,7 @@ _LOCK_SECONDS = 1.0
 
 _LOCK_PAUSE = 0.01
 
+_USERS_MODE = 0o711
 _DEPTH = 32
 """How deep directories in the directory of a supervisor are removed."""
 
@@ -100,6 +101,32 @@ def open_root(
             return path, reasons
         reasons.append(f"'{path}': {reason}")
     return None, reasons
+
+
+def make_users_directory(path: bytes | str) -> None:
+    """Create a directory in which other users can open files of theirs, if it is missing.
+
+    Raises:
+        OSError: It cannot be created.
+    """
+    try:
+        os.mkdir(path, _USERS_MODE)
+        os.chmod(path, _USERS_MODE)  # whatever the umask
+    except FileExistsError:
+        pass
+
+
+def is_users_directory(path: bytes | str) -> bool:
+    """Whether a path is such a directory, and of this user."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return (
+        stat.S_ISDIR(found.st_mode)
+        and found.st_uid == os.geteuid()
+        and stat.S_IMODE(found.st_mode) == _USERS_MODE
+    )
 
 
 def other_instances(environ: Mapping[str, str], run_id: str, role: str) -> list[str]:
@@ -173,11 +200,12 @@ class InstanceDir:
     def remove(self) -> None:
         """Remove the directory and its content."""
         remove_instance(self.path)
-        self.release()
-
-    def release(self) -> None:
-        """Release the lock: the directory is another one's, or nobody's."""
         os.close(self.fd)
+
+    def replace(self, other: InstanceDir) -> None:
+        """Take the descriptor's number of a directory that is gone: paths of plugins have it."""
+        fd, self.fd = self.fd, os.dup2(self.fd, other.fd, inheritable=False)
+        os.close(fd)
 
 
 def write_whole(path: str, data: bytes) -> None:

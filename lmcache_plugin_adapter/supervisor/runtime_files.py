@@ -18,6 +18,8 @@ from lmcache_plugin_adapter.contract.runtime_dir import (
     DIRECTORY_VARIABLE,
     InstanceDir,
     candidates,
+    is_users_directory,
+    make_users_directory,
     open_root,
     write_whole,
 )
@@ -61,7 +63,11 @@ class RuntimeFiles:
         self.instance: InstanceDir | None = None
         """The directory; None if there is no usable one."""
         self._config = -1
-        self._user_files: dict[bytes, set[bytes]] = {_CONFIG_FILE: set(), _ENDING_FILE: set()}
+        self._user_files: dict[bytes, dict[bytes, tuple[int, int]]] = {
+            _CONFIG_FILE: {},
+            _ENDING_FILE: {},
+        }
+        """The paths of files for plugins of other users, and their users and groups."""
         self._removals = -1
         self._timer: Timer | None = None
         self._attempt = 0
@@ -92,8 +98,8 @@ class RuntimeFiles:
         """Keep the paths of the files that a search has written for plugins of other users."""
         for plugin in plan.plugins:
             for name, files in self._user_files.items():
-                if name in plugin.environment:
-                    files.add(plugin.environment[name])
+                if plugin.credentials is not None and name in plugin.environment:
+                    files[plugin.environment[name]] = plugin.credentials[:2]
 
     def say_ending(self, reason: str) -> None:
         """Write the reason for the end, for plugins."""
@@ -133,8 +139,7 @@ class RuntimeFiles:
                 instance = InstanceDir(root, self._run_id, self._services.label)
                 self._control.listen(instance.path, CONTROL_SOCKET)
                 if self._config >= 0:
-                    size = os.fstat(self._config).st_size
-                    write_whole(instance.file(CONFIG_NAME), os.pread(self._config, size, 0))
+                    write_whole(instance.file(CONFIG_NAME), self._config_text())
             except OSError as error:  # no space or no inodes, for example: the next one may do
                 if instance is not None:
                     instance.remove()
@@ -142,7 +147,7 @@ class RuntimeFiles:
             else:
                 break
         if self.instance is not None:
-            self.instance.release()
+            instance.replace(self.instance)
         elif os.environ.get(DIRECTORY_VARIABLE):
             chosen = f"'{candidates(os.environ)[0]}':"
             for problem in (*problems.values(), *reasons):
@@ -154,8 +159,26 @@ class RuntimeFiles:
         instance.record(self._services.reaper.first_processes)
         self._stops.keep_in(instance)
         self.keep_config()
+        for path, make_again in list(self._services.sockets.items()):
+            if not os.path.lexists(path):
+                self._services.loop.attempt(make_again)
+        self._make_user_files()
         self._watch(instance)
         return None
+
+    def _make_user_files(self) -> None:
+        for path, owner in self._user_files[_CONFIG_FILE].items():
+            directory = os.path.dirname(path)
+            try:
+                make_users_directory(directory)
+                if not os.path.lexists(path) and is_users_directory(directory):
+                    write_whole(os.fsdecode(path), self._config_text())
+                    os.chown(path, *owner)
+            except OSError:
+                continue  # a full disk: plugins find no file
+
+    def _config_text(self) -> bytes:
+        return os.pread(self._config, os.fstat(self._config).st_size, 0)
 
     def _record_soon(self, pid: int) -> None:
         """Record a process before its start is logged; one write for all that start now."""
@@ -206,13 +229,14 @@ class RuntimeFiles:
     def _missing(self, instance: InstanceDir) -> bool:
         """Whether a file is not there, or not the one that this supervisor made."""
         names = [CONTROL_SOCKET, *([CONFIG_NAME] if self._config >= 0 else [])]
+        paths = [os.fsencode(instance.file(name)) for name in names]
+        paths += [*map(os.fsencode, self._services.sockets), *self._user_files[_CONFIG_FILE]]
         try:
             found = os.lstat(instance.path)
-            return (found.st_dev, found.st_ino) != identity_of(instance.fd) or not all(
-                os.path.lexists(instance.file(name)) for name in names
-            )
         except OSError:
             return True
+        is_same = (found.st_dev, found.st_ino) == identity_of(instance.fd)
+        return not is_same or not all(os.path.lexists(path) for path in paths)
 
     def _restore(self, instance: InstanceDir) -> bool:
         path = instance.path

@@ -46,6 +46,8 @@ class Services:
         """Whether the kernel killed a process because memory ran out."""
         self.instance: InstanceDir | None = None
         """The supervisor's directory; None if there is no usable one."""
+        self.sockets: dict[str, Callable[[], None]] = {}
+        """The plugins' sockets in that directory, and what makes each again."""
         self.plugin_count = 0
         """How many plugins there are."""
         self.record: Callable[[int], None] = lambda _pid: None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -78,6 +79,33 @@ def test_user(world: World) -> None:
     assert users.stat().st_mode & 0o777 == 0o711
     engine.close()
     world.wait(lambda: not users.exists(), "no copy of the configuration is left")
+
+
+@pytest.mark.fault("G6 G9", "files for a plugin of another user are removed: made again")
+def test_files_removed(world: World) -> None:
+    """The configuration as it was, and the reason for the end."""
+    world.file(
+        "all_x.sh",
+        f"{SH}trap 'cat \"$LMCACHE_RUNTIME_PLUGIN_ENDING_FILE\"; exit' TERM\n"
+        "echo up; while :; do sleep 0.05; done\n",
+    )
+    engine = world.engine(settings={"user": USER})
+    wait_texts(world, engine, "up")
+    users = world.directory / "run.users"
+    (config,) = users.glob("*.json")
+    before = config.read_bytes()
+    shutil.rmtree(users)
+    shutil.rmtree(world.directory / "run")
+    world.wait_logged(engine, "made again")
+    world.wait(config.exists, "the configuration is written again")
+    assert config.read_bytes() == before
+    found = config.stat()
+    assert (found.st_mode & 0o777, found.st_uid, found.st_gid) == (0o600, USER, USER)
+    assert users.stat().st_mode & 0o777 == 0o711
+    engine.do("launcher.stop_plugins()")
+    wait_texts(world, engine, "closing")
+    engine.close()
+    world.wait(lambda: not users.exists(), "nothing is left")
 
 
 @pytest.mark.fault("G7 G10", "user, group and no_new_privs by name, each by itself")

@@ -8,10 +8,12 @@ import os
 import shutil
 import socket
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_under_test import command
+from harness import ask
 
 from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.linux.event_loop import Loop
@@ -244,7 +246,7 @@ def test_without_a_runtime_directory_a_plugin_counts_as_ready() -> None:
 
     events = types.SimpleNamespace(log=lambda _level, text, _name: logged.append(text))
     services: Any = types.SimpleNamespace(instance=None, events=events)
-    planned: Any = None
+    planned: Any = types.SimpleNamespace(credentials=None)
     notifications = Notifications(services, "all_x", planned, lambda *_: None, lambda: None)
     assert notifications.environment() == {}
     assert notifications.ready
@@ -258,7 +260,7 @@ def services(tmp_path, mocker) -> Any:
     """What a plugin's notifications need of its supervisor."""
     fd = os.open(tmp_path, os.O_RDONLY)
     instance = types.SimpleNamespace(fd=fd, file=lambda name: f"{tmp_path}/{name}")
-    yield mocker.Mock(loop=Loop(print), instance=instance)
+    yield mocker.Mock(loop=Loop(print), instance=instance, sockets={})
     os.close(fd)
 
 
@@ -315,3 +317,64 @@ def test_a_run_that_cannot_start_leaves_no_socket(services, tmp_path, mocker) ->
     one.start()
     assert one.state is State.BACKING_OFF
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("parts", [(), ("long" * 20, "path" * 20)], ids=["short", "long"])
+def test_a_socket_that_somebody_removes_is_made_again(plugin, engine, tmp_path, parts) -> None:
+    """At the same address, as that of a running plugin cannot change."""
+    go = tmp_path / "go"
+    plugin(
+        "all_x.py",
+        f"GO = {str(go)!r}\n{PYTHON}notify('READY=1')\n"
+        "while True:\n    time.sleep(0.1)\n    if not os.path.exists(GO): continue\n"
+        "    if 'connected' in open(GO).read(): notify('STATUS=connected')\n"
+        "    else: sdnotify.SystemdNotifier().notify('STATUS=again')\n",
+    )
+    run = tmp_path.joinpath(*parts, "run")
+    run.parent.mkdir(parents=True, exist_ok=True)
+    one = engine(ON, env={"LMCACHE_PLUGINS_RUNTIME_DIR": str(run)})
+    one.wait_log(r"\[all_x\] Ready after ", 20)
+    shutil.rmtree(run)
+    one.wait_log("made again", 20)
+    for text in ("again", "connected"):
+        go.write_text(text)
+        one.wait_for(lambda text=text: status_text(run) == text, 20)
+    (socket_of_run,) = run.glob("*/notify.*")
+    go.unlink()
+    socket_of_run.unlink()
+    one.wait_for(lambda: one.log().count("made again") == 2, 20)
+    assert socket_of_run.exists()
+
+
+def status_text(run: Path) -> str | None:
+    """Return the status text of the plugin."""
+    (path,) = run.glob("*/control.sock")
+    (found,) = ask(str(path), b'{"op": "status"}\n')["plugins"]
+    return found["status_text"]
+
+
+def test_a_plugin_without_its_socket_is_not_hung(services) -> None:
+    """Its messages cannot arrive; its time begins again with the new socket."""
+    planned: Any = types.SimpleNamespace(credentials=None, watchdog=60.0, ready_timeout=60.0)
+    failures: list[str] = []
+    notifications = Notifications(
+        services, "all_x", planned, lambda cause, _: failures.append(cause), lambda: None
+    )
+    address = notifications.environment()[b"NOTIFY_SOCKET"]
+    notifications.run_started(os.getpid())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"READY=1", address)
+        notifications._receive()
+        os.unlink(address)
+        notifications._due = 0.0
+        notifications._elapsed()
+        assert failures == []
+        (make_again,) = services.sockets.values()
+        make_again()
+        sender.sendto(b"STATUS=here", address)
+    notifications._due = 0.0
+    notifications._elapsed()
+    assert notifications.text == "here"
+    assert failures == ["No WATCHDOG=1 within 60 s (watchdog)"]
+    notifications.run_ended()
+    assert services.sockets == {}

@@ -8,11 +8,15 @@ directory where others can open a file that is theirs, but can list and create n
 from __future__ import annotations
 
 import os
-import stat
 
 from lmcache_plugin_adapter.contract.frozen import replaced
 from lmcache_plugin_adapter.contract.run_token import engine_is_gone
-from lmcache_plugin_adapter.contract.runtime_dir import ENDING_NAME, candidates
+from lmcache_plugin_adapter.contract.runtime_dir import (
+    ENDING_NAME,
+    candidates,
+    is_users_directory,
+    make_users_directory,
+)
 from lmcache_plugin_adapter.contract.variables import CONFIG_FILE, ENDING_FILE
 from lmcache_plugin_adapter.messages.problem import Problem
 from lmcache_plugin_adapter.planner.plugin_environment import write_config_file
@@ -22,8 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from lmcache_plugin_adapter.contract.planned_plugin import PlannedPlugin
-
-_MODE = 0o711
 
 
 class UserFiles:
@@ -82,7 +84,7 @@ class UserFiles:
 
 def remove_stale_user_files(environ: Mapping[str, str]) -> None:
     """Remove the files of supervisors that were killed together with their engines."""
-    for directory in filter(_is_ours, _directories(environ)):
+    for directory in filter(is_users_directory, _directories(environ)):
         for name in os.listdir(directory):
             if engine_is_gone(".".join(name.split(".")[:4])):
                 try:
@@ -99,26 +101,11 @@ def _usable(environ: Mapping[str, str], uid: int, groups: set[int]) -> Iterator[
     """Yield the directories that a user can enter, created if missing."""
     for path in _directories(environ):
         try:
-            os.mkdir(path, _MODE)
-            os.chmod(path, _MODE)  # whatever the umask
-        except FileExistsError:
-            pass
+            make_users_directory(path)
         except OSError:
             continue
-        if _is_ours(path) and _may_enter(os.path.dirname(path), uid, groups):
+        if is_users_directory(path) and _may_enter(os.path.dirname(path), uid, groups):
             yield path
-
-
-def _is_ours(path: str) -> bool:
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return False
-    return (
-        stat.S_ISDIR(found.st_mode)
-        and found.st_uid == os.geteuid()
-        and stat.S_IMODE(found.st_mode) == _MODE
-    )
 
 
 def _may_enter(path: str, uid: int, groups: set[int]) -> bool:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lmcache_plugin_adapter.contract.planned_plugin import PlannedPlugin
+    from lmcache_plugin_adapter.contract.runtime_dir import InstanceDir
     from lmcache_plugin_adapter.linux.event_loop import Timer
     from lmcache_plugin_adapter.supervisor.services import Services
 
@@ -75,10 +76,13 @@ class Notifications:
         self.text: str | None = None
         """The status text of the current or last run."""
         self._pid = 0
-        self._socket: socket.socket | None = None
+        self._sockets: list[socket.socket] = []
+        """The first one, to which clients may be connected, and the last one made again."""
         self._path = ""
+        self._address = ""
+        """The address as the plugin knows it."""
         self._timer: Timer | None = None
-        self._due = 0.0
+        self._due = self._seconds = 0.0
         self._cause = ""
         self._begun = 0.0
         self._has_refused = False
@@ -88,13 +92,13 @@ class Notifications:
         self._close()
         self.ready, self.text, self._has_refused = False, None, False
         try:
-            address = self._open()
+            self._open()
         except OSError as error:
             text = f"No notifications (notify), so it counts as ready: {error.strerror}"
             self._services.events.log(WARNING, text, self._name)
             self.ready = True
             return {}
-        variables = {NOTIFY_SOCKET.encode(): os.fsencode(address)}
+        variables = {NOTIFY_SOCKET.encode(): os.fsencode(self._address)}
         if self._planned.watchdog is not None:
             variables[WATCHDOG_USEC.encode()] = b"%d" % (self._planned.watchdog * 1_000_000)
             variables[WATCHDOG_PID.encode()] = b""  # set in the child
@@ -104,27 +108,33 @@ class Notifications:
         """Begin to watch a run."""
         self._pid = pid
         self._begun = time.monotonic()
-        if self._socket is not None:
+        if self._sockets:
             seconds = self._planned.ready_timeout
             self._expect(seconds, f"Not ready within {seconds:g} s (ready_timeout)")
 
     def run_ended(self) -> None:
         """Read the last notifications of a run whose first process has exited."""
-        if self._socket is not None:
-            self._receive()
+        self._receive()
         self._close()
         self.ready = False
 
     # --- inside -------------------------------------------------------------
 
-    def _open(self) -> str:
-        """Open the socket and return its address for the plugin."""
-        instance = self._services.instance
-        if instance is None:
-            raise OSError(0, "there is no runtime directory")
+    def _open(self) -> None:
+        """Open the socket of a run."""
         # Another user cannot enter the directory: an address in the abstract namespace, then.
         is_abstract = self._planned.credentials is not None
         name = f"notify.{os.urandom(16 if is_abstract else 4).hex()}"
+        instance = self._bind(name, is_abstract)
+        self._address = f"@{name}" if is_abstract else self._path
+        if not is_abstract and len(os.fsencode(self._path)) > _LONGEST_PATH:
+            self._address = f"/proc/{os.getpid()}/fd/{instance.fd}/{name}"
+
+    def _bind(self, name: str, is_abstract: bool) -> InstanceDir:
+        """Listen at a name, and return the directory."""
+        instance = self._services.instance
+        if instance is None:
+            raise OSError(0, "there is no runtime directory")
         receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         path = f"/proc/self/fd/{instance.fd}/{name}"
         try:
@@ -135,14 +145,28 @@ class Notifications:
         except OSError:
             receiver.close()
             raise
-        self._socket = receiver
-        self._path = instance.file(name)
+        for old in self._sockets[1:]:
+            self._close_socket(old)
+        self._sockets.append(receiver)
         self._services.loop.watch(receiver.fileno(), self._receive)
-        if is_abstract:
-            return f"@{name}"
-        if len(os.fsencode(self._path)) > _LONGEST_PATH:
-            return f"/proc/{os.getpid()}/fd/{instance.fd}/{name}"
-        return self._path
+        if not is_abstract:
+            self._services.sockets.pop(self._path, None)
+            self._path = instance.file(name)
+            self._services.sockets[self._path] = self._make_again
+        return instance
+
+    def _make_again(self) -> None:
+        """Listen again at the name of a socket that somebody has removed."""
+        try:
+            self._bind(os.path.basename(self._path), is_abstract=False)
+        except OSError:
+            return  # a full disk: the plugin has all the time of this run
+        self._due = max(self._due, time.monotonic() + self._seconds)
+
+    @property
+    def _is_cut_off(self) -> bool:
+        """Whether the plugin finds no socket: somebody has removed it."""
+        return bool(self._path) and not os.path.lexists(self._address)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -151,24 +175,31 @@ class Notifications:
 
     def _close(self) -> None:
         self._cancel_timer()
-        if self._socket is None:
-            return
-        self._services.loop.unwatch(self._socket.fileno())
-        self._socket.close()
-        self._socket = None
-        try:
-            os.unlink(self._path)
-        except OSError:
-            pass  # removed with its directory
+        for receiver in list(self._sockets):
+            self._close_socket(receiver)
+        if self._path:
+            self._services.sockets.pop(self._path, None)
+            try:
+                os.unlink(self._path)
+            except OSError:
+                pass  # removed with its directory
+            self._path = ""
+
+    def _close_socket(self, receiver: socket.socket) -> None:
+        self._services.loop.unwatch(receiver.fileno())
+        receiver.close()
+        self._sockets.remove(receiver)
 
     def _receive(self) -> None:
+        for receiver in list(self._sockets):
+            self._receive_from(receiver)
+
+    def _receive_from(self, receiver: socket.socket) -> None:
         for _ in range(_AT_ONCE):
-            if self._socket is None:
-                return
             try:
-                message, pid, user, descriptors = receive_datagram(self._socket)
+                message, pid, user, descriptors = receive_datagram(receiver)
             except OSError:
-                return  # nothing more has arrived
+                return  # nothing more has arrived, or its run has ended
             try:
                 if self._is_own(pid, user):
                     self._handle(parse(message))
@@ -203,7 +234,7 @@ class Notifications:
         if message.get("READY") == "1" and not self.ready:
             self._set_ready(True)
             self._feed()
-        if message.get("STOPPING") == "1" and self._socket is not None:
+        if message.get("STOPPING") == "1" and self._sockets:
             grace = self._planned.stop_grace
             self._expect(grace, f"Did not exit within {grace:g} s of STOPPING=1 (stop_grace)")
             self._set_ready(False)
@@ -234,7 +265,7 @@ class Notifications:
 
     def _expect(self, seconds: float, cause: str) -> None:
         """Let the run fail if nothing is heard in time."""
-        self._cause = cause
+        self._cause, self._seconds = cause, seconds
         self._due = time.monotonic() + seconds
         if self._timer is None or self._timer.due > self._due:
             self._wait()
@@ -248,6 +279,8 @@ class Notifications:
         self._receive()  # what arrived while this supervisor was stopped, or busy
         if not self._cause:
             return
+        if self._is_cut_off:  # its messages cannot arrive: they get their time again
+            self._due = time.monotonic() + self._seconds
         if time.monotonic() < self._due:  # it was fed, or its time extended, meanwhile
             self._wait()
         else:
