@@ -17,6 +17,7 @@ from lmcache_plugin_adapter.planner.file_names import (
     LMCACHE_EXTENSIONS,
     PluginName,
     name_advice,
+    name_warning,
     parse_name,
     runs_on,
 )
@@ -68,11 +69,12 @@ class FileTrial:
             return list(identities)
         found = [one for one in identities if any(runs_on(name, one) for name in self.names)]
         if not found:
-            where = ", ".join(
-                f"{quoted(name.stem + name.extension)} runs on {name.describe()}"
-                for name in self.names
-            )
-            raise UsageError(f"nothing to run on {identities[0].label}: {where}")
+            where = []
+            for name in self.names:
+                never = name_warning(name, identities) if name.never_runs else None
+                why = f": {never}" if never else f" runs on {name.describe()}"
+                where.append(quoted(name.stem + name.extension) + why)
+            raise UsageError(f"nothing to run on {identities[0].label}: {', '.join(where)}")
         return found
 
     def apply_to(self, config: StandInConfig | ServerConfig) -> StandInConfig | ServerConfig:

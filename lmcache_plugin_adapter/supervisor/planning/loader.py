@@ -130,7 +130,7 @@ class PluginLoader:
         self._answer(search, done)
         self._engine.send(wire.GRACE, self._plugins.longest_grace)
         if not len(self._plugins):
-            text = f"No plugin is meant for this {self._handover.label}"
+            text = f"No plugin runs on {self._handover.label}"
             self._services.events.log(INFO, text)
 
     def _watch(self, plan: SupervisorPlan) -> None:

@@ -19,7 +19,8 @@ ONE = StandIns(1)
 @pytest.fixture(autouse=True)
 def files(tmp_path, monkeypatch) -> Path:
     """A directory with plugins of all kinds, which is the working directory."""
-    for name in ("all_x.sh", "worker_3_x.py", "scheduler_x.sh", "server_x.sh", "x.py", "x.md", "x"):
+    programs = "all_x.sh worker_3_x.py scheduler_x.sh server_x.sh scheduler_0_x.sh x.py x"
+    for name in (*programs.split(), "x.md"):
         (tmp_path / name).write_text("")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -89,3 +90,5 @@ def test_a_process_that_runs_none() -> None:
     """It was chosen on the command line, so it is an error."""
     with pytest.raises(UsageError, match=r"nothing to run on worker 0: 'scheduler_x.sh' runs on"):
         processes("scheduler_x.sh", chosen=StandIns(1, role=Role.WORKER))
+    with pytest.raises(UsageError, match=r"'scheduler_0_x.sh': .* name it 'scheduler_x.sh'"):
+        processes("scheduler_0_x.sh")
