@@ -180,7 +180,7 @@ def count(key: str, unit: str, default: int | None, low: int, high: int, meaning
 
 
 def mapping_only(_value: object, _environ: _Environ) -> dict[str, Any]:
-    """Refuse every value: only a mapping, read key by key, is accepted."""
+    """Refuse what stands in place of a mapping; the reader reads mappings key by key."""
     raise InvalidValueError
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of settings: key, default, accepted values and meaning.
 
-Each of these is written here only. The reader (:mod:`.configuration.settings_reader`),
-its messages and ``docs/reference/settings.md`` use this table.
+Each of these is written here only; the free names of ``env`` and ``plugins`` are read by
+:mod:`.configuration.settings_reader` itself. The reader, its messages and
+``docs/reference/settings.md`` use this table.
 """
 
 from __future__ import annotations
