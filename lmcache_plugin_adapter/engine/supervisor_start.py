@@ -100,7 +100,7 @@ class SupervisorStart:
             me = read_process(os.getpid())
             command = [
                 self.python,
-                *("-I", "-S", "-W", "ignore"),
+                *("-I", "-S"),
                 BOOTSTRAP,
                 __version__,
                 *map(str, passed),
