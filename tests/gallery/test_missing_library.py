@@ -23,11 +23,10 @@ sys.exit(main())
 @pytest.mark.parametrize(
     ("package", "library"),
     [
-        ("alert_reporter", "httpx"),
-        ("heartbeat", "httpx"),
+        ("alert_reporter", "msgspec"),
         ("log_reporter", "msgspec"),
         ("heartbeat", "msgspec"),
-        ("metric_reporter", "httpx"),
+        ("metric_reporter", "msgspec"),
         ("metric_reporter", "cramjam"),
     ],
 )

@@ -23,9 +23,9 @@ ROOMS_MAY_IMPORT = {
     "cli": {"rich", "typer", "yaml"},
     "kit": {"httpx", "msgspec", "pytest"},
     "gallery": {
+        "certifi",
         "cramjam",
         "google",
-        "httpx",
         "msgspec",
         "opentelemetry",
         "prometheus_client",

@@ -8,11 +8,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import httpx
-
 from lmcache_plugin_adapter.gallery.http_client.answer import failure
+from lmcache_plugin_adapter.gallery.http_client.client import Client
+from lmcache_plugin_adapter.gallery.http_client.errors import HttpError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
 ANSWER_BYTES = 16 << 20
@@ -29,6 +30,22 @@ def accept_ok(status: int, _body: bytes) -> str:
     return "" if 200 <= status < 300 else f"HTTP {status}"
 
 
+def engine_client(timeout: float, verify: bool) -> Callable[[], Client]:
+    """Return a function that opens a client without proxies: the engine is local.
+
+    Args:
+        timeout: Seconds for connecting, and for each wait for bytes.
+        verify: Whether to verify the certificate of an HTTPS server.
+    """
+
+    def certificates() -> ssl.SSLContext:
+        from lmcache_plugin_adapter.gallery.http_client.certificates import client_context
+
+        return client_context(verify=verify)
+
+    return lambda: Client(timeout=timeout, certificates=certificates)
+
+
 @dataclass(eq=False)
 class Endpoint:
     """One address of the engine that must answer."""
@@ -36,7 +53,7 @@ class Endpoint:
     name: str
     """The address, for messages."""
     url: str
-    open_client: Callable[[], httpx.Client]
+    open_client: Callable[[], Client]
     """Opens the client, once, in the thread."""
     judge: Callable[[int, bytes], str]
     """Returns what is wrong with status and body, or an empty text."""
@@ -48,7 +65,7 @@ class Endpoint:
     """Failures in a row."""
     problem: str = ""
     """The last failure."""
-    _client: httpx.Client | None = None
+    _client: Client | None = None
     _thread: threading.Thread | None = None
     _outcome: str = ""
 
@@ -79,7 +96,7 @@ class Endpoint:
     def _fetch(self, timeout: float) -> None:
         try:
             self._outcome = self._read(time.monotonic() + timeout)
-        except httpx.HTTPError as error:
+        except HttpError as error:
             self._outcome = failure(error)
         except Exception as error:  # noqa: BLE001 - a thread must not die silently
             self._outcome = f"{type(error).__name__}: {error}"
@@ -91,10 +108,10 @@ class Endpoint:
         # The engine may close a kept connection in the moment of its next use.
         close = {"Connection": "close"}
         with self._client.stream("GET", self.url, headers=close) as response:
-            for piece in response.iter_bytes():
+            for piece in response.pieces():
                 body += piece
                 if len(body) > ANSWER_BYTES:
                     return f"an answer of more than {ANSWER_BYTES >> 20} MiB"
                 if time.monotonic() > deadline:
                     return "an answer that does not end"
-            return self.judge(response.status_code, bytes(body))
+            return self.judge(response.status, bytes(body))

@@ -24,13 +24,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import httpx
-
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.http_client.address import shown_url
-from lmcache_plugin_adapter.gallery.http_client.certificates import trusts_nobody
+from lmcache_plugin_adapter.gallery.http_client.client import Client
 
-from .endpoints import Endpoint, accept_any, accept_ok
+from .endpoints import Endpoint, accept_any, accept_ok, engine_client
 from .idle_probe import IdleProbe
 from .process import EngineProcess
 from .progress import Progress
@@ -80,15 +78,12 @@ class EngineHealth:
             url = api.url + INTERNAL_API_PATH
             name = "LMCache's server" if ctx.role == "SERVER" else "LMCache's internal API"
             self._endpoints.append(
-                Endpoint(name, url, lambda: api.client(timeout=timeout), accept_any)
+                Endpoint(
+                    name, url, lambda: Client(timeout=timeout, unix_socket=api.socket), accept_any
+                )
             )
 
-        def open_client() -> httpx.Client:
-            return httpx.Client(
-                timeout=timeout,
-                verify=settings.verify if settings.has_tls else trusts_nobody(),
-                trust_env=False,  # no proxies: the engine is local
-            )
+        open_client = engine_client(timeout, settings.verify)
 
         def endpoint(address: str, judge: Callable[[int, bytes], str], required: bool) -> Endpoint:
             return Endpoint(f"GET {shown_url(address)}", address, open_client, judge, required)

@@ -7,12 +7,13 @@ import json
 import threading
 from typing import TYPE_CHECKING
 
-import httpx
-
 from lmcache_plugin_adapter.gallery.http_client.answer import failure
+from lmcache_plugin_adapter.gallery.http_client.errors import HttpError, TimedOutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from lmcache_plugin_adapter.gallery.http_client.client import Client
 
     from .settings import ProbeRequest
 
@@ -29,7 +30,7 @@ class IdleProbe:
         self._settings = settings
         self._clock = clock
         self._content = json.dumps(settings.body).encode()
-        self._client: httpx.Client | None = None
+        self._client: Client | None = None
         self._thread: threading.Thread | None = None
         self._begun = 0.0
         self._last = clock()
@@ -69,16 +70,16 @@ class IdleProbe:
     def _send(self) -> None:
         try:
             if self._client is None:
-                self._client = self._settings.client()
+                self._client = self._settings.client(proxies=False)  # the engine is local
             answer = self._settings.ask(
                 self._client,
                 "POST",
                 content=self._content,
                 headers={"Content-Type": "application/json", "Connection": "close"},
             )
-        except httpx.TimeoutException:
+        except TimedOutError:
             self._outcome = False, f"nothing within {self._settings.timeout:g} s"
-        except httpx.HTTPError as error:
+        except HttpError as error:
             self._outcome = False, failure(error)
         except Exception as error:  # noqa: BLE001 - a thread must not die silently
             self._outcome = True, f"cannot send the probe request: {failure(error)}"

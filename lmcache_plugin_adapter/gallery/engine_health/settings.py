@@ -5,12 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import httpx
 import msgspec
 from msgspec import Meta
 
 from lmcache_plugin_adapter.gallery.http_client.address import Url, check_urls
-from lmcache_plugin_adapter.gallery.http_client.certificates import trusts_nobody
 from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
 from lmcache_plugin_adapter.kit.settings.quantities import Duration
 
@@ -28,17 +26,6 @@ class ProbeRequest(HttpTarget, kw_only=True, forbid_unknown_fields=True):
     """Seconds without progress after which the request is sent."""
     timeout: Annotated[Duration, Meta(gt=0, le=3600)] = 30.0
     """Seconds without an answer, nor any other progress, that mean `stalled`."""
-
-    def client(self, timeout: float | None = None) -> httpx.Client:
-        """Return a client as for any target, but without proxies: the engine is local."""
-        usual = super().client(timeout)
-        return httpx.Client(
-            headers=usual.headers,
-            auth=usual.auth,
-            verify=self.certificates() if self.url.startswith("https:") else trusts_nobody(),
-            timeout=usual.timeout,
-            trust_env=False,
-        )
 
 
 class HealthSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -72,11 +59,6 @@ class HealthSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     def __post_init__(self) -> None:
         """Refuse invalid addresses."""
         check_urls(self, "health_url", "metrics_url")
-
-    @property
-    def has_tls(self) -> bool:
-        """Whether vLLM's HTTP server is checked over TLS."""
-        return any((url or "").startswith("https:") for url in (self.health_url, self.metrics_url))
 
     def detection(self, interval: float) -> dict[State, float]:
         """Return the longest time from each fault to its verdict, in seconds.

@@ -7,10 +7,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import httpx
-
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.http_client.answer import failure
+from lmcache_plugin_adapter.gallery.http_client.errors import HttpError
 
 from .rhythm import PAUSE
 
@@ -185,10 +184,7 @@ class Registrar:
                 self._target.leave(self._time())
             except Exception as error:  # noqa: BLE001 - retried, or logged as the last line
                 wait = pause.next()
-                if (
-                    isinstance(error, httpx.HTTPError)
-                    and self._remaining() > wait + 2 * EXIT_SECONDS
-                ):
+                if isinstance(error, HttpError) and self._remaining() > wait + 2 * EXIT_SECONDS:
                     time.sleep(wait)
                     continue
                 lapses = f"; {messages.lapses} in {ttl:g} s" if ttl is not None else ""

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated
+from typing import Annotated, NamedTuple
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-import httpx
 import msgspec
 from msgspec import Meta
 
@@ -22,15 +22,106 @@ Url = Annotated[
 ]
 
 
-def check_url(key: str, url: str) -> httpx.URL:
+_PORTS = {"http": 80, "https": 443}
+_PATH = "/%:@!$&'()*+,;="
+"""What a path may hold besides letters and digits."""
+
+
+class Address(NamedTuple):
+    """A parsed URL."""
+
+    scheme: str
+    username: str
+    password: str
+    host: str
+    """The host in lower case, an IPv6 address without brackets."""
+    port: int | None
+    """The port, unless it is the scheme's own."""
+    path: str
+    """The path, percent-encoded; may be empty."""
+    query: str
+    """The query, percent-encoded."""
+
+    @property
+    def effective_port(self) -> int:
+        """The port of the connection."""
+        return self.port or _PORTS.get(self.scheme, 80)
+
+    @property
+    def _bracketed(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
+    def authority(self) -> str:
+        """The host, with the port if it is not the scheme's own."""
+        return self._bracketed if self.port is None else f"{self._bracketed}:{self.port}"
+
+    @property
+    def with_port(self) -> str:
+        """The host and the port."""
+        return f"{self._bracketed}:{self.effective_port}"
+
+    @property
+    def origin(self) -> str:
+        """The server: scheme, host and port."""
+        return f"{self.scheme}://{self.authority}"
+
+    @property
+    def target(self) -> str:
+        """The path and query for the request line."""
+        return (self.path or "/") + (f"?{self.query}" if self.query else "")
+
+    @property
+    def parameters(self) -> list[str]:
+        """The values in the query."""
+        return [value for _, value in parse_qsl(self.query)]
+
+    def __repr__(self) -> str:
+        """Return what ``str`` returns: no text shows a password."""
+        return f"Address({self})"
+
+    def __str__(self) -> str:
+        """Return the address without user name and password."""
+        return f"{self.origin}{self.target if self.path or self.query else ''}"
+
+
+def parse(url: str) -> Address:
+    """Return an address, parsed.
+
+    Raises:
+        ValueError: The address is invalid. The text may hold a password.
+    """
+    parts = urlsplit(url)
+    after = parts.netloc.rpartition("@")[2].rpartition("]")[2]
+    text = after.partition(":")[2]
+    if text and not (text.isascii() and text.isdigit()):
+        raise ValueError("the port is no number")
+    port = int(text) if text else None
+    host = parts.hostname or ""
+    if not host:
+        raise ValueError("there is no host")
+    if not host.isascii():
+        host = host.encode("idna").decode()
+    return Address(
+        parts.scheme,
+        unquote(parts.username or ""),
+        unquote(parts.password or ""),
+        host,
+        None if port == _PORTS.get(parts.scheme) else port,
+        quote(parts.path, safe=_PATH),
+        quote(parts.query, safe=_PATH + "?"),
+    )
+
+
+def check_url(key: str, url: str) -> Address:
     """Return the address that setting ``key`` holds, parsed.
 
     Raises:
         ValueError: The address is invalid. The text leaves it out, because it may hold a password.
     """
     try:
-        found = httpx.URL(url)
-    except httpx.InvalidURL:
+        found = parse(url)
+    except ValueError:
         raise ValueError(f"{key} is no address") from None
     if found.port is not None and not 0 < found.port < 65536:
         raise ValueError(f"{key} has an invalid port")
@@ -65,7 +156,7 @@ def completed(path: str, end: str) -> str:
 
 def shown_url(url: str) -> str:
     """Return an address for messages: without user name, password and query."""
-    return str(httpx.URL(url).copy_with(userinfo=b"", query=None, fragment=None))
+    return str(parse(url)._replace(query=""))
 
 
 def ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

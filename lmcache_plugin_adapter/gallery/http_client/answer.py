@@ -8,8 +8,9 @@ import re
 import time
 from collections.abc import Callable
 
-import httpx
 import msgspec
+
+from .errors import ConnectTimedOutError, HeaderError, TimedOutError
 
 SHOWN_CHARACTERS = 200
 """How much of an answer's body a message shows."""
@@ -90,14 +91,12 @@ def _end_of(line: str) -> str:
 
 def failure(error: Exception) -> str:
     """Return one line on why a request got no answer, without address and credentials."""
-    if isinstance(error, TargetError):
+    if isinstance(error, (TargetError, HeaderError)):
         return str(error)
-    if isinstance(error, httpx.ConnectTimeout):
+    if isinstance(error, ConnectTimedOutError):
         return "no connection in time"
-    if isinstance(error, httpx.TimeoutException):
+    if isinstance(error, TimedOutError):
         return "no answer in time"
-    if isinstance(error, httpx.LocalProtocolError):
-        return "a header has invalid characters"  # the error's text would show the header
     text = _ERRNO.sub("", " ".join(str(error).split()))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A deadline for a whole request: httpx limits connecting and each wait for bytes, not the sum."""
+"""A deadline for a whole request: a timeout limits each wait for bytes, not the sum."""
 
 from __future__ import annotations
 
@@ -7,19 +7,12 @@ import contextlib
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING
 
-import httpx
+from .errors import ConnectTimedOutError, HttpError, TimedOutError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-_OPENED = (".connect_tcp.complete", ".connect_unix_socket.complete", ".start_tls.complete")
-_SENDING = ".send_request_headers.started"
-
-_last: WeakKeyDictionary[httpx.Client, Any] = WeakKeyDictionary()
-"""The last connection of each client, which the client may reuse."""
+    from collections.abc import Iterator
 
 
 class Deadline:
@@ -35,7 +28,7 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
         self._changed = threading.Condition()
-        self._connection: Any = None
+        self._connection: socket.socket | None = None
         self._done = False
         self._passed = False
 
@@ -45,47 +38,29 @@ class Deadline:
             self._end = min(self._end, end)
             self._changed.notify()
 
-    @contextlib.contextmanager
-    def stream(
-        self,
-        client: httpx.Client,
-        method: str,
-        url: str,
-        *,
-        headers: Mapping[str, str],
-        timeout: float,
-        content: bytes = b"",
-    ) -> Iterator[httpx.Response]:
-        """Call ``client.stream`` under this deadline; use each deadline once.
+    def watch(self, connection: socket.socket) -> None:
+        """Take the connection that the request uses."""
+        with self._changed:
+            self._connection = connection
 
-        ``timeout`` limits connecting and each wait for bytes.
+    def check(self) -> None:
+        """Raise an error if the deadline passed before the request was sent."""
+        if self._passed:
+            raise ConnectTimedOutError("no connection by the deadline")
+
+    @contextlib.contextmanager
+    def enforced(self) -> Iterator[None]:
+        """Enforce the deadline on the request in this block; use each deadline once.
 
         Raises:
-            httpx.TimeoutException: The request took too long.
-            httpx.HTTPError: As from ``client.stream``.
+            TimedOutError: The request took too long.
         """
-
-        def trace(event: str, info: Mapping[str, Any]) -> None:
-            if event.endswith(_OPENED):
-                self._connection = _last[client] = info["return_value"]
-            elif event.endswith(_SENDING) and self._passed:
-                raise httpx.ConnectTimeout("no connection by the deadline")
-
-        self._connection = _last.get(client)
         threading.Thread(target=self._watch, name="deadline", daemon=True).start()
         try:
-            with client.stream(
-                method,
-                url,
-                headers=dict(headers),
-                timeout=timeout,
-                extensions={"trace": trace},
-                content=content,
-            ) as response:
-                yield response
-        except httpx.TransportError as error:
-            if self._passed and not isinstance(error, httpx.TimeoutException):
-                raise httpx.ReadTimeout("broken off at the deadline") from error
+            yield
+        except HttpError as error:
+            if self._passed and not isinstance(error, TimedOutError):
+                raise TimedOutError("broken off at the deadline") from error
             raise
         finally:
             with self._changed:
@@ -103,6 +78,4 @@ class Deadline:
                 if self._connection is not None:
                     # Not SSLSocket.shutdown, which also drops the encryption.
                     with contextlib.suppress(OSError):
-                        socket.socket.shutdown(
-                            self._connection.get_extra_info("socket"), socket.SHUT_RDWR
-                        )
+                        socket.socket.shutdown(self._connection, socket.SHUT_RDWR)

@@ -18,29 +18,33 @@ import contextlib
 import re
 import time
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from urllib.parse import unquote, urljoin
 
-import httpx
 import msgspec
 from msgspec import Meta
 
 from lmcache_plugin_adapter.kit.settings.quantities import Duration
 
 from . import clock
-from .address import Filled, Url, check_url, completed, shown_url
+from .address import Filled, Url, check_url, completed, parse, shown_url
 from .answer import Answer, TargetError, read_retry_after
-from .certificates import CertificateError, client_context
+from .client import Client
+from .connection import basic
 from .deadline import Deadline
-from .proxies import EnvironmentProxies
+from .errors import HttpError
 from .secrets import is_header_text, read_secret
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping
 
+    from .client import Response
+
 ANSWER_BYTES = 65536
 """How much of an answer's body a plugin reads."""
 
 _HIDDEN = "***"
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SECRET_HEADER = re.compile("auth|key|token", re.IGNORECASE)
 
 
@@ -80,7 +84,7 @@ class HttpTarget(msgspec.Struct, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse contradictory credentials; the message names keys, never values."""
         url = check_url("url", self.url)
-        basic = self.username is not None or bool(url.userinfo)
+        basic = self.username is not None or bool(url.username or url.password)
         given = [n for n in ("password", "password_file") if getattr(self, n) is not None]
         tokens = [n for n in ("bearer_token", "bearer_token_file") if getattr(self, n) is not None]
         for names in (given, tokens):
@@ -110,10 +114,10 @@ class HttpTarget(msgspec.Struct, kw_only=True):
     @property
     def shown(self) -> str:
         """The address for messages: without user name, password and query."""
-        text = shown_url(self.url)
-        if self.path_is_secret and httpx.URL(text).path != "/":
-            return f"{httpx.URL(text).copy_with(path='/')}…"
-        return text
+        address = parse(self.url)
+        if self.path_is_secret and address.path not in ("", "/"):
+            return f"{address.origin}/…"
+        return shown_url(self.url)
 
     def at(self, path: str = "") -> str:
         """Return the address of ``path`` (``/api/v2/alerts``, percent-encoded) below ``url``.
@@ -122,32 +126,29 @@ class HttpTarget(msgspec.Struct, kw_only=True):
         Without a path, return the configured address with its query. Credentials in the address
         are left out.
         """
-        url = httpx.URL(self.url).copy_with(userinfo=b"", fragment=None)
+        address = parse(self.url)
         if path:
-            raw, _, query = url.raw_path.partition(b"?")
-            joined = completed(raw.decode("ascii"), path).encode("ascii")
-            url = url.copy_with(raw_path=joined + (b"?" + query if query else b""))
-        return str(url)
+            address = address._replace(path=completed(address.path, path))
+        return str(address)
 
-    def client(self, timeout: float | None = None) -> httpx.Client:
+    def client(self, *, credentials: bool = True, proxies: bool = True) -> Client:
         """Return a client with the target's headers, credentials and certificates.
 
         Args:
-            timeout: Seconds; None: the configured ones.
+            credentials: Whether requests have the target's credentials.
+            proxies: Whether to use the proxies of the environment.
         """
-        return httpx.Client(
-            headers={"User-Agent": "lmcache-plugin-adapter", **self.headers},
-            auth=self._authorize,
-            timeout=self.timeout if timeout is None else timeout,
-            transport=EnvironmentProxies(
-                self.certificates,
-                limits=httpx.Limits(max_connections=4, max_keepalive_connections=1),
-            ),
+        return Client(
+            headers=self.headers,
+            authorize=self._authorize if credentials else None,
+            timeout=self.timeout,
+            certificates=self.certificates,
+            proxies=proxies,
         )
 
     def ask(
         self,
-        client: httpx.Client,
+        client: Client,
         method: str,
         path: str = "",
         *,
@@ -168,33 +169,38 @@ class HttpTarget(msgspec.Struct, kw_only=True):
             deadline: Replaces ``timeout``; another thread may bring it forward.
 
         Raises:
-            httpx.HTTPError: There was no answer; ``failure`` words the reason.
+            HttpError: There was no answer; ``failure`` words the reason.
             TargetError: A file with a secret cannot be read.
         """
         limit = self.timeout if timeout is None else timeout
         taken = bytearray()
         begun = time.time()
-        with (deadline or Deadline(limit)).stream(
-            client, method, self.at(path), content=content, headers=headers or {}, timeout=limit
+        with client.stream(
+            method,
+            self.at(path),
+            headers=headers,
+            content=content,
+            timeout=limit,
+            deadline=deadline or Deadline(limit),
         ) as response:
             clock.check.look(response.headers, begun, time.time(), self.shown)
             try:
-                for piece in response.iter_bytes():
+                for piece in response.pieces():
                     taken += piece
                     if len(taken) >= ANSWER_BYTES:
                         break
-            except httpx.HTTPError:
+            except HttpError:
                 pass  # the status has arrived, and it decides
-            raw = bytes(taken[:ANSWER_BYTES])
-            sent = [
-                value.rpartition(" ")[2]
-                for name, value in response.request.headers.items()
-                if _SECRET_HEADER.search(name)
-            ]
+        raw = bytes(taken[:ANSWER_BYTES])
+        sent = [
+            value.rpartition(" ")[2]
+            for name, value in response.sent.items()
+            if _SECRET_HEADER.search(name)
+        ]
         hide = self._hider(sent)
         return Answer(
-            response.status_code,
-            hide(response.reason_phrase),
+            response.status,
+            hide(response.reason),
             hide(raw.decode(errors="replace")),
             raw,
             read_retry_after(response.headers.get("Retry-After")),
@@ -202,14 +208,14 @@ class HttpTarget(msgspec.Struct, kw_only=True):
             self._advice(response, path),
         )
 
-    def _advice(self, response: httpx.Response, path: str) -> str:
+    def _advice(self, response: Response, path: str) -> str:
         """Return what to do about an answer that blames the address; empty for all others."""
-        status, location = response.status_code, response.headers.get("Location", "")
-        if response.has_redirect_location:
+        status, location = response.status, response.headers.get("Location", "")
+        if location and status in _REDIRECTS:
             if self.path_is_secret:
                 return "set url to the address that the server redirects to"
-            with contextlib.suppress(httpx.InvalidURL, UnicodeError):
-                location = shown_url(str(response.request.url.join(location)))
+            with contextlib.suppress(ValueError):
+                location = shown_url(urljoin(response.url, location))
             return f"the server redirects to {location}: set url accordingly"
         if status not in (404, 405):
             return ""
@@ -217,16 +223,14 @@ class HttpTarget(msgspec.Struct, kw_only=True):
         right = f"should look like '{self.example}'" if self.example else "is the whole address"
         return f"{asked}url {right}"
 
-    def certificates(self) -> ssl.SSLContext | bool:
-        """Return what the client verifies the server with, as httpx accepts it.
+    def certificates(self) -> ssl.SSLContext:
+        """Return the context of connections with TLS.
 
         Raises:
             TargetError: A file of certificates cannot be used.
         """
-        if self.ca_file is None and self.cert_file is None:
-            return self.verify  # httpx's own certificates, or those that SSL_CERT_FILE names
-        if not self.verify and self.cert_file is None:
-            return False
+        from .certificates import CertificateError, client_context  # late: ssl needs 2 MB
+
         try:
             return client_context(
                 ca_file=self.ca_file,
@@ -237,30 +241,30 @@ class HttpTarget(msgspec.Struct, kw_only=True):
         except CertificateError as error:
             raise TargetError(str(error)) from None
 
-    def _authorize(self, request: httpx.Request) -> httpx.Request:
-        """Return a request with the credentials; read their files again."""
+    def _authorize(self, headers: dict[str, str]) -> None:
+        """Add the credentials to the headers of a request; read their files again."""
         token = self.bearer_token
         if self.bearer_token_file is not None:
             token = read_secret("bearer_token_file", self.bearer_token_file)
         if token is not None:
-            request.headers["Authorization"] = f"Bearer {token}"
-            return request
-        url = httpx.URL(self.url)
-        username = self.username if self.username is not None else url.username
+            headers["Authorization"] = f"Bearer {token}"
+            return
+        address = parse(self.url)
+        username = self.username if self.username is not None else address.username
         if not username:
-            return request
-        password = self.password if self.password is not None else url.password
+            return
+        password = self.password if self.password is not None else address.password
         if self.password_file is not None:
             password = read_secret("password_file", self.password_file)
-        return next(httpx.BasicAuth(username, password).auth_flow(request))
+        headers["Authorization"] = basic(username, password)
 
     def _hider(self, sent: list[str]) -> Callable[[str], str]:
         """Return a function that removes credentials which a server may have echoed."""
-        url = httpx.URL(self.url)
-        secrets = {*sent, *self.headers.values(), *url.params.values()}
+        url = parse(self.url)
+        secrets = {*sent, *self.headers.values(), *url.parameters}
         secrets |= {url.password, self.password or "", self.bearer_token or ""}
         if self.path_is_secret:
-            secrets.add(url.path)
+            secrets |= {url.path, unquote(url.path)}
         known = sorted((s for s in secrets if s and len(s) > 3), key=len, reverse=True)
 
         def hide(text: str) -> str:

@@ -6,17 +6,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import httpx
-
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.configuration.settings import read_settings
 from lmcache_plugin_adapter.gallery.http_client.address import (
     check_url,
     is_this_host_only,
+    parse,
     shown_url,
 )
 from lmcache_plugin_adapter.gallery.http_client.answer import TargetError, failure
+from lmcache_plugin_adapter.gallery.http_client.client import Client
 from lmcache_plugin_adapter.gallery.http_client.deadline import Deadline
+from lmcache_plugin_adapter.gallery.http_client.errors import HttpError
 from lmcache_plugin_adapter.kit.engine_api.address import internal_api
 
 from .settings import MetricSource
@@ -49,7 +50,7 @@ class SourceReader:
     url: str
     instance: str
     """The value of the label ``instance``."""
-    client: httpx.Client
+    client: Client
     max_bytes: int
     """The longest accepted answer."""
     internal: bool
@@ -70,16 +71,16 @@ class SourceReader:
         """
         taken = bytearray()
         try:
-            with Deadline(timeout).stream(
-                self.client, "GET", self.url, headers=_HEADERS, timeout=timeout
+            with self.client.stream(
+                "GET", self.url, headers=_HEADERS, timeout=timeout, deadline=Deadline(timeout)
             ) as response:
-                if response.status_code != 200:
-                    raise SourceError(f"HTTP {response.status_code} {response.reason_phrase}")
-                for piece in response.iter_bytes():
+                if response.status != 200:
+                    raise SourceError(f"HTTP {response.status} {response.reason}")
+                for piece in response.pieces():
                     taken += piece
                     if len(taken) > self.max_bytes:
                         raise SourceError(f"the answer is over {self.max_bytes} bytes")
-        except (httpx.HTTPError, httpx.InvalidURL, TargetError) as error:
+        except (HttpError, TargetError) as error:
             raise SourceError(failure(error)) from None
         return taken.decode(errors="replace")
 
@@ -130,9 +131,9 @@ def _own_source(ctx: kit.Context, settings: MetricReporter) -> SourceReader | No
     return SourceReader(
         _name(ctx),
         str(api) if api.socket else f"{api}/metrics",
-        "/metrics",
+        f"{api.url}{METRICS}",
         f"{ctx.host}:{place}",
-        api.client(),
+        Client(timeout=settings.scrape_timeout, unix_socket=api.socket),
         settings.max_bytes,
         internal=True,
         is_taken=lambda: pid is not None and api.is_taken_from(pid),
@@ -143,15 +144,14 @@ def _over_http(
     name: str, where: MetricSource, ctx: kit.Context, settings: MetricReporter
 ) -> SourceReader:
     """Return an endpoint that the settings name."""
-    url = httpx.URL(where.at(METRICS))
-    port = url.port or (443 if url.scheme == "https" else 80)
+    url = parse(where.at(METRICS))
     host = ctx.host if is_this_host_only(url.host) else url.host
     path = "" if url.path == METRICS else url.path
     return SourceReader(
         name,
         shown_url(str(url)),
         str(url),
-        f"{host}:{port}{path}",
+        f"{host}:{url.effective_port}{path}",
         where.client(),
         settings.max_bytes,
         internal=False,

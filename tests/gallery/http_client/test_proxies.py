@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import httpx
 import msgspec
 import pytest
 from metric_stubs import Gate
 
+from lmcache_plugin_adapter.gallery.http_client.address import parse
 from lmcache_plugin_adapter.gallery.http_client.answer import failure
+from lmcache_plugin_adapter.gallery.http_client.errors import ProxyError
 from lmcache_plugin_adapter.gallery.http_client.proxies import proxy_for
 from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
 
@@ -53,17 +54,17 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_no_proxy_is_read_as_curl_and_go_read_it(url: str, direct: bool) -> None:
     """Networks, IPv6, ports and suffixes; loopback is always exempt."""
-    found = proxy_for(httpx.URL(url), {"http": PROXY, "no": LIST})
+    found = proxy_for(parse(url), {"http": PROXY, "no": LIST})
     assert found == (None if direct else PROXY)
 
 
 def test_each_scheme_has_its_proxy() -> None:
     """ALL_PROXY is for the other schemes; a star exempts every host."""
     proxies = {"http": "proxy:1", "all": "http://proxy:2"}
-    assert proxy_for(httpx.URL("http://h"), proxies) == "http://proxy:1"
-    assert proxy_for(httpx.URL("https://h"), proxies) == "http://proxy:2"
-    assert proxy_for(httpx.URL("http://h"), {**proxies, "no": "x, *"}) is None
-    assert proxy_for(httpx.URL("https://h"), {}) is None
+    assert proxy_for(parse("http://h"), proxies) == "http://proxy:1"
+    assert proxy_for(parse("https://h"), proxies) == "http://proxy:2"
+    assert proxy_for(parse("http://h"), {**proxies, "no": "x, *"}) is None
+    assert proxy_for(parse("https://h"), {}) is None
 
 
 def ask(url: str) -> int:
@@ -98,14 +99,17 @@ def test_other_targets_are_asked_through_the_proxy(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("proxy", "text"),
-    [("socks5://me:s3cret@proxy:1", "httpx[socks]"), ("ftp://me:s3cret@proxy", "invalid URL")],
+    [
+        ("socks5://me:s3cret@proxy:1", "sets a SOCKS proxy"),
+        ("ftp://me:s3cret@proxy", "invalid URL"),
+    ],
 )
 def test_an_unusable_proxy_is_a_reason_not_a_crash(
     monkeypatch: pytest.MonkeyPatch, proxy: str, text: str
 ) -> None:
     """As from an unreachable server, the plugins try again."""
     monkeypatch.setenv("ALL_PROXY", proxy)
-    with pytest.raises(httpx.ProxyError) as error:
+    with pytest.raises(ProxyError) as error:
         ask("http://192.0.2.70:3100")
     assert text in failure(error.value)
     assert "s3cret" not in failure(error.value)

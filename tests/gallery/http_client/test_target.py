@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-import httpx
 import msgspec
 import pytest
 from metric_stubs import Gate, basic
@@ -22,6 +21,7 @@ from lmcache_plugin_adapter.gallery.http_client.answer import (
     failure,
     read_retry_after,
 )
+from lmcache_plugin_adapter.gallery.http_client.errors import ConnectError, HttpError, TimedOutError
 from lmcache_plugin_adapter.gallery.http_client.target import ANSWER_BYTES, HttpTarget
 
 SECRET = "s3cret-Value"
@@ -72,7 +72,7 @@ def test_paths_are_below_the_url(url: str, path: str, expected: str) -> None:
 def test_secrets_are_in_no_text(settings: dict[str, Any]) -> None:
     """Neither what it is shown as, nor an error."""
     one = target(**settings)
-    with pytest.raises(httpx.HTTPError) as error:
+    with pytest.raises(HttpError) as error:
         ask(one)
     for text in (repr(one), str(one), one.shown, failure(error.value), f"{one.__rich_repr__()}"):
         assert SECRET not in text
@@ -238,7 +238,7 @@ def test_a_server_that_hangs_is_given_up_in_time(gate: Gate) -> None:
     """After ``timeout``."""
     gate.delay = 30
     begun = time.monotonic()
-    with pytest.raises(httpx.TimeoutException) as error:
+    with pytest.raises(TimedOutError) as error:
         ask(target(url=gate.url, timeout=0.3))
     assert time.monotonic() - begun < 5
     assert failure(error.value) == "no answer in time"
@@ -288,10 +288,10 @@ def test_certificates_are_checked_and_shown(certificate: tuple[Path, Path], tmp_
         for settings in ({"ca_file": str(cert), **own}, {"verify": False, **own}):
             with target(url=url, **settings).client() as client:
                 assert target(url=url).ask(client, "GET").accepted
-        with pytest.raises(httpx.ConnectError) as error:
+        with pytest.raises(ConnectError) as error:
             ask(target(url=url, **own))
         assert "certificate" in failure(error.value)
-        with pytest.raises(httpx.HTTPError):
+        with pytest.raises(HttpError):
             ask(target(url=url, ca_file=str(cert)))
     with pytest.raises(TargetError, match="cannot use ca_file"):
         ask(target(url=url, ca_file="/no/such/file"))

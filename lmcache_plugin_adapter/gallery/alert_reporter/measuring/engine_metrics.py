@@ -8,9 +8,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import httpx
-
-from lmcache_plugin_adapter.gallery.engine_health.endpoints import Endpoint, accept_ok
+from lmcache_plugin_adapter.gallery.engine_health.endpoints import (
+    Endpoint,
+    accept_ok,
+    engine_client,
+)
 from lmcache_plugin_adapter.gallery.http_client.address import shown_url
 
 if TYPE_CHECKING:
@@ -90,10 +92,9 @@ class EngineMetrics:
         self._text = ""
         self._logged: set[str] = set()
 
-        def open_client() -> httpx.Client:
-            return httpx.Client(timeout=timeout, verify=verify, trust_env=False)
-
-        self._endpoint = Endpoint(f"GET {shown_url(url)}", url, open_client, self._take)
+        self._endpoint = Endpoint(
+            f"GET {shown_url(url)}", url, engine_client(timeout, verify), self._take
+        )
 
     def read(self) -> dict[str, float]:
         """Return the values that are known now; wait at most for the timeout."""

@@ -8,15 +8,15 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-import httpx
-
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.http_client.answer import TargetError, failure
+from lmcache_plugin_adapter.gallery.http_client.errors import HttpError
 
 from .pending import PendingAlerts
 
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.gallery.alert_reporter.alerts import Alert
+    from lmcache_plugin_adapter.gallery.http_client.client import Client
 
     from .target import AlertRequest, AlertTarget
 
@@ -153,7 +153,7 @@ class AlertDelivery:
                 self._changed.wait(wait)
         return False
 
-    def _round(self, client: httpx.Client) -> bool:
+    def _round(self, client: Client) -> bool:
         """Deliver all due alerts; return False if there were none."""
         now = time.monotonic()
         with self._changed:
@@ -193,7 +193,7 @@ class AlertDelivery:
                 kit.error(f"Alerts refused by '{self.target.shown}' ({name}): {refused}")
         return True
 
-    def _send(self, client: httpx.Client, request: AlertRequest) -> None:
+    def _send(self, client: Client, request: AlertRequest) -> None:
         timeout = self.target.timeout
         with self._changed:
             if self._deadline is not None:
@@ -208,7 +208,7 @@ class AlertDelivery:
                 headers={"Content-Type": "application/json"},
                 timeout=timeout,
             )
-        except (httpx.HTTPError, TargetError) as error:
+        except (HttpError, TargetError) as error:
             raise _AlertsRefusedError(failure(error)) from None
         finally:
             with self._changed:

@@ -16,12 +16,11 @@ from lmcache_plugin_adapter.kit.settings.accepted import show_number
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import httpx
-
     from lmcache_plugin_adapter.gallery.engine_health.verdict import Verdict
     from lmcache_plugin_adapter.gallery.heartbeat.registration import Registration
     from lmcache_plugin_adapter.gallery.heartbeat.settings import Consul
     from lmcache_plugin_adapter.gallery.http_client.answer import Answer
+    from lmcache_plugin_adapter.gallery.http_client.client import Client
 
 OUTPUT_CHARACTERS = 1000
 """How much of a reason the check shows; an agent keeps 4 KiB."""
@@ -62,7 +61,7 @@ class ConsulTarget:
         self.where = f"{settings.shown}, service '{self.id}'"
         self._check = f"service:{self.id}"
         self._settings = settings
-        self._client: httpx.Client | None = None
+        self._client: Client | None = None
         self._is_registered = False
         self._service = {
             "ID": self.id,

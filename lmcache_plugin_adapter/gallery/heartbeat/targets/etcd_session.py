@@ -6,16 +6,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import msgspec
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.heartbeat.registrar import RegistrationRefusedError
 from lmcache_plugin_adapter.gallery.heartbeat.rhythm import rhythm_of
+from lmcache_plugin_adapter.gallery.http_client.address import parse
+from lmcache_plugin_adapter.gallery.http_client.errors import ConnectError, HttpError, TimedOutError
 from lmcache_plugin_adapter.gallery.http_client.secrets import read_secret
 
 if TYPE_CHECKING:
     from lmcache_plugin_adapter.gallery.heartbeat.settings import Etcd
+    from lmcache_plugin_adapter.gallery.http_client.client import Client
 
 NOT_FOUND = 5
 UNAUTHENTICATED = 16
@@ -62,10 +64,10 @@ class EtcdSession:
             msgspec.structs.replace(settings, url=url)
             for url in (settings.url, *settings.other_urls)
         ]
-        url = httpx.URL(settings.url)
+        url = parse(settings.url)
         self._username = settings.username or url.username or None
         self._password = settings.password or url.password
-        self._client: httpx.Client | None = None
+        self._client: Client | None = None
         self._token: str | None = None
         self._auth_is_off = False
 
@@ -88,9 +90,9 @@ class EtcdSession:
                 if not stale and not gone and error.code != UNAUTHENTICATED:
                     raise
                 self._token = None
-            except httpx.HTTPError as error:
+            except HttpError as error:
                 self._token = None
-                if isinstance(error, (httpx.ConnectError, httpx.TimeoutException)):
+                if isinstance(error, (ConnectError, TimedOutError)):
                     raise  # a login now would fail or wait as long; the next attempt starts with it
         self._log_in(timeout)
         return self._send(doing, path, request, timeout)
@@ -130,7 +132,7 @@ class EtcdSession:
                     headers=headers,
                     timeout=limit / len(self._members),
                 )
-            except httpx.HTTPError as error:
+            except HttpError as error:
                 last = error
             else:
                 if answer.status not in UNAVAILABLE:
@@ -139,11 +141,12 @@ class EtcdSession:
             self._members.append(self._members.pop(0))
         raise last
 
-    def _connect(self) -> httpx.Client:
+    def _connect(self) -> Client:
         if self._client is None:
-            self._client = self._settings.client()
-            if self._settings.bearer_token is None and self._settings.bearer_token_file is None:
-                self._client.auth = httpx.Auth()  # etcd's own login uses name and password
+            own = self._settings
+            # etcd's own login uses name and password.
+            has_token = own.bearer_token is not None or own.bearer_token_file is not None
+            self._client = own.client(credentials=has_token)
         return self._client
 
 

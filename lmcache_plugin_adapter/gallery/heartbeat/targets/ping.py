@@ -6,11 +6,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import msgspec
 
 from lmcache_plugin_adapter.gallery.heartbeat.registrar import Messages, RegistrationRefusedError
 from lmcache_plugin_adapter.gallery.heartbeat.rhythm import rhythm_of
+from lmcache_plugin_adapter.gallery.http_client.address import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.gallery.engine_health.verdict import Verdict
     from lmcache_plugin_adapter.gallery.heartbeat.registration import Registration
     from lmcache_plugin_adapter.gallery.heartbeat.settings import Ping
+    from lmcache_plugin_adapter.gallery.http_client.client import Client
 
 _IN_ORDER = "ended", ""
 
@@ -55,7 +56,7 @@ class PingTarget:
         self.rhythm = rhythm_of(settings)
         self._settings = settings
         self._facts = msgspec.to_builtins(registration)
-        self._clients: dict[tuple[str, str, int | None], httpx.Client] = {}
+        self._clients: dict[str, Client] = {}
         self._failed = False
         self._end = _IN_ORDER
         """State and reason for the last request."""
@@ -109,7 +110,6 @@ class PingTarget:
             raise RegistrationRefusedError(str(answer))
 
 
-def _server(url: str) -> tuple[str, str, int | None]:
-    """Return the parts that are equal for all addresses of one server."""
-    found = httpx.URL(url)
-    return found.scheme, found.host, found.port
+def _server(url: str) -> str:
+    """Return what is equal for all addresses of one server."""
+    return parse(url).origin

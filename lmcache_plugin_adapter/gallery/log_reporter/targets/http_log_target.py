@@ -6,15 +6,15 @@ from __future__ import annotations
 import gzip
 from typing import TYPE_CHECKING
 
-import httpx
-
 from lmcache_plugin_adapter.gallery.http_client.answer import Answer, TargetError, failure
+from lmcache_plugin_adapter.gallery.http_client.errors import HttpError
 
 from .target import LogTarget, RecordsRefusedError, TargetUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lmcache_plugin_adapter.gallery.http_client.client import Client
     from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
 
 _TOO_LARGE = 413
@@ -45,7 +45,7 @@ class HttpLogTarget(LogTarget):
         self._path = path
         self._compress = compress
         self._headers = dict(headers)
-        self._client: httpx.Client | None = None
+        self._client: Client | None = None
 
     def post(self, body: bytes, timeout: float) -> Answer:
         """Send one batch and return the answer.
@@ -65,7 +65,7 @@ class HttpLogTarget(LogTarget):
             answer = self._settings.ask(
                 client, "POST", self._path, content=body, headers=headers, timeout=timeout
             )
-        except (httpx.HTTPError, TargetError) as error:
+        except (HttpError, TargetError) as error:
             if client is self._client:  # not abandoned meanwhile
                 self.close()
             raise TargetUnavailableError(failure(error)) from None

@@ -7,7 +7,8 @@ import struct
 from typing import TYPE_CHECKING
 
 import cramjam
-import httpx
+
+from lmcache_plugin_adapter.gallery.http_client.address import parse
 
 from .buffer import Batch
 from .kind import Kind
@@ -51,7 +52,7 @@ class RemoteWriteKind(Kind):
             "X-Prometheus-Remote-Write-Version": "0.1.0",
         }
         # Servers differ in their paths: one that is no beginning of this one is complete.
-        own = httpx.URL(settings.url).path.rstrip("/")
+        own = parse(settings.url).path.rstrip("/")
         super().__init__(settings, headers, WRITE if WRITE.startswith(own) else "")
         self._most = settings.request_samples
         self._marks = settings.stale_markers

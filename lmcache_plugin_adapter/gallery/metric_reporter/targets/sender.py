@@ -14,7 +14,7 @@ from lmcache_plugin_adapter.gallery.metric_reporter.recurring_problem import Rec
 from lmcache_plugin_adapter.messages.wording import counted, lost
 
 if TYPE_CHECKING:
-    import httpx
+    from lmcache_plugin_adapter.gallery.http_client.client import Client
 
     from .buffer import Batch, Buffer
     from .kind import Kind
@@ -55,7 +55,7 @@ class Sender(threading.Thread):
         self._asked_to_wait = False
         self._end: float | None = None
         self._ending = threading.Event()
-        self._client: httpx.Client | None = None
+        self._client: Client | None = None
         self._deadline = Deadline(0.0)
         self._in_flight: Batch | None = None
 
