@@ -178,7 +178,7 @@ class Journal:
                 self._arguments(), stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe
             )
         except OSError as error:
-            self._fail(error.strerror or str(error), now)
+            self._fail(f"cannot start {self._command[0]!r}: {error.strerror or error}", now)
             return
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:

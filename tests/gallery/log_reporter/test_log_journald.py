@@ -142,9 +142,34 @@ def test_a_journalctl_that_fails(tmp_path: Path) -> None:
         wait_until(lambda: source.take(10, 1000, now) or source._process is None, 60, "its end")
     source.close()
     assert notes == ["cannot read the journal: No journal files; retrying"]
-    missing = made(JournaldSource(kernel=True), [str(tmp_path / "none")], notes)
+    program = str(tmp_path / "none")
+    missing = made(JournaldSource(kernel=True), [program], notes)
     missing.poll(now)
-    assert notes[1] == "cannot read the journal: No such file or directory; retrying"
+    why = f"cannot start '{program}': No such file or directory"
+    assert notes[1] == f"cannot read the journal: {why}; retrying"
+
+
+def test_a_journalctl_that_is_killed(journal: WrittenJournal) -> None:
+    """The next one goes on after the last entry: nothing is lost, and nothing comes twice."""
+    notes: list[str] = []
+    directory = JournaldSource(units=["vllm"], directory=str(journal.directory))
+    source = made(directory, [str(journal.journalctl)], notes)
+    found: list[str] = []
+
+    def read(number: int) -> bool:
+        now = time.monotonic()
+        source.poll(now)
+        found.extend(record.text for record in source.take(10, 10**6, now))
+        return len(found) >= number
+
+    for number in range(1, 4):
+        journal.log(f"entry {number}")
+        wait_until(lambda number=number: read(number), 60, lambda: f"an entry: {found} {notes}")  # type: ignore[misc]
+        assert source._process is not None
+        source._process.kill()
+    source.close()
+    assert found == ["entry 1", "entry 2", "entry 3"]
+    assert notes == ["cannot read the journal: journalctl ended with code -9; retrying"] * 2
 
 
 def test_a_journalctl_that_warns() -> None:
