@@ -8,7 +8,7 @@ host uses them.
 
 from __future__ import annotations
 
-from lmcache_plugin_adapter.contract.version import __version__
+from .contract.version import __version__  # relative: flit imports this file before it is installed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
