@@ -193,33 +193,18 @@ def _plugin_settings(values: dict[str, Any]) -> PluginSettings:
     def group(name: str) -> dict[str, Any]:
         return {key: values[f"{name}.{key}"] for key in GROUPS[name]}
 
-    return PluginSettings(
-        enabled=values["enabled"],
-        args=values["args"],
-        env=dict(values["env"]),
-        restart=values["restart"],
-        backoff=BackoffSettings(**group("backoff")),
-        stop_grace=values["stop_grace"],
-        every=values["every"],
-        jitter=values["jitter"],
-        timeout=values["timeout"] if values["every"] is not None else None,
-        notify=values["notify"],
-        ready_timeout=values["ready_timeout"],
-        watchdog=values["watchdog"] if values["notify"] else None,
-        max_line_bytes=values["max_line_bytes"],
-        log_buffer_bytes=values["log_buffer_bytes"],
-        rate_limit=RateLimit(**group("rate_limit")) if values["rate_limit"] else None,
-        log=LogFiles(**group("log")) if values["log.directory"] is not None else None,
-        relay=values["log"] == "logging" and values["log.directory"] is None,
-        leftovers=values["leftovers"],
-        nice=values["nice"],
-        oom_score_adj=values["oom_score_adj"],
-        memory_max=values["memory_max"],
-        max_processes=values["max_processes"],
-        user=values["user"],
-        group=values["group"],
-        no_new_privs=(values["user"] is not None or values["group"] is not None)
-        if values["no_new_privs"] is None
-        else values["no_new_privs"],
-        env_hide=values["env_hide"],
-    )
+    typed = {name: values[name] for name in PluginSettings.__annotations__ if name in values}
+    typed |= {
+        "env": dict(values["env"]),
+        "backoff": BackoffSettings(**group("backoff")),
+        "rate_limit": RateLimit(**group("rate_limit")) if values["rate_limit"] else None,
+        "log": LogFiles(**group("log")) if values["log.directory"] is not None else None,
+        "relay": values["log"] == "logging" and values["log.directory"] is None,
+    }
+    if values["every"] is None:
+        typed["timeout"] = None
+    if not values["notify"]:
+        typed["watchdog"] = None
+    if values["no_new_privs"] is None:
+        typed["no_new_privs"] = values["user"] is not None or values["group"] is not None
+    return PluginSettings(**typed)

@@ -19,7 +19,7 @@ from installed_packages import write_package
 from lmcache_plugin_adapter.planner.installed_plugin import RUNNER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 UP = """
@@ -34,13 +34,11 @@ def main():
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Path]:
+def site(tmp_path: Path) -> Path:
     """A directory of the engine's ``sys.path`` that only its owner can write to."""
-    before = os.umask(0o022)
     directory = tmp_path / "site"
     directory.mkdir()
-    yield directory
-    os.umask(before)
+    return directory
 
 
 @pytest.fixture

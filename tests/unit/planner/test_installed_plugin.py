@@ -36,7 +36,7 @@ from lmcache_plugin_adapter.planner.plan import Plan, make_plan
 from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 SCHEDULER = ProcessIdentity(Role.SCHEDULER, -1, 2)
@@ -47,13 +47,11 @@ MODULES = {"acme/__init__.py": "", "acme/x.py": "def main(): return 3\n"}
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Path]:
+def site(tmp_path: Path) -> Path:
     """A directory of ``sys.path`` that only its owner can write to."""
-    before = os.umask(0o022)
     directory = tmp_path / "site"
     directory.mkdir()
-    yield directory
-    os.umask(before)
+    return directory
 
 
 def plan(

@@ -25,7 +25,7 @@ from lmcache_plugin_adapter.planner.plugin_files import PluginFiles
 from lmcache_plugin_adapter.planner.selection import is_wanted, select, unique_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 SCHEDULER = ProcessIdentity(Role.SCHEDULER, -1, 2)
 WORKER_0 = ProcessIdentity(Role.WORKER, 0, 2)
@@ -36,13 +36,11 @@ PATH = os.environ["PATH"]
 
 
 @pytest.fixture
-def top(tmp_path: Path) -> Iterator[Path]:
+def top(tmp_path: Path) -> Path:
     """A safe directory for plugins, whatever umask the tests are run with."""
-    before = os.umask(0o022)
     directory = tmp_path / "plugins"
     directory.mkdir()
-    yield directory
-    os.umask(before)
+    return directory
 
 
 @pytest.fixture
