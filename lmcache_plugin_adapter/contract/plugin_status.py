@@ -55,6 +55,6 @@ class PluginStatus:
     bytes: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return the status as it goes over the control socket."""
+        """Return the status as the control socket sends it."""
         package = self.package and dict(zip(("name", "version"), self.package, strict=True))
         return {**vars(self), "package": package, "state": self.state.value}

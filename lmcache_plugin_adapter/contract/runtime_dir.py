@@ -122,11 +122,7 @@ def is_users_directory(path: bytes | str) -> bool:
         found = os.lstat(path)
     except OSError:
         return False
-    return (
-        stat.S_ISDIR(found.st_mode)
-        and found.st_uid == os.geteuid()
-        and stat.S_IMODE(found.st_mode) == _USERS_MODE
-    )
+    return found.st_mode == stat.S_IFDIR | _USERS_MODE and found.st_uid == os.geteuid()
 
 
 def other_instances(environ: Mapping[str, str], run_id: str, role: str) -> list[str]:

@@ -40,7 +40,7 @@ class Respawn:
 
     @property
     def hopeless(self) -> bool:
-        """Whether so many in a row, over so long, were never ready that no other one is started."""
+        """Whether to start no other one: too many in a row were never ready, for too long."""
         since = time.monotonic() - self._ready_at
         return self.unready >= _MOST_UNREADY and since >= _UNREADY_SECONDS
 

@@ -119,7 +119,7 @@ class Interpreters:
         shebang = read_shebang(choice.head)
         if shebang is not None:
             return self._by_shebang(choice, shebang)
-        if choice.is_elf:
+        if choice.head.startswith(_ELF):
             return _by_itself(choice)
         words = self._by_extension(choice)
         if words is not None:
@@ -244,10 +244,6 @@ class _Choice:
         self.head = b""
         self.warnings: list[str] = []
         self.hints: list[Problem] = []
-
-    @property
-    def is_elf(self) -> bool:
-        return self.head.startswith(_ELF)
 
     @property
     def mode(self) -> int:

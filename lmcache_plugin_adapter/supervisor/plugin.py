@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _NAME = NAME.encode()
 
 _LATE_LOOK_SECONDS = 0.1
-"""Seconds after an exit without a restart until a last look for leftover processes."""
+"""Seconds after an exit without a restart until a last check for leftover processes."""
 
 _LATE_LOOK_STATES = (State.EXITED, State.FAILED, State.WAITING)
 
@@ -263,7 +263,7 @@ class Plugin:
             self._finds_leftovers()
 
     def _finds_leftovers(self) -> bool:
-        """Look once more for leftover processes; end those that the look at the exit missed."""
+        """Check once more for leftover processes; stop those that the check at the exit missed."""
         reaper = self._services.reaper
         if (
             self.planned.leftovers == "keep"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The supervisor's files in the runtime directory, made again if somebody removes them.
+"""The supervisor's files in the runtime directory, made again after a removal.
 
-Cleaners of temporary files and careless plugins do. Without them, commands would find
-no supervisor and report that nothing runs.
+Cleaners of temporary files and careless plugins remove them. Without these files,
+commands would find no supervisor and report that nothing runs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _CONFIG_FILE, _ENDING_FILE = variables.CONFIG_FILE.encode(), variables.ENDING_FILE.encode()
 
 _SETTLE_SECONDS = 0.1
-"""Pause before the files are checked: whoever removes one may remove more, or replace it."""
+"""Pause before the files are checked: a cleaner that removes one may remove more, or replace it."""
 
 _RETRY_MAX = 60.0
 

@@ -50,7 +50,6 @@ from .shutdown import Shutdown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
     from typing import Any
 
     from .handover import Handover
@@ -90,9 +89,9 @@ class Supervisor:
         self._services.reaper.on_unmarked = self._found_unmarked
         self._services.reaper.on_refusal = partial(self._events.log, WARNING)
         self._shutdown = Shutdown(self._services)
-        self._engine = EngineConnection(self._events, handover, self._stop, self._serve)
-        self._plugins = PluginSet(self._services, self._engine.socket)
         self._control = ControlServer(loop)
+        self._engine = EngineConnection(self._events, handover, self._stop, self._control.adopt)
+        self._plugins = PluginSet(self._services, self._engine.socket)
         self._files = RuntimeFiles(
             self._services, self._control, self._plugins.stops, handover.run_id
         )
@@ -230,9 +229,6 @@ class Supervisor:
         text = "carries no run token: it ends with the engine, not with its plugin"
         text = f"Process {pid} ({name!r}) of some plugin {text}"
         self._loop.call_soon(partial(self._events.log, WARNING, text))  # once it is recorded
-
-    def _serve(self, client: _socket.socket) -> None:
-        self._control.adopt(client)
 
     def _on_room(self) -> None:
         """On a writer's thread: it has room again, cannot write, or can write again."""

@@ -147,7 +147,7 @@ class PluginLoader:
         self._answer(search, {"ok": False, "error": error})
 
     def _answer(self, search: int, answer: dict[str, Any]) -> None:
-        """Answer the requests for this search and for earlier ones."""
+        """Answer the requests for this search and for previous ones."""
         due = [send for asked, send in self._reloads if asked <= search]
         self._reloads = [pair for pair in self._reloads if pair[0] > search]
         self._send(answer, due)

@@ -139,7 +139,7 @@ class Search:
             self.fail(number, f"Cannot use what the search found: {error!r} at {raised_at(error)}")
 
     def fail(self, number: int, cause: str) -> None:
-        """Log why a search has no result, and answer those who wait for it."""
+        """Log why a search has no result, and answer the clients that wait for it."""
         self.log_once(ERROR, cause)
         self._failed(number, uncapitalized(cause))
 

@@ -132,12 +132,8 @@ class RunEnding:
 
     def _start_grace(self) -> None:
         self._killing_since = 0.0
-        self._call_later(self._grace, self._grace_elapsed)
-
-    def _grace_elapsed(self) -> None:
-        self._kill_all(
-            f"Did not end within {self._grace:g} s of {self._first_signal.name} (stop_grace)"
-        )
+        why = f"Did not end within {self._grace:g} s of {self._first_signal.name} (stop_grace)"
+        self._call_later(self._grace, lambda: self._kill_all(why))
 
     def _kill_all(self, why: str) -> None:
         table = self._reaper.table()

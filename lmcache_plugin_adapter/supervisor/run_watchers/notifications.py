@@ -264,7 +264,7 @@ class Notifications:
             self._cancel_timer()
 
     def _expect(self, seconds: float, cause: str) -> None:
-        """Let the run fail if nothing is heard in time."""
+        """Let the run fail if no notification arrives in time."""
         self._cause, self._seconds = cause, seconds
         self._due = time.monotonic() + seconds
         if self._timer is None or self._timer.due > self._due:
