@@ -8,7 +8,8 @@ host uses them.
 
 from __future__ import annotations
 
-from .contract.version import __version__  # relative: flit imports this file before it is installed
+# Relative: flit imports this file before the package is installed.
+from .contract.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

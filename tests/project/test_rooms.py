@@ -102,7 +102,5 @@ def test_imports_show_whether_a_module_is_of_the_same_folder() -> None:
         if (lines := relative.findall(path.read_text()))
     }
     version = found.pop("__init__.py")
-    assert [line.partition("  #")[0] for line in version] == [
-        "from .contract.version import __version__"
-    ]
+    assert [line.strip() for line in version] == ["from .contract.version import __version__"]
     assert found == {}
