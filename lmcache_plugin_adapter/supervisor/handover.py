@@ -25,11 +25,12 @@ class Handover:
         engine_start: Its start time, in clock ticks since boot.
         previous: The pid of the supervisor that this one replaces, or 0; 1 if
             that died before it could report its pid.
-        again: Not 0 if earlier supervisors of this process may still be
+        again: Whether earlier supervisors of this process may still be
             stopping: their plugins must be gone before new ones start.
         image: The engine's memory image (:func:`.procfs.memory_image`).
         run_id: The run token.
-        label: The identity for people, such as ``worker 0``.
+        label: The identity for people, such as ``worker 0``. Commands and other supervisors
+            read the run token and this, the last two arguments, in ``/proc``.
     """
 
     connection: int
@@ -38,7 +39,7 @@ class Handover:
     engine: int
     engine_start: int
     previous: int
-    again: int
+    again: bool
     image: str
     run_id: str
     label: str

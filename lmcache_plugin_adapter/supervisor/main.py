@@ -60,7 +60,7 @@ def run_supervisor(argv: list[str]) -> None:
 
         set_process_name(SUPERVISOR_NAME)
         handover = Handover(
-            connection, pidfd, spec, engine, start, previous, again, image, run_id, label
+            connection, pidfd, spec, engine, start, previous, again != 0, image, run_id, label
         )
         Supervisor(handover).run()
     except BaseException as error:  # noqa: BLE001 - logged here; the engine starts another supervisor

@@ -95,7 +95,7 @@ class Plugin:
         """Whether the supervisor ends the run as a failure, whatever its exit code."""
         self._ending: RunEnding | None = None
         self._timer: Timer | None = None
-        self.output = PluginOutput(services.events, name, planned, services.label)
+        self.output = PluginOutput(services.events, name, planned, services.file_label)
         self._readers = PipeReaders(services.events, self.output)
         self._new_pipe = -1
         self._lines_before = 0

@@ -197,7 +197,7 @@ class PluginSet:
 
     def _start_metrics(self, plan: PlannedMetrics) -> None:
         services = self._services
-        owner = f"{services.reaper.run_id.decode()}.{services.label}"
+        owner = f"{services.reaper.run_id.decode()}.{services.file_label}"
         warn = partial(services.events.log, WARNING)
         try:  # imported only with the setting, as it takes memory
             if plan.module is None:

@@ -136,7 +136,7 @@ class RuntimeFiles:
                 return "; ".join((*problems.values(), *reasons))
             instance = None
             try:
-                instance = InstanceDir(root, self._run_id, self._services.label)
+                instance = InstanceDir(root, self._run_id, self._services.file_label)
                 self._control.listen(instance.path, CONTROL_SOCKET)
                 if self._config >= 0:
                     write_whole(instance.file(CONFIG_NAME), self._config_text())

@@ -24,7 +24,7 @@ class Services:
         events: The log of events, and the routes to the engine's log.
         setup: How children are started.
         reaper: Waits for children.
-        label: Role and rank, as part of a file name.
+        file_label: Role and rank, as part of a file name.
     """
 
     def __init__(
@@ -33,13 +33,13 @@ class Services:
         events: EventLog,
         setup: ChildSetup,
         reaper: Reaper,
-        label: str,
+        file_label: str,
     ) -> None:
         self.loop = loop
         self.events = events
         self.setup = setup
         self.reaper = reaper
-        self.label = label
+        self.file_label = file_label
         self.environment: dict[bytes, bytes] = {}
         """The environment of all plugins, without the variables of a single one."""
         self.oom_kills = OomKills()

@@ -114,7 +114,7 @@ class Supervisor:
         handover = self._handover
         again = handover.again or (
             not handover.previous
-            and other_instances(os.environ, handover.run_id, self._services.label)
+            and other_instances(os.environ, handover.run_id, self._services.file_label)
         )
         if again:
             self._wait_for_previous()
@@ -147,7 +147,7 @@ class Supervisor:
         handover = self._handover
         pid = previous_supervisor(handover.run_id, handover.label)
         if not pid:  # one that was killed, before an engine that executes itself anew replaced it
-            clear_launches(other_instances(os.environ, handover.run_id, self._services.label))
+            clear_launches(other_instances(os.environ, handover.run_id, self._services.file_label))
         try:
             fd = pidfd_open(pid) if pid else -1
         except OSError:

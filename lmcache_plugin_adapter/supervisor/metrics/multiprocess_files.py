@@ -14,7 +14,7 @@ import sys
 import time
 
 from lmcache_plugin_adapter.contract.plugin_states import State
-from lmcache_plugin_adapter.supervisor.output.event_log import printable
+from lmcache_plugin_adapter.supervisor.output.event_log import printable_name
 
 from .series import COUNTERS, HELP, MARK, MEMORY, STATE, gauges_of, resident
 
@@ -76,7 +76,7 @@ class Metrics:
 
     def changed(self, plugin: Plugin) -> None:
         """Write the values of a plugin whose state has changed."""
-        name = printable(plugin.name)
+        name = printable_name(plugin.name)
         # The current state is written last, so that no reader finds two.
         for state in sorted(State, key=lambda state: plugin.state is state):
             key = self._key(STATE, STATE, name, state.value)
@@ -110,14 +110,14 @@ class Metrics:
         names = {plugin.name for plugin in plugins}
         for plugin in plugins:
             if plugin in self._bases:
-                self._count(plugin, printable(plugin.name))
+                self._count(plugin, printable_name(plugin.name))
             else:
                 self.changed(plugin)
         for gone in [plugin for plugin in self._bases if plugin not in plugins]:
             del self._bases[gone]
             if gone.name not in names:
                 for state in State:
-                    key = self._key(STATE, STATE, printable(gone.name), state.value)
+                    key = self._key(STATE, STATE, printable_name(gone.name), state.value)
                     self._gauges.write_value(key, 0.0, now)
         self._gauges.write_value(self._key(MEMORY, MEMORY, ""), float(resident()), now)
 

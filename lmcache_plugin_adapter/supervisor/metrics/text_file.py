@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from lmcache_plugin_adapter.contract.plugin_states import State
-from lmcache_plugin_adapter.supervisor.output.event_log import printable
+from lmcache_plugin_adapter.supervisor.output.event_log import printable_name
 
 from .series import COUNTERS, HELP, MARK, MEMORY, STATE, gauges_of, resident
 
@@ -88,7 +88,7 @@ class TextFile:
             if trouble != self._trouble:
                 self._trouble = trouble
                 where = os.path.dirname(self._path)
-                text = f"Cannot write metrics of plugins to '{printable(where)}': {trouble}"
+                text = f"Cannot write metrics of plugins to '{printable_name(where)}': {trouble}"
                 self._warn(f"{text}; the next attempt is in {TICK_SECONDS:g} s")
 
     def _lines(self) -> Iterator[str]:
@@ -101,7 +101,7 @@ class TextFile:
         plugins = list(self._plugins)
         self._bases = {plugin: self._base(plugin) for plugin in plugins}
         for plugin in plugins:
-            name = printable(plugin.name)
+            name = printable_name(plugin.name)
             for state in State:
                 add(STATE, int(plugin.state is state), name, state=state.value)
             for metric, value in gauges_of(plugin):
@@ -122,7 +122,7 @@ class TextFile:
         known = self._bases.get(plugin)
         if known is not None:
             return known
-        of = {"plugin": printable(plugin.name)}
+        of = {"plugin": printable_name(plugin.name)}
         return [self._counts.get(self._series(metric, of), 0) for metric in COUNTERS]
 
     def _series(self, metric: str, labels: Mapping[str, str]) -> str:

@@ -69,7 +69,7 @@ class EventLog:
         route = self.route
         line_format = self._formats.get((name, route))
         if line_format is None:
-            line_format = route.make_format(printable(name), "supervisor.py", os.getpid())
+            line_format = route.make_format(printable_name(name), "supervisor.py", os.getpid())
             self._formats[name, route] = line_format
         clean = sanitize(text.encode("utf-8", "surrogateescape"))
         room = PIPE_BUF - line_format.overhead - CUT_MARK_BYTES
@@ -79,6 +79,6 @@ class EventLog:
         route.writer.put(route.target, record, 1)
 
 
-def printable(name: str) -> str:
+def printable_name(name: str) -> str:
     """Return a file name for the log: control characters and undecodable bytes are escaped."""
     return sanitize(name.encode("utf-8", "surrogateescape")).decode()[:_NAME_CHARACTERS]

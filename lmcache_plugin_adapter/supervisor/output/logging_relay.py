@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 2
 """Seconds without progress of the engine after which records go to stderr."""
 
+_HEAD = FIELD_SEPARATOR.join((b"%d", b"%.3f", b"%s"))
+
 _TIMEVAL = struct.Struct("ll")
 
 
@@ -44,12 +46,12 @@ class RelayFormat:
     __slots__ = ("_source",)
 
     def __init__(self, name: str, file: str, pid: int) -> None:
-        source = f"{name}\x1f{file}\x1f{pid}\x1f"
+        source = "".join(f"{field}{FIELD_SEPARATOR.decode()}" for field in (name, file, pid))
         self._source = source.encode("utf-8", "backslashreplace")
 
     def frame(self, level: int, text: bytes, _stamp: str) -> bytes:
         """Return ``text``, clean lines joined by newlines, as one record a line."""
-        head = b"%d\x1f%.3f\x1f%s" % (level, time.time(), self._source)
+        head = _HEAD % (level, time.time(), self._source)
         return head + text.replace(b"\n", b"\n" + head) + b"\n"
 
     @property

@@ -10,7 +10,7 @@ from functools import partial
 from lmcache_plugin_adapter.contract.log_records import ERROR, WARNING, RecordFormat
 from lmcache_plugin_adapter.messages.wording import count_lines
 
-from .event_log import printable
+from .event_log import printable_name
 from .line_framing import CUT_MARK_BYTES
 from .rate_limit import LineLimiter
 from .ring import Ring
@@ -53,7 +53,7 @@ class PluginOutput:
     def __init__(self, events: EventLog, name: str, plugin: PlannedPlugin, label: str) -> None:
         self._events = events
         self.name = name
-        self._source = printable(name), printable(plugin.file)
+        self._source = printable_name(name), printable_name(plugin.file)
         self.route: StderrRoute | LoggingRelay = (
             events.relay if plugin.relay else None
         ) or events.stderr

@@ -59,8 +59,10 @@ def run_planner(
         write_message(fd, ("log", (LEVELS[level], text)))
 
     directory = None if config_file is None else os.path.dirname(config_file)
+    elsewhere: dict[str, str] = {}
 
     def report(problems: Iterable[Problem]) -> None:
+        # Notes are for `lmcache-plugins check`.
         wanted = [problem for problem in problems if problem.level != "note"]
         if not wanted:
             return
@@ -72,7 +74,6 @@ def run_planner(
             if problem.text not in claimed:
                 log(problem.level, problem.text)
 
-    elsewhere: dict[str, str] = {}
     spec = LaunchSpec.from_bytes(data)
     for level, text in spec.notes:
         log(level, text)

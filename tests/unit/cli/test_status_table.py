@@ -12,9 +12,14 @@ from lmcache_plugin_adapter.cli.status.columns import COLUMNS, STYLES, Row, tabl
 from lmcache_plugin_adapter.cli.status.report import StatusReport
 from lmcache_plugin_adapter.cli.supervisors.resource_usage import Usage
 from lmcache_plugin_adapter.cli.supervisors.search import Address
-from lmcache_plugin_adapter.cli.supervisors.status_answer import ShownPlugin, SupervisorStatus
+from lmcache_plugin_adapter.cli.supervisors.status_answer import (
+    ShownPlugin,
+    SupervisorStatus,
+    _fields_of,
+)
 from lmcache_plugin_adapter.cli.supervisors.survey import Survey
 from lmcache_plugin_adapter.contract.plugin_states import State
+from lmcache_plugin_adapter.contract.plugin_status import PluginStatus
 
 REASON = "'/etc/lmcache/plugins/worker_push.sh' can be written by everyone: " + "chmod go-w " * 9
 
@@ -196,3 +201,11 @@ def test_long_names(terminal) -> None:
 def test_every_state_has_a_style() -> None:
     """Its place there is its place in the table."""
     assert set(STYLES) == set(State)
+
+
+def test_every_field_of_a_status_is_read() -> None:
+    """By its annotation, or with code of its own: a field of another type needs some."""
+    known = {"package", "address", "plugins"}
+    for status in (PluginStatus, SupervisorStatus):
+        read = {name for name, _, _ in _fields_of(status)}
+        assert set(status.__annotations__) - read <= known

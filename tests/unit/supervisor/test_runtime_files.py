@@ -46,7 +46,7 @@ def test_next_directory_is_used_where_one_has_no_inodes(
     errors: list[BaseException] = []
     loop = Loop(errors.append)
     services = mocker.create_autospec(Services, instance=True)
-    services.loop, services.label, services.events = loop, "worker-0", mocker.Mock()
+    services.loop, services.file_label, services.events = loop, "worker-0", mocker.Mock()
     services.sockets = {}
     services.reaper = mocker.Mock(first_processes={})
     server = ControlServer(loop)
