@@ -277,7 +277,7 @@ def test_only_what_nobody_holds_is_removed(tmp_path) -> None:
     """Directories that a supervisor holds stay, and so do names that are not ours."""
     held = InstanceDir(str(tmp_path), new_run_id(), "worker-0")
     awaited = InstanceDir(str(tmp_path), new_run_id(), "worker-1")
-    awaited.release()  # its supervisor was killed; the engine, this process, lives
+    os.close(awaited.fd)  # its supervisor was killed; the engine, this process, lives
     left = tmp_path / f"{dead_run_id()}.worker-0"
     left.mkdir()
     (left / "config.json").touch()
@@ -293,7 +293,7 @@ def test_directory_that_is_held_for_a_moment_is_removed(tmp_path) -> None:
     """A killed supervisor, and a child of it before its exec, hold the lock until they are dead."""
     held = InstanceDir(str(tmp_path), dead_run_id(), "worker-0")
     assert remove_stale(str(tmp_path)) == 0
-    dying = threading.Timer(0.5, held.release)
+    dying = threading.Timer(0.5, os.close, [held.fd])
     dying.start()
     assert remove_stale(str(tmp_path), seconds=20) == 1
     dying.join()
