@@ -48,7 +48,7 @@ OK = "ok"
 LEVELS = (OFF, WARNING, OK)
 
 SERVER = "lmcache server"  # the subject of what LMCache's server supports
-CONNECTOR = "connector"  # the subject of what --kv-transfer-config says
+CONNECTOR = "connector"  # the subject of the value of --kv-transfer-config
 CONFIG_VARIABLE = "LMCACHE_CONFIG_FILE"
 PLUGINS_VARIABLE = "VLLM_PLUGINS"  # vLLM's allow-list of entry points, by name
 SGLANG_PLUGINS_VARIABLE = "SGLANG_PLUGINS"  # SGLang's

@@ -117,6 +117,8 @@ def run(
     TP x PP workers; with --server, LMCache's multiprocess server. The output
     of the plugins goes to stderr, as in an engine.
     Ctrl-C stops everything; a second Ctrl-C skips the grace period.
+    Exit status: 0 stopped, also if plugins failed, 1 a stand-in engine failed,
+    2 the configuration cannot be used.
     """
     from lmcache_plugin_adapter.cli.run.stand_ins import StandIns
 

@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class RoleWord(str, Enum):
-    """Where a plugin runs, as its file name says."""
+    """The role in a plugin's file name."""
 
     SCHEDULER = "scheduler"
     WORKER = "worker"
@@ -131,7 +131,7 @@ PLUGIN = Path(__file__).parents[1] / "@FILE@"
 
 
 def test_logs_and_stops_with_the_engine(run_plugin: RunPlugin) -> None:
-    """The plugin logs repeatedly, and says goodbye when the engine exits."""
+    """The plugin logs repeatedly, and logs a last line when the engine exits."""
     plugin = run_plugin(PLUGIN, @PLACE@, %s)
     first = plugin.wait_for(f"Engine process {plugin.engine.pid} has")
     assert first.level == "info"
