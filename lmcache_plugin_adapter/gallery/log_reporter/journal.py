@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections import deque
 from pathlib import Path
@@ -19,6 +18,7 @@ from lmcache_plugin_adapter.gallery.log_reporter.reading.records import level_of
 from lmcache_plugin_adapter.gallery.log_reporter.reading.tailed_file import FilePosition, LogLine
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Sequence
     from typing import IO
 
@@ -172,6 +172,8 @@ class Journal:
         return [*self._command, *options, *matches[1:]]
 
     def _start(self, now: float) -> None:
+        import subprocess  # late: only journald needs it, and each plugin is to stay small
+
         pipe = subprocess.PIPE
         try:
             self._process = subprocess.Popen(

@@ -7,7 +7,6 @@ import glob
 import os
 import stat
 import threading
-import traceback
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter import kit
@@ -179,6 +178,8 @@ def _guarded(
         follow(stop, *rest)
     except Exception as error:  # noqa: BLE001 - the last chance to log it
         kit.error(f"Failed: {type(error).__name__}: {error}")
+        import traceback  # late: as a rule, nothing fails
+
         kit.debug(traceback.format_exc())
         failed.set()
         stop.set()
