@@ -403,6 +403,17 @@ def test_the_resource_says_who_it_is() -> None:
     }
 
 
+def test_otlp_counts_points_as_its_servers_do() -> None:
+    """A histogram is one point of many samples; a sample that is not sent is not counted."""
+    text = (
+        "# TYPE h histogram\n"
+        'h_bucket{le="1"} 1\nh_bucket{le="+Inf"} 2\nh_sum 3\nh_count 2\nh_created 1\n'
+        "# TYPE c counter\nc_total 1\n# TYPE g gauge\ng 1\n"
+    )
+    (batch,) = otlp().encode(report(text))
+    assert batch.samples == 3
+
+
 def test_what_was_only_partly_taken_is_read_from_the_answer() -> None:
     """OTLP accepts a request and refuses points of it."""
     answer = ExportMetricsServiceResponse()

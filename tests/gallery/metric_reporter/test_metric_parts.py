@@ -10,12 +10,20 @@ import msgspec
 import pytest
 from harness import wait_until
 from metric_stubs import Gate
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceResponse,
+)
 
 from lmcache_plugin_adapter import kit
 from lmcache_plugin_adapter.gallery.metric_reporter.recurring_problem import RecurringProblem
-from lmcache_plugin_adapter.gallery.metric_reporter.settings import MetricReporter, Pushgateway
+from lmcache_plugin_adapter.gallery.metric_reporter.settings import (
+    MetricReporter,
+    Otlp,
+    Pushgateway,
+)
 from lmcache_plugin_adapter.gallery.metric_reporter.source import choose
 from lmcache_plugin_adapter.gallery.metric_reporter.targets.buffer import Batch, Buffer
+from lmcache_plugin_adapter.gallery.metric_reporter.targets.otlp import OtlpKind
 from lmcache_plugin_adapter.gallery.metric_reporter.targets.pushgateway import PushgatewayKind
 from lmcache_plugin_adapter.gallery.metric_reporter.targets.sender import Sender
 
@@ -147,3 +155,29 @@ def test_all_that_a_target_refuses_is_counted(capsys: pytest.CaptureFixture[str]
         sender.join(20)
     printed = capsys.readouterr().out
     assert sum(int(n) for n in re.findall(r"(\d+) samples are lost", printed)) == 8 * 27
+
+
+def test_a_part_that_a_server_refuses_is_never_more_than_was_sent(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A warning without refused points is no loss, whatever number stands in an answer."""
+    answer = ExportMetricsServiceResponse()
+    answer.partial_success.error_message = "too many labels"
+    with Gate() as gate:
+        gate.answer_body = answer.SerializeToString()
+        buffer = Buffer(samples=10_000, seconds=float("inf"))
+        sender = Sender(OtlpKind(Otlp(url=gate.url), {}, None), buffer, 3600)
+        sender.start()
+        buffer.put(Batch(b"x", 27, time.monotonic()))
+        wait_until(lambda: gate.accepted and not sender.unsent()[0], 20)
+        assert sender.lost == 0
+        answer.partial_success.rejected_data_points = 1000
+        gate.answer_body = answer.SerializeToString()
+        buffer.put(Batch(b"x", 27, time.monotonic()))
+        wait_until(lambda: sender.lost, 20)
+        sender.finish(time.monotonic() + 20)
+        sender.join(20)
+    assert sender.lost == 27
+    printed = capsys.readouterr().out
+    assert "accepted all points, with a warning: too many labels" in printed
+    assert "accepted only a part: 27 points refused: too many labels" in printed

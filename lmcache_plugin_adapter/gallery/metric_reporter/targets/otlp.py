@@ -71,7 +71,9 @@ class OtlpKind(Kind):
         if not scope.metrics:
             return []
         body = gzip.compress(request.SerializeToString(), 5, mtime=0)
-        return [Batch(body, report.samples, report.born)]
+        # The server counts points, and a histogram's point has many samples: count points, too.
+        points = sum(map(_points, scope.metrics))
+        return [Batch(body, points, report.born)]
 
     def partly_refused(self, answer: Answer) -> tuple[int, str] | None:
         """Return number and reason in the answer's ``partial_success``."""
@@ -109,3 +111,9 @@ class OtlpKind(Kind):
             else:
                 metric.gauge.data_points.append(plain(sample, time_ms, None))
         yield from by_name.values()
+
+
+def _points(metric: Metric) -> int:
+    """Return how many points a metric has; it is of one of these kinds."""
+    kinds = (metric.gauge, metric.sum, metric.histogram, metric.summary)
+    return sum(len(kind.data_points) for kind in kinds)

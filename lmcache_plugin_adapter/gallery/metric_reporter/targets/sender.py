@@ -143,10 +143,13 @@ class Sender(threading.Thread):
         partly = kind.partly_refused(answer)
         if partly is not None:
             refused, why = partly
+            refused = min(max(refused, 0), batch.samples)
             self.lost += refused
             self._refusing.happened(
                 lambda n: (
                     f"Target {self.kind.shown} accepted only a part: {n} points refused: {why}"
+                    if n
+                    else f"Target {self.kind.shown} accepted all points, with a warning: {why}"
                 ),
                 refused,
             )
