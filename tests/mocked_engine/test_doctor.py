@@ -336,13 +336,13 @@ def test_no_process_descriptors(site: Path, mocker: Any, error: Exception) -> No
 
 def test_the_hook_uses_no_name_that_the_table_lacks() -> None:
     """Modules and classes that the hook names as text are in the table."""
-    from lmcache_plugin_adapter.hosts.vllm import hook, lmcache_launcher
+    from lmcache_plugin_adapter.hosts.vllm import LAUNCHERS, hook
 
     places = {place for name in upstream_names.UPSTREAM for place in name.places}
     factory = hook.FACTORY_MODULE.partition(".")[2].replace(".", "/")
     for method in hook.CREATE_METHODS:
         assert f"{factory}.py:{hook.FACTORY_CLASS}.{method}" in places
-    for module, name in lmcache_launcher.LAUNCHERS:
+    for module, name in LAUNCHERS:
         path = module.partition(".")[2].replace(".", "/")
         assert f"{path}.py:{name}.launch_plugins" in places
     source = Path(hook.__file__).with_name("identity.py").read_text()

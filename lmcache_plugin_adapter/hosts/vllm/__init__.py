@@ -15,6 +15,12 @@ LOGGER = "vllm.lmcache_plugin_adapter"
 PLUGIN_LOGGER = "vllm.lmcache_plugins"
 """The logger of plugins' records (``log: logging``): vLLM's logging configuration applies."""
 
+LAUNCHERS = (
+    ("lmcache.v1.plugin.runtime_plugin_launcher", "RuntimePluginLauncher"),  # from 0.3.11
+    ("lmcache.v1.plugin.plugin_launcher", "PluginLauncher"),  # 0.3.4 to 0.3.10
+)
+"""Module and class of LMCache's own launcher, by version."""
+
 CHOOSING_FILE = os.path.join("v1", "plugin", "launcher_factory.py")
 """The file, below LMCache's directory, that lets an installed package provide the launcher.
 

@@ -18,7 +18,7 @@ from lmcache_plugin_adapter.contract.engine_settings import (
     why_engine_runs_nothing,
 )
 
-from . import LOGGER, PLUGIN_LOGGER, lmcache_chooses, lmcache_launcher
+from . import LAUNCHERS, LOGGER, PLUGIN_LOGGER, lmcache_chooses, lmcache_launcher
 from .connector_recognition import is_lmcache_class
 from .identity import local_replica_index, read_identity
 
@@ -115,7 +115,7 @@ class Takeover:
             log.warning(
                 "Runtime plugins are left to LMCache: this version has no %s.%s.launch_plugins, "
                 "which the adapter would hold, and two launchers would start every plugin twice",
-                *lmcache_launcher.LAUNCHERS[0],
+                *LAUNCHERS[0],
             )
             return None
         parallel_config = self._vllm_config.parallel_config  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ import sys
 
 from lmcache_plugin_adapter.hosts import AfterImport
 
-from . import LOGGER, lmcache_chooses
+from . import LAUNCHERS, LOGGER, lmcache_chooses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 FACTORY_MODULE = "vllm.distributed.kv_transfer.kv_connector.factory"
 FACTORY_CLASS = "KVConnectorFactory"
 CREATE_METHODS = ("create_connector", "create_connector_v1")  # the second until 0.9
-LAUNCHER_MODULES = (
-    "lmcache.v1.plugin.runtime_plugin_launcher",
-    "lmcache.v1.plugin.plugin_launcher",
-)
 _MARK = "_lmcache_plugin_adapter"
 
 
@@ -129,7 +125,8 @@ class _FactoryFinder(AfterImport):
     """
 
     def __init__(self) -> None:
-        actions = {FACTORY_MODULE: register, **dict.fromkeys(LAUNCHER_MODULES, _expect_factory)}
+        actions = {FACTORY_MODULE: register}
+        actions |= {module: _expect_factory for module, _ in LAUNCHERS}
         super().__init__(actions, _log_inactive)
 
 

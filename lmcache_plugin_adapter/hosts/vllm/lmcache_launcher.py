@@ -9,13 +9,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import LAUNCHERS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LAUNCHERS = (
-    ("lmcache.v1.plugin.runtime_plugin_launcher", "RuntimePluginLauncher"),  # from 0.3.11
-    ("lmcache.v1.plugin.plugin_launcher", "PluginLauncher"),  # 0.3.4 to 0.3.10
-)
 _ORIGINAL = "_lmcache_plugin_adapter_original"
 _TAKEN = "_lmcache_plugin_adapter_taken"
 
