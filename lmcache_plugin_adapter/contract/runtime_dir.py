@@ -186,7 +186,7 @@ class InstanceDir:
         finally:
             os.close(fd)
 
-    def say_ending(self, why: str) -> None:
+    def write_exit_reason(self, why: str) -> None:
         """Write the reason for a SIGTERM, for plugins that read it (see the plugin contract)."""
         try:
             write_whole(self.file(ENDING_NAME), f"{why}\n".encode())

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class PluginSet:
-    """All plugins by name.
+    """All plugins by name, and what a plan sets for all: environment, metrics, limits, the relay.
 
     Args:
         services: What the plugins share.

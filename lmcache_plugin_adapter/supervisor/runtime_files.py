@@ -101,12 +101,12 @@ class RuntimeFiles:
                 if plugin.credentials is not None and name in plugin.environment:
                     files[plugin.environment[name]] = plugin.credentials[:2]
 
-    def say_ending(self, reason: str) -> None:
+    def write_exit_reason(self, reason: str) -> None:
         """Write the reason for the end, for plugins."""
         if self.instance is not None:
             if self._missing(self.instance):
                 self._restore(self.instance)
-            self.instance.say_ending(reason)
+            self.instance.write_exit_reason(reason)
         for path in self._user_files[_ENDING_FILE]:
             try:
                 write_whole(os.fsdecode(path), f"{reason}\n".encode())

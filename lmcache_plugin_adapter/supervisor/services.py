@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Services:
-    """The loop, the log and the children of one supervisor.
+    """The loop, the log and the children of one supervisor, and values that its parts set later.
 
     Args:
         loop: The supervisor's loop.

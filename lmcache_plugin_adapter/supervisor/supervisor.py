@@ -198,7 +198,7 @@ class Supervisor:
         if self._services.stopping:
             return
         self._services.stopping = True
-        self._files.say_ending(exit_reason)
+        self._files.write_exit_reason(exit_reason)
         running = [plugin for plugin in self._plugins if not plugin.state.settled]
         self._shutdown.begin(self._plugins.longest_grace)  # first, as what follows may fail
         if running:

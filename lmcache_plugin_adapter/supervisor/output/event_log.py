@@ -29,7 +29,9 @@ _NAME_CHARACTERS = 200
 
 
 class EventLog:
-    """The supervisor's own records, and the routes that records can take.
+    """The supervisor's own records, and what each writer of records needs.
+
+    That is the routes, the level, the clock, the loop, and the readers that wait for room.
 
     Args:
         loop: The supervisor's loop.

@@ -29,7 +29,7 @@ def no_room() -> Iterator[None]:
 def test_a_full_file_system_leaves_no_empty_ending_file(tmp_path: Path, no_room: None) -> None:
     """A plugin that reads the file finds a reason, or no file."""
     instance = InstanceDir(str(tmp_path), new_run_id(), "worker-0")
-    instance.say_ending("closing")
+    instance.write_exit_reason("closing")
     assert os.listdir(instance.path) == []
     instance.remove()
 
