@@ -130,7 +130,7 @@ class Registrar:
             self._engine.wait(view.number, wait)
 
     def _follow(self, view: View) -> float:
-        """Act on the view; return the seconds until the next look at it."""
+        """Act on the view; return the seconds until the next check."""
         interval = self._target.rhythm.interval
         if view.verdict.healthy:
             # Before the first request: the target may act on it although no answer arrives.

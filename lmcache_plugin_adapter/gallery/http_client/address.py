@@ -24,7 +24,7 @@ Url = Annotated[
 
 _PORTS = {"http": 80, "https": 443}
 _PATH = "/%:@!$&'()*+,;="
-"""What a path may hold besides letters and digits."""
+"""Characters that a path may hold besides letters and digits."""
 
 
 class Address(NamedTuple):

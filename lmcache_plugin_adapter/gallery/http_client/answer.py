@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What comes of a request: the server's answer, or the reason why there is none."""
+"""The result of a request: the server's answer, or the reason why there is none."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def client_context(
         _add_bundle(context)
     if cert_file is not None:
         try:
-            # Without a password callback, OpenSSL would prompt on a terminal that is not there.
+            # Without a password callback, OpenSSL would prompt on a terminal.
             context.load_cert_chain(cert_file, key_file, lambda: b"")
         except OSError as error:
             raise CertificateError("cert_file", cert_file, error) from None

@@ -70,7 +70,6 @@ class Connection(http.client.HTTPConnection):
     """
 
     auto_open = 0
-
     response_class = Answer
 
     def __init__(self, address: Address, proxy: str | None, unix_socket: str | None) -> None:

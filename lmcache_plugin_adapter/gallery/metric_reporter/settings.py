@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be set for the metric reporter: one struct for it, one for each kind of target."""
+"""The settings of the metric reporter: one struct for it, one for each kind of target."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs from one kind of target to another."""
+"""The interface that each kind of target implements."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class RemoteWriteKind(Kind):
             "Content-Encoding": "snappy",
             "X-Prometheus-Remote-Write-Version": "0.1.0",
         }
-        # Servers differ in their paths: one that is no beginning of this one is complete.
+        # Servers have different paths: a path that is not the beginning of this one is complete.
         own = parse(settings.url).path.rstrip("/")
         super().__init__(settings, headers, WRITE if WRITE.startswith(own) else "")
         self._most = settings.request_samples
