@@ -163,6 +163,17 @@ def runs_on(name: PluginName, identity: ProcessIdentity) -> bool:
     return name.worker_id == identity.worker_id
 
 
+def id_note(name: PluginName) -> str | None:
+    """Return which name to use if a description starts with a number that is probably an id."""
+    number, separator, _ = _SEPARATORS.sub("_", name.description).partition("_")
+    if name.worker_id is not None or not separator or not number.isdecimal():
+        return None
+    if name.role in (Role.SCHEDULER.value, Role.SERVER.value):
+        return None
+    right = f"{name.role}_{_SEPARATORS.sub('_', name.description)}{name.extension}"
+    return f"it runs on {name.describe()}; for worker {number} only, name it {quoted(right)}"
+
+
 def name_warning(name: PluginName, identities: Sequence[ProcessIdentity]) -> str | None:
     """Return why a plugin's name keeps it from running in any process.
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from lmcache_plugin_adapter.contract.frozen import frozen
 from lmcache_plugin_adapter.messages.problem import Problem, quoted
 
-from .file_names import PluginName, name_advice, name_warning, runs_on
+from .file_names import PluginName, id_note, name_advice, name_warning, runs_on
 from .selection import is_wanted, why_left_out
 
 TYPE_CHECKING = False
@@ -92,6 +92,8 @@ def report_files(
             problems += [Problem("error", text) for text in inspection.errors]
             problems += [*(Problem("warning", text) for text in texts), *inspection.hints]
             status = "refused" if inspection.refused else "runs"
+            if isinstance(entry.name, PluginName) and (hint := id_note(entry.name)):
+                problems.append(Problem("note", hint))
             every = files.settings_of(entry).every
             if every is not None and not inspection.refused:
                 problems.append(Problem("note", f"it runs every {every:g} s"))

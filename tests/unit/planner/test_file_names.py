@@ -12,6 +12,7 @@ from lmcache_plugin_adapter.planner.file_names import (
     ROLE_WORDS,
     NotAPlugin,
     PluginName,
+    id_note,
     name_warning,
     parse_name,
     runs_on,
@@ -182,6 +183,26 @@ def test_a_better_name_is_suggested(file_name: str, suggestion: str) -> None:
     assert isinstance(name, NotAPlugin)
     assert name.suggestion == suggestion
     assert isinstance(parse_name(suggestion), PluginName)
+
+
+@pytest.mark.parametrize(
+    ("file_name", "suggestion"),
+    [
+        ("worker_0-q.sh", "worker_0_q.sh"),
+        ("worker_12.x.py", "worker_12_x.py"),
+        ("all_0-gpu-stats.py", "all_0_gpu_stats.py"),
+        ("worker_0_q.sh", None),
+        ("worker_q-0.sh", None),
+        ("worker_4k.sh", None),
+        ("worker.py", None),
+    ],
+)
+def test_a_number_that_is_no_id_has_a_note(file_name: str, suggestion: str | None) -> None:
+    """The file runs on every worker, as with LMCache."""
+    name = parse_name(file_name)
+    assert isinstance(name, PluginName)
+    note = id_note(name)
+    assert (note is None) if suggestion is None else (f"name it '{suggestion}'" in str(note))
 
 
 @pytest.mark.parametrize(
