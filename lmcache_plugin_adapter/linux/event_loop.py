@@ -42,6 +42,10 @@ class Timer:
         self.callback = None
 
 
+NO_TIMER = Timer(0.0, None)
+"""A timer that is cancelled already: where none has been set yet."""
+
+
 class Loop:
     """Wait for descriptors, timers (monotonic clock) and signals, and call their callbacks.
 

@@ -12,6 +12,7 @@ from functools import partial
 from lmcache_plugin_adapter.contract.log_records import ERROR, INFO, WARNING
 from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.contract.variables import NAME
+from lmcache_plugin_adapter.linux.event_loop import NO_TIMER
 from lmcache_plugin_adapter.messages.wording import count_processes, exit_text, span, uncapitalized
 from lmcache_plugin_adapter.supervisor.output.pipe_reader import PipeReaders
 from lmcache_plugin_adapter.supervisor.output.plugin_output import PluginOutput
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lmcache_plugin_adapter.contract.planned_plugin import PlannedPlugin
-    from lmcache_plugin_adapter.linux.event_loop import Timer
     from lmcache_plugin_adapter.linux.procfs import ProcessTable
 
     from .services import Services
@@ -94,7 +94,7 @@ class Plugin:
         self._ended_as_failure = False
         """Whether the supervisor ends the run as a failure, whatever its exit code."""
         self._ending: RunEnding | None = None
-        self._timer: Timer | None = None
+        self._timer = NO_TIMER
         self.output = PluginOutput(services.events, name, planned, services.file_label)
         self._readers = PipeReaders(services.events, self.output)
         self._new_pipe = -1
@@ -121,7 +121,7 @@ class Plugin:
         # A plugin that was never started is in this state, too.
         begins = was is not State.STARTING or not self.pid
         if self.state is State.STARTING and begins:
-            self._cancel_timer()
+            self._timer.cancel()
             self.restarts.attempt = 0
             if self._schedule is not None:
                 self._schedule.begin()
@@ -134,7 +134,7 @@ class Plugin:
         was = self.state
         self._move(Event.STOP)
         if self.state is not State.STOPPING:
-            self._cancel_timer()
+            self._timer.cancel()
         elif was is not State.STOPPING:
             self._begin_ending().stop()
 
@@ -280,7 +280,7 @@ class Plugin:
         self._log(WARNING, f"It left {count} behind, stopped now {_LEFTOVERS_HINT}")
         if self.state is State.STOPPED:
             self._after = Event.DONE
-        self._cancel_timer()
+        self._timer.cancel()
         self._move(Event.LEFTOVERS)
         self._begin_ending().clear(table, leftovers)
         return True
@@ -361,7 +361,7 @@ class Plugin:
         self._log(INFO, f"Started, pid {self.pid}: {self.planned.command}")
 
     def _wait_to_start(self) -> None:
-        self._cancel_timer()
+        self._timer.cancel()
         delay = max((self.next_start or 0.0) - time.monotonic(), 0.0)
         self._timer = self._services.loop.call_later(delay, self._start_due)
 
@@ -389,11 +389,6 @@ class Plugin:
     def _finish_pipes(self) -> None:
         if self.planned.leftovers != "keep" or self.state is State.STOPPING:
             self._readers.finish()
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _log(self, level: int, text: str) -> None:
         self._services.events.log(level, text, self.name)

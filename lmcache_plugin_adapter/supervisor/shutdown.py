@@ -8,14 +8,13 @@ import signal
 import time
 
 from lmcache_plugin_adapter.contract.log_records import ERROR
+from lmcache_plugin_adapter.linux.event_loop import NO_TIMER
 from lmcache_plugin_adapter.linux.procfs import ProcessTable, own_children
 from lmcache_plugin_adapter.supervisor.processes.ending import KILL_SECONDS
 from lmcache_plugin_adapter.supervisor.processes.leftovers import chase, why_left
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lmcache_plugin_adapter.linux.event_loop import Timer
-
     from .services import Services
 
 _MOMENT = 0.05
@@ -44,7 +43,7 @@ class Shutdown:
         self._first_look = 0.0
         self._killing_since: float | None = None
         self._orphans_terminated = False
-        self._timer: Timer | None = None
+        self._timer = NO_TIMER
 
     def begin(self, grace: float) -> None:
         """Begin to check.
@@ -104,6 +103,5 @@ class Shutdown:
         return self._reaper.reap(check=False)
 
     def _check_again_in(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         self._timer = self._loop.call_later(seconds, self.check)

@@ -56,9 +56,9 @@ class TextFile:
         self._counts = _read_counts(self._path)
         self._bases: dict[Plugin, list[int]] = {}
         self._trouble = ""
-        self._timer: Timer | None = None
         self._closed = False
-        self._tick()
+        self._write()
+        self._timer: Timer = loop.call_later(TICK_SECONDS, self._tick)
 
     def changed(self, _plugin: Plugin) -> None:
         """Write the file after all changes of this turn of the loop."""
@@ -67,13 +67,12 @@ class TextFile:
     def close(self) -> None:
         """Remove the file."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         _remove(self._path)
 
     def _tick(self) -> None:
-        self._write()
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        self._write()
 
     def _write(self) -> None:
         """Replace the file at once: the collector never reads a part of one."""

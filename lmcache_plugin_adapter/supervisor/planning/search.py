@@ -12,6 +12,7 @@ from lmcache_plugin_adapter.contract.backoff import backoff_delay
 from lmcache_plugin_adapter.contract.log_records import ERROR, WARNING
 from lmcache_plugin_adapter.contract.planned_plugin import SupervisorPlan
 from lmcache_plugin_adapter.contract.planner_pipe import HUNG_SECONDS, read_messages, write_message
+from lmcache_plugin_adapter.linux.event_loop import NO_TIMER
 from lmcache_plugin_adapter.messages.wording import raised_at, span, uncapitalized
 from lmcache_plugin_adapter.supervisor.processes.spawn import file_limit_problem
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from lmcache_plugin_adapter.linux.event_loop import Timer
     from lmcache_plugin_adapter.supervisor.services import Services
 
 _RETRY_INITIAL = 1.0
@@ -66,7 +66,7 @@ class Search:
         self._adopted = False
         self._cancelled = False
         self._number = 0
-        self._timer: Timer | None = None
+        self._timer = NO_TIMER
 
     def start(self) -> int:
         """Start a search and return its number; later searches have higher numbers.
@@ -165,8 +165,7 @@ class Search:
     def cancel(self) -> None:
         """Kill all children, and start no more."""
         self._cancelled = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         for child in list(self._children):
             self._end(child)
 
@@ -214,24 +213,20 @@ class _Child:
         """Whether it waits for a location, and another child searches the others."""
         self._data = b""
         self._location: str | None = None
-        self._timer: Timer | None = None
+        self._timer = NO_TIMER
         self._silent = False
         services.loop.watch(fd, self._readable)
         self._expect()
 
     def close(self) -> None:
-        self._stop_timer()
+        self._timer.cancel()
         self._services.loop.unwatch(self._fd)
         os.close(self._fd)
 
     def _expect(self) -> None:
         """Expect the next message within :data:`HUNG_SECONDS`."""
-        self._stop_timer()
+        self._timer.cancel()
         self._timer = self._services.loop.call_later(HUNG_SECONDS, self._hung)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
 
     def _hung(self) -> None:
         if self._location is None:
@@ -270,9 +265,9 @@ class _Child:
                 self._search.log_once(*content)
             elif kind == "impossible":
                 self.done = True
-                self._stop_timer()
+                self._timer.cancel()
                 self._search.fail(self.number, f"Cannot search for plugins: {content}")
             elif kind == "plan":
                 self.done = True
-                self._stop_timer()
+                self._timer.cancel()
                 self._search.adopt(self.number, content)

@@ -7,6 +7,7 @@ import signal
 import time
 
 from lmcache_plugin_adapter.contract.log_records import ERROR, WARNING
+from lmcache_plugin_adapter.linux.event_loop import NO_TIMER
 from lmcache_plugin_adapter.linux.procfs import signal_group
 from lmcache_plugin_adapter.messages.wording import count_processes
 
@@ -16,7 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lmcache_plugin_adapter.linux.event_loop import Timer
     from lmcache_plugin_adapter.linux.procfs import ProcessTable
 
     from .reaper import Reaper
@@ -58,7 +58,7 @@ class RunEnding:
         self._grace = grace
         self._log = log
         self._on_end = on_end
-        self._timer: Timer | None = None
+        self._timer = NO_TIMER
         self._terminated: set[int] = set()
         self._stopping = False
         self._first_signal = signal.SIGTERM
@@ -115,7 +115,7 @@ class RunEnding:
 
     def finish(self) -> None:
         """Report that no process of the run is left."""
-        self._cancel_timer()
+        self._timer.cancel()
         if self in self._reaper.endings:
             del self._reaper.endings[self]
             self._on_end()
@@ -168,9 +168,5 @@ class RunEnding:
             self.check(self._reaper.table())
 
     def _call_later(self, seconds: float, callback: Callable[[], None]) -> None:
-        self._cancel_timer()
+        self._timer.cancel()
         self._timer = self._reaper.loop.call_later(seconds, callback)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from lmcache_plugin_adapter.linux.event_loop import NO_TIMER
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lmcache_plugin_adapter.linux.event_loop import Loop, Timer
+    from lmcache_plugin_adapter.linux.event_loop import Loop
 
 
 class RunTimeout:
@@ -23,7 +25,7 @@ class RunTimeout:
         self._loop = loop
         self._seconds = seconds
         self._fail = fail
-        self._timer: Timer | None = None
+        self._timer = NO_TIMER
 
     def run_started(self, _pid: int) -> None:
         """Begin to watch a run."""
@@ -31,9 +33,7 @@ class RunTimeout:
 
     def run_ended(self) -> None:
         """Stop watching the run."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
 
     def _elapsed(self) -> None:
         self._fail(f"Did not finish within {self._seconds:g} s (timeout)")
