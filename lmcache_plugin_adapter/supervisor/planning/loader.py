@@ -59,7 +59,8 @@ class PluginLoader:
         self._plugins = plugins
         self._handover = handover
         self._engine = engine
-        self._adopted = 0
+        self._in_force = 0
+        """The number of the search whose plan is in force; 0 before the first."""
         self._reloads: list[tuple[int, Answer]] = []
         self._later: list[Answer] = []
         """Requests that came while a reload ran: one more search serves all of them."""
@@ -115,17 +116,17 @@ class PluginLoader:
         run_planner(fd, self._handover.read_spec(), config, root, skip)
 
     def _adopt(self, search: int, plan: SupervisorPlan) -> None:
-        if self._services.stopping or search < self._adopted:
+        if self._services.stopping or search < self._in_force:
             return  # a newer search has a newer result
         self._files.keep_config()
         self._files.keep_user_files(plan)
-        if search == self._adopted or not self._adopted:
+        if search == self._in_force or not self._in_force:
             done = self._plugins.adopt(plan)  # the first result, or a hung location's later one
         else:
             done = self._plugins.reload(plan)
             counts = ", ".join(f"{len(names)} {what}" for what, names in done.items())
             self._services.events.log(INFO, f"Reloaded: {counts}")
-        self._adopted = search
+        self._in_force = search
         self._watch(plan)
         self._answer(search, done)
         self._engine.send(wire.GRACE, self._plugins.longest_grace)
