@@ -33,7 +33,7 @@ from lmcache_plugin_adapter.planner.shebang import read_env, read_shebang, split
 from lmcache_plugin_adapter.supervisor.control.operations import Operations
 from lmcache_plugin_adapter.supervisor.control.server import ControlServer
 from lmcache_plugin_adapter.supervisor.operator_stops import OperatorStops
-from lmcache_plugin_adapter.supervisor.output.event_log import printable
+from lmcache_plugin_adapter.supervisor.output.event_log import printable_name
 from lmcache_plugin_adapter.supervisor.output.line_framing import (
     CUT_MARK_BYTES,
     LineFramer,
@@ -122,14 +122,14 @@ def names(data: bytes) -> None:
             check(parsed.worker_id >= 0, parsed)
             check(sum(where[1:3]) <= 1, "an id belongs to one worker")
         warning = name_warning(parsed, FLEET)
-        check(warning is None or "\n" not in printable(warning), warning)
+        check(warning is None or "\n" not in printable_name(warning), warning)
     else:
         check(isinstance(parsed, NotAPlugin))
         check(parsed.reason)
         if parsed.suggestion:
             meant = parse_name(parsed.suggestion, executable=executable, is_location=is_location)
             check(isinstance(meant, PluginName), "a suggestion that is no plugin", parsed)
-    check("\n" not in printable(text))
+    check("\n" not in printable_name(text))
 
 
 def shebangs(data: bytes) -> None:
