@@ -51,9 +51,7 @@ def set_no_new_privileges() -> None:
     Raises:
         OSError: The kernel refuses.
     """
-    if _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    _checked(_prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
 def unblock_all_signals() -> None:
@@ -74,11 +72,7 @@ def signal_descriptor(numbers: Iterable[int], fd: int = -1) -> int:
     mask = ctypes.create_string_buffer(_SIGNAL_SET_BYTES)
     for number in numbers:
         _libc.sigaddset(mask, int(number))
-    fd = int(_libc.signalfd(fd, mask, os.O_CLOEXEC | os.O_NONBLOCK))
-    if fd < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return fd
+    return _checked(_libc.signalfd(fd, mask, os.O_CLOEXEC | os.O_NONBLOCK))
 
 
 def removal_descriptor(root: str, directory: str) -> int:
@@ -91,18 +85,14 @@ def removal_descriptor(root: str, directory: str) -> int:
     Raises:
         OSError: The kernel refuses, or a directory does not exist.
     """
-    fd = int(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
-    if fd >= 0:
-        added = [
-            _libc.inotify_add_watch(fd, os.fsencode(root), _IN_SELF),
-            _libc.inotify_add_watch(fd, os.fsencode(directory), _IN_SELF | _IN_ENTRIES),
-        ]
-        if min(added) >= 0:
-            return fd
-    number = ctypes.get_errno()
-    if fd >= 0:
+    fd = change_descriptor()
+    try:
+        _checked(_libc.inotify_add_watch(fd, os.fsencode(root), _IN_SELF))
+        _checked(_libc.inotify_add_watch(fd, os.fsencode(directory), _IN_SELF | _IN_ENTRIES))
+    except OSError:
         os.close(fd)
-    raise OSError(number, os.strerror(number))
+        raise
+    return fd
 
 
 def change_descriptor() -> int:
@@ -111,11 +101,7 @@ def change_descriptor() -> int:
     Raises:
         OSError: The kernel refuses.
     """
-    fd = int(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
-    if fd < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return fd
+    return _checked(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
 
 
 def watch_changes(fd: int, directory: str) -> None:
@@ -124,9 +110,7 @@ def watch_changes(fd: int, directory: str) -> None:
     Raises:
         OSError: The kernel refuses, or the directory does not exist.
     """
-    if _libc.inotify_add_watch(fd, os.fsencode(directory), _IN_CHANGES) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    _checked(_libc.inotify_add_watch(fd, os.fsencode(directory), _IN_CHANGES))
 
 
 def read_signals(fd: int) -> list[int]:
@@ -161,9 +145,14 @@ def pidfd_open(pid: int) -> int:
     if hasattr(os, "pidfd_open"):
         return os.pidfd_open(pid)
     # A Python built against old headers lacks the function; the kernel may have the call.
-    fd = int(_libc.syscall(_SYS_PIDFD_OPEN, pid, 0))
-    if fd < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    fd = _checked(_libc.syscall(_SYS_PIDFD_OPEN, pid, 0))
     os.set_inheritable(fd, False)
     return fd
+
+
+def _checked(result: int) -> int:
+    """Return the result of a system call, or raise its error."""
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
