@@ -382,7 +382,7 @@ def test_the_plugins_of_the_kubernetes_example(site: Site) -> None:
         wait_for(
             lambda: "[server_usage] healthy: True" in server.log, 30, lambda: server.log[-900:]
         )
-        wait_for(lambda: "[all_heartbeat] SERVER is alive" in server.log, 30)
+        wait_for(lambda: "[all_alive] SERVER is alive" in server.log, 30)
         server.stop()
         site.wait_until_nothing_is_left()
 
