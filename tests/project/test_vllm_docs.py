@@ -34,7 +34,7 @@ def blocks(language: str) -> list[str]:
 
 
 def transfer_configs() -> list[str]:
-    """Return every value of ``--kv-transfer-config`` on the page, and each block of JSON with one."""
+    """Return the values of ``--kv-transfer-config`` on the page, and the JSON with one."""
     found = []
     for block in blocks("sh"):
         for line in block.splitlines():
@@ -45,7 +45,7 @@ def transfer_configs() -> list[str]:
                 if word == "--kv-transfer-config"
             ]
     found += [block for block in blocks("json") if "kv_connector" in block]
-    return found + [_server_arguments()["--kv-transfer-config"]]
+    return [*found, _server_arguments()["--kv-transfer-config"]]
 
 
 def _manifests() -> tuple[dict, dict]:  # type: ignore[type-arg]
