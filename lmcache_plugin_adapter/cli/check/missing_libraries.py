@@ -14,6 +14,7 @@ import sys
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
+from lmcache_plugin_adapter.cli.console import listed
 from lmcache_plugin_adapter.contract.frozen import replaced
 from lmcache_plugin_adapter.messages.problem import Problem, quoted
 from lmcache_plugin_adapter.planner.installed_plugin import GALLERY_REQUIREMENT, module_files
@@ -32,7 +33,7 @@ _TARGETS = "targets"
 
 
 def with_missing_libraries(files: Sequence[FileReport], config_json: str) -> tuple[FileReport, ...]:
-    """Return the reports with a problem for each library that a plugin lacks.
+    """Return the reports with a problem for each plugin that lacks libraries.
 
     An installed plugin cannot start without it: an error. A file may have changed ``sys.path``
     in ways that are not seen here: a warning. A file that lacks nothing is returned itself.
@@ -47,8 +48,7 @@ def with_missing_libraries(files: Sequence[FileReport], config_json: str) -> tup
         if file.status == "runs" and file.installed is not None:
             problems = _problems(file.installed.reference, config_json)
         elif file.status == "runs" and _runs_with_this_python(file):
-            advice = "install it for the engine"
-            problems = [_problem("warning", name, advice) for name in missing_in_file(file.path)]
+            problems = _problem("warning", missing_in_file(file.path), "install {} for the engine")
         reports.append(replaced(file, problems=(*problems, *file.problems)) if problems else file)
     return tuple(reports)
 
@@ -59,11 +59,16 @@ def _runs_with_this_python(file: FileReport) -> bool:
     return same and os.path.basename(program).startswith("python")
 
 
-def _problem(level: Level, library: str, advice: str) -> Problem:
-    if library == "msgspec" and GALLERY_REQUIREMENT not in advice:
+def _problem(level: Level, libraries: Sequence[str], advice: str) -> list[Problem]:
+    """Return the problem of a plugin that lacks libraries, if it lacks any."""
+    if not libraries:
+        return []
+    if list(libraries) == ["msgspec"] and GALLERY_REQUIREMENT not in advice:
         advice = _pip("lmcache-plugin-adapter[kit]")
-    why = "which is not installed for the engine's Python"
-    return Problem(level, f"it needs {quoted(library)}, {why}: {advice}")
+    are, them = ("is", "it") if len(libraries) == 1 else ("are", "them")
+    why = f"which {are} not installed for the engine's Python"
+    names = listed([quoted(name) for name in libraries])
+    return [Problem(level, f"it needs {names}, {why}: {advice.replace('{}', them)}")]
 
 
 def _pip(requirement: str) -> str:
@@ -73,11 +78,11 @@ def _pip(requirement: str) -> str:
 def _problems(reference: str, config_json: str) -> list[Problem]:
     module = reference.partition(":")[0]
     modules = [module]
-    advice = "install it, or the extra of the plugin's package that brings it"
+    advice = "install {}, or the extra of the plugin's package that brings {}"
     if module.startswith(_GALLERY):  # its plugins import their modules late
         modules += _gallery_modules(module, config_json)
         advice = _pip(GALLERY_REQUIREMENT)
-    return [_problem("error", name, advice) for name in missing_libraries(modules)]
+    return _problem("error", missing_libraries(modules), advice)
 
 
 def missing_in_file(path: str) -> list[str]:
