@@ -22,7 +22,7 @@ class PluginStatus:
         package: Name and version of the package that installed it.
         command: Interpreter and file.
         state: Where it stands.
-        reason: Why it was refused or cannot run; else None.
+        reason: Why it was refused, cannot run or has failed; else None.
         ready: Whether it has reported that it is ready; None if it need not.
         status_text: What it has reported about its state.
         pid: Of its first process while that runs.

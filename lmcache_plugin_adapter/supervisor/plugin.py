@@ -133,6 +133,8 @@ class Plugin:
         self._announce()
         was = self.state
         self._move(Event.STOP)
+        if self.state in (State.STOPPING, State.STOPPED):
+            self.trouble = None
         if self.state is not State.STOPPING:
             self._timer.cancel()
         elif was is not State.STOPPING:
@@ -234,8 +236,9 @@ class Plugin:
         text += f"; {what_follows}"
         failed = self._ended_as_failure or is_failure(code)
         last = self.output.last_lines(self._lines_before) if failed else []
-        if gives_up:
-            self.trouble = ": ".join([uncapitalized(exit_text(code)), *last[-1:]])
+        if failed and not self._ended_as_failure:
+            cause = uncapitalized(exit_text(code, out_of_memory=out_of_memory))
+            self.trouble = ": ".join([cause, *last[-1:]])
         if failed and not last:
             text += "; it printed nothing"
         elif failed and (not gives_up or self.output.has_own_file):

@@ -292,7 +292,7 @@ def test_probe(run, plugin, engine) -> None:
     assert run("status", "--check", "all_up", "all_done") == (0, "2 plugins are healthy\n", "")
     done = run("status", "--check")
     assert done.status == 1
-    assert done.out == f"all_bad on worker 0 of engine {one.pid}: exited, last exit: code 9\n"
+    assert done.out == f"all_bad on worker 0 of engine {one.pid}: exited with code 9\n"
     done = run("status", "--check", "all_upp")
     assert (done.status, done.out) == (1, "unknown plugin 'all_upp'; did you mean 'all_up'?\n")
 
@@ -354,13 +354,35 @@ def test_stop_start_restart_all(run, workers) -> None:
 
 
 def test_start_that_fails_is_an_error(run, plugin, engine) -> None:
-    """What cannot run is no success once it is waited for."""
+    """What cannot run is no success once it is waited for, and the reason is printed."""
     plugin("all_x", b"\x7fNOT-AN-ELF\n")
+    plugin("all_open.sh", UP, mode=0o777)
     one = engine()
     one.wait_log("Cannot run")
     done = run("start", "all_x", "--wait")
     assert done.status == 1
-    assert run("start", "all_x").status == 0
+    assert f"all_x on worker 0 of engine {one.pid}: failed: cannot run " in done.out
+    done = run("restart", "all_x")
+    assert (done.status, ": restart requested (" in done.out) == (0, True)
+    for words in ([], ["--wait"]):
+        assert f"all_open on worker 0 of engine {one.pid}: refused: '" in run("start", "all_open", *words).out
+
+
+def test_logs_of_what_never_ran(run, plugin, engine) -> None:
+    """A note gives the reason why there is no line."""
+    plugin("all_open.sh", UP, mode=0o777)
+    plugin("all_silent.sh", "exit 125")
+    plugin("all_x.sh", UP)
+    one = engine()
+    one.wait_log(r"\[all_silent\] Exited with code 125")
+    one.wait_log(r"\] up ")
+    done = run("logs", "all_open")
+    assert (done.status, done.out, done.err.count("\n")) == (0, "", 1)
+    assert done.err.startswith(f"note: all_open on worker 0 of engine {one.pid} has never started: '")
+    assert run("logs", "all_silent").err == (
+        f"note: all_silent on worker 0 of engine {one.pid} has printed nothing: exited with code 125\n"
+    )
+    assert run("logs", "all_x").err == ""
 
 
 @pytest.mark.parametrize(("operation", "limit"), [("stop", 0.2), ("restart", 0)])

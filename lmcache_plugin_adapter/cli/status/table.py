@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from lmcache_plugin_adapter.cli.console import captured, rich_console
+from lmcache_plugin_adapter.cli.supervisors.status_answer import with_reason
 from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.messages.wording import counted
 
@@ -75,7 +76,7 @@ def describe_state(plugin: ShownPlugin) -> str:
         text += ", not ready"
         return f"{text}: {plugin.status_text}" if plugin.status_text else text
     if plugin.reason:
-        return f"{text}: {plugin.reason}"
+        return with_reason(text, plugin.reason)
     if plugin.state is not State.RUNNING and plugin.last_exit is not None:
         text += f", last exit: {last_exit(plugin)}"
     return text

@@ -97,6 +97,13 @@ class SupervisorStatus:
         return f"{self.identity} of engine {self.engine_pid}"
 
 
+def with_reason(state: str, reason: str | None) -> str:
+    """Return a state and the reason for it, such as ``failed: exited with code 125``."""
+    if not reason:
+        return state
+    return reason if reason.startswith(f"{state} ") else f"{state}: {reason}"
+
+
 def read_supervisor(address: Address, answer: Mapping[str, Any]) -> SupervisorStatus:
     """Validate an answer; ignore keys that a later version has added.
 

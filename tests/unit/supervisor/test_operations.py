@@ -230,12 +230,14 @@ def test_reload_that_takes_another_one_back(slow, plugins, tmp_path) -> None:
 
 
 def test_stop_of_one_that_waits_for_its_restart(plugin, engine) -> None:
-    """In backoff, a stop means no restart."""
-    plugin("all_x.sh", "exit 1")
+    """In backoff, the status has the reason; a stop means no restart."""
+    plugin("all_x.sh", "echo connecting; echo cannot reach db; exit 1")
     one = engine({"backoff": {"initial": 60, "max": 60}})
     one.wait_log("starting again")
     one.wait_for(lambda: one.status()["state"] == "backing-off")
+    assert one.status()["reason"] == "exited with code 1: cannot reach db"
     assert one.ask("stop", names=["all_x"])["plugins"][0]["state"] == "stopped"
+    assert one.status()["reason"] is None
 
 
 @pytest.mark.parametrize(
