@@ -12,7 +12,9 @@ from lmcache_plugin_adapter.cli.supervisors.client import (
     request_all,
     request_each,
 )
+from lmcache_plugin_adapter.cli.supervisors.status_answer import with_reason
 from lmcache_plugin_adapter.cli.supervisors.survey import survey
+from lmcache_plugin_adapter.contract.plugin_states import State
 from lmcache_plugin_adapter.messages.problem import quoted
 
 from .console import ExitStatus, print_line, print_problem, printable
@@ -96,7 +98,7 @@ def manage(
             print_line(f"{supervisor.label}: has exited, and its plugins with it")
             failed |= operation != "stop"
         else:
-            failed |= not _print_states(supervisor, reply, goal)
+            failed |= not _print_states(operation, supervisor, reply, goal)
     status = found.print_problems()
     return ExitStatus.FAILED if failed else status
 
@@ -154,15 +156,25 @@ def _is_ambiguous(operation: str, names: tuple[str, ...], found: Survey) -> bool
     return False
 
 
-def _print_states(supervisor: SupervisorStatus, reply: Reply, goal: frozenset[str] | None) -> bool:
-    """Print the states of plugins; return whether the request succeeded, in a state of ``goal``."""
+def _print_states(
+    operation: str, supervisor: SupervisorStatus, reply: Reply, goal: frozenset[str] | None
+) -> bool:
+    """Print the states of plugins; return whether the request succeeded, in a state of ``goal``.
+
+    Without a goal, the states are those in which a start or restart has just begun.
+    """
     if reply.answer is None:
         print_problem("error", f"{supervisor.label}: {reply.problem}")
         return False
     success = True
+    refused = {one.name: one.reason for one in supervisor.plugins if one.state is State.REFUSED}
     for plugin in plugins_of(reply.answer):
         name, state = printable(plugin["name"]), printable(plugin["state"])
-        print_line(f"{name} on {supervisor.label}: {state}")
+        reason = refused.get(plugin["name"]) or printable(str(plugin.get("reason") or ""))
+        text = with_reason(state, reason)
+        if goal is None and operation != "stop" and state != State.REFUSED.value:
+            text = f"{operation} requested ({state})"
+        print_line(f"{name} on {supervisor.label}: {text}")
         success &= goal is None or state in goal
     return success
 

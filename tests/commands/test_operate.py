@@ -365,7 +365,10 @@ def test_start_that_fails_is_an_error(run, plugin, engine) -> None:
     done = run("restart", "all_x")
     assert (done.status, ": restart requested (" in done.out) == (0, True)
     for words in ([], ["--wait"]):
-        assert f"all_open on worker 0 of engine {one.pid}: refused: '" in run("start", "all_open", *words).out
+        assert (
+            f"all_open on worker 0 of engine {one.pid}: refused: '"
+            in run("start", "all_open", *words).out
+        )
 
 
 def test_logs_of_what_never_ran(run, plugin, engine) -> None:
@@ -378,10 +381,11 @@ def test_logs_of_what_never_ran(run, plugin, engine) -> None:
     one.wait_log(r"\] up ")
     done = run("logs", "all_open")
     assert (done.status, done.out, done.err.count("\n")) == (0, "", 1)
-    assert done.err.startswith(f"note: all_open on worker 0 of engine {one.pid} has never started: '")
-    assert run("logs", "all_silent").err == (
-        f"note: all_silent on worker 0 of engine {one.pid} has printed nothing: exited with code 125\n"
+    assert done.err.startswith(
+        f"note: all_open on worker 0 of engine {one.pid} has never started: '"
     )
+    silent = f"note: all_silent on worker 0 of engine {one.pid} has printed nothing"
+    assert run("logs", "all_silent").err == f"{silent}: exited with code 125\n"
     assert run("logs", "all_x").err == ""
 
 

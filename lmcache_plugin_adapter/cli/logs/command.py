@@ -15,6 +15,7 @@ from lmcache_plugin_adapter.cli.supervisors.client import ANSWER_SECONDS
 from lmcache_plugin_adapter.cli.supervisors.connection import SupervisorError, SupervisorGoneError
 from lmcache_plugin_adapter.cli.supervisors.survey import survey
 from lmcache_plugin_adapter.contract.log_records import wants_color
+from lmcache_plugin_adapter.contract.plugin_states import State
 
 from .formats import LogFormat, LogLine, formatter, to_json
 from .printer import Printer
@@ -62,6 +63,10 @@ def logs(
     status = found.print_problems(unknown)
     if unknown:
         return status
+    for supervisor, plugin in found.plugins(names) if names else ():
+        if plugin.reason and not plugin.lines:
+            what = "has never started" if plugin.state is State.REFUSED else "has printed nothing"
+            print_problem("note", f"{plugin.title} on {supervisor.label} {what}: {plugin.reason}")
     request: dict[str, Any] = {"op": "logs", "follow": follow}
     if not wanted.is_open:
         request["lines"] = ALL_LINES
