@@ -144,6 +144,8 @@ def make_report(engine: EngineSize, config: StandInConfig | ServerConfig) -> Che
         plugin_files = PluginFiles(entries, settings, sys.executable, path, progress)
         unused = _unused_plugins(searched, processes, progress)
         found = [*entries.problems, *plugin_files.unknown_settings(), *unused]
+        if locations and not skip and not any(_exists(one, progress) for one in locations):
+            found.append(Problem("error", "no location exists: there is nothing to run"))
         return without_companion_notes(report_files(processes, plugin_files), config.source), found
 
     try:
@@ -212,6 +214,11 @@ def _log_directories(settings: Settings) -> Iterator[Problem]:
         else:
             continue
         yield Problem("warning", f"Cannot write log files to {quoted(directory)}: {reason}")
+
+
+def _exists(location: str, progress: Callable[[str], None]) -> bool:
+    progress(location)
+    return is_installed(location) or os.path.exists(location)
 
 
 def _unused_plugins(

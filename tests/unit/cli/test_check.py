@@ -328,6 +328,14 @@ def test_thousands_of_files(engine: Path) -> None:
     assert "1 plugin, 0 errors, 0 warnings, 10,000 notes" in output
 
 
+def test_no_location_that_exists_is_an_error(engine: Path) -> None:
+    """Nothing can run; one missing beside others is a warning."""
+    configure(engine, ["missing", "gone/all_x.sh"])
+    text = check(engine, status=1)
+    assert re.search(r"^error +no location exists: there is nothing to run$", text, re.MULTILINE)
+    assert text.endswith("\n0 plugins, 1 error, 2 warnings, 0 notes\n")
+
+
 def test_no_locations_and_switched_off_are_notes(engine: Path) -> None:
     """Nothing is wrong with either."""
     configure(engine, None)
