@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lmcache_plugin_adapter.contract.identity import ProcessIdentity, Role
-from lmcache_plugin_adapter.messages.problem import Problem
+from lmcache_plugin_adapter.messages.near_miss import did_you_mean
+from lmcache_plugin_adapter.messages.problem import Problem, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
     from lmcache_plugin_adapter.hosts.lmcache_server.config import ServerConfig
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     Config = TypeVar("Config")
 
 SERVER_MODULE = "lmcache_plugin_adapter.server_module"
+
+_MODULE_KEYS = ("module_path", "factory_name", "config")
+"""The keys of a value of ``--server-module``."""
 
 # The keys of LMCache's objects that plugins use most, with LMCache's defaults.
 STAND_IN_SERVER = {
@@ -44,7 +48,10 @@ def read_config(path: str | None) -> StandInConfig:
     """
     from .lmcache_yaml import load_lmcache_yaml
 
-    return _read(path, lambda path: load_lmcache_yaml(path, os.environ))
+    config = _read(path, lambda path: load_lmcache_yaml(path, os.environ))
+    if SERVER_MODULE in config.values.values():
+        raise UsageError(f"{path} is a file for --server-module of 'lmcache server': add --server")
+    return config
 
 
 def read_server(path: str | None, lmcache_locations: Sequence[str] = ()) -> ServerConfig:
@@ -65,12 +72,19 @@ def read_server(path: str | None, lmcache_locations: Sequence[str] = ()) -> Serv
 
     from .yaml_reader import read_yaml
 
-    given: object
+    given: Any
     given, problems = ({}, []) if lmcache_locations and not path else _read(path, read_yaml)
-    if "module_path" in given:
-        if given["module_path"] != SERVER_MODULE:
+    if "module_path" in given or SERVER_MODULE in given.values():
+        if given.get("module_path", SERVER_MODULE) != SERVER_MODULE:
             text = f"{path}: 'module_path' is not ours: it is {SERVER_MODULE!r}"
             problems.append(Problem("warning", text))
+        for key in sorted(given.keys() - set(_MODULE_KEYS)):
+            hint = did_you_mean(key, _MODULE_KEYS) or f"known are {', '.join(_MODULE_KEYS)}"
+            text = f"Unknown key {quoted(key[:60])} of {path} has no effect: {hint}"
+            problems.append(Problem("warning", text))
+        if "module_path" not in given:
+            text = f"{path} has no 'module_path': LMCache's server does not start with it"
+            problems.append(Problem("error", text))
         given = given.get("config")
     config = read_server_config(
         given,

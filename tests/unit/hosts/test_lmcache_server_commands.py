@@ -110,6 +110,25 @@ def test_another_module_path_is_said(site: Path) -> None:
     )
 
 
+def test_a_file_for_the_server_needs_its_option(site: Path) -> None:
+    """Without ``--server`` it would be an engine's configuration without locations."""
+    text = "error: module.json is a file for --server-module of 'lmcache server': add --server\n"
+    for name in ("check", "run"):
+        result = command(name, "-c", "module.json", cwd=site)
+        assert (result.returncode, result.stdout, result.stderr) == (2, "", text)
+
+
+@pytest.mark.parametrize(("right", "wrong"), [("module_path", "modul_path"), ("config", "confg")])
+def test_misspelt_keys_of_a_server_module(site: Path, right: str, wrong: str) -> None:
+    """Each is named, with the right one."""
+    text = (site / "module.json").read_text().replace(f'"{right}"', f'"{wrong}"')
+    (site / "x.json").write_text(text)
+    result = command("check", "--server", "-c", "x.json", cwd=site)
+    advice = f"Unknown key '{wrong}' of x.json has no effect: did you mean '{right}'?"
+    assert advice in result.stdout
+    assert (result.returncode == 1) == (right == "module_path")
+
+
 def test_doctor_server(capsys: pytest.CaptureFixture[str]) -> None:
     """``doctor`` reports a missing LMCache, with status 1, and does not search for vLLM."""
     assert doctor.doctor(as_json=True, server=True) in (0, 1)
