@@ -30,7 +30,7 @@ from .missing_libraries import with_missing_libraries
 from .own_settings import own_settings_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from lmcache_plugin_adapter.cli.lmcache_yaml import StandInConfig
     from lmcache_plugin_adapter.configuration.settings import Settings
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lmcache_plugin_adapter.hosts.lmcache_server.config import ServerConfig
     from lmcache_plugin_adapter.messages.problem import Level
     from lmcache_plugin_adapter.planner.file_report import FileReport
+    from lmcache_plugin_adapter.planner.installed_packages import EntryPoint
 
 _GALLERY = "lmcache_plugin_adapter.gallery."
 
@@ -142,11 +143,16 @@ def make_report(engine: EngineSize, config: StandInConfig | ServerConfig) -> Che
         entries = scan(locations, progress, skip, sys.path)
         path = plugin_path(sys.executable, os.environ.get("PATH"))
         plugin_files = PluginFiles(entries, settings, sys.executable, path, progress)
-        unused = _unused_plugins(searched, processes, progress)
+        offers = _offers(searched, progress)
+        unused = _unused_plugins(offers, searched, processes)
         found = [*entries.problems, *plugin_files.unknown_settings(), *unused]
         if locations and not skip and not any(_exists(one, progress) for one in locations):
             found.append(Problem("error", "no location exists: there is nothing to run"))
-        return without_companion_notes(report_files(processes, plugin_files), config.source), found
+        reports = [
+            _with_counterpart(file, offers, processes)
+            for file in report_files(processes, plugin_files)
+        ]
+        return without_companion_notes(reports, config.source), found
 
     try:
         (files, found), hung = patiently(search)
@@ -221,22 +227,44 @@ def _exists(location: str, progress: Callable[[str], None]) -> bool:
     return is_installed(location) or os.path.exists(location)
 
 
+def _offers(locations: Iterable[str], progress: Callable[[str], None]) -> Mapping[str, EntryPoint]:
+    """Return what packages offer as plugins, if a location names an installed plugin."""
+    named = [location for location in locations if is_installed(location)]
+    return Packages(sys.path, lambda: progress(named[0])).entry_points if named else {}
+
+
+def _with_counterpart(
+    file: FileReport, offers: Mapping[str, EntryPoint], processes: Sequence[ProcessIdentity]
+) -> FileReport:
+    """Return the report; that of other processes' plugin names the same plugin for these."""
+    if file.status != "elsewhere" or file.installed is None:
+        return file
+    same = [name for name, offer in offers.items() if offer.value == file.installed.value]
+    here = sorted(quoted(INSTALLED_PREFIX + name) for name in same if _runs(name, processes))
+    if not here:
+        return file
+    problem, *more = file.problems
+    text = f"{problem.text}; here it is {' or '.join(here)}"
+    return replaced(file, problems=(Problem(problem.level, text), *more))
+
+
 def _unused_plugins(
+    offers: Mapping[str, EntryPoint],
     locations: Iterable[str],
-    processes: Iterable[ProcessIdentity],
-    progress: Callable[[str], None],
+    processes: Sequence[ProcessIdentity],
 ) -> Iterator[Problem]:
     """Note the plugins of other packages that no location names, if the locations name any."""
-    named = [location for location in locations if is_installed(location)]
-    if not named:
-        return
-    offers = Packages(sys.path, lambda: progress(named[0])).entry_points
+    named = {one.removeprefix(INSTALLED_PREFIX) for one in locations if is_installed(one)}
     others = [
         f"{quoted(INSTALLED_PREFIX + name)} ({offers[name].package})"
-        for name in sorted(offers.keys() - {one.removeprefix(INSTALLED_PREFIX) for one in named})
-        if not offers[name].value.startswith(_GALLERY)
-        and isinstance(parsed := parse_name(name, is_location=True), PluginName)
-        and any(runs_on(parsed, process) for process in processes)
+        for name in sorted(offers.keys() - named)
+        if not offers[name].value.startswith(_GALLERY) and _runs(name, processes)
     ]
     if others:
         yield Problem("note", f"installed, and named by no location: {', '.join(others)}")
+
+
+def _runs(name: str, processes: Iterable[ProcessIdentity]) -> bool:
+    """Return whether one of the processes runs the installed plugin of this name."""
+    parsed = parse_name(name, is_location=True)
+    return isinstance(parsed, PluginName) and any(runs_on(parsed, one) for one in processes)

@@ -413,6 +413,15 @@ def test_check_shows_where_it_comes_from(site: Path, check: Callable[..., str]) 
     assert "installed" not in check(locations=["."])
 
 
+def test_check_names_the_plugin_for_these_processes(site: Path, check: Callable[..., str]) -> None:
+    """A server's plugin is often offered under two names."""
+    names = ("worker_x", "server_z", "all_y")
+    write_package(site, dict.fromkeys(names, "acme.x:main"), modules=MODULES)
+    out = check("--server")
+    assert "'pkg:worker_x': it runs on every worker, which is not among these processes; " in out
+    assert "; here it is 'pkg:all_y' or 'pkg:server_z'\n" in out
+
+
 def test_check_json_shows_where_it_comes_from(site: Path, check: Callable[..., str]) -> None:
     """Package, entry point and file."""
     write_package(site, {"worker_x": "acme.x:main"}, modules=MODULES)
