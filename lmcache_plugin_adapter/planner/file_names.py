@@ -209,8 +209,14 @@ def name_warning(name: PluginName, identities: Sequence[ProcessIdentity]) -> str
     )
 
 
-def name_advice(name: NotAPlugin, *, installed: bool = False) -> str:
-    """Return why a file is not a plugin, and which name would make it one."""
+def name_advice(name: NotAPlugin, *, installed: bool = False, role: str = ALL_ROLES) -> str:
+    """Return why a file is not a plugin, and which name would make it one.
+
+    Args:
+        name: Its name.
+        installed: It is an installed plugin.
+        role: The role to suggest where the name has none.
+    """
     if name.suggestion is None:
         return name.reason
     right = quoted(name.suggestion)
@@ -218,10 +224,10 @@ def name_advice(name: NotAPlugin, *, installed: bool = False) -> str:
         return f"{name.reason}; its package should name it {right}"
     if name.kind != "no-role":
         return f"{name.reason}; name it {right}"
-    text = f"{name.reason}; if it is a plugin name it {right}"
+    rest = name.suggestion.removeprefix(ALL_ROLES)
+    text = f"{name.reason}; if it is a plugin, name it {quoted(role + rest)}"
     if name.runs_in_lmcache:
-        module = quoted("_" + name.suggestion.removeprefix("all_"))
-        text += f", otherwise {module} (LMCache's own launcher would run it)"
+        text += f", otherwise {quoted(rest)} (LMCache's own launcher would run it)"
     return text
 
 

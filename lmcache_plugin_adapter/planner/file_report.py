@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from lmcache_plugin_adapter.contract.frozen import frozen
+from lmcache_plugin_adapter.contract.identity import ALL_ROLES, Role
 from lmcache_plugin_adapter.messages.problem import Problem, quoted
 
 from .file_names import PluginName, id_note, name_advice, name_warning, runs_on
@@ -150,4 +151,6 @@ def _why_not(
         return "ignored", "warning", left_out
     level: Level = "warning" if name.kind == "near-miss" or entry.is_location else "note"
     status: FileStatus = "no-role" if name.kind in ("near-miss", "no-role") else "ignored"
-    return status, level, name_advice(name, installed=entry.installed is not None)
+    roles = {identity.role for identity in identities}
+    role = Role.SERVER.value if roles == {Role.SERVER} else ALL_ROLES
+    return status, level, name_advice(name, installed=entry.installed is not None, role=role)

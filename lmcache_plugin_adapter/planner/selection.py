@@ -60,7 +60,8 @@ def why_left_out(entry: Entry) -> str | None:
     if entry.kind != "file" or not entry.file_name.endswith(LMCACHE_EXTENSIONS):
         return None
     right = quoted(entry.file_name.lstrip("._"))
-    return f"{name.reason}; if it is a plugin name it {right} (LMCache's own launcher would run it)"
+    text = f"{name.reason}; if it is a plugin, name it {right}"
+    return f"{text} (LMCache's own launcher would run it)"
 
 
 def select(entries: Iterable[Entry], identity: ProcessIdentity) -> tuple[Entry, ...]:

@@ -57,6 +57,13 @@ def test_check_server(site: Path, name: str) -> None:
     assert re.search(r"^server_x\.sh +server +/", table, re.MULTILINE)
 
 
+def test_check_server_suggests_its_role(site: Path) -> None:
+    """The name of a file without a role becomes one of the server's."""
+    (site / "plugins" / "heartbeat.sh").write_text(WAIT)
+    table = command("check", "--server", "-c", "config.json", cwd=site).stdout
+    assert "; if it is a plugin, name it 'server_heartbeat.sh', otherwise '_heartbeat.sh'" in table
+
+
 def test_check_server_without_the_filter(site: Path) -> None:
     """Each file runs."""
     config = {"runtime_plugin_locations": ["plugins"], "runtime_plugins": {"filter_by_role": False}}
