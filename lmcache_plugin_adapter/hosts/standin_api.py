@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP servers of a stand-in engine: LMCache's internal API, vLLM's /health and /metrics.
+"""The HTTP servers of a stand-in: LMCache's internal API and vLLM's, or that of LMCache's server.
 
 Runs in the stand-in of ``lmcache-plugins run``, for plugins that check or read their engine. The
 values are those of an engine without requests.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import sys
 import threading
 import time
 
@@ -23,7 +24,13 @@ VLLM_PORT = 8000
 
 _INTERNAL_API = "internal_api_server_"
 _FIRST_PORT = 6999
-_OK = ("/health", "/healthcheck", "/version", "/lmc_version", "/status")
+_PATHS = ("/health", "/healthcheck", "/version", "/lmc_version", "/status")
+_TEXTS = dict.fromkeys(_PATHS, '"stand-in"')
+_SERVER_TEXTS = {
+    **_TEXTS,
+    "/healthcheck": '{"status": "healthy"}',
+    "/status": '{"is_healthy": true, "storage_manager": {"is_healthy": true}}',
+}
 _BEGUN = time.time()
 _VLLM = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -47,32 +54,50 @@ process_start_time_seconds {begun}
 
 
 def serve(identity: ProcessIdentity, config_json: str) -> None:
-    """Serve the internal API if the configuration has one, and vLLM's API with it.
+    """Serve the HTTP APIs that the host of this configuration has.
 
-    Skip a port that another process uses.
+    LMCache's server has one. An engine has the internal API if the configuration enables it; the
+    scheduler then serves vLLM's, too. Skip a port that another process uses.
     """
     config = json.loads(config_json)
-    if not isinstance(config, dict) or config.get(f"{_INTERNAL_API}enabled") is not True:
+    if not isinstance(config, dict):
+        return
+    http = config.get("http_config")
+    if isinstance(http, dict) and "mp_config" in config:
+        port = http.get("http_port")
+        if not isinstance(port, int) or not _listen(port, _ServerHandler):
+            text = f"the stand-in serves no HTTP API: cannot listen on port {port} of {HOST}"
+            print(f"note: {text}", file=sys.stderr, flush=True)
+        return
+    if config.get(f"{_INTERNAL_API}enabled") is not True:
         return
     first = config.get(f"{_INTERNAL_API}port_start")
     port = (first if isinstance(first, int) else _FIRST_PORT) + identity.worker_id + 1
-    ports = [port, VLLM_PORT] if identity.worker_id < 0 else [port]
-    for number in ports:
-        with contextlib.suppress(OSError, OverflowError):
-            server = http.server.ThreadingHTTPServer((HOST, number), _Handler)
-            server.daemon_threads = True
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+    for number in [port, VLLM_PORT] if identity.worker_id < 0 else [port]:
+        _listen(number, _Handler)
+
+
+def _listen(port: int, handler: type[_Handler]) -> bool:
+    try:
+        server = http.server.ThreadingHTTPServer((HOST, port), handler)
+    except (OSError, OverflowError):
+        return False
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return True
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     """Answer the paths that plugins read."""
 
+    metrics, texts = _VLLM, _TEXTS
+
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path == "/metrics":
-            self._answer(200, _VLLM + _PROCESS.format(begun=_BEGUN))
-        elif path in _OK:
-            self._answer(200, '"stand-in"\n')
+            self._answer(200, self.metrics + _PROCESS.format(begun=_BEGUN))
+        elif path in self.texts:
+            self._answer(200, self.texts[path] + "\n")
         else:
             self._answer(404, "not found\n")
 
@@ -87,3 +112,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
+
+
+class _ServerHandler(_Handler):
+    """Answer for LMCache's server, whose status is JSON, and which has no metrics of vLLM."""
+
+    metrics, texts = "", _SERVER_TEXTS

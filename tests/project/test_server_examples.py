@@ -120,6 +120,7 @@ def test_the_plugins_of_the_kubernetes_example_run(tmp_path: Path) -> None:
     (tmp_path / "module.json").write_text(json.dumps(module))
     with Running(tmp_path, "--server", "-c", "module.json", cwd=tmp_path) as running:
         running.until_logged("[all_alive] SERVER is alive")
-        running.until_logged("LMCache WARNING: [server_usage] cannot reach http://127.0.0.1:8080")
+        if "cannot listen on port 8080" not in running.log:  # else it is another program's
+            running.until_logged("LMCache INFO: [server_usage] healthy: True, ")
         assert running.stop() == 0
         assert running.log.count("Started, pid") == 2

@@ -66,7 +66,7 @@ def run(
                 config.runtime_plugin_locations,
                 config.extra_config,
                 config.to_json(),
-                serves=not stand_ins.for_server,
+                serves=True,
             )
         )
     return engines.wait(seconds)

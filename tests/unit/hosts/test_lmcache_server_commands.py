@@ -6,12 +6,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
+import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
 from cli_under_test import Running, command
 
 from lmcache_plugin_adapter.cli import doctor
+from lmcache_plugin_adapter.hosts.lmcache_server.config import server_identity
+from lmcache_plugin_adapter.hosts.standin_api import HOST, serve
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +83,8 @@ def test_run_server(site: Path) -> None:
         running.until_logged("[server_x] SERVER ")
         running.until_logged("[all_x] SERVER ")
         running.until_logged("[server_y] written")
+        if "cannot listen on port 8080" not in running.log:  # else it is another program's
+            assert urllib.request.urlopen(f"http://{HOST}:8080/status", timeout=20).status == 200
         assert "Running server;" in running.stdout
         assert running.stop() == 0
         assert running.log.count("Started, pid") == 3
@@ -87,6 +93,24 @@ def test_run_server(site: Path) -> None:
     objects = ("mp_config", "storage_manager_config", "obs_config", "http_config")
     assert tuple(config)[:4] == objects
     assert config["runtime_plugin_extra_config"] == {"foo": 1}
+
+
+def test_api_of_the_stand_in(capsys: pytest.CaptureFixture[str]) -> None:
+    """It answers what plugins read; a port in use is one line."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = probe.getsockname()[1]
+    config = json.dumps({"mp_config": {}, "http_config": {"http_port": port}})
+    serve(server_identity({}), config)
+    texts = {"healthcheck": "healthy", "status": '"is_healthy": true', "metrics": "process_start"}
+    for path, text in texts.items():
+        with urllib.request.urlopen(f"http://{HOST}:{port}/{path}", timeout=20) as answer:
+            assert text in answer.read().decode()
+    assert capsys.readouterr().err == ""
+    serve(server_identity({}), config)
+    assert capsys.readouterr().err == (
+        f"note: the stand-in serves no HTTP API: cannot listen on port {port} of {HOST}\n"
+    )
 
 
 @pytest.mark.parametrize(
