@@ -114,7 +114,8 @@ def _tables(
     """
     hints = get_type_hints(kind, include_extras=True)
     meanings = _meanings(kind)
-    rows = [_HEAD, ("---",) * len(_HEAD)]
+    head = [_HEAD, ("---",) * len(_HEAD)]
+    rows = list(head)
     shared = False
     for field in msgspec.structs.fields(kind):
         if kind is not HttpTarget and _as_in_every_target(kind, field):
@@ -131,7 +132,10 @@ def _tables(
     if shared:
         table += "\n\nAlso the keys of every [target](README.md#targets)."
     same = shown.setdefault(table, path.rstrip("."))
-    yield table if same == path.rstrip(".") else f"The keys of `{same}`."
+    if rows == head:
+        yield "The keys are those of every [target](README.md#targets)."
+    else:
+        yield table if same == path.rstrip(".") else f"The keys of `{same}`."
     for field in msgspec.structs.fields(kind):
         for part, several in _structs(msgspec.inspect.type_info(hints[field.name])):
             below = f"{path}{field.encode_name}{'[]' if several else ''}"
