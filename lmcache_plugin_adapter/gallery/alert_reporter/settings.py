@@ -82,6 +82,18 @@ class AlertSettings(msgspec.Struct, kw_only=True):
     health: HealthSettings = msgspec.field(default_factory=HealthSettings)
     """How the measures `engine_…` are determined, as in the heartbeat."""
 
+    def why_unusable(self, key: str) -> str:
+        """Return why the plugin cannot work with these settings, found at ``key``, or nothing."""
+        lists = (self.alertmanagers, self.webhooks, self.slack, self.teams, self.pagerduty)
+        if self.target or any(lists):
+            return ""
+        return (
+            f"no target for alerts: '{key}.alertmanagers' and '{key}.webhooks' have "
+            "no usable entry, and neither have 'slack', 'teams' and 'pagerduty'; add one, such as "
+            "alertmanagers: [{url: 'http://alertmanager:9093'}], or print alerts with "
+            "target: console"
+        )
+
 
 @dataclass(frozen=True)
 class AlertPlan:
@@ -109,13 +121,8 @@ def read_plan(ctx: Context) -> AlertPlan:
     targets += [*settings.slack, *settings.teams, *settings.pagerduty]
     if settings.target == "console":
         targets = []
-    elif not targets:
-        raise kit.SettingsError(
-            f"no target for alerts: '{section}.alertmanagers' and '{section}.webhooks' have "
-            "no usable entry, and neither have 'slack', 'teams' and 'pagerduty'; add one, such as "
-            "alertmanagers: [{url: 'http://alertmanager:9093'}], or print alerts with "
-            "target: console"
-        )
+    elif why := settings.why_unusable(section):
+        raise kit.SettingsError(why)
     labels = {**labels_of(ctx, settings.engine), **settings.labels}
     return AlertPlan(
         settings, labels, tuple(targets), tuple(_rules(settings, labels, section, ctx.role))

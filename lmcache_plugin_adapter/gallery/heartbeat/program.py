@@ -37,11 +37,8 @@ def run(ctx: kit.Context, stop: kit.Stop) -> int:
         kit.error(f"Cannot use setting '{section}.{key}': {text}")
     registration = register(ctx, settings)
     targets = list(_targets(settings, registration))
-    if not targets:
-        raise kit.SettingsError(
-            f"cannot register the engine: '{section}' has none of 'etcd', 'consul' and 'http', "
-            "nor 'target: console' for a trial"
-        )
+    if why := settings.why_unusable(section):
+        raise kit.SettingsError(why)
     _introduce(settings, registration, targets)
     _warn_of_grace(targets, stop)
     examination = settings.examination()

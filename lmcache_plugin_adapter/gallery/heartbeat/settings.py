@@ -146,6 +146,15 @@ class Heartbeat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     http: Ping | None = None
     """Send requests to a URL."""
 
+    def why_unusable(self, key: str) -> str:
+        """Return why the plugin cannot work with these settings, found at ``key``, or nothing."""
+        if self.target or self.etcd or self.consul or self.http:
+            return ""
+        return (
+            f"cannot register the engine: '{key}' has none of 'etcd', 'consul' and 'http', "
+            "nor 'target: console' for a trial"
+        )
+
     def completed(self, ctx: Context) -> Heartbeat:
         """Return the settings with the defaults of the host beside which the plugin runs."""
         server = ctx.config.get("mp_config") if ctx.role == "SERVER" else None

@@ -49,11 +49,8 @@ def report(ctx: kit.Context, stop: kit.Stop) -> int:
     origin = Origin(ctx.host, ctx.role.lower(), ctx.worker_id, ctx.dp_rank, ctx.name)
     targets = make_targets(settings, origin)
     key = ctx.settings_key
-    if not targets:
-        raise kit.SettingsError(
-            f"no target: set 'syslog', 'loki' or 'otlp' in '{key}', or target: console; "
-            "nothing is delivered"
-        )
+    if why := settings.why_unusable(key):
+        raise kit.SettingsError(why)
     patterns = expand(settings.files)
     if not patterns and settings.journald is None:
         patterns = engine_files(ctx.engine_pid)

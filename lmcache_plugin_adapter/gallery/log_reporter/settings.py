@@ -205,3 +205,12 @@ class LogReporterSettings(msgspec.Struct, kw_only=True):
     """Longer records of several lines are split."""
     multiline_timeout: Annotated[Duration, Meta(ge=0, le=60)] = 1.0
     """Seconds for which a record waits for more lines."""
+
+    def why_unusable(self, key: str) -> str:
+        """Return why the plugin cannot work with these settings, found at ``key``, or nothing."""
+        if self.target or self.syslog or self.loki or self.otlp:
+            return ""
+        return (
+            f"no target: set 'syslog', 'loki' or 'otlp' in '{key}', or target: console; "
+            "nothing is delivered"
+        )

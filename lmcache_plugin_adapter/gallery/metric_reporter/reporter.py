@@ -52,11 +52,8 @@ def report(ctx: Context, stop: Stop) -> int:
         SettingsError: There is no target.
     """
     settings = ctx.settings(MetricReporter)
-    if not any((settings.target, settings.pushgateway, settings.remote_write, settings.otlp)):
-        raise kit.SettingsError(
-            "there is no target: give one of pushgateway, remote_write and otlp in "
-            f"'{ctx.settings_key}', or 'target: console' for a trial"
-        )
+    if why := settings.why_unusable(ctx.settings_key):
+        raise kit.SettingsError(why)
     sources = source.choose(ctx, settings)
     if not sources:
         reason = source.why_none(ctx)

@@ -151,3 +151,12 @@ class MetricReporter(msgspec.Struct, kw_only=True):
     """Send by remote write."""
     otlp: Otlp | None = None
     """Send by OTLP."""
+
+    def why_unusable(self, key: str) -> str:
+        """Return why the plugin cannot work with these settings, found at ``key``, or nothing."""
+        if self.target or self.pushgateway or self.remote_write or self.otlp:
+            return ""
+        return (
+            "there is no target: give one of pushgateway, remote_write and otlp in "
+            f"'{key}', or 'target: console' for a trial"
+        )

@@ -2,7 +2,7 @@
 """Validate plugins' own settings for ``lmcache-plugins check``, in a process of its own.
 
 ``check`` starts this file by its path, with a request as JSON on stdin. A plugin's module is
-imported, and nothing of it is called.
+imported, and nothing of it is called but the checks of its settings type.
 """
 
 from __future__ import annotations
@@ -58,11 +58,16 @@ def main() -> None:
     if declared is None:
         sys.path.insert(0, os.path.dirname(file))
         declared = getattr(_load(file), DECLARATION)
+    from lmcache_plugin_adapter.kit.printing import ERROR
     from lmcache_plugin_adapter.kit.settings.reader import Reader
 
     reader = Reader()
     section = request["section"]
-    reader.section(request["key"], section if section is not None else {}, settings_type(declared))
+    found = section if section is not None else {}
+    settings = reader.section(request["key"], found, settings_type(declared))
+    judge = getattr(settings, "why_unusable", None)  # a method of the ready plugins' settings
+    if callable(judge) and (why := judge(request["key"])):
+        reader.problems.append((ERROR, f"{why[:1].upper()}{why[1:]}"))
     json.dump(reader.problems, output)
 
 

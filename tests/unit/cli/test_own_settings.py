@@ -109,3 +109,23 @@ def test_the_ready_plugins_declare_theirs(tmp_path: Path) -> None:
     for name in names:
         key = f"{WHERE}.{name}.settings.no_such_key"
         assert any(f"Unknown setting '{key}'" in text for text in texts), (name, texts)
+
+
+def test_the_ready_plugins_need_a_target(tmp_path: Path) -> None:
+    """They would exit at once: an error for each, also if only the key is misspelt."""
+    words = {
+        "scheduler_heartbeat": "has none of 'etcd', 'consul' and 'http'",
+        "scheduler_log_reporter": "No target: set 'syslog', 'loki' or 'otlp'",
+        "all_metric_reporter": "There is no target",
+        "all_alert_reporter": "No target for alerts",
+    }
+    locations = [f"pkg:{name}" for name in words]
+    misspelt = {name: {"setting": {"target": "console"}} for name in words}
+    misspelt["scheduler_heartbeat"] = {"settings": {"etdc": {"url": "http://x"}}}
+    found = problems(tmp_path, locations, misspelt)
+    errors = [text for level, text in found if level == "error"]
+    assert len(errors) == len(words)
+    for name, text in words.items():
+        assert any(text in one and f"{WHERE}.{name}.settings" in one for one in errors), errors
+    right = {name: {"settings": {"target": "console"}} for name in words}
+    assert problems(tmp_path, locations, right) == []
