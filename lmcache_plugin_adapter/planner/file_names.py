@@ -45,7 +45,7 @@ SEPARATORS = "-. +=:@#"
 """Characters that are often written in place of the ``_`` between the parts of a name."""
 
 _SEPARATORS = re.compile(f"[{re.escape(SEPARATORS)}]+")
-_OTHER_ID = re.compile(r"[0-9]+(?:_|$)")
+_OTHER_ID = re.compile(r"^[0-9]+(?:_|$)")
 
 
 @frozen

@@ -173,6 +173,8 @@ def test_leading_dots_do_not_count_on_a_file_that_is_a_location() -> None:
         ("scheduler-0-q.py", "scheduler_q.py"),
         ("server-1.py", "server.py"),
         ("shceduler_x", "scheduler_x"),
+        ("schedulr_v2_probe.py", "scheduler_v2_probe.py"),
+        ("scheduler-log2.py", "scheduler_log2.py"),
         ("heartbeat.py", "all_heartbeat.py"),
         ("heart_beat.py", "all_heart_beat.py"),
     ],
