@@ -47,6 +47,8 @@ class Autogroups:
         self._timer: Timer | None = None
         self._next = 0
         self._due = 0.0
+        self._searched = time.monotonic()
+        """When the sessions that plugins have started were last searched."""
         self._is_of_use = os.path.exists("/proc/self/autogroup")
 
     def started(self) -> None:
@@ -87,14 +89,19 @@ class Autogroups:
     def _update(self) -> bool:
         """Give the autogroup of each session of plugins the nice value of its processes.
 
-        The first look is at the sessions of first processes alone.
+        The first look is at the sessions of first processes alone, unless starts follow each
+        other so closely that no other look comes.
 
         Returns:
             Whether there are sessions that plugins have started.
         """
         first = self._first_processes
         sessions = {os.getsid(0)}
-        for pid in own_descendants() if self._next else [*first]:
+        now = time.monotonic()
+        search = self._next > 0 or now - self._searched >= _LATER_SECONDS
+        if search:
+            self._searched = now
+        for pid in own_descendants() if search else [*first]:
             try:
                 session = os.getsid(pid)
                 if session in sessions:

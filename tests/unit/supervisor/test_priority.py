@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lmcache_plugin_adapter.linux.event_loop import Loop
+from lmcache_plugin_adapter.supervisor.processes import autogroups
+
 
 def works(*command: str) -> bool:
     """Return whether a command can be executed here."""
@@ -88,6 +91,20 @@ def test_many_sessions_of_a_user_who_may_change_one_at_a_time(engine, plugin) ->
     for name in names:
         pid = started.plugin_pid(name)
         started.wait_for(lambda pid=pid: autogroup(pid) == 7, 20, "the autogroup")
+
+
+def test_late_sessions_are_found_beside_frequent_starts(mocker) -> None:
+    """Starts every second leave no second between two of them, after which one would search."""
+    clock = mocker.patch.object(autogroups.time, "monotonic", return_value=0.0)
+    search = mocker.patch.object(autogroups, "own_descendants", return_value=[])
+    mocker.patch.object(autogroups.os.path, "exists", return_value=True)
+    loop = mocker.create_autospec(Loop, instance=True)
+    looks = autogroups.Autogroups(loop, mocker.Mock(), [])
+    for second in range(25):
+        clock.return_value = float(second)
+        looks.started()
+        loop.call_later.call_args.args[1]()
+    assert search.call_count == 2
 
 
 def test_a_nice_value_of_0_is_the_engine_s(with_daemon) -> None:
