@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -11,8 +12,10 @@ import time
 import pytest
 from harness import gone, wait_until
 
+from lmcache_plugin_adapter.contract.runtime_dir import InstanceDir
 from lmcache_plugin_adapter.supervisor import restart_delays
 from lmcache_plugin_adapter.supervisor.restart_delays import Schedule
+from lmcache_plugin_adapter.supervisor.run_watchers import last_success
 
 
 @pytest.fixture
@@ -147,6 +150,16 @@ def test_the_last_success_survives_reloads_and_supervisors(plugin, engine, tmp_p
     wait_until(lambda: gone(first))
     one.wait_for(lambda: one.log().count("Exited with code 1") == 2, 20)
     assert one.status()["last_success"] == pytest.approx(before)
+
+
+def test_a_success_that_cannot_be_recorded(mocker, tmp_path) -> None:
+    """The run counts all the same, and no descriptor stays open."""
+    instance = mocker.create_autospec(InstanceDir, instance=True)
+    instance.file.side_effect = lambda name: str(tmp_path / name)
+    mocker.patch.object(last_success.os, "utime", side_effect=OSError(errno.ENOSPC, "full"))
+    before = os.listdir("/proc/self/fd")
+    assert last_success.record_success(instance, "all_x") > 0
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_exit_code_125_ends_the_schedule(plugin, engine) -> None:

@@ -29,10 +29,12 @@ def record_success(instance: InstanceDir | None, name: str) -> float:
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             fd = os.open(_file(instance, name), flags, 0o600)
+            try:
+                os.utime(fd, (now, now))
+            finally:
+                os.close(fd)
         except OSError:
-            return now  # a full disk: the next supervisor does not know it
-        os.utime(fd, (now, now))
-        os.close(fd)
+            pass  # a full disk: the next supervisor does not know it
     return now
 
 
