@@ -72,6 +72,8 @@ class RuntimeFiles:
         self._timer: Timer | None = None
         self._attempt = 0
         self._unrecorded: list[int] = []
+        self._lost: set[bytes] = set()
+        """Files that could not be made again with the directory: they are not tried once more."""
 
     def open(self) -> None:
         """Create the files, or log why that is not possible."""
@@ -227,22 +229,27 @@ class RuntimeFiles:
             self._check_in(backoff_delay(self._attempt, 1.0, _RETRY_MAX))
 
     def _missing(self, instance: InstanceDir) -> bool:
-        """Whether a file is not there, or not the one that this supervisor made."""
-        names = [CONTROL_SOCKET, *([CONFIG_NAME] if self._config >= 0 else [])]
-        paths = [os.fsencode(instance.file(name)) for name in names]
-        paths += [*map(os.fsencode, self._services.sockets), *self._user_files[_CONFIG_FILE]]
+        """Whether a file is not there, or the directory not the one that this supervisor made."""
         try:
             found = os.lstat(instance.path)
         except OSError:
             return True
         is_same = (found.st_dev, found.st_ino) == identity_of(instance.fd)
-        return not is_same or not all(os.path.lexists(path) for path in paths)
+        return not is_same or not self._lost.issuperset(self._absent(instance))
+
+    def _absent(self, instance: InstanceDir) -> list[bytes]:
+        """Return the files that are not there."""
+        names = [CONTROL_SOCKET, *([CONFIG_NAME] if self._config >= 0 else [])]
+        paths = [os.fsencode(instance.file(name)) for name in names]
+        paths += [*map(os.fsencode, self._services.sockets), *self._user_files[_CONFIG_FILE]]
+        return [path for path in paths if not os.path.lexists(path)]
 
     def _restore(self, instance: InstanceDir) -> bool:
         path = instance.path
         problem = self._create()
-        if problem is None:
-            again = "" if self.instance is None else self.instance.path
+        if problem is None and self.instance is not None:
+            again = self.instance.path
+            self._lost = {*self._absent(self.instance)}
             self._log(f"Somebody removed '{path}' or files in it: made again as '{again}'")
         elif not self._attempt:
             self._log(
