@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _MOST_MODULES = 500
 _MOST_BYTES = 1 << 20
+_SYS_PATH = "sys.path"
+_CAUGHT = ("ImportError", "ModuleNotFoundError", "Exception", "BaseException")
 _GALLERY = "lmcache_plugin_adapter.gallery."
 _TARGETS = "targets"
 """The folder of the gallery's modules that are imported only if the settings name them."""
@@ -35,8 +37,9 @@ _TARGETS = "targets"
 def with_missing_libraries(files: Sequence[FileReport], config_json: str) -> tuple[FileReport, ...]:
     """Return the reports with a problem for each plugin that lacks libraries.
 
-    An installed plugin cannot start without it: an error. A file may have changed ``sys.path``
-    in ways that are not seen here: a warning. A file that lacks nothing is returned itself.
+    An installed plugin cannot start without them: an error. Where the plugin may import from is
+    uncertain for a file, and if ``sys.path`` or ``PYTHONPATH`` is named: a warning.
+    A file that lacks nothing is returned itself.
 
     Args:
         files: The reports of all entries.
@@ -78,11 +81,15 @@ def _pip(requirement: str) -> str:
 def _problems(reference: str, config_json: str) -> list[Problem]:
     module = reference.partition(":")[0]
     modules = [module]
+    level: Level = "error"
     advice = "install {}, or the extra of the plugin's package that brings {}"
     if module.startswith(_GALLERY):  # its plugins import their modules late
         modules += _gallery_modules(module, config_json)
         advice = _pip(GALLERY_REQUIREMENT)
-    return _problem("error", missing_libraries(modules), advice)
+    missing, certain = missing_libraries(modules)
+    if not module.startswith(_GALLERY) and (not certain or '"PYTHONPATH"' in config_json):
+        level = "warning"
+    return _problem(level, missing, advice)
 
 
 def missing_in_file(path: str) -> list[str]:
@@ -96,8 +103,10 @@ def missing_in_file(path: str) -> list[str]:
     )
 
 
-def missing_libraries(modules: Iterable[str]) -> list[str]:
+def missing_libraries(modules: Iterable[str]) -> tuple[list[str], bool]:
     """Return the libraries that modules import when they are imported, and that are not installed.
+
+    Return also whether that is certain: no module uses ``sys.path``.
 
     Args:
         modules: Modules of one package; the package's other modules are followed.
@@ -105,7 +114,8 @@ def missing_libraries(modules: Iterable[str]) -> list[str]:
     waiting = list(modules)
     own = waiting[0].partition(".")[0]
     seen: set[str] = set()
-    missing: dict[str, None] = {}
+    missing: set[str] = set()
+    certain = True
     while waiting and len(seen) < _MOST_MODULES:
         module = waiting.pop()
         if module in seen:
@@ -115,9 +125,11 @@ def missing_libraries(modules: Iterable[str]) -> list[str]:
             top = name.partition(".")[0]
             if top == own:
                 waiting.append(name)
+            elif name == _SYS_PATH:
+                certain = False
             elif not _is_installed(top):
-                missing[top] = None
-    return sorted(missing)
+                missing.add(top)
+    return sorted(missing), certain
 
 
 def _imports_of(module: str) -> Iterator[str]:
@@ -140,8 +152,10 @@ def _imports_in(file: str, package: str) -> Iterator[str]:
             tree = ast.parse(text)
     except (OSError, SyntaxError, ValueError, RecursionError):
         return  # no file, or none that Python reads
-    if not package and b"sys.path" in text:
-        return  # a program that chooses where it imports from
+    if _SYS_PATH.encode() in text:  # it chooses where it imports from
+        if not package:
+            return
+        yield _SYS_PATH
     for node in _certain(tree.body):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -159,22 +173,33 @@ def _certain(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
     """Return the statements that always run, and those whose failure ends the plugin."""
     for node in body:
         if isinstance(node, ast.Try):
-            if any(_gives_up(handler) for handler in node.handlers):
+            if _gives_up(next(filter(_catches_import_error, node.handlers), None)):
                 yield from node.body
         else:
             yield node
 
 
-def _gives_up(handler: ast.ExceptHandler) -> bool:
+def _catches_import_error(handler: ast.ExceptHandler) -> bool:
+    caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(one is None or _name(one) in _CAUGHT for one in caught)
+
+
+def _gives_up(handler: ast.ExceptHandler | None) -> bool:
     """Tell whether a handler raises, or calls a function such as ``kit.exit_without``."""
-    for node in ast.walk(handler):
-        if isinstance(node, ast.Raise):
-            return True
-        if isinstance(node, ast.Call):
-            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            if name in ("exit", "exit_without"):
-                return True
-    return False
+    return handler is not None and any(
+        isinstance(node, ast.Raise)
+        or (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Call)
+            and _name(node.value.func) in ("exit", "exit_without")
+        )
+        for node in handler.body
+    )
+
+
+def _name(node: ast.expr) -> str:
+    """Return the last word of a dotted name."""
+    return str(getattr(node, "attr", getattr(node, "id", "")))
 
 
 def _is_installed(top: str) -> bool:

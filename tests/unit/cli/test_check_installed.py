@@ -17,6 +17,8 @@ from lmcache_plugin_adapter.cli.check import missing_libraries as module
 from lmcache_plugin_adapter.cli.check.missing_libraries import missing_in_file, missing_libraries
 from lmcache_plugin_adapter.planner.installed_plugin import RUNNER
 
+_TRY = "try:\n    import no_a\nexcept "
+
 
 def check(directory: Path, *options: str, status: int = 0, **settings: object) -> str:
     """Check ``pkg:all_x`` of the packages in ``directory``; return what is printed."""
@@ -64,6 +66,20 @@ def test_missing_library(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("init", "settings"),
+    [("", {"env": {"PYTHONPATH": "lib"}}), ("import sys\nsys.path.insert(0, '_vendor')\n", {})],
+)
+def test_a_plugin_that_chooses_where_it_imports_from(
+    tmp_path: Path, init: str, settings: dict[str, object]
+) -> None:
+    """A warning: it may find the library there."""
+    modules = {"acme/__init__.py": init, "acme/x.py": "import no_such_library\n"}
+    write_package(tmp_path, {"all_x": "acme.x:main"}, modules=modules)
+    shown = check(tmp_path, **settings)
+    assert "warning 'pkg:all_x': it needs 'no_such_library', which is not installed" in shown
+
+
+@pytest.mark.parametrize(
     ("text", "missing"),
     [
         ("import json, acme.other\nfrom yaml import safe_load\n", []),
@@ -74,6 +90,9 @@ def test_missing_library(tmp_path: Path) -> None:
         ("try:\n    import no_a\nexcept ImportError:\n    no_a = None\n", []),
         ("try:\n    import no_a\nexcept ImportError as e:\n    kit.exit_without(e)\n", ["no_a"]),
         ("try:\n    import no_a\nexcept ImportError:\n    raise SystemExit(3)\n", ["no_a"]),
+        (f"{_TRY}ImportError:\n    try:\n        import json\n    except:\n        raise\n", []),
+        (f"{_TRY}ImportError:\n    no_a = None\nexcept OSError:\n    raise\n", []),
+        (f"{_TRY}(OSError, ImportError):\n    def no_a():\n        raise OSError\n", []),
         ("if TYPE_CHECKING:\n    import no_a\n", []),
         ("def main():\n    import no_a\n", []),
         ("import no_a as\n", []),
@@ -86,7 +105,7 @@ def test_imports(tmp_path, monkeypatch, text: str, missing: list[str]) -> None:
     (tmp_path / "acme" / "x.py").write_text(text)
     (tmp_path / "acme" / "lib.py").write_text("import no_l\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    assert missing_libraries(["acme.x"]) == missing
+    assert missing_libraries(["acme.x"]) == (missing, True)
 
 
 @pytest.mark.parametrize(
