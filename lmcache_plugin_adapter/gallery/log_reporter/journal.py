@@ -203,10 +203,6 @@ class Journal:
                 self._said = b""
             return b""
         if data:
-            if self._problem:
-                self._problem = ""
-                kit.info("Reads the journal again")
-            self._backoff.reset()
             return data
         said = _sentence(self._said + _waiting(process.stderr))
         self.close()
@@ -233,6 +229,10 @@ class Journal:
             return
         if raw is None or entry.cursor == self._after:
             return
+        if self._problem:
+            self._problem = ""
+            kit.info("Reads the journal again")
+        self._backoff.reset()
         framed = Framed(b"", f"{name}[{pid}]", at, split, name, process, level)
         self._entries.last += 1
         number = self._entries.last

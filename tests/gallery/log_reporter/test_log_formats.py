@@ -98,6 +98,8 @@ CRASHES = {
     "Java": 'Exception in thread "main" java.lang.X: y\n\tat a.B.c(B.java:1)\nCaused by: z\n\tat d.E',
     "core dump": "Process 43 (python3) of user 0 dumped core.",
     "systemd result": "vllm.service: Failed with result 'core-dump'.",
+    "kernel bug": "BUG: unable to handle page fault for address: ffff888",
+    "key": "KeyError: 151646",
     "kernel panic": "Kernel panic - not syncing: Fatal hardware error!",
     "machine check": "mce: [Hardware Error]: Machine check events logged",
     "hung task": "INFO: task python3:12 blocked for more than 120 seconds.",
@@ -176,6 +178,11 @@ def test_frames_after_a_fatal_line_of_glog(first: str, rest: str) -> None:
         "KeyboardInterrupt",
         "CUDA graphs captured",
         "Threads: 5",
+        "BUG: 12 requests are counted twice",
+        "Received SIGTERM signal, shutting down",
+        "Received SIGINT signal",
+        "RequestTimeout: 60",
+        "MaxAbsError: 0.001",
     ],
 )
 def test_what_is_no_crash(text: str) -> None:

@@ -149,6 +149,25 @@ def test_a_journalctl_that_fails(tmp_path: Path) -> None:
     assert notes[1] == f"cannot read the journal: {why}; retrying"
 
 
+def test_a_journalctl_that_fails_after_its_first_entry() -> None:
+    """The entry is known when it comes again: the reason is logged once, and the pauses grow."""
+    notes: list[str] = []
+    entry = '{"__CURSOR":"c","__REALTIME_TIMESTAMP":"1","MESSAGE":"m"}'
+    program = [sys.executable, "-c", f"import sys; print({entry!r}); sys.exit('broken')"]
+    source = made(JournaldSource(kernel=True), program, notes)
+    now = time.monotonic()
+
+    def ended() -> bool:
+        source.take(10, 1000, now)
+        return source._process is None
+
+    for step in range(3):
+        source.poll(now + 100 * step)
+        wait_until(ended, 60, "its end")
+    source.close()
+    assert notes == ["cannot read the journal: broken; retrying"]
+
+
 def test_a_journalctl_that_is_killed(journal: WrittenJournal) -> None:
     """The next one goes on after the last entry: nothing is lost, and nothing comes twice."""
     notes: list[str] = []

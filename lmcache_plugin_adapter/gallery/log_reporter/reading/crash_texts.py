@@ -20,7 +20,8 @@ _PYTHON = (
     r"Exception ignored in|(?:Unhandled|Uncaught) (?:exception|error)|"
     r"Task exception was never retrieved|"
     r"Fatal Python error|Timeout \([\d:.]+\)!$|(?:Current thread|Thread) 0x[\da-f]+ .*:$|"
-    r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|ExceptionGroup|Timeout)(?:: |$)|"
+    r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|ExceptionGroup|Timeout)"
+    r"(?:: (?!-?\d[\d.e+-]*$)|(?<=KeyError): |$)|"  # a number alone is a value in a table
     r"(?:[a-z_]\w*\.)+(?:errors|exceptions|exc)\.[A-Z]\w*: |"
     r"[\w./-]{1,100}(?: [\w-]+)?: error: "
 )
@@ -34,7 +35,8 @@ _NATIVE = (
     r"={2,}\d+={2,} ?ERROR: |"
     r"thread '[^']*'.{0,40} panicked at|panic: |fatal error: |unexpected fault address |"
     r"(?:mpirun|prterun) noticed that process |"
-    r"(?:\[[^\]]*\] )?Caught signal \d+|(?:Received|Caught) (?:signal )?SIG[A-Z]+ |"
+    r"(?:\[[^\]]*\] )?Caught signal \d+|"
+    r"(?:Received|Caught) (?:signal )?SIG(?!(?:TERM|INT) )[A-Z]+ |"
     r"Signal: [A-Z][\w ]+ \(\d+\)|\[[^\]]*\] \*\*\* Process received signal|"
     r"(?:.{0,200}\s)?(?:Segmentation fault|Bus error|Illegal instruction|"
     r"Floating point exception|Trace/breakpoint trap|Aborted)(?: +\(core dumped\)|$)|"
@@ -45,7 +47,9 @@ _NATIVE = (
 _KERNEL = (
     r"(?:Memory cgroup out of memory|Out of memory)[:,]|oom[-_]kill|\S.{0,40} invoked oom-killer|"
     r"Killed process \d+|.{1,40}\[\d+\]: segfault at |traps: .{1,60} (?:trap|general)|"
-    r"NVRM: (?:Xid|.{0,80}(?:fallen off the bus|failed))|Kernel panic|(?:watchdog: )?BUG: |"
+    r"NVRM: (?:Xid|.{0,80}(?:fallen off the bus|failed))|Kernel panic|"
+    r"watchdog: BUG: |BUG: (?:unable to handle|kernel NULL|soft lockup|workqueue lockup|K[A-Z]+SAN|"
+    r"KFENCE|Bad (?:page|rss)|scheduling while atomic|sleeping function|spinlock|stack guard)|"
     r".{0,40}\[Hardware Error\]|INFO: task .{1,60} blocked for more than |"
     r"(?:\S+: )?(?:Main process exited, code=(?:killed|dumped)|"
     r"A process of this unit has been killed|"
