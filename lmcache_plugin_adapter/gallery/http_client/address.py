@@ -100,6 +100,8 @@ def parse(url: str) -> Address:
     host = parts.hostname or ""
     if not host:
         raise ValueError("there is no host")
+    if not host.isprintable() or " " in host:
+        raise ValueError("the host has characters that no host may have")
     if not host.isascii():
         host = host.encode("idna").decode()
     return Address(

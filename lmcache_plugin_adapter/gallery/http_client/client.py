@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from .address import Address, parse
 from .connection import Connection, translated
-from .errors import HeaderError, RemoteProtocolError
+from .errors import HeaderError, RemoteProtocolError, TimedOutError
 from .proxies import environment_proxies, proxy_for
-from .secrets import is_header_text
+from .secrets import is_header
 
 if TYPE_CHECKING:
     import http.client
@@ -28,6 +28,7 @@ _KEEP_SECONDS = 5.0
 """How long an idle connection is reused; many servers close it soon after."""
 
 _PIECE = 65536
+_DEFAULT_HEADERS = {"User-Agent": "lmcache-plugin-adapter", "Accept": "*/*"}
 
 
 class Response:
@@ -41,8 +42,15 @@ class Response:
         sent: The headers of the request.
     """
 
-    def __init__(self, answer: http.client.HTTPResponse, url: str, sent: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        answer: http.client.HTTPResponse,
+        url: str,
+        sent: Mapping[str, str],
+        deadline: Deadline | None,
+    ) -> None:
         self._answer = answer
+        self._deadline = deadline
         self.status = answer.status
         self.reason = answer.reason
         self.headers = {name.title(): value for name, value in answer.getheaders()}
@@ -68,6 +76,8 @@ class Response:
                     left -= len(piece)
         if left:
             raise RemoteProtocolError(f"the answer ended {left} bytes early")
+        if left is None and self._deadline is not None and self._deadline.passed:
+            raise TimedOutError("broken off at the deadline")  # the end may be that of the shutdown
         self.complete = True
 
 
@@ -93,7 +103,7 @@ class Client:
         proxies: bool = False,
         unix_socket: str | None = None,
     ) -> None:
-        self._headers = {"User-Agent": "lmcache-plugin-adapter", "Accept": "*/*", **(headers or {})}
+        self._headers = _replaced(_DEFAULT_HEADERS, headers or {})
         self._authorize = authorize
         self._timeout = timeout
         self._certificates = certificates
@@ -159,7 +169,7 @@ class Client:
                         connection.request(method, target, body=content or None, headers=sent)
                     answer = connection.getresponse()
                 with answer:
-                    response = Response(answer, url, sent)
+                    response = Response(answer, url, sent, deadline)
                     yield response
                     reusable = keep and response.complete and not answer.will_close
         finally:
@@ -170,14 +180,11 @@ class Client:
                 connection.close()
 
     def _merged(self, headers: Mapping[str, str]) -> dict[str, str]:
-        names = {name.lower() for name in headers}
-        sent = {k: v for k, v in self._headers.items() if k.lower() not in names}
-        sent.update(headers)
+        sent = _replaced(self._headers, headers)
         if self._authorize is not None:
             self._authorize(sent)
-        for name, value in sent.items():
-            if not is_header_text(name) or not is_header_text(value):
-                raise HeaderError("a header has invalid characters")
+        if not all(is_header(name, value) for name, value in sent.items()):
+            raise HeaderError("a header has invalid characters")
         return sent
 
     def _connection(self, address: Address, proxy: str | None) -> Connection:
@@ -198,6 +205,12 @@ class Client:
 
             self._context = (self._certificates or client_context)()
         return self._context
+
+
+def _replaced(headers: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers with ``more``, which replace those of the same name in any case."""
+    names = {name.lower() for name in more}
+    return {**{k: v for k, v in headers.items() if k.lower() not in names}, **more}
 
 
 def _is_readable(connection: Connection) -> bool:

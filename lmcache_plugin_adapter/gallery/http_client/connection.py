@@ -14,6 +14,7 @@ from .address import Address, parse
 from .errors import (
     ConnectError,
     ConnectTimedOutError,
+    HeaderError,
     HttpError,
     ProxyError,
     ReadError,
@@ -58,6 +59,14 @@ class Answer(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
         self.fp = _Lines(self.fp.detach())
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Skip interim answers, of which http.client skips 100 only."""
+        while True:
+            found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            if not 102 <= found[1] < 200:
+                return found
+            http.client.parse_headers(self.fp)
 
 
 class Connection(http.client.HTTPConnection):
@@ -167,6 +176,8 @@ def translated() -> Iterator[None]:
         raise RemoteProtocolError("the answer is not complete") from error
     except http.client.HTTPException as error:
         raise RemoteProtocolError(f"the answer is not HTTP ({type(error).__name__})") from error
+    except ValueError:  # of http.client, whose text has the header
+        raise HeaderError("a header has invalid characters") from None
 
 
 def _watch_nothing(_connection: socket.socket) -> None:

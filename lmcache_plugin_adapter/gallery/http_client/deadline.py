@@ -30,7 +30,8 @@ class Deadline:
         self._changed = threading.Condition()
         self._connection: socket.socket | None = None
         self._done = False
-        self._passed = False
+        self.passed = False
+        """Whether the connection was shut down, or would have been."""
 
     def bring_forward(self, end: float) -> None:
         """Move the deadline to ``end`` (monotonic seconds) unless it is earlier already."""
@@ -39,13 +40,18 @@ class Deadline:
             self._changed.notify()
 
     def watch(self, connection: socket.socket) -> None:
-        """Take the connection that the request uses."""
+        """Take the connection that the request uses.
+
+        Raises:
+            ConnectTimedOutError: The deadline has passed.
+        """
         with self._changed:
             self._connection = connection
+            self.check()
 
     def check(self) -> None:
         """Raise an error if the deadline passed before the request was sent."""
-        if self._passed:
+        if self.passed:
             raise ConnectTimedOutError("no connection by the deadline")
 
     @contextlib.contextmanager
@@ -59,7 +65,7 @@ class Deadline:
         try:
             yield
         except HttpError as error:
-            if self._passed and not isinstance(error, TimedOutError):
+            if self.passed and not isinstance(error, TimedOutError):
                 raise TimedOutError("broken off at the deadline") from error
             raise
         finally:
@@ -74,7 +80,7 @@ class Deadline:
                 if left > 0:
                     self._changed.wait(left)
                     continue
-                self._passed = self._done = True
+                self.passed = self._done = True
                 if self._connection is not None:
                     # Not SSLSocket.shutdown, which also drops the encryption.
                     with contextlib.suppress(OSError):

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import re
+
 from .answer import TargetError
 
 _FILE_BYTES = 65536
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def read_secret(key: str, path: str) -> str:
@@ -26,6 +29,11 @@ def read_secret(key: str, path: str) -> str:
     if not is_header_text(secret):
         raise TargetError(f"cannot use {key} {path!r}: more than one line, or not ASCII")
     return secret
+
+
+def is_header(name: str, value: str) -> bool:
+    """Tell whether a request may have this header."""
+    return _HEADER_NAME.fullmatch(name) is not None and is_header_text(value)
 
 
 def is_header_text(text: str) -> bool:

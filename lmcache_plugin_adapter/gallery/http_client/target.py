@@ -32,7 +32,7 @@ from .client import Client
 from .connection import basic
 from .deadline import Deadline
 from .errors import HttpError
-from .secrets import is_header_text, read_secret
+from .secrets import is_header, is_header_text, read_secret
 
 if TYPE_CHECKING:
     import ssl
@@ -94,7 +94,7 @@ class HttpTarget(msgspec.Struct, kw_only=True):
             raise ValueError(f"give username and password or {tokens[0]}, not both")
         if given and not basic:
             raise ValueError(f"{given[0]} needs username")
-        if any(not is_header_text(text) for pair in self.headers.items() for text in pair):
+        if not all(is_header(name, value) for name, value in self.headers.items()):
             raise ValueError("headers has characters that no header may have")
         # ``token`` and ``tenant`` are fields of subclasses.
         for name in ("bearer_token", "username", "token", "tenant"):
@@ -247,7 +247,7 @@ class HttpTarget(msgspec.Struct, kw_only=True):
         if self.bearer_token_file is not None:
             token = read_secret("bearer_token_file", self.bearer_token_file)
         if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
+            _set_authorization(headers, f"Bearer {token}")
             return
         address = parse(self.url)
         username = self.username if self.username is not None else address.username
@@ -256,7 +256,7 @@ class HttpTarget(msgspec.Struct, kw_only=True):
         password = self.password if self.password is not None else address.password
         if self.password_file is not None:
             password = read_secret("password_file", self.password_file)
-        headers["Authorization"] = basic(username, password)
+        _set_authorization(headers, basic(username, password))
 
     def _hider(self, sent: list[str]) -> Callable[[str], str]:
         """Return a function that removes credentials which a server may have echoed."""
@@ -273,3 +273,9 @@ class HttpTarget(msgspec.Struct, kw_only=True):
             return text
 
         return hide
+
+
+def _set_authorization(headers: dict[str, str], value: str) -> None:
+    for name in [name for name in headers if name.lower() == "authorization"]:
+        del headers[name]
+    headers["Authorization"] = value

@@ -125,6 +125,7 @@ def test_a_broken_answer_is_an_error(client: Client, answer: bytes) -> None:
         OK,
         b"HTTP/1.0 200 OK\r\n\r\nok",
         b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" + OK,
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\n\r\n",
     ],
 )
@@ -160,6 +161,19 @@ def test_a_connection_with_an_unread_answer_is_not_used_again(client: Client) ->
             assert response.status == 200
         assert get(client, server.url) == b"ok"
         assert server.connections == 2
+
+
+def test_headers_replace_those_of_the_same_name_in_any_case() -> None:
+    """A header is sent once; credentials of the settings come before a header with others."""
+    headers = {"user-agent": "me", "authorization": "none"}
+    with Scripted([[OK]]) as server:
+        target = HttpTarget(url=server.url, headers=headers, bearer_token="token")
+        with target.client(proxies=False) as client:
+            assert target.ask(client, "GET").accepted
+    lines = server.requests[0].lower().split(b"\r\n")
+    assert [line for line in lines if line.startswith(b"user-agent:")] == [b"user-agent: me"]
+    named = [line for line in lines if line.startswith(b"authorization:")]
+    assert named == [b"authorization: bearer token"]
 
 
 def test_a_unix_socket_is_used(tmp_path: Path) -> None:

@@ -13,12 +13,18 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from harness import wait_until
 from metric_stubs import Gate
 
 from lmcache_plugin_adapter.gallery.heartbeat.settings import Consul
 from lmcache_plugin_adapter.gallery.http_client.answer import Answer, failure
+from lmcache_plugin_adapter.gallery.http_client.client import Client
 from lmcache_plugin_adapter.gallery.http_client.deadline import Deadline
-from lmcache_plugin_adapter.gallery.http_client.errors import HeaderError, TimedOutError
+from lmcache_plugin_adapter.gallery.http_client.errors import (
+    ConnectTimedOutError,
+    HeaderError,
+    TimedOutError,
+)
 from lmcache_plugin_adapter.gallery.http_client.target import HttpTarget
 from lmcache_plugin_adapter.gallery.log_reporter.settings import LokiTarget
 
@@ -121,6 +127,58 @@ def test_a_deadline_may_be_brought_forward_and_harms_no_later_request() -> None:
             assert time.monotonic() - begun < 20
             gate.delay = 0
             assert target.ask(client, "POST").accepted
+
+
+def test_a_deadline_that_passes_before_there_is_a_connection() -> None:
+    """Nothing waits for bytes of a connection that is opened later."""
+    deadline = Deadline(0)
+    with deadline.enforced(), socket.socket() as connection:
+        wait_until(lambda: deadline.passed, 30, "the deadline")
+        with pytest.raises(ConnectTimedOutError):
+            deadline.watch(connection)
+
+
+def test_an_answer_without_a_length_that_the_deadline_cuts_is_not_complete() -> None:
+    """The deadline's shutdown looks like the server's end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        deadline = Deadline(40)
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nhalf")
+                while connection.recv(65536):
+                    pass
+
+        threading.Thread(target=serve, daemon=True).start()
+        with (
+            Client(timeout=40) as client,
+            client.stream("GET", url, deadline=deadline) as response,
+        ):
+            pieces = response.pieces()
+            assert next(pieces) == b"half"
+            deadline.bring_forward(time.monotonic())
+            with pytest.raises(TimedOutError):
+                next(pieces)
+        assert not response.complete
+
+
+@pytest.mark.parametrize("name", ["X-Scope-OrgID:", "", "a b", "é"])
+def test_names_that_no_header_may_have_are_refused(name: str) -> None:
+    """In the settings, and in a request."""
+    with pytest.raises(msgspec.ValidationError, match="no header may have"):
+        msgspec.convert({"url": "http://h", "headers": {name: "x"}}, HttpTarget)
+    target = HttpTarget(url="http://127.0.0.1:1")
+    with target.client() as client, pytest.raises(HeaderError):
+        target.ask(client, "GET", headers={name: "x"})
+
+
+def test_a_host_that_no_address_may_have_is_refused() -> None:
+    """Before http.client refuses it in a request."""
+    with pytest.raises(msgspec.ValidationError, match="url is no address"):
+        msgspec.convert({"url": "http://x\x01y/"}, HttpTarget)
 
 
 @pytest.mark.parametrize(
