@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``doctor`` reads in vLLM's ``--kv-transfer-config``: where LMCache, and so plugins, run."""
+"""vLLM's ``--kv-transfer-config``, as ``doctor`` reads it: where LMCache, and so plugins, run."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _REQUIRED = {
     "log": ("directory", "the log stays on stderr"),
     "metrics": ("textfile", "no metrics are written"),
 }
-"""What a mapping must contain, and what happens without it."""
+"""Keys that a mapping must contain, and the effect without them."""
 
 _GLOBAL_ROWS = {row.key: row for row in SETTINGS if not row.key.startswith(PLUGIN_KEY)}
 _OWN_ROWS = {row.key[len(PLUGIN_KEY) :]: row for row in SETTINGS if row.key.startswith(PLUGIN_KEY)}

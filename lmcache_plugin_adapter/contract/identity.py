@@ -49,7 +49,7 @@ ROLE_WORDS = (*(role.value for role in Role), ALL_ROLES)
 
 @frozen
 class ProcessIdentity:
-    """What decides which plugins a process runs, and what their environment contains.
+    """The identity of a process: it decides which plugins run, and is in their environment.
 
     Attributes:
         role: None switches the filter by file name off and leaves the role

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an engine sends its supervisor: a header line of JSON, then LMCache's configuration."""
+"""The message that starts a supervisor: a header line of JSON, then LMCache's configuration."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the planner decides and the supervisor runs: typed.
+"""The planner's decisions for the supervisor: typed.
 
 The planning child sends a plan through its pipe as the values of its fields, in
 their order: plain values that ``marshal`` carries, read by the same interpreter.
@@ -130,7 +130,7 @@ class PlannedMetrics:
 
 @frozen
 class SupervisorPlan:
-    """What a search for plugins returns to the supervisor.
+    """The result of a search for plugins, for the supervisor.
 
     Attributes:
         plugins: The plugins to run and the refused ones, by path.

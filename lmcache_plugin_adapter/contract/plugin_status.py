@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a supervisor reports of one plugin: typed, each field written once."""
+"""A supervisor's report on one plugin: typed, each field written once."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import os
 from lmcache_plugin_adapter.linux.procfs import read_process
 
 SUPERVISOR_NAME = b"lmcache-plugins"
-"""What the kernel shows as a supervisor's name (15 bytes at most)."""
+"""The name of a supervisor's process in the kernel (15 bytes at most)."""
 
 
 def new_run_id() -> str:

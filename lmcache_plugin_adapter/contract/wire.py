@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What engine and supervisor send each other over their connection: one table.
+"""The messages between engine and supervisor: one table.
 
 The connection is a stream socket. The engine sends single letters; the
 supervisor sends lines, a letter and its value. Some messages carry a
@@ -65,7 +65,7 @@ MOST_DESCRIPTORS = 4
 """How many descriptors either side takes with one read."""
 
 ACCEPTED = b"+"
-"""What the engine answers on the socket of :data:`LOGGING` once a thread reads it; else it closes
+"""The engine's answer on the socket of :data:`LOGGING` once a thread reads it; else it closes
 the socket."""
 
 FIELD_SEPARATOR = b"\x1f"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @frozen
 class FileReport:
-    """What happens to one entry of a location.
+    """The report on one entry of a location.
 
     Attributes:
         path: Absolute path, with symbolic links kept.

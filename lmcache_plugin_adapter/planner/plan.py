@@ -28,7 +28,7 @@ _MAX_NAME_WARNINGS = 10
 
 @frozen
 class Plan:
-    """What one process runs.
+    """The plugins that one process runs.
 
     Attributes:
         plugins: The plugins to run and the refused ones, ordered by path.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine hands to its supervisor, through the bootstrap's command line."""
+"""The data that the engine hands to its supervisor on the bootstrap's command line."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the plugins of one supervisor share."""
+"""Objects that the plugins of one supervisor share."""
 
 from __future__ import annotations
 

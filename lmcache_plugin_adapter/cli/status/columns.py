@@ -38,7 +38,7 @@ STYLES = {
 """The style of each state, the states that need attention first: rows are in this order."""
 
 Shown = TypeVar("Shown")
-"""What a line of a table shows."""
+"""The subject of a line of a table."""
 
 GAP = "  "
 """Between two columns."""

@@ -75,7 +75,7 @@ class Rule(msgspec.Struct, kw_only=True, frozen=True):
     """Instead of `measure`: any metric at `health.metrics_url`, such as
     `vllm:request_success_total{finished_reason="abort"}`."""
     of: Statistic = "value"
-    """What to compare of the metric: `value` (the sum of its series), the largest one (`max`), its
+    """The figure to compare: `value` (the sum of its series), the largest one (`max`), its
     increase `per_second`, or of a histogram its `mean` or a quantile (`p95`)."""
     over: Annotated[Duration, Meta(ge=1, le=86400)] = 60.0
     """Seconds over which `per_second`, `mean` and quantiles are taken."""
@@ -114,7 +114,7 @@ class Rule(msgspec.Struct, kw_only=True, frozen=True):
 
     @property
     def subject(self) -> str:
-        """What the rule compares, for messages and as the key of its value."""
+        """The value that the rule compares, for messages and as the key of its value."""
         if self.measure is not None:
             return self.measure
         lasting = f" over {self.over:g} s" if self.of not in ("value", "max") else ""
@@ -122,7 +122,7 @@ class Rule(msgspec.Struct, kw_only=True, frozen=True):
 
     @property
     def query(self) -> Query | None:
-        """What to read of the engine's metrics; None: the rule is not on them."""
+        """The parts of the engine's metrics to read; None: the rule is not on them."""
         if self.metric is not None:
             return Query((self.metric,), self.of, self.over)
         return ENGINE_QUERIES.get(self.measure or "")

@@ -97,7 +97,7 @@ class AlertSettings(msgspec.Struct, kw_only=True):
 
 @dataclass(frozen=True)
 class AlertPlan:
-    """What the reporter does, according to its settings."""
+    """The reporter's configuration, from its settings."""
 
     settings: AlertSettings
     """The settings."""

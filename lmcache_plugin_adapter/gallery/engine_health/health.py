@@ -92,7 +92,7 @@ class EngineHealth:
             self._endpoints.append(endpoint(settings.health_url, accept_ok, True))
         self._metrics: Endpoint | None = None
         self._no_metrics = ""
-        """What is wrong with the metrics, as far as they were answered."""
+        """The problems of the metrics, as far as they were answered."""
         self._no_metrics_logged = False
         if settings.metrics_url is not None:
             required = settings.health_url is None  # else /health shows whether vLLM answers

@@ -25,7 +25,7 @@ class TargetError(Exception):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a server answered."""
+    """The answer of a server."""
 
     status: int
     reason: str
@@ -38,7 +38,7 @@ class Answer(msgspec.Struct, frozen=True):
     hide: Callable[[str], str] = str
     """Removes the target's own credentials from a text."""
     advice: str = ""
-    """What to do about the answer, if that is known."""
+    """Advice on the answer, if there is any."""
 
     @property
     def accepted(self) -> bool:

@@ -101,7 +101,7 @@ class Journal:
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
         self._said = b""
-        """What journalctl has written to its standard error, and nothing has reported yet."""
+        """The text on journalctl's standard error that is not reported yet."""
         self._begun = 0.0
         self._ready: deque[Record] = deque()
         self._backoff = kit.Backoff()

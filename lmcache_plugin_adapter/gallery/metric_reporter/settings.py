@@ -46,7 +46,7 @@ class Relabel(msgspec.Struct, kw_only=True):
     """A step of relabelling, as in `metric_relabel_configs` of Prometheus."""
 
     action: Literal["replace", "keep", "drop", "labeldrop", "labelkeep", "labelmap"] = "replace"
-    """What to do with a series whose labels match, or with the labels whose names match."""
+    """The action on a series whose labels match, or on the labels whose names match."""
     source_labels: list[Filled] = []
     """Labels to match; `__name__` is the metric's name."""
     separator: str = ";"

@@ -125,7 +125,7 @@ class LineFramer:
         self._replaced: tuple[bytes, int] | None = None
         """The last text before a carriage return of the unfinished line, and its bytes cut."""
         self._shown: tuple[bytes, int] | None = None
-        """What :meth:`progress` has returned of the unfinished line."""
+        """The part of the unfinished line that :meth:`progress` has returned."""
 
     def feed(self, chunk: bytes) -> list[Block]:
         """Add ``chunk`` and return the lines that it completes."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a plugin writes: counted, rate-limited, remembered and logged."""
+"""A plugin's output: counted, rate-limited, remembered and logged."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ _REFUSALS = {
     1: "nice value: cannot change it",
     2: "oom_score_adj: cannot write /proc/self/oom_score_adj",
 }
-"""What a child could not change, by the thousands of the negative number in its report."""
+"""Refused changes of a child, by the thousands of the negative number in its report."""
 
 _NICE, _OOM_SCORE_ADJ = _REFUSALS
 

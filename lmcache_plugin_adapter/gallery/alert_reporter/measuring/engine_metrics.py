@@ -31,7 +31,7 @@ _OVER = 60.0
 
 
 class Query(NamedTuple):
-    """What to read of the metrics."""
+    """The parts of the metrics to read."""
 
     selectors: tuple[str, ...]
     """Names that versions of the engine use; the first one with a series counts."""

@@ -46,7 +46,7 @@ class EtcdTarget:
         self.where = f"{settings.shown}, key '{self.key}'"
         self._ttl = settings.ttl
         self._value = registration.to_json()
-        # What distinguishes engines: the time of the registration does not count.
+        # The fields that distinguish engines: the time of the registration does not count.
         self._identity = _identity(self._value)
         self._session = EtcdSession(settings)
         self._lease: str | None = None

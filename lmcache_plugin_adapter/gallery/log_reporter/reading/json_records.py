@@ -92,7 +92,7 @@ class JsonFields(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class JsonRecord(msgspec.Struct):
-    """What a JSON object says."""
+    """The fields of a record in JSON."""
 
     text: str
     level: Level | None

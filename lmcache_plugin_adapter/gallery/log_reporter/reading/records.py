@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class LogSource(Protocol):
-        """What records come from."""
+        """The source of records."""
 
         acked: int
         """The position up to which everything is delivered."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Loki and OTLP have in common: a batch is one HTTP request."""
+"""The base of Loki and OTLP: a batch is one HTTP request."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the targets of log records have in common."""
+"""The base of the targets of log records."""
 
 from __future__ import annotations
 
