@@ -7,7 +7,6 @@ import base64
 import contextlib
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,23 +185,6 @@ def test_a_unix_socket_is_used(tmp_path: Path) -> None:
             assert get(client, f"{server.url}/x?y=1") == b"ok"
     assert server.requests[0].startswith(b"GET /x?y=1 HTTP/1.1\r\n")
     assert b"Host: localhost\r\n" in server.requests[0]
-
-
-@pytest.fixture
-def tls(tmp_path: Path) -> ssl.SSLContext:
-    """A certificate that signed itself."""
-    both = tmp_path / "both.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-            *("-subj", "/CN=test", "-out", str(both), "-keyout", str(both) + ".key"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(both, str(both) + ".key")
-    return context
 
 
 @pytest.mark.parametrize("host", ["192.0.2.70:8443", "[2001:db8::1]"])

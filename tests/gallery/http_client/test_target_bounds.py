@@ -6,10 +6,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import subprocess
 import threading
 import time
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -75,23 +73,6 @@ class Dripping:
                     while not self.ending.wait(0.05):
                         connection.sendall(b"x")
                     return
-
-
-@pytest.fixture
-def tls(tmp_path: Path) -> ssl.SSLContext:
-    """A certificate that signed itself."""
-    both = tmp_path / "both.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-            *("-subj", "/CN=test", "-out", str(both), "-keyout", str(both) + ".key"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(both, str(both) + ".key")
-    return context
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
