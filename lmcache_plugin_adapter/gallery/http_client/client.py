@@ -86,7 +86,7 @@ class Client:
 
     Args:
         headers: Headers of each request.
-        authorize: Adds the credentials to the headers of a request.
+        authorize: Returns the headers with credentials; called for each request.
         timeout: Seconds for connecting, and for each wait for bytes.
         certificates: Returns the context of connections with TLS; called when the first opens.
         proxies: Whether to use the proxies of the environment.
@@ -98,7 +98,7 @@ class Client:
         *,
         timeout: float,
         headers: Mapping[str, str] | None = None,
-        authorize: Callable[[dict[str, str]], None] | None = None,
+        authorize: Callable[[], Mapping[str, str]] | None = None,
         certificates: Callable[[], ssl.SSLContext] | None = None,
         proxies: bool = False,
         unix_socket: str | None = None,
@@ -182,7 +182,7 @@ class Client:
     def _merged(self, headers: Mapping[str, str]) -> dict[str, str]:
         sent = _replaced(self._headers, headers)
         if self._authorize is not None:
-            self._authorize(sent)
+            sent = _replaced(sent, self._authorize())
         if not all(is_header(name, value) for name, value in sent.items()):
             raise HeaderError("a header has invalid characters")
         return sent

@@ -241,22 +241,21 @@ class HttpTarget(msgspec.Struct, kw_only=True):
         except CertificateError as error:
             raise TargetError(str(error)) from None
 
-    def _authorize(self, headers: dict[str, str]) -> None:
-        """Add the credentials to the headers of a request; read their files again."""
+    def _authorize(self) -> dict[str, str]:
+        """Return the headers with credentials; read their files again."""
         token = self.bearer_token
         if self.bearer_token_file is not None:
             token = read_secret("bearer_token_file", self.bearer_token_file)
         if token is not None:
-            _set_authorization(headers, f"Bearer {token}")
-            return
+            return {"Authorization": f"Bearer {token}"}
         address = parse(self.url)
         username = self.username if self.username is not None else address.username
         if not username:
-            return
+            return {}
         password = self.password if self.password is not None else address.password
         if self.password_file is not None:
             password = read_secret("password_file", self.password_file)
-        _set_authorization(headers, basic(username, password))
+        return {"Authorization": basic(username, password)}
 
     def _hider(self, sent: list[str]) -> Callable[[str], str]:
         """Return a function that removes credentials which a server may have echoed."""
@@ -273,9 +272,3 @@ class HttpTarget(msgspec.Struct, kw_only=True):
             return text
 
         return hide
-
-
-def _set_authorization(headers: dict[str, str], value: str) -> None:
-    for name in [name for name in headers if name.lower() == "authorization"]:
-        del headers[name]
-    headers["Authorization"] = value
