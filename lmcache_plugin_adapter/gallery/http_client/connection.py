@@ -123,8 +123,6 @@ class Connection(http.client.HTTPConnection):
             raise ConnectTimedOutError(str(error)) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise ConnectError(str(error)) from error
-        if deadline is not None:
-            deadline.check()
 
     def _open(self, context: ssl.SSLContext | None, watch: Callable[[socket.socket], None]) -> None:
         if self._unix_socket is not None:

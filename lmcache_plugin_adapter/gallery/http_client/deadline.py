@@ -47,12 +47,8 @@ class Deadline:
         """
         with self._changed:
             self._connection = connection
-            self.check()
-
-    def check(self) -> None:
-        """Raise an error if the deadline passed before the request was sent."""
-        if self.passed:
-            raise ConnectTimedOutError("no connection by the deadline")
+            if self.passed:
+                raise ConnectTimedOutError("no connection by the deadline")
 
     @contextlib.contextmanager
     def enforced(self) -> Iterator[None]:
